@@ -1,0 +1,17 @@
+"""The one error that a user of the command line sees as a single line."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class RfvizError(ValueError):
+    """Bad input. The message is one line that names the value, what is wrong with it and the remedy."""
+
+
+def unknown(kind: str, value: object, choices: Iterable[str]) -> RfvizError:
+    """Return the error for a name that is not among `choices`, with the nearest right name first."""
+    choices = list(choices)
+    near = difflib.get_close_matches(str(value), choices, n=1, cutoff=0.4)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    shown = ", ".join(choices[:20]) + (", ..." if len(choices) > 20 else "")
+    return RfvizError(f"unknown {kind} {str(value)!r}.{hint} Choose from: {shown}.")

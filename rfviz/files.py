@@ -1,0 +1,69 @@
+"""Reading and writing the files of a run: tensors in safetensors, everything else in JSON, each written whole or not at
+all. Nothing is ever pickled.
+"""
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from rfviz.errors import RfvizError
+
+_INFO = "rfviz"  # the one key that we use of a safetensors file's metadata
+
+
+@contextlib.contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Give a temporary file to write to; it takes the place of `path` only when the block ends without an error.
+
+    Raises
+    ------
+    RfvizError
+        If the file cannot be written, because the disk is full or the folder read-only. What stood there stays.
+    """
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        os.close(handle)
+        temporary = Path(name)
+        yield temporary
+        with temporary.open("rb+") as written:
+            os.fsync(written.fileno())
+        temporary.chmod(0o644)  # mkstemp makes private files
+        os.replace(temporary, path)
+    except (OSError, SafetensorError) as error:
+        raise RfvizError(
+            f"{path} cannot be written ({error}): free some space or choose another folder with RFVIZ_RUNS. "
+            "Earlier results are unchanged."
+        ) from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def save_tensors(tensors: Mapping[str, Tensor], path: Path, info: Mapping[str, Any] | None = None) -> None:
+    """Write named tensors, and an object of JSON values beside them, to one safetensors file."""
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with written_whole(path) as temporary:
+        save_file(contiguous, temporary, metadata={_INFO: json.dumps(info or {})})
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the tensors and the JSON object of a safetensors file."""
+    with safe_open(str(path), framework="pt") as file:
+        info = json.loads((file.metadata() or {}).get(_INFO, "{}"))
+        return {name: file.get_tensor(name) for name in file.keys()}, info  # noqa: SIM118  # not a dict
+
+
+def save_text(text: str, path: Path) -> None:
+    """Write a text file in UTF-8."""
+    with written_whole(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

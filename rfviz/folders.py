@@ -1,0 +1,158 @@
+"""Labelled images in folders: ``train/<class>/<image>`` and ``val/<class>/<image>``, the layout of ImageNet."""
+
+import hashlib
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+from torchvision.datasets import ImageFolder
+from torchvision.datasets.folder import IMG_EXTENSIONS
+from tqdm.auto import tqdm
+
+from rfviz.data import Split
+from rfviz.errors import RfvizError
+
+_PARTS = ("train", "val")
+
+
+class FolderImages:
+    """Images in files, decoded when asked for.
+
+    Parameters
+    ----------
+    root : Path
+        Folder that the names in `files` are relative to.
+    files : sequence of str
+    labels : sequence of int
+        Index of each file's class.
+    classes : sequence of str
+    short_side : int, optional
+        Reduce images whose short side is longer to this many px right after decoding.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        files: Sequence[str],
+        labels: Sequence[int],
+        classes: Sequence[str],
+        short_side: int | None = None,
+    ):
+        self.root, self.files, self.labels, self.classes = root, list(files), list(labels), tuple(classes)
+        self.short_side = short_side
+        self.skipped: list[str] = []
+        self._kept: dict[int, Tensor] = {}
+        sizes = [(root / file).stat().st_size for file in self.files]
+        self.fingerprint = _digest([list(zip(self.files, sizes, self.labels, strict=True)), self.classes, short_side])
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        image = self._kept.get(index)
+        if image is None:
+            image = self._decode((self.root / self.files[index]).read_bytes())
+        return image, self.labels[index]
+
+    def _decode(self, content: bytes) -> Tensor:
+        with Image.open(io.BytesIO(content)) as opened:
+            if self.short_side is not None:
+                opened.draft("RGB", (self.short_side, self.short_side))  # JPEG: decodes at a fraction of the size
+            upright = ImageOps.exif_transpose(opened).convert("RGB")
+        if self.short_side is not None and min(upright.size) > self.short_side:
+            scale = self.short_side / min(upright.size)
+            width, height = (max(1, round(side * scale)) for side in upright.size)
+            upright = upright.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=3.0)
+        return torch.from_numpy(np.array(upright)).permute(2, 0, 1).contiguous()
+
+    def load_all(self, *, strict: bool = False, progress: bool = False) -> None:
+        """Decode every image once and keep it in memory; leave broken ones out of the set.
+
+        The names and reasons of those left out are in `skipped`. The fingerprint becomes one of the contents.
+
+        Raises
+        ------
+        RfvizError
+            If an image is broken and `strict` is true, or if none is left.
+        """
+        good, hashes = [], []
+        for index in tqdm(range(len(self)), desc=f"reading {self.root.name}", unit="image", disable=not progress):
+            path = self.root / self.files[index]
+            try:
+                content = path.read_bytes()
+                image = self._decode(content)
+            except Exception as error:  # Pillow raises many types for damaged files
+                reason = f"{path}: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
+                if strict:
+                    raise RfvizError(f"{reason}. Repair or remove it, or leave --strict out to skip it.") from error
+                self.skipped.append(reason)
+                continue
+            self._kept[len(good)] = image
+            good.append(index)
+            hashes.append(hashlib.sha256(content).hexdigest())
+        if not good:
+            raise RfvizError(
+                f"none of the {len(self)} images in {self.root} can be read; the first: {self.skipped[0]}."
+            )
+        self.files = [self.files[index] for index in good]
+        self.labels = [self.labels[index] for index in good]
+        self.fingerprint = _digest([hashes, self.labels, self.classes, self.short_side])
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(repr(value).encode()).hexdigest()[:16]
+
+
+def load(
+    root: str | Path, *, short_side: int | None = None, keep: bool = True, strict: bool = False, progress: bool = False
+) -> Split:
+    """Read ``train/`` and ``val/`` of a folder.
+
+    Parameters
+    ----------
+    root : path
+    short_side : int, optional
+        Reduce larger images to this short side, px.
+    keep : bool
+        Decode every image at once and keep it in memory, which also finds broken ones; false for sets that do not fit.
+    strict, progress : bool
+        Refuse broken images instead of leaving them out; show a progress bar.
+
+    Raises
+    ------
+    RfvizError
+        If the folder, ``train/``, ``val/`` or images in them are missing, or ``val/`` has a class of its own.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise RfvizError(f"there is no image folder {str(root)!r}.")
+    for part in _PARTS:
+        if not (root / part).is_dir():
+            raise RfvizError(
+                f"{root} has no folder {part!r}: images must lie in {root}/train/<class>/ and {root}/val/<class>/."
+            )
+    train, evaluation = (_list(root / part, short_side) for part in _PARTS)
+    unknown = sorted(set(evaluation.classes) - set(train.classes))
+    if unknown:
+        raise RfvizError(f"{root}/val has the class {unknown[0]!r}, which {root}/train has not.")
+    evaluation.labels = [train.classes.index(evaluation.classes[label]) for label in evaluation.labels]
+    evaluation.classes = train.classes
+    if keep:
+        for part in (train, evaluation):
+            part.load_all(strict=strict, progress=progress)
+    return Split(train, evaluation)
+
+
+def _list(folder: Path, short_side: int | None) -> FolderImages:
+    try:
+        listed = ImageFolder(str(folder), allow_empty=True)
+    except FileNotFoundError as error:
+        raise RfvizError(f"{folder} holds no class folders: images must lie in {folder}/<class>/.") from error
+    if not listed.samples:
+        raise RfvizError(f"{folder} holds no images ({', '.join(IMG_EXTENSIONS)}) in class folders.")
+    files = [str(Path(path).relative_to(folder)) for path, _ in listed.samples]
+    return FolderImages(folder, files, [label for _, label in listed.samples], listed.classes, short_side)

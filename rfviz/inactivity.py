@@ -1,0 +1,214 @@
+"""Inactive channels of the first pooling layer, and what noise in them does to the classification (Table 1).
+
+A channel is inactive if its response is exactly 0 for every evaluation image and position. The experiment adds
+ReLU(N(0, 1)) to channels of the layer's output and measures how the mean cross-entropy of the evaluation images
+changes. Noise depends on nothing but (seed, image, channel), so batch size and order change nothing.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from math import sqrt
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm.auto import tqdm
+
+from rfviz.errors import RfvizError
+from rfviz.graph import ForwardPass
+from rfviz.responses import LayerResponses, batches
+from rfviz.whitening import NONE, Whitening
+
+PAPER_BATCH = 256
+"""Images that share a randomly drawn channel, whatever the compute batch: the paper's mini-batch."""
+
+ROWS = ("inactive", "random_inactive", "least_active", "random_active")
+"""The rows of the experiment; the last two are controls that the paper does not have."""
+
+
+@dataclass(frozen=True)
+class Effect:
+    """Change that noise makes, one value per noise seed, float64 `(S,)` each.
+
+    Parameters
+    ----------
+    channels : tuple of int
+        Channels that may get noise (in ``random_active``: those of the first seed).
+    loss : Tensor
+        Mean evaluation cross-entropy with noise minus without, nats.
+    top1 : Tensor
+        Top-1 accuracy with noise minus without, as a share in [-1, 1].
+    """
+
+    channels: tuple[int, ...]
+    loss: Tensor
+    top1: Tensor
+
+
+@dataclass(frozen=True)
+class NoiseEffect:
+    """Outcome of the noise experiment.
+
+    Parameters
+    ----------
+    inactive : tuple of int
+        The inactive channels; their number is the first column of Table 1.
+    channels : int
+        Channels of the layer.
+    images : int
+        Evaluation images.
+    clean_loss, clean_top1 : float
+        Mean evaluation cross-entropy in nats and top-1 accuracy without noise.
+    effects : dict
+        One `Effect` per row of `ROWS`; the first two are missing where no channel is inactive.
+    """
+
+    inactive: tuple[int, ...]
+    channels: int
+    images: int
+    clean_loss: float
+    clean_top1: float
+    effects: dict[str, Effect] = field(default_factory=dict)
+
+
+def mean_and_error(values: Tensor) -> tuple[float, float]:
+    """Return the mean over seeds and its standard error (0 for one seed)."""
+    error = values.std().item() / sqrt(len(values)) if len(values) > 1 else 0.0
+    return values.mean().item(), error
+
+
+def inactive_channels(responses: LayerResponses) -> tuple[int, ...]:
+    """Return the channels whose response is exactly 0 for every image and position."""
+    return tuple((responses.maximum <= 0).nonzero().flatten().tolist())
+
+
+def least_active_channels(responses: LayerResponses, count: int) -> tuple[int, ...]:
+    """Return the `count` channels that fire least often; ties go to the lower mean response, then the lower number."""
+    order = sorted(
+        range(responses.channels), key=lambda c: (responses.positive_count[c].item(), responses.mean[c].item(), c)
+    )
+    return tuple(sorted(order[:count]))
+
+
+def control_count(channels: int) -> int:
+    """Return how many channels the control rows take: the paper's 13 of 64, in proportion, at least 1."""
+    return max(1, round(13 * channels / 64))
+
+
+def noise(seed: int, image: int, channel: int, size: Sequence[int]) -> Tensor:
+    """Return ReLU(N(0, 1)) for one image and channel, float32 of the given size `(h, w)`."""
+    generator = np.random.default_rng((seed, image, channel))
+    return torch.from_numpy(generator.standard_normal(tuple(size), dtype=np.float32)).clamp_(min=0)
+
+
+def noise_effect(
+    net: nn.Module,
+    images: Sequence,
+    responses: LayerResponses,
+    *,
+    layer: str = "maxpool",
+    seeds: Sequence[int] = range(5),
+    n_random: int = 1,
+    preprocess: Whitening = NONE,
+    batch_size: int = 64,
+    progress: bool = False,
+) -> NoiseEffect:
+    """Measure what noise in inactive channels, and in control channels, does to the classification.
+
+    Parameters
+    ----------
+    net : nn.Module
+        A classifier that `torch.fx` can trace, in which every path runs through `layer`.
+    images : data set of (image, label)
+        The evaluation images, RGB in [0, 1].
+    responses : LayerResponses
+        What `rfviz.responses.collect` found for `layer` on the same images.
+    layer : str
+        Where the noise is added.
+    seeds : sequence of int
+        Noise seeds; each gives one value per row.
+    n_random : int
+        Inactive channels that get noise in the row ``random_inactive``, drawn anew for every `PAPER_BATCH` consecutive
+        images (our reading of the paper, which draws per mini-batch, is 1).
+    preprocess : Whitening or callable
+        Applied to the images just before the network.
+    batch_size : int
+        Changes the speed, never the result.
+    progress : bool
+        Show a progress bar.
+
+    Raises
+    ------
+    RfvizError
+        If the responses are of other images, or a loss is not finite.
+    """
+    if len(images) != responses.image_count:
+        raise RfvizError(
+            f"the responses are of {responses.image_count} images, but {len(images)} were given: collect them anew."
+        )
+    inactive = inactive_channels(responses)
+    active = sorted(set(range(responses.channels)) - set(inactive))
+    count = control_count(responses.channels)
+    least = least_active_channels(responses, count)
+
+    def randomly_inactive(seed: int, image: int) -> Sequence[int]:
+        return _draw(inactive, n_random, seed, image // PAPER_BATCH)
+
+    def randomly_active(seed: int, image: int) -> Sequence[int]:
+        return _draw(active, count, seed)
+
+    choices: dict[str, Callable[[int, int], Sequence[int]]] = {}
+    if inactive:
+        choices = {"inactive": lambda seed, image: inactive, "random_inactive": randomly_inactive}
+    choices["least_active"] = lambda seed, image: least
+    if active:
+        choices["random_active"] = randomly_active
+    named = {"inactive": inactive, "random_inactive": inactive, "least_active": least}
+
+    stem, whole = ForwardPass(net, [layer]), ForwardPass(net, [layer], to_output=True)
+    device = next(net.parameters()).device
+    labels = torch.tensor([int(label) for label in images.labels])
+    clean = torch.zeros(2, dtype=torch.float64)
+    noisy = {row: torch.zeros(len(seeds), 2, dtype=torch.float64) for row in choices}
+    with torch.inference_mode(), tqdm(total=len(images), desc="noise", unit="image", disable=not progress) as bar:
+        for first, batch in batches(images, batch_size):
+            batch = preprocess(batch.to(device))
+            target = labels[first : first + len(batch)].to(device)
+            pooled = stem(batch)
+            clean += _loss_and_hits(whole(batch, given={layer: pooled.clone()}), target, first)
+            for s, seed in enumerate(seeds):
+                drawn: dict[tuple[int, int], Tensor] = {}  # rows share the noise of an (image, channel)
+                for row, choose in choices.items():
+                    disturbed = pooled.clone()
+                    for i in range(len(batch)):
+                        for channel in choose(seed, first + i):
+                            if (i, channel) not in drawn:
+                                drawn[i, channel] = noise(seed, first + i, channel, pooled.shape[2:]).to(pooled)
+                            disturbed[i, channel] += drawn[i, channel]
+                    noisy[row][s] += _loss_and_hits(whole(batch, given={layer: disturbed}), target, first)
+            bar.update(len(batch))
+
+    def effect(row: str) -> Effect:
+        change = (noisy[row] - clean) / len(images)
+        return Effect(named.get(row) or tuple(randomly_active(seeds[0], 0)), change[:, 0], change[:, 1])
+
+    loss, top1 = (clean / len(images)).tolist()
+    return NoiseEffect(
+        inactive, responses.channels, len(images), loss, top1, {row: effect(row) for row in ROWS if row in choices}
+    )
+
+
+def _draw(candidates: Sequence[int], count: int, *key: int) -> list[int]:
+    count = min(count, len(candidates))
+    return sorted(np.random.default_rng(key).choice(candidates, count, replace=False).tolist())
+
+
+def _loss_and_hits(logits: Tensor, target: Tensor, first: int) -> Tensor:
+    losses = F.cross_entropy(logits, target, reduction="none").double()
+    if not losses.isfinite().all():
+        image = first + next(islice(losses.isfinite().logical_not().nonzero().flatten().tolist(), 1))
+        raise RfvizError(f"image {image}: the loss is not finite. Check the weights.")
+    hits = (logits.argmax(1) == target).sum().double()
+    return torch.stack([losses.sum(), hits]).cpu()

@@ -1,0 +1,207 @@
+"""Presets: named descriptions of a whole run, from images to figures."""
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+from rfviz.errors import RfvizError, unknown
+from rfviz.models import ARCHITECTURES
+from rfviz.training import Recipe
+from rfviz.whitening import KINDS
+
+SOURCES = ("photographs", "caltech101", "imagenette", "imagenet", "folder")
+"""Where images come from; ``"folder"`` reads `Preset.images`."""
+
+PAPER_CHANNELS = {"resnet34": 18, "plainnet34": 19}
+"""The channels that the paper shows."""
+
+FIGURE_LAYERS = ("maxpool", "layer1.0", "layer1.2")
+"""The layers that the paper shows: first pooling layer, conv. layers 3 and 7."""
+
+
+@dataclass(frozen=True)
+class Preset:
+    """What a run does.
+
+    Parameters
+    ----------
+    name, summary, where : str
+        For people: what it is and what machine it wants.
+    source : str
+        One of `SOURCES`.
+    width : int
+        Channels of the stem of both networks.
+    recipes : dict from architecture to Recipe
+    short_side : int or None
+        Images are reduced to this short side, px, when they are read.
+    evaluation_crop : int or None
+        Side of the square that is cut from the centre of an evaluation image, px; None takes it whole.
+    classes : int
+        Number of photographs, for the source ``"photographs"``.
+    tile : int
+        Photographs only: side of the tiles that the stimuli are taken from, px; what is classified are held-out crops
+        of the size of the training crops. Elsewhere one set of evaluation images serves both.
+    whitening : {"channel", "zca", "none"}
+    strongest : int
+        Neurons per channel in the mean over the strongest.
+    noise_seeds : int
+        Repetitions of the noise experiment.
+    images : str or None
+        Folder with ``train/`` and ``val/``, in place of the source.
+    weights : dict from architecture to path
+        Weights to read instead of training.
+    strict : bool
+        Refuse broken images in a folder instead of leaving them out.
+    """
+
+    name: str
+    summary: str
+    where: str
+    source: str
+    width: int
+    recipes: dict[str, Recipe]
+    short_side: int | None = None
+    evaluation_crop: int | None = None
+    classes: int = 14
+    tile: int = 128
+    whitening: str = "channel"
+    top_k: int = 16
+    strongest: int = 2560
+    noise_seeds: int = 5
+    maximization_steps: int = 31
+    images: str | None = None
+    weights: dict[str, str] = field(default_factory=dict)
+    strict: bool = False
+
+    def __post_init__(self) -> None:
+        if self.source not in SOURCES:
+            raise unknown("image source", self.source, SOURCES)
+        if self.whitening not in KINDS:
+            raise unknown("whitening", self.whitening, KINDS)
+        for name in ("width", "classes", "tile", "top_k", "strongest", "noise_seeds", "maximization_steps"):
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
+                raise RfvizError(f"{name} is {getattr(self, name)!r}: it must be a whole number from 1 up.")
+        least = max(PAPER_CHANNELS.values()) + 1
+        if self.width < least:
+            raise RfvizError(f"width is {self.width}: the paper's channels 18 and 19 need at least {least}.")
+        for architecture in self.weights:
+            if architecture not in ARCHITECTURES:
+                raise unknown("model", architecture, ARCHITECTURES)
+
+    @property
+    def crop(self) -> int:
+        """Side of a training crop, px."""
+        return self.recipes["resnet34"].crop
+
+
+def _both(resnet: Recipe, **plain: Any) -> dict[str, Recipe]:
+    return {"resnet34": resnet, "plainnet34": dataclasses.replace(resnet, **plain)}
+
+
+_PHOTOGRAPHS = Recipe(
+    epochs=18, batch_size=64, learning_rate=0.05, schedule="one-cycle", crop=64, area=(0.4, 1.0), distortion=0.2,
+    window=96, repeats=128,
+)  # fmt: skip
+
+PRESETS = {
+    preset.name: preset
+    for preset in (
+        Preset(
+            name="smoke",
+            summary="a few small crops of 4 photographs and 20 stem channels: shows that everything works, learns little",
+            where="2 CPU cores, about a minute",
+            source="photographs",
+            width=20,
+            classes=4,
+            tile=64,
+            strongest=32,
+            noise_seeds=5,
+            recipes=_both(
+                dataclasses.replace(_PHOTOGRAPHS, epochs=4, batch_size=32, crop=32, window=48, repeats=48),
+                learning_rate=0.02,
+            ),
+        ),
+        Preset(
+            name="quick",
+            summary="the 14 photographs bundled with scikit-image, each a class of its own, and 24 stem channels",
+            where="2 CPU cores, a few minutes, no download",
+            source="photographs",
+            width=24,
+            strongest=256,
+            recipes=_both(_PHOTOGRAPHS, learning_rate=0.02),
+        ),
+        Preset(
+            name="caltech101",
+            summary="Caltech-101 at 128 px, full width",
+            where="one GPU, minutes; CPU, hours",
+            source="caltech101",
+            width=64,
+            short_side=128,
+            evaluation_crop=128,
+            recipes=_both(
+                Recipe(epochs=90, batch_size=64, learning_rate=0.05, weight_decay=5e-4, schedule="one-cycle", crop=112),
+                learning_rate=0.02,
+            ),
+        ),
+        Preset(
+            name="imagenette",
+            summary="Imagenette (ten ImageNet classes), full width",
+            where="one GPU, minutes",
+            source="imagenette",
+            width=64,
+            short_side=256,
+            evaluation_crop=224,
+            recipes=_both(
+                Recipe(epochs=60, batch_size=64, learning_rate=0.05, weight_decay=5e-4, schedule="one-cycle", crop=176),
+                learning_rate=0.02,
+            ),
+        ),
+        Preset(
+            name="imagenet",
+            summary="ImageNet with the paper's recipe to the letter",
+            where="GPUs, days",
+            source="imagenet",
+            width=64,
+            short_side=256,
+            evaluation_crop=224,
+            recipes=_both(Recipe()),
+        ),
+    )
+}
+
+_RECIPE_FIELDS = {each.name for each in dataclasses.fields(Recipe)}
+_PRESET_FIELDS = {each.name for each in dataclasses.fields(Preset)} - {"name", "summary", "where", "source", "recipes"}
+
+
+def get(name: str, **overrides: Any) -> Preset:
+    """Return a preset, with some of its values or of its recipes' values replaced.
+
+    Parameters
+    ----------
+    name : str
+        One of `PRESETS`.
+    **overrides
+        Fields of `Preset`, or of `Recipe` for both networks alike (``epochs=2``). ``images`` replaces the source: the
+        folder's images are then reduced to the size of the preset's tiles, unless the preset says otherwise.
+
+    Raises
+    ------
+    RfvizError
+        If a name is unknown or a value impossible.
+    """
+    if name not in PRESETS:
+        raise unknown("preset", name, PRESETS)
+    preset = PRESETS[name]
+    wrong = sorted(set(overrides) - _RECIPE_FIELDS - _PRESET_FIELDS)
+    if wrong:
+        raise unknown("option", wrong[0], sorted(_RECIPE_FIELDS | _PRESET_FIELDS))
+    changes = {key: value for key, value in overrides.items() if key in _PRESET_FIELDS}
+    recipe_changes = {key: value for key, value in overrides.items() if key in _RECIPE_FIELDS}
+    if changes.get("images") is not None:
+        changes["source"] = "folder"
+        if preset.source == "photographs":  # many small images in place of a few large photographs
+            crop = preset.tile * 3 // 4
+            changes = {"short_side": preset.tile, "evaluation_crop": crop, **changes}
+            recipe_changes = {"window": None, "repeats": 1, "crop": crop, "batch_size": 32, **recipe_changes}
+    recipes = {key: dataclasses.replace(recipe, **recipe_changes) for key, recipe in preset.recipes.items()}
+    return dataclasses.replace(preset, recipes=recipes, **changes)

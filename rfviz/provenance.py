@@ -1,0 +1,81 @@
+"""What a result was made with: code, machine, versions."""
+
+import html
+import platform
+import subprocess
+import time
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+_PACKAGES = ("torch", "torchvision", "numpy", "scikit-image", "matplotlib")
+
+
+def repository() -> Path:
+    """Return the folder that this package was cloned into, or the current folder where it was installed elsewhere."""
+    root = Path(__file__).resolve().parents[1]
+    return root if (root / "pyproject.toml").exists() else Path.cwd()
+
+
+def commit() -> str:
+    """Return the commit of the working tree, marked where files differ from it, or "unknown" outside a clone."""
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(repository()), *arguments], capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    try:
+        return git("rev-parse", "--short=12", "HEAD") + (
+            " (with local changes)" if git("status", "--porcelain") else ""
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def device_name(device: torch.device) -> str:
+    """Return what a person would call the device."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU ({platform.machine()}, {torch.get_num_threads()} threads)"
+
+
+def environment(device: torch.device) -> dict[str, str]:
+    """Return commit, device, versions and date."""
+    return {
+        "commit": commit(),
+        "device": device_name(device),
+        "Python": platform.python_version(),
+        **{package: version(package) for package in _PACKAGES},
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    }
+
+
+class HowMade:
+    """A folded table "How this page was made", for the end of a notebook.
+
+    Parameters
+    ----------
+    facts : dict
+        Name and value of each row.
+    """
+
+    def __init__(self, facts: dict[str, Any]):
+        self.facts = facts
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><th scope='row'>{html.escape(name)}</th><td>{html.escape(str(value))}</td></tr>"
+            for name, value in self.facts.items()
+        )
+        return f"<details class='how-made'><summary>How this page was made</summary><table>{rows}</table></details>"
+
+    def __repr__(self) -> str:
+        return "\n".join(f"{name}: {value}" for name, value in self.facts.items())
+
+
+STARTED = time.monotonic()
+"""When this process imported the module: the start of a notebook."""

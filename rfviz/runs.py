@@ -1,0 +1,303 @@
+"""A run: a preset, a seed, and the folder in which everything computed for them is kept.
+
+Every method computes its result when it is first asked for and reads it from the folder ever after; see `rfviz.store`
+for what makes it compute anew. So a notebook may be executed as often as one likes.
+"""
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rfviz import inactivity, maximization, models, presets, provenance, responses, sources, training, whitening
+from rfviz.errors import RfvizError, unknown
+from rfviz.inactivity import Effect, NoiseEffect
+from rfviz.maximization import Maximization
+from rfviz.models import ARCHITECTURES, Net34
+from rfviz.presets import FIGURE_LAYERS, Preset
+from rfviz.receptive_field import ReceptiveField
+from rfviz.responses import LayerResponses
+from rfviz.store import Result, Store, digest, tensor_digest
+from rfviz.whitening import Whitening
+
+
+def root() -> Path:
+    """Return the folder of all runs: ``RFVIZ_RUNS``, or ``runs/`` in the repository whatever the current folder."""
+    return Path(os.environ.get("RFVIZ_RUNS") or provenance.repository() / "runs").resolve()
+
+
+def open_run(preset: str = "quick", seed: int = 0, **overrides: Any) -> "Run":
+    """Open the run of a preset.
+
+    Parameters
+    ----------
+    preset : str
+        One of `rfviz.presets.PRESETS`.
+    seed : int
+        Of the initial weights, the order and augmentation of training images, and the noise.
+    **overrides
+        Values to replace; see `rfviz.presets.get`. A run with overrides has a folder of its own.
+
+    Raises
+    ------
+    RfvizError
+        If the preset, an option or a value is wrong.
+    """
+    if not isinstance(seed, int) or seed < 0:
+        raise RfvizError(f"seed is {seed!r}: it must be a whole number from 0 up.")
+    overrides = {key: value for key, value in overrides.items() if value not in (None, {}, "")}
+    found = presets.get(preset, **overrides)
+    name = f"{preset}-{digest(overrides)[:6]}" if overrides else preset
+    return Run(found, seed, root() / name)
+
+
+class Run:
+    """Everything that a preset and a seed lead to.
+
+    Parameters
+    ----------
+    preset : Preset
+    seed : int
+    folder : Path
+        Results are kept in ``folder / "results"``.
+    device : torch.device, optional
+        A CUDA GPU where there is one.
+    progress : bool
+        Show progress bars.
+    """
+
+    def __init__(
+        self,
+        preset: Preset,
+        seed: int,
+        folder: Path,
+        device: torch.device | None = None,
+        progress: bool = True,
+    ):
+        self.preset, self.seed, self.folder, self.progress = preset, seed, folder, progress
+        self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.store = Store(folder / "results")
+        self._nets: dict[str, Net34] = {}
+
+    @cached_property
+    def images(self) -> sources.Images:
+        """Training, evaluation and stimulus images."""
+        loaded = sources.load(self.preset)
+        if len(loaded.train.classes) < 2:
+            raise RfvizError(
+                f"{self.preset.images} has only the class {loaded.train.classes[0]!r}: training needs at least two."
+            )
+        return loaded
+
+    @property
+    def classes(self) -> Sequence[str]:
+        """Names of the classes."""
+        return self.images.train.classes
+
+    @cached_property
+    def data_whitening(self) -> Whitening:
+        """The whitening that the training images give."""
+        train = self.images.train
+        _, values = self.store.get(
+            "whitening",
+            whitening,
+            {"data": train.fingerprint, "kind": self.preset.whitening},
+            lambda: ({}, whitening.fit((train[i][0] for i in range(len(train))), self.preset.whitening).to_json()),
+        )
+        return Whitening.from_json(values)
+
+    def _trained(self, architecture: str) -> Result:
+        if architecture not in ARCHITECTURES:
+            raise unknown("model", architecture, ARCHITECTURES)
+        recipe = self.preset.recipes[architecture]
+        made_of = {
+            "architecture": architecture,
+            "width": self.preset.width,
+            "classes": list(self.classes),
+            "train": self.images.train.fingerprint,
+            "evaluation": self.images.evaluation.fingerprint,
+            "whitening": self.data_whitening.to_json(),
+            "recipe": dataclasses.asdict(recipe),
+            "seed": self.seed,
+            "device": self.device.type,
+        }
+        name = f"weights-{architecture}"
+        checkpoint = self.store.path(name, training, made_of).with_suffix(".checkpoint")
+
+        def compute() -> Result:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(self.seed)
+                net = models.build(architecture, self.preset.width, len(self.classes))
+            history = training.train(
+                net.to(self.device), self.images.train, self.images.evaluation, recipe, self.data_whitening,
+                seed=self.seed, checkpoint=checkpoint, progress=self.progress,
+            )  # fmt: skip
+            return net.state_dict(), {"history": history, "whitening": self.data_whitening.to_json()}
+
+        result = self.store.get(name, training, made_of, compute)
+        checkpoint.unlink(missing_ok=True)
+        return result
+
+    def net(self, architecture: str) -> Net34:
+        """Return the trained network, in evaluation mode: trained now, or read from the run or from given weights."""
+        if architecture not in self._nets:
+            given = self.preset.weights.get(architecture)
+            net = models.load(given if given is not None else self._trained(architecture)[0])
+            if net.name != architecture:
+                raise RfvizError(
+                    f"{given} holds a {models.PAPER_ARCHITECTURES[net.name]}, but was given as "
+                    f"{models.PAPER_ARCHITECTURES[architecture]}."
+                )
+            if net.fc.out_features != len(self.classes):
+                raise RfvizError(
+                    f"{given} tells {net.fc.out_features} classes apart, but the images have {len(self.classes)}: "
+                    "give images of the classes that it was trained on."
+                )
+            self._nets[architecture] = net.to(self.device)
+        return self._nets[architecture]
+
+    def history(self, architecture: str) -> list[dict]:
+        """Return the history of training, one entry per epoch; empty where weights were given."""
+        if architecture in self.preset.weights:
+            return []
+        return self._trained(architecture)[1]["history"]
+
+    def whitening(self, architecture: str) -> Whitening:
+        """Return the whitening that goes with the weights of a network."""
+        given = self.preset.weights.get(architecture)
+        if given is None:
+            return self.data_whitening
+        return models.stored_whitening(given) or self.data_whitening
+
+    def _made_of(self, architecture: str, **parameters: Any) -> dict:
+        return {
+            "weights": tensor_digest(self.net(architecture).state_dict()),
+            "whitening": self.whitening(architecture).to_json(),
+            **parameters,
+        }
+
+    def responses(self, architecture: str, layers: Sequence[str] = FIGURE_LAYERS) -> dict[str, LayerResponses]:
+        """Return what the channels of some layers respond to, over the stimulus images."""
+        options = {"top_k": self.preset.top_k, "strongest": self.preset.strongest}
+        tensors, values = self.store.get(
+            f"responses-{architecture}",
+            responses,
+            self._made_of(
+                architecture, layers=list(layers), images=self.images.stimuli.fingerprint, **options
+            ),
+            lambda: _pack_responses(
+                responses.collect(
+                    self.net(architecture), self.images.stimuli, layers,
+                    preprocess=self.whitening(architecture), progress=self.progress, **options,
+                )
+            ),
+        )  # fmt: skip
+        return _unpack_responses(tensors, values)
+
+    def maximization(self, architecture: str, layer: str) -> Maximization:
+        """Return the activation maximization of every channel of a layer, from the zero image."""
+        options = {"steps": self.preset.maximization_steps}
+
+        def compute() -> Result:
+            found = maximization.maximize(self.net(architecture), layer, progress=self.progress, **options)
+            return {"images": found.images, "activations": found.activations}, {}
+
+        tensors, _ = self.store.get(
+            f"maximization-{architecture}-{layer}",
+            maximization,
+            self._made_of(architecture, layer=layer, **options),
+            compute,
+        )
+        return Maximization(**tensors)
+
+    def noise_effect(self, architecture: str) -> NoiseEffect:
+        """Return the noise experiment of Table 1, on the evaluation images."""
+        seeds = [self.seed * self.preset.noise_seeds + i for i in range(self.preset.noise_seeds)]
+        net, images, white = self.net(architecture), self.images.evaluation, self.whitening(architecture)
+
+        def compute() -> Result:
+            pooled = responses.collect(
+                net, images, ["maxpool"], 1, mean_stimulus=False, preprocess=white, progress=self.progress
+            )["maxpool"]
+            found = inactivity.noise_effect(net, images, pooled, seeds=seeds, preprocess=white, progress=self.progress)
+            tensors = {}
+            for row, effect in found.effects.items():
+                tensors |= {f"{row}/loss": effect.loss, f"{row}/top1": effect.top1}
+            values = {**dataclasses.asdict(found), "effects": {row: e.channels for row, e in found.effects.items()}}
+            return tensors, values
+
+        tensors, values = self.store.get(
+            f"noise-{architecture}",
+            inactivity,
+            self._made_of(architecture, seeds=seeds, images=images.fingerprint, labels=list(images.labels)),
+            compute,
+        )
+        effects = {
+            row: Effect(tuple(channels), tensors[f"{row}/loss"], tensors[f"{row}/top1"])
+            for row, channels in values.pop("effects").items()
+        }
+        return NoiseEffect(inactive=tuple(values.pop("inactive")), effects=effects, **values)
+
+    def check_channel(self, architecture: str, layer: str, channel: int) -> None:
+        """Raise RfvizError unless a layer of a network has the channel."""
+        table = {row.name: row for row in models.layers(self.net(architecture))}
+        if layer not in table:
+            raise unknown("layer", layer, table)
+        responses.check_channel(channel, table[layer].channels)
+
+    def provenance(self) -> dict[str, Any]:
+        """Return what the results of this run were made with, for people."""
+        skipped = [name for part in self.images for name in getattr(getattr(part, "source", part), "skipped", [])]
+        return {
+            "preset": self.preset.name,
+            "seed": self.seed,
+            "parameters": ", ".join(_differences(self.preset)) or "those of the preset",
+            **{
+                f"weights of {models.PAPER_ARCHITECTURES[name]} (hash)": tensor_digest(self.net(name).state_dict())
+                for name in ARCHITECTURES
+            },
+            "training images (hash)": self.images.train.fingerprint,
+            "evaluation images (hash)": f"{self.images.evaluation.fingerprint}, {len(self.images.evaluation)} images",
+            "images left out": "; ".join(dict.fromkeys(skipped)) or "none",
+            **provenance.environment(self.device),
+        }
+
+
+def _differences(preset: Preset) -> list[str]:
+    """Say in what a preset differs from the one of its name."""
+    usual = dataclasses.asdict(presets.PRESETS[preset.name])
+    given = dataclasses.asdict(preset)
+    changes = [f"{key} = {value!r}" for key, value in given.items() if key != "recipes" and value != usual[key]]
+    for architecture, recipe in given["recipes"].items():
+        before = usual["recipes"][architecture]
+        changes += [f"{architecture} {key} = {value!r}" for key, value in recipe.items() if value != before[key]]
+    return changes
+
+
+def _pack_responses(found: dict[str, LayerResponses]) -> Result:
+    tensors: dict[str, Tensor] = {}
+    values: dict[str, Any] = {}
+    for layer, result in found.items():
+        fields = {each.name: getattr(result, each.name) for each in dataclasses.fields(result)}
+        values[layer] = {
+            "receptive_field": dataclasses.asdict(fields.pop("receptive_field")),
+            **{name: fields.pop(name) for name in ("image_count", "neuron_count")},
+        }
+        tensors |= {f"{layer}/{name}": value for name, value in fields.items() if value is not None}
+    return tensors, values
+
+
+def _unpack_responses(tensors: dict[str, Tensor], values: dict[str, Any]) -> dict[str, LayerResponses]:
+    return {
+        layer: LayerResponses(
+            receptive_field=ReceptiveField(**numbers.pop("receptive_field")),
+            **numbers,
+            **{key.removeprefix(f"{layer}/"): value for key, value in tensors.items() if key.startswith(f"{layer}/")},
+        )
+        for layer, numbers in values.items()
+    }

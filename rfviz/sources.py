@@ -1,0 +1,103 @@
+"""Where the images of a preset come from: the bundled photographs, a folder, or a data set that torchvision knows."""
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from torchvision import datasets
+
+from rfviz import folders, photographs
+from rfviz.data import Evaluation, Labelled, Split
+from rfviz.errors import RfvizError
+from rfviz.folders import FolderImages
+from rfviz.presets import Preset
+
+
+def data_folder() -> Path:
+    """Return where data sets are kept: ``RFVIZ_DATA``, or ``data/`` below the current folder."""
+    return Path(os.environ.get("RFVIZ_DATA", "data")).resolve()
+
+
+def caltech101(root: Path, short_side: int | None) -> Split:
+    """Read Caltech-101 through torchvision; it has no split: every fifth image of a class is for evaluation."""
+    listed = datasets.Caltech101(root, download=True)
+    folder = Path(listed.root) / "101_ObjectCategories"
+    files = [
+        f"{listed.categories[label]}/image_{number:04d}.jpg"
+        for number, label in zip(listed.index, listed.y, strict=True)
+    ]
+    parts = []
+    for is_part in (lambda number: number % 5 != 0, lambda number: number % 5 == 0):
+        chosen = [i for i, number in enumerate(listed.index) if is_part(number)]
+        parts.append(
+            FolderImages(
+                folder, [files[i] for i in chosen], [listed.y[i] for i in chosen], listed.categories, short_side
+            )
+        )
+        parts[-1].load_all(progress=True)
+    return Split(*parts)
+
+
+def imagenette(root: Path, short_side: int | None) -> Split:
+    """Read Imagenette (320 px) through torchvision."""
+    for part in ("train", "val"):
+        datasets.Imagenette(root, split=part, size="320px", download=not (root / "imagenette2-320").exists())
+    return folders.load(root / "imagenette2-320", short_side=short_side, progress=True)
+
+
+def imagenet(root: Path) -> Split:
+    """Read ImageNet through torchvision, which unpacks the archives in `root`; images are read when needed."""
+    parts = []
+    for part in ("train", "val"):
+        listed = datasets.ImageNet(str(root), split=part)
+        folder = Path(listed.split_folder)
+        files = [str(Path(path).relative_to(folder)) for path, _ in listed.samples]
+        classes = [names[0] for names in listed.classes]
+        parts.append(FolderImages(folder, files, [label for _, label in listed.samples], classes))
+    return Split(*parts)
+
+
+class Images(NamedTuple):
+    """What a run works on; training shares no pixel with the other two."""
+
+    train: Labelled
+    evaluation: Evaluation
+    """Classified: top-1, inactive channels and Table 1."""
+    stimuli: Evaluation
+    """Where the preferred stimuli are looked for."""
+
+
+def load(preset: Preset) -> Images:
+    """Return the images of a preset.
+
+    Raises
+    ------
+    RfvizError
+        If the images are not there.
+    """
+    if preset.source == "photographs":
+        train, tiles = photographs.load(preset.tile, preset.classes)
+        crops = photographs.load(preset.crop, preset.classes).evaluation
+        return Images(train, Evaluation(crops), Evaluation(tiles))
+    train, held_out = _split(preset)
+    evaluation = Evaluation(held_out, preset.short_side, preset.evaluation_crop)
+    return Images(train, evaluation, evaluation)
+
+
+def _split(preset: Preset) -> Split:
+    if preset.source == "folder":
+        keep = preset.name != "imagenet"  # too large to be decoded before it is used
+        return folders.load(
+            str(preset.images), short_side=preset.short_side, keep=keep, strict=preset.strict, progress=True
+        )
+    try:
+        if preset.source == "caltech101":
+            return caltech101(data_folder(), preset.short_side)
+        if preset.source == "imagenette":
+            return imagenette(data_folder(), preset.short_side)
+        return imagenet(data_folder() / "imagenet")
+    except (OSError, RuntimeError) as error:
+        raise RfvizError(
+            f"{preset.source} cannot be had in {data_folder()} ({str(error).splitlines()[0]}): set RFVIZ_DATA to the "
+            "folder that holds it, or give --images FOLDER with train/ and val/ in it."
+        ) from error

@@ -1,0 +1,128 @@
+"""Results that are kept under what they were made of.
+
+A result is stored under a key: a hash of its parameters, of the hashes of the weights and data that went in, and of
+the source of the code that made it. Ask again with the same, and it is read; change one of them, and it is computed
+anew.
+"""
+
+import ast
+import hashlib
+import importlib.util
+import json
+from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from rfviz.files import load_tensors, save_tensors
+
+Result = tuple[dict[str, Tensor], dict[str, Any]]
+"""Named tensors, and an object of JSON values."""
+
+
+def digest(value: Any) -> str:
+    """Return 16 hex digits that stand for a JSON value."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def tensor_digest(tensors: Mapping[str, Tensor]) -> str:
+    """Return 16 hex digits that stand for named tensors: names, types, shapes and every byte."""
+    hashed = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        hashed.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        hashed.update(tensor.flatten().view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
+    return hashed.hexdigest()[:16]
+
+
+@cache
+def source_digest(module: str) -> str:
+    """Return 16 hex digits that stand for what a module of rfviz and the rfviz modules it imports do.
+
+    Comments, docstrings and layout do not count: the syntax tree does.
+    """
+    trees, waiting = {}, [module]
+    while waiting:
+        name = waiting.pop()
+        if name in trees:
+            continue
+        spec = importlib.util.find_spec(name)
+        if spec is None or spec.origin is None:
+            continue  # a name that was imported from a package, such as a function, is no module
+        tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+        waiting += _imports(tree)
+        trees[name] = ast.dump(_without_docstrings(tree))
+    return digest(sorted(trees.items()))
+
+
+def _imports(tree: ast.Module) -> list[str]:
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module == "rfviz":
+            found += [f"rfviz.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("rfviz."):
+            found.append(str(node.module))
+        elif isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names if alias.name.startswith("rfviz.")]
+    return found
+
+
+def _without_docstrings(tree: ast.Module) -> ast.Module:
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)):
+            node.body = [
+                statement
+                for statement in node.body
+                if not (isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant))
+            ]
+    return tree
+
+
+class Store:
+    """A folder of results.
+
+    Parameters
+    ----------
+    folder : Path
+        Made when the first result is written.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def path(self, name: str, module: ModuleType, made_of: Mapping[str, Any]) -> Path:
+        """Return the file in which the result of `module` for the parameters `made_of` lives."""
+        key = digest({"made_of": made_of, "source": source_digest(module.__name__)})
+        return self.folder / f"{name}-{key}.safetensors"
+
+    def get(self, name: str, module: ModuleType, made_of: Mapping[str, Any], compute: Callable[[], Result]) -> Result:
+        """Return a result, from its file if there is a good one, else computed and written.
+
+        Parameters
+        ----------
+        name : str
+            What a person reads in the folder.
+        module : module
+            The kernel whose source is part of the key.
+        made_of : mapping
+            Everything else the result depends on, as JSON values.
+        compute : callable
+            Makes the result.
+        """
+        path = self.path(name, module, made_of)
+        if path.exists():
+            try:
+                tensors, info = load_tensors(path)
+                if info["digest"] == tensor_digest(tensors):
+                    return tensors, info["values"]
+            except (SafetensorError, KeyError, json.JSONDecodeError):
+                pass  # damaged: compute it anew and write over it
+        tensors, values = compute()
+        values = json.loads(json.dumps(values))  # the same types whether computed or read
+        save_tensors(tensors, path, {"digest": tensor_digest(tensors), "made_of": made_of, "values": values})
+        return tensors, values

@@ -1,0 +1,100 @@
+"""Whitening with respect to the colour channels, and the way back to RGB."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rfviz.errors import unknown
+
+KINDS = ("channel", "zca", "none")
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Whitening:
+    """The affine map ``matrix @ (rgb - mean)`` of every pixel.
+
+    Parameters
+    ----------
+    mean : Tensor, shape (3,)
+        Mean colour, RGB in [0, 1].
+    matrix : Tensor, shape (3, 3)
+        Diagonal for ``"channel"``, symmetric for ``"zca"``, the identity for ``"none"``.
+    """
+
+    mean: Tensor
+    matrix: Tensor
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Whiten images `(..., 3, H, W)`, RGB in [0, 1]."""
+        return _mix(self.matrix.to(images), images - self.mean.to(images)[:, None, None])
+
+    def to_rgb(self, images: Tensor, *, clip: bool = True) -> Tensor:
+        """Take whitened images `(..., 3, H, W)` back to RGB, clipped to [0, 1] unless `clip` is false."""
+        inverse = torch.linalg.inv(self.matrix.double()).to(images)
+        rgb = _mix(inverse, images) + self.mean.to(images)[:, None, None]
+        return rgb.clamp(0, 1) if clip else rgb
+
+    def to_json(self) -> dict:
+        """Return the two parameters as lists of numbers."""
+        return {"mean": self.mean.tolist(), "matrix": self.matrix.tolist()}
+
+    @classmethod
+    def from_json(cls, stored: dict) -> "Whitening":
+        """Rebuild a whitening from what `to_json` returned."""
+        mean, matrix = (torch.tensor(stored[key], dtype=torch.float64) for key in ("mean", "matrix"))
+        return cls(mean, matrix)
+
+
+def _mix(matrix: Tensor, images: Tensor) -> Tensor:
+    diagonal = matrix.diagonal()
+    if torch.equal(matrix, torch.diag(diagonal)):
+        return images * diagonal[:, None, None]
+    return torch.einsum("ij,...jhw->...ihw", matrix, images)
+
+
+NONE = Whitening(torch.zeros(3, dtype=torch.float64), torch.eye(3, dtype=torch.float64))
+"""Leaves RGB as it is."""
+
+IMAGENET = Whitening(
+    torch.tensor(IMAGENET_MEAN, dtype=torch.float64), torch.diag(1 / torch.tensor(IMAGENET_STD, dtype=torch.float64))
+)
+"""What torchvision's published weights were trained with."""
+
+
+def fit(images: Iterable[Tensor], kind: str = "channel") -> Whitening:
+    """Compute a whitening from the pixels of training images.
+
+    Parameters
+    ----------
+    images : iterable of Tensor, shape (3, H, W)
+        RGB in [0, 1], or uint8.
+    kind : {"channel", "zca", "none"}
+        ``"channel"`` takes the mean off and divides by the standard deviation per colour channel (our reading of the
+        paper's "whitened with respect to colour channels"); ``"zca"`` makes the three colour channels uncorrelated
+        with unit variance; ``"none"`` leaves RGB alone.
+
+    Raises
+    ------
+    RfvizError
+        If the kind is unknown.
+    """
+    if kind not in KINDS:
+        raise unknown("whitening", kind, KINDS)
+    if kind == "none":
+        return NONE
+    count, total, products = 0, torch.zeros(3, dtype=torch.float64), torch.zeros(3, 3, dtype=torch.float64)
+    for image in images:
+        pixels = image.flatten(1).double() / (255 if image.dtype == torch.uint8 else 1)
+        count += pixels.shape[1]
+        total += pixels.sum(1)
+        products += pixels @ pixels.T
+    mean = total / count
+    covariance = products / count - torch.outer(mean, mean)
+    tiny = 1e-6  # images of one colour have no variance: leave them at 0 instead of dividing by it
+    if kind == "channel":
+        return Whitening(mean, torch.diag(covariance.diagonal().clamp(min=tiny).rsqrt()))
+    variance, axes = torch.linalg.eigh(covariance)
+    return Whitening(mean, axes @ torch.diag(variance.clamp(min=tiny).rsqrt()) @ axes.T)
