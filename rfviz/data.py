@@ -8,7 +8,7 @@ and an interruption change nothing.
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -17,12 +17,28 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.transforms import v2
 
 
+class Indexed(Protocol):
+    """Anything with a length and numbered items, such as a data set; an item is an image or (image, label)."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Any: ...
+
+
 class Labelled(Protocol):
     """A set of labelled images: `labels` are indices into `classes`, an item is `(uint8 image (3, H, W), label)`."""
 
-    classes: Sequence[str]
-    labels: Sequence[int]
-    fingerprint: str
+    @property
+    def classes(self) -> Sequence[str]:
+        """Names of the classes."""
+
+    @property
+    def labels(self) -> Sequence[int]:
+        """Index of each image's class."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the images and labels."""
 
     def __len__(self) -> int: ...
 
@@ -102,7 +118,7 @@ class Evaluation(Dataset):
 def szegedy(
     crop: int, area: tuple[float, float] = (0.08, 1.0), distortion: float = 0.4, window: int | None = None
 ) -> v2.Compose:
-    """Build the augmentation of Szegedy et al. (2015): a crop of random area and aspect, a flip, photometric distortion.
+    """Build the augmentation of Szegedy et al. (2015): random crop area and aspect, a flip, photometric distortion.
 
     Parameters
     ----------
@@ -156,7 +172,8 @@ class Augmented(Dataset):
         epoch, i = index
         image, label = self.source[i % len(self.source)]
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(keyed_seed(self.seed, epoch, i))
+            # torch.manual_seed would seed every accelerator too, which fork_rng does not put back here
+            torch.default_generator.manual_seed(keyed_seed(self.seed, epoch, i))
             return self.transform(image), label
 
 

@@ -62,7 +62,7 @@ class FolderImages:
         with Image.open(io.BytesIO(content)) as opened:
             if self.short_side is not None:
                 opened.draft("RGB", (self.short_side, self.short_side))  # JPEG: decodes at a fraction of the size
-            upright = ImageOps.exif_transpose(opened).convert("RGB")
+            upright = _eight_bits(ImageOps.exif_transpose(opened)).convert("RGB")
         if self.short_side is not None and min(upright.size) > self.short_side:
             scale = self.short_side / min(upright.size)
             width, height = (max(1, round(side * scale)) for side in upright.size)
@@ -79,7 +79,8 @@ class FolderImages:
         RfvizError
             If an image is broken and `strict` is true, or if none is left.
         """
-        good, hashes = [], []
+        good: list[int] = []
+        hashes: list[str] = []
         for index in tqdm(range(len(self)), desc=f"reading {self.root.name}", unit="image", disable=not progress):
             path = self.root / self.files[index]
             try:
@@ -101,6 +102,13 @@ class FolderImages:
         self.files = [self.files[index] for index in good]
         self.labels = [self.labels[index] for index in good]
         self.fingerprint = _digest([hashes, self.labels, self.classes, self.short_side])
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Keep the upper byte of 16-bit grey images, whose values Pillow's own conversion would cut off at 255."""
+    if not image.mode.startswith("I"):  # "I;16" and its kin; "I" for portable grey maps
+        return image
+    return Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8))
 
 
 def _digest(value: object) -> str:
@@ -142,8 +150,8 @@ def load(
     evaluation.labels = [train.classes.index(evaluation.classes[label]) for label in evaluation.labels]
     evaluation.classes = train.classes
     if keep:
-        for part in (train, evaluation):
-            part.load_all(strict=strict, progress=progress)
+        for images in (train, evaluation):
+            images.load_all(strict=strict, progress=progress)
     return Split(train, evaluation)
 
 

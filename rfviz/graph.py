@@ -14,7 +14,6 @@ A name means a *response*, the value after the ReLU:
 """
 
 import contextlib
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -65,7 +64,9 @@ def module_of(traced: fx.GraphModule, node: fx.Node) -> nn.Module | None:
 
 def is_relu(traced: fx.GraphModule, node: fx.Node) -> bool:
     """Tell whether `node` is a rectification, written as a module, a function or a method."""
-    return isinstance(module_of(traced, node), nn.ReLU) or node.target in _RELU_FUNCTIONS
+    if node.op == "call_module":  # its target is a name: a module called "relu" may be anything
+        return isinstance(module_of(traced, node), nn.ReLU)
+    return node.op in ("call_function", "call_method") and node.target in _RELU_FUNCTIONS
 
 
 def _calls(traced: fx.GraphModule) -> dict[str, list[fx.Node]]:
@@ -79,15 +80,20 @@ def _calls(traced: fx.GraphModule) -> dict[str, list[fx.Node]]:
     return {name: list(nodes.values()) for name, nodes in calls.items()}
 
 
+def _named(traced: fx.GraphModule) -> dict[str, fx.Node]:
+    """Map every layer name to the node at which its module, or that call of its module, ends."""
+    calls = _calls(traced)
+    numbered = {
+        f"{name}{i + 1}": node for name, nodes in calls.items() if len(nodes) > 1 for i, node in enumerate(nodes)
+    }
+    return numbered | {name: nodes[-1] for name, nodes in calls.items()}  # a module's own name goes first
+
+
 def names(traced: fx.GraphModule) -> list[str]:
     """Return every layer name that `find` knows, in the order in which the pass finishes them."""
     order = {node: i for i, node in enumerate(traced.graph.nodes)}
-    found = {}
-    for name, nodes in _calls(traced).items():
-        found[name] = order[nodes[-1]]
-        if len(nodes) > 1:
-            found.update({f"{name}{i + 1}": order[node] for i, node in enumerate(nodes)})
-    return sorted(found, key=found.__getitem__)
+    named = _named(traced)
+    return sorted(named, key=lambda name: order[named[name]])
 
 
 def find(traced: fx.GraphModule, layer: str) -> fx.Node:
@@ -98,15 +104,10 @@ def find(traced: fx.GraphModule, layer: str) -> fx.Node:
     RfvizError
         If the pass calls no module of that name.
     """
-    calls = _calls(traced)
-    if layer in calls:
-        node = calls[layer][-1]
-    else:
-        numbered = re.fullmatch(r"(.*?)(\d+)", layer)
-        nodes = calls.get(numbered[1], []) if numbered else []
-        if numbered is None or not 1 <= int(numbered[2]) <= len(nodes):
-            raise unknown("layer", layer, names(traced))
-        node = nodes[int(numbered[2]) - 1]
+    named = _named(traced)
+    if layer not in named:
+        raise unknown("layer", layer, names(traced))
+    node = named[layer]
     if isinstance(module_of(traced, node), nn.Conv2d):
         node = _after_normalization_and_relu(traced, node)
     return node
@@ -124,17 +125,19 @@ def _after_normalization_and_relu(traced: fx.GraphModule, node: fx.Node) -> fx.N
 
 
 def _without_last_relu(traced: fx.GraphModule, node: fx.Node, layer: str) -> fx.Node:
-    """Take the ReLU that ends `node` out of the graph, looking through max pooling, which commutes with it."""
-    consumer, candidate = None, node
+    """Return what the ReLU that ends `node` rectifies, looking through max pooling, which commutes with it."""
+    poolings, candidate = [], node
     while isinstance(module_of(traced, candidate), nn.MaxPool2d):
-        consumer, candidate = candidate, candidate.all_input_nodes[0]
+        poolings.append(candidate)
+        candidate = candidate.all_input_nodes[0]
     if not is_relu(traced, candidate):
         raise RfvizError(f"layer {layer!r} does not end in a ReLU: use objective='response' for it.")
     before = candidate.all_input_nodes[0]
-    if consumer is None:
-        return before
-    consumer.replace_input_with(candidate, before)
-    return node
+    for pooling in reversed(poolings):
+        # A second pooling, ahead of the ReLU, which may work in place; deeper layers go on from the first one.
+        with traced.graph.inserting_after(before):
+            before = traced.graph.node_copy(pooling, lambda _, source=before: source)  # type: ignore[misc]
+    return before
 
 
 class ForwardPass(fx.Interpreter):
@@ -167,7 +170,8 @@ class ForwardPass(fx.Interpreter):
             deepest = [node for node in traced.graph.nodes if node in set(wanted)][-1]
             output.args = (deepest,)  # the others are read on the way: holding them would only cost memory
         super().__init__(traced)
-        self.net = net
+        self.extra_traceback = False  # fx would add lines of its own to our one-line messages
+        self.net, self.traced = net, traced
         self.layers: dict[fx.Node, list[str]] = {}
         for node, layer in zip(wanted, layers, strict=True):
             self.layers.setdefault(node, []).append(layer)
@@ -198,8 +202,8 @@ class ForwardPass(fx.Interpreter):
         """
         known: dict[fx.Node, Any] = {}
         for layer, value in (given or {}).items():
-            node = find(self.module, layer)
-            for earlier in self.module.graph.nodes:
+            node = find(self.traced, layer)
+            for earlier in self.traced.graph.nodes:
                 known[earlier] = None
                 if earlier is node:
                     break
@@ -209,6 +213,8 @@ class ForwardPass(fx.Interpreter):
             return self.run(images, initial_env=known or None)
 
     def run_node(self, n: fx.Node) -> Any:
+        """Compute one node and hand out its value at once if it is one of the layers."""
+        """Compute one node and hand its value out if it is a layer's; `run` calls this."""
         value = super().run_node(n)
         if self._read is not None:
             for layer in self.layers.get(n, ()):

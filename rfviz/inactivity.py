@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
+from rfviz.data import Labelled
 from rfviz.errors import RfvizError
 from rfviz.graph import ForwardPass
 from rfviz.responses import LayerResponses, batches
@@ -105,7 +106,7 @@ def noise(seed: int, image: int, channel: int, size: Sequence[int]) -> Tensor:
 
 def noise_effect(
     net: nn.Module,
-    images: Sequence,
+    images: Labelled,
     responses: LayerResponses,
     *,
     layer: str = "maxpool",
@@ -121,8 +122,8 @@ def noise_effect(
     ----------
     net : nn.Module
         A classifier that `torch.fx` can trace, in which every path runs through `layer`.
-    images : data set of (image, label)
-        The evaluation images, RGB in [0, 1].
+    images : Labelled
+        The evaluation images, RGB in [0, 1], floating point.
     responses : LayerResponses
         What `rfviz.responses.collect` found for `layer` on the same images.
     layer : str

@@ -115,8 +115,8 @@ def maximize(
     """
     if objective not in OBJECTIVES:
         raise unknown("objective", objective, OBJECTIVES)
-    if steps < 1 or batch_size < 1:
-        raise RfvizError(f"steps ({steps}) and batch_size ({batch_size}) must be at least 1.")
+    if steps < 1 or batch_size < 1 or (canvas is not None and canvas < 1):
+        raise RfvizError(f"steps ({steps}), batch_size ({batch_size}) and canvas ({canvas}) must be at least 1.")
     field = receptive_field.of(net, layer)
     forward = ForwardPass(net, [layer], before_relu=objective == "before_relu")
     parameter = next(net.parameters())
@@ -125,6 +125,8 @@ def maximize(
         _, available, height, width = forward(parameter.new_zeros(1, 3, side, side)).shape
     y, x = (aligned_input(field)[1],) * 2 if canvas is None else (height // 2, width // 2)
     chosen = list(range(available)) if channels is None else list(channels)
+    if not chosen:
+        raise RfvizError("no channels were asked for: name at least one, or leave them out to take all.")
     for channel in chosen:
         check_channel(channel, available)
 

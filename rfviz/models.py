@@ -39,6 +39,7 @@ class PlainBlock(BasicBlock):
     """torchvision's BasicBlock without the skip: eq. 1 of the paper with y = F(x)."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return ``relu(F(x))`` of `(N, C, H, W)`, where torchvision's block returns ``relu(F(x) + x)``."""
         out = self.relu(self.bn1(self.conv1(x)))
         return self.relu(self.bn2(self.conv2(out)))
 
@@ -65,15 +66,14 @@ class Net34(nn.Module):
         self.bn1 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
+        self.layer1, self.layer2, self.layer3, self.layer4 = (nn.Sequential() for _ in BLOCKS)
         channels = width
-        for stage, blocks in enumerate(BLOCKS):
+        for stage, layer in enumerate((self.layer1, self.layer2, self.layer3, self.layer4)):
             planes = width * 2**stage
-            layer = nn.Sequential()
-            for block in range(blocks):
+            for block in range(BLOCKS[stage]):
                 stride = 2 if stage > 0 and block == 0 else 1
                 layer.append(_block(skips, channels, planes, stride))
                 channels = planes
-            setattr(self, f"layer{stage + 1}", layer)
         self.avgpool = nn.AdaptiveAvgPool2d((1, 1))
         self.fc = nn.Linear(channels, num_classes)
         for module in self.modules():
@@ -153,20 +153,22 @@ def load(source: str | Path | Mapping[str, Tensor]) -> Net34:
         If the file is missing or unreadable, or does not hold a ResNet34 or a PlainNet34.
     """
     state, origin = _state_dict(source)
-    state = {re.sub(r"^module\.", "", key): value for key, value in state.items()}
+    state = {re.sub(r"^module\.", "", str(key)): value for key, value in state.items()}
     for key in ("conv1.weight", "fc.weight"):
-        if not isinstance(state.get(key), Tensor):
+        if not isinstance(state.get(key), Tensor) or state[key].dim() == 0:
             raise RfvizError(f"{origin} does not hold a ResNet34 or PlainNet34: it has no tensor {key!r}.")
     skips = any(".downsample." in key for key in state)
     net = Net34(skips, width=state["conv1.weight"].shape[0], num_classes=state["fc.weight"].shape[0])
     expected = net.state_dict()
+    # Files older than torch 0.4.1, torchvision's published ones among them, lack these counters; nothing reads them.
+    state = {key: value for key, value in expected.items() if key.endswith("num_batches_tracked")} | state
     wrong = [
         *(f"{key!r} is missing" for key in expected if key not in state),
         *(f"{key!r} does not belong there" for key in state if key not in expected),
         *(
-            f"{key!r} has shape {tuple(state[key].shape)} instead of {tuple(expected[key].shape)}"
+            f"{key!r} has shape {tuple(getattr(state[key], 'shape', ()))} instead of {tuple(expected[key].shape)}"
             for key in expected
-            if key in state and state[key].shape != expected[key].shape
+            if key in state and getattr(state[key], "shape", None) != expected[key].shape
         ),
     ]
     if wrong:
@@ -180,7 +182,12 @@ def _state_dict(source: str | Path | Mapping[str, Tensor]) -> tuple[Mapping[str,
     if isinstance(source, Mapping):
         return source, "the state dict"
     if str(source) in ResNet34_Weights.__members__:
-        return ResNet34_Weights[str(source)].get_state_dict(check_hash=True), str(source)
+        try:
+            return ResNet34_Weights[str(source)].get_state_dict(check_hash=True), str(source)
+        except (OSError, RuntimeError) as error:
+            raise RfvizError(
+                f"the weights {str(source)!r} cannot be downloaded ({error}): give a file that holds them instead."
+            ) from error
     path = Path(source)
     if not path.is_file():
         raise RfvizError(f"there is no weights file {str(path)!r}: give a file, or 'IMAGENET1K_V1'.")

@@ -4,6 +4,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
+from rfviz import photographs
 from rfviz.errors import RfvizError, unknown
 from rfviz.models import ARCHITECTURES
 from rfviz.training import Recipe
@@ -81,6 +82,17 @@ class Preset:
         for name in ("width", "classes", "tile", "top_k", "strongest", "noise_seeds", "maximization_steps"):
             if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
                 raise RfvizError(f"{name} is {getattr(self, name)!r}: it must be a whole number from 1 up.")
+        for name in ("short_side", "evaluation_crop"):
+            side = getattr(self, name)
+            if side is not None and (not isinstance(side, int) or side < 1):
+                raise RfvizError(f"{name} is {side!r}: it must be a whole number of px from 1 up, or None.")
+        if self.short_side is not None and (self.evaluation_crop or 0) > self.short_side:
+            raise RfvizError(
+                f"evaluation_crop is {self.evaluation_crop}: images with a short side of {self.short_side} px do not "
+                "hold it. Lower it, or raise short_side."
+            )
+        if self.source == "photographs" and self.classes > len(photographs.CLASSES):
+            raise RfvizError(f"classes is {self.classes}: there are {len(photographs.CLASSES)} photographs.")
         least = max(PAPER_CHANNELS.values()) + 1
         if self.width < least:
             raise RfvizError(f"width is {self.width}: the paper's channels 18 and 19 need at least {least}.")
@@ -108,7 +120,7 @@ PRESETS = {
     for preset in (
         Preset(
             name="smoke",
-            summary="a few small crops of 4 photographs and 20 stem channels: shows that everything works, learns little",
+            summary="a few small crops of 4 photographs, 20 stem channels: shows that everything works, learns little",
             where="2 CPU cores, about a minute",
             source="photographs",
             width=20,

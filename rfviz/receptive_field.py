@@ -162,6 +162,8 @@ def _field(traced: fx.GraphModule, node: fx.Node, sources: list[ReceptiveField])
     if isinstance(module, (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)):
         return _through_window(sources[0], module, node.name)
     if isinstance(module, _ELEMENTWISE_MODULES) or (module is None and node.target in _ELEMENTWISE_FUNCTIONS):
+        if node.target is torch.cat and (node.args[1:] or [node.kwargs.get("dim", 0)])[0] not in (0, 1, -4, -3):
+            raise RfvizError(f"the receptive field of {node.name!r} is not known: it puts maps side by side.")
         return _join(sources, node.name)
     operation = type(module).__name__ if module is not None else getattr(node.target, "__name__", str(node.target))
     raise RfvizError(

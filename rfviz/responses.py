@@ -10,7 +10,7 @@ images, takes the responses of a batch with `update`, and gives its part of the 
 ================  ==================================================================================
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass
 
 import torch
@@ -20,10 +20,14 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from rfviz import receptive_field
+from rfviz.data import Indexed
 from rfviz.errors import RfvizError
 from rfviz.graph import ForwardPass
 from rfviz.receptive_field import ReceptiveField
 from rfviz.whitening import NONE, Whitening
+
+Images = Tensor | Indexed | Iterable
+"""Images of one size as a tensor (N, 3, H, W), a data set, or an iterable of batches."""
 
 HISTOGRAM_EDGES = 2.0 ** torch.arange(-10, 11)
 """Edges between the logarithmic bins of `LayerResponses.histogram`: octaves from 2^-10 to 2^10."""
@@ -193,10 +197,10 @@ class Activity:
 
     def update(self, responses: Tensor) -> None:
         """Take responses `(N, C, h, w)`."""
-        flat = responses.transpose(0, 1).flatten(1)
+        flat = responses.transpose(0, 1).flatten(1).contiguous()
         channels, neurons = flat.shape
         edges = torch.cat([torch.zeros(1), HISTOGRAM_EDGES]).to(flat)
-        # right=False puts 0 and below in bin 0; above that, an octave begins with its edge, so shift it in by a hair.
+        # right=True: a bin begins with its edge. Exactly 0 would so be counted as positive and is put back into bin 0.
         bins = torch.bucketize(flat, edges, right=True) - (flat == 0).long()
         bins += torch.arange(channels, device=flat.device)[:, None] * (len(edges) + 1)
         histogram = torch.bincount(bins.flatten(), minlength=channels * (len(edges) + 1)).view(channels, -1).cpu()
@@ -220,7 +224,7 @@ class Activity:
         }
 
 
-def batches(images: Tensor | Iterable, batch_size: int, workers: int = 0) -> Iterator[tuple[int, Tensor]]:
+def batches(images: Images, batch_size: int, workers: int = 0) -> Iterator[tuple[int, Tensor]]:
     """Go through images batch by batch: `(index of the first, images (N, 3, H, W))`.
 
     Parameters
@@ -250,7 +254,7 @@ def batches(images: Tensor | Iterable, batch_size: int, workers: int = 0) -> Ite
         raise RfvizError("there are no images: give at least one.")
 
 
-def _raw_batches(images: Tensor | Iterable, batch_size: int, workers: int) -> Iterator[Tensor]:
+def _raw_batches(images: Images, batch_size: int, workers: int) -> Iterator[Tensor]:
     if isinstance(images, Tensor):
         yield from images.split(batch_size) if len(images) else ()
     elif hasattr(images, "__getitem__") and hasattr(images, "__len__"):
@@ -270,7 +274,7 @@ def _raw_batches(images: Tensor | Iterable, batch_size: int, workers: int) -> It
 
 def collect(
     net: nn.Module,
-    images: Tensor | Iterable,
+    images: Images,
     layers: Sequence[str],
     top_k: int = 16,
     *,
@@ -324,12 +328,13 @@ def collect(
     """
     if not layers:
         raise RfvizError("no layers were asked for: name at least one.")
-    if top_k < 1 or (strongest is not None and strongest < 1):
-        raise RfvizError(f"top_k ({top_k}) and strongest ({strongest}) must be at least 1.")
+    if top_k < 1 or batch_size < 1 or (strongest is not None and strongest < 1):
+        raise RfvizError(f"top_k ({top_k}), batch_size ({batch_size}) and strongest ({strongest}) must be at least 1.")
     if per_image not in (1, None):
         raise RfvizError(f"per_image is {per_image!r}: it must be 1 (one neuron per image) or None (every neuron).")
     if strongest is not None and not hasattr(images, "__getitem__"):
         raise RfvizError("strongest needs a second look at the images: give a tensor or a data set, not an iterator.")
+    layers = list(dict.fromkeys(layers))  # a layer that is named twice must not be counted twice
     fields = {layer: receptive_field.of(net, layer) for layer in layers}
     top = {layer: TopStimuli(top_k, per_image) for layer in layers}
     top_all = {layer: TopStimuli(strongest, None) for layer in layers} if strongest else {}
@@ -379,9 +384,9 @@ def collect(
 
 
 def _with_progress(
-    images: Tensor | Iterable, batch_size: int, workers: int, progress: bool, what: str
+    images: Images, batch_size: int, workers: int, progress: bool, what: str
 ) -> Iterator[tuple[int, Tensor]]:
-    total = len(images) if hasattr(images, "__len__") and hasattr(images, "__getitem__") else None
+    total = len(images) if isinstance(images, Sized) else None
     with tqdm(total=total, desc=what, unit="image", disable=not progress) as bar:
         for first, batch in batches(images, batch_size, workers):
             yield first, batch
@@ -412,7 +417,7 @@ def _positive(response: Tensor, neuron: tuple[int, int] | None, layer: str) -> T
 
 
 def _mean_of_strongest(
-    images: Tensor | Iterable,
+    images: Images,
     top: dict[str, TopStimuli],
     fields: dict[str, ReceptiveField],
     grids: dict[tuple, tuple],
@@ -434,7 +439,7 @@ def _mean_of_strongest(
     return means
 
 
-def preferred_stimuli(images: Sequence, responses: LayerResponses, channel: int) -> tuple[Tensor, Tensor]:
+def preferred_stimuli(images: Tensor | Indexed, responses: LayerResponses, channel: int) -> tuple[Tensor, Tensor]:
     """Cut the preferred stimuli of one channel out of the images (Figs. 2 and 4 of the paper).
 
     Parameters

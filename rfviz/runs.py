@@ -6,6 +6,7 @@ for what makes it compute anew. So a notebook may be executed as often as one li
 
 import dataclasses
 import os
+import time
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -54,6 +55,33 @@ def open_run(preset: str = "quick", seed: int = 0, **overrides: Any) -> "Run":
     found = presets.get(preset, **overrides)
     name = f"{preset}-{digest(overrides)[:6]}" if overrides else preset
     return Run(found, seed, root() / name)
+
+
+def parse_channels(channels: int | str | Sequence[int]) -> dict[str, int]:
+    """Return the channel of each network from what a notebook's parameter `channels` may hold.
+
+    Parameters
+    ----------
+    channels : int, sequence of two ints, or str
+        One channel for both networks, or ResNet34's and PlainNet34's, also as text such as ``"18,19"``.
+
+    Raises
+    ------
+    RfvizError
+        If it is anything else.
+    """
+    given = channels
+    try:
+        if isinstance(given, str):
+            given = [int(part) for part in given.strip("[]() ").split(",")]
+        numbers = [int(given)] if isinstance(given, int) else [int(number) for number in given]
+    except (TypeError, ValueError):
+        numbers = []
+    if len(numbers) not in (1, len(ARCHITECTURES)):
+        raise RfvizError(
+            f"channels is {channels!r}: give one channel number, or two such as 18,19 for ResNet34 and PlainNet34."
+        )
+    return dict(zip(ARCHITECTURES, numbers * (len(ARCHITECTURES) // len(numbers)), strict=True))
 
 
 class Run:
@@ -111,35 +139,39 @@ class Run:
         )
         return Whitening.from_json(values)
 
-    def _trained(self, architecture: str) -> Result:
+    def _training_made_of(self, architecture: str) -> dict[str, Any]:
         if architecture not in ARCHITECTURES:
             raise unknown("model", architecture, ARCHITECTURES)
-        recipe = self.preset.recipes[architecture]
-        made_of = {
+        return {
             "architecture": architecture,
             "width": self.preset.width,
             "classes": list(self.classes),
             "train": self.images.train.fingerprint,
             "evaluation": self.images.evaluation.fingerprint,
             "whitening": self.data_whitening.to_json(),
-            "recipe": dataclasses.asdict(recipe),
+            "recipe": dataclasses.asdict(self.preset.recipes[architecture]),
             "seed": self.seed,
             "device": self.device.type,
         }
-        name = f"weights-{architecture}"
-        checkpoint = self.store.path(name, training, made_of).with_suffix(".checkpoint")
+
+    def weights_path(self, architecture: str) -> Path:
+        """Return the file of the weights that this run trains, whether or not it is there yet."""
+        return self.store.path(f"weights-{architecture}", training, self._training_made_of(architecture))
+
+    def _trained(self, architecture: str) -> Result:
+        checkpoint = self.weights_path(architecture).with_suffix(".checkpoint")
 
         def compute() -> Result:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(self.seed)
                 net = models.build(architecture, self.preset.width, len(self.classes))
             history = training.train(
-                net.to(self.device), self.images.train, self.images.evaluation, recipe, self.data_whitening,
-                seed=self.seed, checkpoint=checkpoint, progress=self.progress,
+                net.to(self.device), self.images.train, self.images.evaluation, self.preset.recipes[architecture],
+                self.data_whitening, seed=self.seed, checkpoint=checkpoint, progress=self.progress,
             )  # fmt: skip
             return net.state_dict(), {"history": history, "whitening": self.data_whitening.to_json()}
 
-        result = self.store.get(name, training, made_of, compute)
+        result = self.store.get(f"weights-{architecture}", training, self._training_made_of(architecture), compute)
         checkpoint.unlink(missing_ok=True)
         return result
 
@@ -183,7 +215,7 @@ class Run:
 
     def responses(self, architecture: str, layers: Sequence[str] = FIGURE_LAYERS) -> dict[str, LayerResponses]:
         """Return what the channels of some layers respond to, over the stimulus images."""
-        options = {"top_k": self.preset.top_k, "strongest": self.preset.strongest}
+        options: dict[str, Any] = {"top_k": self.preset.top_k, "strongest": self.preset.strongest}
         tensors, values = self.store.get(
             f"responses-{architecture}",
             responses,
@@ -201,7 +233,7 @@ class Run:
 
     def maximization(self, architecture: str, layer: str) -> Maximization:
         """Return the activation maximization of every channel of a layer, from the zero image."""
-        options = {"steps": self.preset.maximization_steps}
+        options: dict[str, Any] = {"steps": self.preset.maximization_steps}
 
         def compute() -> Result:
             found = maximization.maximize(self.net(architecture), layer, progress=self.progress, **options)
@@ -215,17 +247,31 @@ class Run:
         )
         return Maximization(**tensors)
 
+    def pooling_responses(self, architecture: str) -> LayerResponses:
+        """Return the activity of the first pooling layer over the evaluation images, in which inactivity is defined."""
+        images = self.images.evaluation
+        tensors, values = self.store.get(
+            f"pooling-{architecture}",
+            responses,
+            self._made_of(architecture, images=images.fingerprint),
+            lambda: _pack_responses(
+                responses.collect(
+                    self.net(architecture), images, ["maxpool"], 1, mean_stimulus=False,
+                    preprocess=self.whitening(architecture), progress=self.progress,
+                )
+            ),
+        )  # fmt: skip
+        return _unpack_responses(tensors, values)["maxpool"]
+
     def noise_effect(self, architecture: str) -> NoiseEffect:
         """Return the noise experiment of Table 1, on the evaluation images."""
         seeds = [self.seed * self.preset.noise_seeds + i for i in range(self.preset.noise_seeds)]
         net, images, white = self.net(architecture), self.images.evaluation, self.whitening(architecture)
 
         def compute() -> Result:
-            pooled = responses.collect(
-                net, images, ["maxpool"], 1, mean_stimulus=False, preprocess=white, progress=self.progress
-            )["maxpool"]
+            pooled = self.pooling_responses(architecture)
             found = inactivity.noise_effect(net, images, pooled, seeds=seeds, preprocess=white, progress=self.progress)
-            tensors = {}
+            tensors: dict[str, Tensor] = {}
             for row, effect in found.effects.items():
                 tensors |= {f"{row}/loss": effect.loss, f"{row}/top1": effect.top1}
             values = {**dataclasses.asdict(found), "effects": {row: e.channels for row, e in found.effects.items()}}
@@ -249,6 +295,11 @@ class Run:
         if layer not in table:
             raise unknown("layer", layer, table)
         responses.check_channel(channel, table[layer].channels)
+
+    def how_made(self) -> provenance.HowMade:
+        """Return the folded table "How this page was made" for the end of a notebook."""
+        seconds = time.monotonic() - provenance.STARTED
+        return provenance.HowMade({**self.provenance(), "duration": f"{seconds:.0f} s for this notebook"})
 
     def provenance(self) -> dict[str, Any]:
         """Return what the results of this run were made with, for people."""
@@ -293,11 +344,11 @@ def _pack_responses(found: dict[str, LayerResponses]) -> Result:
 
 
 def _unpack_responses(tensors: dict[str, Tensor], values: dict[str, Any]) -> dict[str, LayerResponses]:
-    return {
-        layer: LayerResponses(
-            receptive_field=ReceptiveField(**numbers.pop("receptive_field")),
-            **numbers,
-            **{key.removeprefix(f"{layer}/"): value for key, value in tensors.items() if key.startswith(f"{layer}/")},
-        )
-        for layer, numbers in values.items()
-    }
+    found = {}
+    for layer, numbers in values.items():
+        fields: dict[str, Any] = {**numbers, "receptive_field": ReceptiveField(**numbers["receptive_field"])}
+        for key, value in tensors.items():
+            if key.startswith(f"{layer}/"):
+                fields[key.removeprefix(f"{layer}/")] = value
+        found[layer] = LayerResponses(**fields)
+    return found

@@ -35,7 +35,7 @@ def caltech101(root: Path, short_side: int | None) -> Split:
             )
         )
         parts[-1].load_all(progress=True)
-    return Split(*parts)
+    return Split(parts[0], parts[1])
 
 
 def imagenette(root: Path, short_side: int | None) -> Split:
@@ -54,7 +54,7 @@ def imagenet(root: Path) -> Split:
         files = [str(Path(path).relative_to(folder)) for path, _ in listed.samples]
         classes = [names[0] for names in listed.classes]
         parts.append(FolderImages(folder, files, [label for _, label in listed.samples], classes))
-    return Split(*parts)
+    return Split(parts[0], parts[1])
 
 
 class Images(NamedTuple):

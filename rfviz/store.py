@@ -36,7 +36,9 @@ def tensor_digest(tensors: Mapping[str, Tensor]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
         hashed.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        hashed.update(tensor.flatten().view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
+        # as_strided: a tensor of one element is contiguous whatever its stride, but view wants a stride of 1
+        flat = tensor.as_strided((tensor.numel(),), (1,))
+        hashed.update(flat.view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
     return hashed.hexdigest()[:16]
 
 
@@ -118,11 +120,17 @@ class Store:
         if path.exists():
             try:
                 tensors, info = load_tensors(path)
-                if info["digest"] == tensor_digest(tensors):
+                if info["digest"] == _result_digest(tensors, info["values"]):
                     return tensors, info["values"]
-            except (SafetensorError, KeyError, json.JSONDecodeError):
+            except (SafetensorError, KeyError, TypeError, json.JSONDecodeError):
                 pass  # damaged: compute it anew and write over it
         tensors, values = compute()
-        values = json.loads(json.dumps(values))  # the same types whether computed or read
-        save_tensors(tensors, path, {"digest": tensor_digest(tensors), "made_of": made_of, "values": values})
+        # the same device and the same types whether computed or read
+        tensors = {name: tensor.detach().cpu() for name, tensor in tensors.items()}
+        values = json.loads(json.dumps(values))
+        save_tensors(tensors, path, {"digest": _result_digest(tensors, values), "made_of": made_of, "values": values})
         return tensors, values
+
+
+def _result_digest(tensors: Mapping[str, Tensor], values: Any) -> str:
+    return digest([tensor_digest(tensors), values])

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
@@ -69,9 +70,21 @@ class Recipe:
     precision: str = "float32"
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "learning_rate", "drop_every", "crop", "repeats"):
-            if not getattr(self, name) > 0:
-                raise RfvizError(f"{name} is {getattr(self, name)}: it must be greater than 0.")
+        for name in ("epochs", "batch_size", "drop_every", "crop", "repeats", "window"):
+            value = getattr(self, name)
+            if name == "window" and value is None:
+                continue
+            if not isinstance(value, int) or value < 1:
+                raise RfvizError(f"{name} is {value!r}: it must be a whole number greater than 0.")
+        if not 0 < self.learning_rate < math.inf:
+            raise RfvizError(f"learning_rate is {self.learning_rate}: it must be a number greater than 0.")
+        for name in ("weight_decay", "distortion"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise RfvizError(f"{name} is {getattr(self, name)}: it must be a number from 0 up.")
+        if not 0 <= self.momentum < 1:
+            raise RfvizError(f"momentum is {self.momentum}: it must be from 0 up and below 1.")
+        if not 0 < self.area[0] <= self.area[1] <= 1:
+            raise RfvizError(f"area is {self.area}: it must be two shares of the image, smallest first, at most 1.")
         if self.schedule not in SCHEDULES:
             raise unknown("schedule", self.schedule, SCHEDULES)
         if self.precision not in PRECISIONS:
@@ -220,7 +233,10 @@ def _save(net: nn.Module, optimizer: torch.optim.SGD, history: list[dict], path:
 def _resume(net: nn.Module, optimizer: torch.optim.SGD, path: Path | None) -> list[dict]:
     if path is None or not path.exists():
         return []
-    saved, info = load_tensors(path)
+    try:
+        saved, info = load_tensors(path)
+    except SafetensorError:
+        return []  # damaged: train from the start
     net.load_state_dict(
         {key.removeprefix("weights/"): value for key, value in saved.items() if key.startswith("weights/")}
     )

@@ -1,0 +1,240 @@
+"""The command line: ``rfviz book`` makes the whole book, the other commands its parts."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from rfviz import models, presets, publish, runs, tables
+from rfviz.errors import RfvizError, unknown
+
+app = typer.Typer(
+    help="Preferred stimuli, receptive fields and inactive neurons of ResNet34 and PlainNet34.\n\n"
+    "Start with `rfviz book`: it trains both networks on the photographs that come with scikit-image, runs every "
+    "notebook and writes a book with all figures. Results are kept in runs/ and computed only once.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+
+PresetOption = Annotated[str, typer.Option("--preset", "-p", help="What to do; `rfviz presets` lists the choices.")]
+SeedOption = Annotated[int, typer.Option(help="Seed of the weights, the training images and the noise.")]
+ImagesOption = Annotated[
+    str | None,
+    typer.Option(help="Folder of images, train/CLASS/ and val/CLASS/, in place of the preset's."),
+]
+WeightsOption = Annotated[
+    list[str] | None,
+    typer.Option(help="Weights to read instead of training, as MODEL=FILE; may be given once per model."),
+]
+EpochsOption = Annotated[int | None, typer.Option(help="Number of training epochs.")]
+StrictOption = Annotated[bool, typer.Option("--strict", help="Refuse broken images instead of leaving them out.")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Replace any other value of the preset, as NAME=VALUE, such as learning_rate=0.1."),
+]
+ModelOption = Annotated[str | None, typer.Option("--model", "-m", help="resnet34 or plainnet34; both by default.")]
+ChannelsOption = Annotated[str, typer.Option(help="Channel to show: one number, or two for ResNet34 and PlainNet34.")]
+_DEFAULT_CHANNELS = ",".join(str(channel) for channel in presets.PAPER_CHANNELS.values())
+
+
+def _pair(text: str, option: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not value:
+        raise RfvizError(f"{option} {text!r}: write NAME=VALUE.")
+    return name, value
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text  # a word such as zca needs no quotes
+
+
+def _file(source: str) -> str:
+    """Return an absolute path, for notebooks run elsewhere; the name of published weights is no path."""
+    path = Path(source).expanduser()
+    return str(path.resolve()) if path.exists() else source
+
+
+def _overrides(
+    images: str | None, weights: list[str] | None, epochs: int | None, strict: bool, settings: list[str] | None
+) -> dict[str, Any]:
+    found: dict[str, Any] = {name: _value(value) for name, value in (_pair(text, "--set") for text in settings or [])}
+    if images is not None:
+        found["images"] = str(Path(images).expanduser().resolve())
+    if weights:
+        pairs = dict(_pair(text, "--weights") for text in weights)
+        found["weights"] = {model: _file(source) for model, source in pairs.items()}
+    if epochs is not None:
+        found["epochs"] = epochs
+    if strict:
+        found["strict"] = True
+    return found
+
+
+def _architectures(model: str | None) -> list[str]:
+    if model is not None and model not in models.ARCHITECTURES:
+        raise unknown("model", model, models.ARCHITECTURES)
+    return [model] if model else list(models.ARCHITECTURES)
+
+
+def _notebook_parameters(preset: str, seed: int, channels: str, overrides: dict[str, Any]) -> dict[str, Any]:
+    numbers = list(runs.parse_channels(channels).values())
+    return {"preset": preset, "seed": seed, "channels": numbers, "overrides": overrides}
+
+
+@app.command()
+def book(
+    preset: PresetOption = "quick",
+    seed: SeedOption = 0,
+    channels: ChannelsOption = _DEFAULT_CHANNELS,
+    images: ImagesOption = None,
+    weights: WeightsOption = None,
+    epochs: EpochsOption = None,
+    strict: StrictOption = False,
+    settings: SetOption = None,
+) -> None:
+    """Make the whole book: train, analyse, run the notebooks, build the HTML.
+
+    Example: `rfviz book --preset quick --images ~/my-photographs`
+    """
+    overrides = _overrides(images, weights, epochs, strict, settings)
+    run = runs.open_run(preset, seed, **overrides)
+    parameters = _notebook_parameters(preset, seed, channels, overrides)
+    typer.echo(f"The book is ready: {publish.book(run, parameters)}")
+
+
+@app.command()
+def run(
+    preset: PresetOption = "quick",
+    only: Annotated[str | None, typer.Option(help="Run just the notebook with this in its name, such as 02.")] = None,
+    seed: SeedOption = 0,
+    channels: ChannelsOption = _DEFAULT_CHANNELS,
+    images: ImagesOption = None,
+    weights: WeightsOption = None,
+    epochs: EpochsOption = None,
+    strict: StrictOption = False,
+    settings: SetOption = None,
+) -> None:
+    """Run the notebooks as a papermill batch, without building the HTML.
+
+    Example: `rfviz run --preset smoke --only 02 --channels 3`
+    """
+    overrides = _overrides(images, weights, epochs, strict, settings)
+    opened = runs.open_run(preset, seed, **overrides)
+    publish.choose(only)
+    if only is None:
+        publish.compute(opened)
+    for path in publish.run_notebooks(opened, _notebook_parameters(preset, seed, channels, overrides), only):
+        typer.echo(path)
+
+
+@app.command()
+def train(
+    preset: PresetOption = "quick",
+    model: ModelOption = None,
+    seed: SeedOption = 0,
+    images: ImagesOption = None,
+    epochs: EpochsOption = None,
+    strict: StrictOption = False,
+    settings: SetOption = None,
+) -> None:
+    """Train the networks and say where their weights are.
+
+    Interrupted, it goes on from the last epoch when it is called again.
+    """
+    chosen = _architectures(model)
+    opened = runs.open_run(preset, seed, **_overrides(images, None, epochs, strict, settings))
+    for architecture in chosen:
+        last = opened.history(architecture)[-1]
+        typer.echo(
+            f"{models.PAPER_ARCHITECTURES[architecture]}: {last['evaluation_top1']:.1%} top-1 on held-out images; "
+            f"weights in {opened.weights_path(architecture)}"
+        )
+
+
+@app.command()
+def responses(
+    preset: PresetOption = "quick",
+    model: ModelOption = None,
+    channels: ChannelsOption = _DEFAULT_CHANNELS,
+    seed: SeedOption = 0,
+    images: ImagesOption = None,
+    weights: WeightsOption = None,
+    epochs: EpochsOption = None,
+    strict: StrictOption = False,
+    settings: SetOption = None,
+) -> None:
+    """Find preferred stimuli and mean preferred stimuli, and print how often the chosen channels fire."""
+    chosen, numbers = _architectures(model), runs.parse_channels(channels)
+    opened = runs.open_run(preset, seed, **_overrides(images, weights, epochs, strict, settings))
+    for architecture in chosen:
+        opened.check_channel(architecture, "maxpool", numbers[architecture])
+    found = {architecture: opened.responses(architecture) for architecture in chosen}
+    typer.echo(tables.mean_stimulus_table(found, numbers).to_string())
+
+
+@app.command()
+def maximize(
+    preset: PresetOption = "quick",
+    model: ModelOption = None,
+    layer: Annotated[str, typer.Option(help="Layer, such as maxpool or layer1.0.")] = "maxpool",
+    channels: ChannelsOption = _DEFAULT_CHANNELS,
+    seed: SeedOption = 0,
+    images: ImagesOption = None,
+    weights: WeightsOption = None,
+    epochs: EpochsOption = None,
+    strict: StrictOption = False,
+    settings: SetOption = None,
+) -> None:
+    """Maximise every channel of a layer, and print what the chosen channels reach."""
+    chosen, numbers = _architectures(model), runs.parse_channels(channels)
+    opened = runs.open_run(preset, seed, **_overrides(images, weights, epochs, strict, settings))
+    for architecture in chosen:
+        channel = numbers[architecture]
+        opened.check_channel(architecture, layer, channel)
+        curve = opened.maximization(architecture, layer).activations[:, channel]
+        typer.echo(
+            f"{models.PAPER_ARCHITECTURES[architecture]}, {layer}, channel {channel}: "
+            f"from {curve[0]:.3f} to {curve[-1]:.3f} in {len(curve) - 1} steps"
+        )
+
+
+@app.command()
+def table(
+    preset: PresetOption = "quick",
+    seed: SeedOption = 0,
+    images: ImagesOption = None,
+    weights: WeightsOption = None,
+    epochs: EpochsOption = None,
+    strict: StrictOption = False,
+    settings: SetOption = None,
+) -> None:
+    """Print Table 1: inactive channels, and what noise in them does to the loss."""
+    opened = runs.open_run(preset, seed, **_overrides(images, weights, epochs, strict, settings))
+    effects = {architecture: opened.noise_effect(architecture) for architecture in models.ARCHITECTURES}
+    typer.echo(tables.table1(effects).to_string())
+
+
+@app.command("presets")
+def list_presets() -> None:
+    """List the presets."""
+    for preset in presets.PRESETS.values():
+        typer.echo(f"{preset.name:<12}{preset.summary} ({preset.where})")
+
+
+def main() -> None:
+    """Run the command line; bad input ends in one line on standard error and exit code 2."""
+    try:
+        app()
+    except RfvizError as error:
+        typer.echo(f"rfviz: {error}", err=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        typer.echo("rfviz: interrupted. Call the same command again to go on; finished results are kept.", err=True)
+        sys.exit(130)

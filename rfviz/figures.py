@@ -1,0 +1,330 @@
+"""The figures of the paper and our own, one function each; they draw results and compute none.
+
+Colours are those of Okabe and Ito, which people with any colour vision can tell apart. Images are RGB in [0, 1].
+"""
+
+import io
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
+from torch import Tensor, nn
+
+from rfviz import models, photographs, receptive_field
+from rfviz.data import Indexed, Labelled
+from rfviz.maximization import Maximization
+from rfviz.models import PAPER_ARCHITECTURES, PAPER_NAMES
+from rfviz.responses import LayerResponses
+from rfviz.responses import preferred_stimuli as cut_stimuli
+from rfviz.whitening import Whitening
+
+BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#767676"
+MODEL_COLOURS = {"resnet34": BLUE, "plainnet34": RED}
+NO_IMAGE = 0.85
+"""Grey level that stands for pixels outside the image."""
+
+WIDTH = 7.2
+"""Width of every figure, inches."""
+
+
+class BookFigure(Figure):
+    """A matplotlib figure that notebooks show as it is, without pyplot and its global state."""
+
+    def __init__(self, height: float):
+        layout = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01)
+        super().__init__(figsize=(WIDTH, height), layout=layout)
+        FigureCanvasAgg(self)
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png", dpi=160, facecolor="white")
+        return buffer.getvalue()
+
+
+def layer_title(layer: str) -> str:
+    """Return the paper's name of a layer, or the name itself where the paper has none."""
+    return PAPER_NAMES.get(layer, layer)
+
+
+def stretch(image: Tensor) -> tuple[Tensor, float]:
+    """Make a nearly flat mean visible: minus its mean colour, times one gain for all colours, plus middle grey.
+
+    Returns
+    -------
+    stretched : Tensor, shape (3, H, W)
+        RGB in [0, 1].
+    gain : float
+        1 means unchanged contrast; 0 where the image is flat.
+    """
+    centred = image - image.mean(dim=(1, 2), keepdim=True)
+    largest = centred.abs().max().item()
+    gain = 0.5 / largest if largest > 0 else 0.0
+    return (0.5 + gain * centred).clamp(0, 1), gain
+
+
+def min_max(image: Tensor) -> Tensor:
+    """Scale an image `(3, H, W)` to [0, 1], all colours together."""
+    low, high = image.min(), image.max()
+    return (image - low) / (high - low) if high > low else torch.full_like(image, 0.5)
+
+
+def _show(axes: Axes, image: Tensor | None, inside: Tensor | None = None) -> None:
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    if image is None:
+        return
+    if inside is not None:
+        image = torch.where(inside, image, torch.tensor(NO_IMAGE))
+    axes.imshow(image.permute(1, 2, 0).clamp(0, 1).numpy(), interpolation="nearest")
+
+
+def receptive_field_overview() -> Figure:
+    """Draw Fig. 1: which pixels and neurons feed a neuron of the first and of the second of two convolutions."""
+    net = nn.Sequential()
+    net.add_module("map1", nn.Conv2d(3, 3, 3))
+    net.add_module("map2", nn.Conv2d(3, 3, 3))
+    first, second = receptive_field.of(net, "map1"), receptive_field.of(net, "map2")
+    between = receptive_field.of(net[1:], "map2")  # the field of map 2 in map 1
+    blue, red = (0, 4), (2, 0)
+    side = 8
+    figure = BookFigure(2.6)
+    axes = figure.subplots(1, 3)
+    grids = {
+        "Input": (side, [(first.box(*blue), BLUE, "-"), (second.box(*red), RED, "--")], {}),
+        "Feature map 1": (side - 2, [(between.box(*red), RED, "--")], {blue: BLUE}),
+        "Feature map 2": (side - 4, [], {red: RED}),
+    }
+    for ax, (name, (cells, frames, filled)) in zip(axes, grids.items(), strict=True):
+        for y in range(cells):
+            for x in range(cells):
+                colour = filled.get((y, x), "white")
+                ax.add_patch(Rectangle((x, y), 1, 1, facecolor=colour, edgecolor="black", linewidth=0.7))
+        for (top, left, bottom, right), colour, style in frames:
+            ax.add_patch(
+                Rectangle((left, top), right - left, bottom - top, fill=False, ec=colour, lw=3, ls=style, zorder=3)
+            )
+        margin = (side - cells) / 2 + 0.2  # the same scale in all three
+        ax.set(xlim=(-margin, cells + margin), ylim=(cells + margin, -margin), aspect="equal")
+        ax.set_title(f"{name}\n{cells} × {cells}", fontsize=9)
+        ax.axis("off")
+    return figure
+
+
+def receptive_fields_to_scale(side: int = 224) -> Figure:
+    """Draw Fig. S1: the fields of the centre neurons of ResNet34's layers, to scale on a photograph."""
+    net = models.resnet34(width=1, num_classes=2)
+    photograph = photographs.photograph("chelsea")[:, 30 : 30 + side, 40 : 40 + side] / 255
+    table = {row.name: row.receptive_field for row in models.layers(net)}
+    figure = BookFigure(3.9)
+    panels = (
+        ("inside the image", ["conv1", "maxpool", "layer1.0", "layer1.2", "layer2.3"]),
+        ("larger than the image", ["layer2.3", "layer3.0", "layer3.5", "layer4.2"]),
+    )
+    colours = (BLUE, ORANGE, GREEN, RED, "#CC79A7")
+    for ax, (name, layers) in zip(figure.subplots(1, 2), panels, strict=True):
+        ax.imshow(photograph.permute(1, 2, 0).numpy(), extent=(0, side, side, 0))
+        for layer, colour in zip(layers, colours, strict=False):
+            field = table[layer]
+            centre = (side // field.stride) // 2
+            top, left, _, _ = field.box(centre, centre)
+            ax.add_patch(
+                Rectangle(
+                    (left, top), field.size, field.size, fill=False, edgecolor=colour, linewidth=2,
+                    label=f"{layer}: {field.size} px",
+                )
+            )  # fmt: skip
+        ax.set(xlabel="column (px)", ylabel="row (px)")
+        ax.set_title(name, fontsize=9)
+        ax.autoscale_view()
+        ax.set_aspect("equal")
+        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), fontsize=7, ncols=2, frameon=False)
+    return figure
+
+
+def example_images(images: Labelled, classes: Sequence[str], columns: int = 7) -> Figure:
+    """Draw one example image of each class."""
+    first_of: dict[int, int] = {}
+    for index, label in enumerate(images.labels):
+        first_of.setdefault(label, index)
+    shown = [first_of[label] for label in sorted(first_of)][: 4 * columns]
+    rows = -(-len(shown) // columns)
+    figure = BookFigure(1.25 * rows)
+    for ax in (grid := figure.subplots(rows, columns, squeeze=False)).flat:
+        _show(ax, None)
+    for ax, index in zip(grid.flat, shown, strict=False):
+        image, label = images[index]
+        _show(ax, image)
+        ax.set_title(classes[label].replace("_", " "), fontsize=6.5, parse_math=False)
+    return figure
+
+
+def training_curves(histories: Mapping[str, Sequence[Mapping]], chance: float) -> Figure:
+    """Draw Fig. S3: loss and top-1 accuracy of training and held-out images, epoch by epoch."""
+    figure = BookFigure(2.9)
+    panels = figure.subplots(1, 2)
+    for ax, (what, unit, scale) in zip(panels, (("loss", "nats", 1), ("top1", "%", 100)), strict=True):
+        for architecture, history in histories.items():
+            epochs = [entry["epoch"] for entry in history]
+            for part, style in ((what if what == "loss" else "train_top1", "--"), (f"evaluation_{what}", "-")):
+                ax.plot(
+                    epochs, [scale * entry[part] for entry in history], style, color=MODEL_COLOURS[architecture],
+                    label=f"{PAPER_ARCHITECTURES[architecture]}, {'training' if style == '--' else 'held-out'}",
+                )  # fmt: skip
+        ax.set(xlabel="epoch", ylabel=f"{'cross-entropy' if what == 'loss' else 'top-1 accuracy'} ({unit})")
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.spines[["top", "right"]].set_visible(False)
+    panels[0].set_yscale("log")
+    panels[1].axhline(100 * chance, color=GREY, linewidth=1, linestyle=":", label="chance")
+    panels[1].set_ylim(0, 100)
+    figure.legend(
+        *panels[1].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8, frameon=False
+    )
+    return figure
+
+
+def preferred_stimuli(
+    images: Tensor | Indexed, responses: Mapping[str, LayerResponses], channel: int, columns: int = 4
+) -> Figure:
+    """Draw Figs. 2 and 4: for each layer, the receptive fields of the strongest neurons of a channel.
+
+    Pixels outside the image are grey. Only neurons with response > 0 are shown.
+    """
+    figure = BookFigure(2.95)
+    for letter, panel, (layer, result) in zip(
+        "abcdefgh", figure.subfigures(1, len(responses), squeeze=False)[0], responses.items(), strict=False
+    ):
+        _stimulus_panel(panel, images, result, channel, columns)
+        values = [value for value in result.top_values[channel].tolist() if value > 0]
+        spread = f"responses {values[0]:.2f} to {values[-1]:.2f}" if values else "never fires"
+        size = result.receptive_field.size
+        panel.suptitle(f"({letter}) {layer_title(layer)}\n{size} × {size} px, {spread}", fontsize=8)
+    return figure
+
+
+def _stimulus_panel(
+    panel: Figure | SubFigure, images: Tensor | Indexed, result: LayerResponses, channel: int, columns: int
+) -> None:
+    patches, inside = cut_stimuli(images, result, channel)
+    firing = int((result.top_values[channel] > 0).sum())
+    rows = -(-result.top_values.shape[1] // columns)
+    grid = panel.subplots(rows, columns, gridspec_kw={"wspace": 0.05, "hspace": 0.05}, squeeze=False)
+    for i, ax in enumerate(grid.flat):
+        _show(ax, patches[i] if i < firing else None, inside[i] if i < firing else None)
+
+
+def mean_stimuli(filters: Tensor, responses: Mapping[str, LayerResponses], channel: int, strongest: int) -> Figure:
+    """Draw Figs. 3 and 5: the first convolution filter of a channel and its mean preferred stimuli.
+
+    Parameters
+    ----------
+    filters : Tensor, shape (C, 3, 7, 7)
+        Weights of the first convolution.
+    responses : dict from layer to LayerResponses
+    channel : int
+    strongest : int
+        Number of neurons that were asked for in the mean over the strongest.
+    """
+    columns = 1 + len(responses)
+    figure = BookFigure(5.4)
+    grid = figure.subplots(3, columns)
+    for ax in grid.flat:
+        _show(ax, None)
+    side = filters.shape[-1]
+    _show(grid[0, 0], min_max(filters[channel].detach().cpu()))
+    grid[0, 0].set_title(f"(a) {layer_title('conv1')}\n{side} × {side} px", fontsize=8)
+    rows = ("mean,\nas it is", "mean,\nstretched", f"mean of the\n{strongest} strongest,\nstretched")
+    for ax, name in zip(grid[:, 0], rows, strict=True):
+        ax.set_ylabel(name, fontsize=8, rotation=0, ha="right", va="center")
+    for column, (letter, (layer, result)) in enumerate(zip("bcdefgh", responses.items(), strict=False), start=1):
+        size = result.receptive_field.size
+        grid[0, column].set_title(f"({letter}) {layer_title(layer)}\n{size} × {size} px", fontsize=8)
+        if not result.positive_count[channel]:
+            grid[0, column].set_xlabel("never fires", fontsize=7)
+            continue
+        assert result.mean_stimulus is not None and result.strongest_stimulus is not None
+        mean, strong = result.mean_stimulus[channel], result.strongest_stimulus[channel]
+        _show(grid[0, column], mean)
+        grid[0, column].set_xlabel(f"N = {int(result.positive_count[channel]):,}", fontsize=7)
+        for row, image in ((1, mean), (2, strong)):
+            stretched, gain = stretch(image)
+            _show(grid[row, column], stretched)
+            grid[row, column].set_xlabel(f"gain {gain:.1f}", fontsize=7)
+    return figure
+
+
+def maximization(results: Mapping[str, Maximization], channel: int, whitening: Whitening, colour: str = BLUE) -> Figure:
+    """Draw Fig. 6: for each layer, the image that activation maximization finds, and how the activation rises."""
+    figure = BookFigure(4.1)
+    grid = figure.subplots(2, len(results), height_ratios=[1.5, 1], squeeze=False)
+    for letter, column, (layer, result) in zip("abcdefgh", grid.T, results.items(), strict=False):
+        image, curve = whitening.to_rgb(result.images[channel]), result.activations[:, channel]
+        _show(column[0], image)
+        column[0].set_title(f"({letter}) {layer_title(layer)}\n{image.shape[-1]} × {image.shape[-1]} px", fontsize=8)
+        column[1].plot(curve.numpy(), color=colour)
+        column[1].axhline(0, color=GREY, linewidth=0.8, linestyle=":")
+        column[1].set_xlabel("step")
+        column[1].spines[["top", "right"]].set_visible(False)
+    grid[1, 0].set_ylabel("activation\nbefore the ReLU")
+    return figure
+
+
+def firing_rates(responses: Mapping[str, LayerResponses]) -> Figure:
+    """Draw Fig. S4: the share of neurons of each channel that fire, sorted; channels that never fire are crosses."""
+    figure = BookFigure(2.9)
+    ax = figure.subplots()
+    for architecture, result in responses.items():
+        rate = 100 * result.firing_rate.sort(descending=True).values
+        colour, name = MODEL_COLOURS[architecture], PAPER_ARCHITECTURES[architecture]
+        marker = "o" if architecture == "resnet34" else "s"
+        ax.plot(np.arange(len(rate)), rate.numpy(), marker=marker, markersize=4, color=colour, label=name)
+        silent = (rate == 0).nonzero().flatten().numpy()
+        if len(silent):
+            ax.plot(silent, np.zeros(len(silent)), "x", color=colour, label=f"{name}: never fires")
+    ax.set(xlabel="channel, sorted", ylabel="neurons that fire (%)", ylim=(-3, 103))
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def channel_overview(
+    images: Tensor | Indexed,
+    result: LayerResponses,
+    found: Maximization,
+    channel: int,
+    whitening: Whitening,
+    title: str,
+) -> Figure:
+    """Draw all that is known of one channel: preferred stimuli, mean preferred stimulus, maximization image."""
+    figure = BookFigure(3.6)
+    left, right = figure.subfigures(1, 2, width_ratios=[1.1, 1], squeeze=False)[0]
+    _stimulus_panel(left, images, result, channel, 4)
+    left.suptitle("preferred stimuli, strongest first", fontsize=8)
+    grid = right.subplots(2, 2)
+    for ax in grid.flat:
+        _show(ax, None)
+    if result.positive_count[channel]:
+        assert result.mean_stimulus is not None and result.strongest_stimulus is not None
+        stretched, gain = stretch(result.mean_stimulus[channel])
+        strong, strong_gain = stretch(result.strongest_stimulus[channel])
+        shown: list[tuple[Tensor | None, str]] = [
+            (result.mean_stimulus[channel], f"mean, N = {int(result.positive_count[channel]):,}"),
+            (stretched, f"mean, gain {gain:.1f}"),
+            (strong, f"mean of strongest, gain {strong_gain:.1f}"),
+        ]
+    else:
+        shown = [(None, "never fires")]
+    shown.append((whitening.to_rgb(found.images[channel]), "activation maximization"))
+    for ax, (image, name) in zip(grid.flat, shown, strict=False):
+        _show(ax, image)
+        ax.set_title(name, fontsize=8)
+    figure.suptitle(title, fontsize=10)
+    return figure

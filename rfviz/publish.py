@@ -1,0 +1,189 @@
+"""From notebooks to the book: run them as a papermill batch, stage them beside the prose, build the HTML.
+
+What is published replaces the last good version only when everything worked: a cell that fails or a warning of the
+build leaves the HTML as it was.
+"""
+
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import jupytext
+import nbformat
+import papermill
+import yaml
+from papermill.exceptions import PapermillExecutionError
+from sphinx_external_toc.parsing import parse_toc_yaml
+from tqdm.auto import tqdm
+
+from rfviz import provenance
+from rfviz.errors import RfvizError, unknown
+from rfviz.files import written_whole
+from rfviz.models import ARCHITECTURES
+from rfviz.presets import FIGURE_LAYERS
+from rfviz.runs import Run
+
+KERNEL = "python3"
+QUIET = ["--IPKernelApp.log_level=40"]
+"""For the kernels: errors only, not that they talk to this machine over TCP."""
+
+
+def sources() -> dict[str, Path]:
+    """Return the pages of the book in order: name in the table of contents, and file."""
+    root = provenance.repository()
+    names = parse_toc_yaml(root / "_toc.yml")
+    return {name: root / "book" / f"{name}.md" for name in names}
+
+
+def is_notebook(page: Path) -> bool:
+    """Tell whether a page is a MyST notebook: its front matter names a kernel."""
+    front = re.match(r"---\n(.*?)\n---\n", page.read_text(encoding="utf-8"), re.DOTALL)
+    return front is not None and "kernelspec" in (yaml.safe_load(front[1]) or {})
+
+
+def choose(only: str | None) -> dict[str, Path]:
+    """Return the notebooks of the book, or the one whose name contains `only`, such as ``"02"``.
+
+    Raises
+    ------
+    RfvizError
+        If no notebook is called so.
+    """
+    notebooks = {name: page for name, page in sources().items() if is_notebook(page)}
+    chosen = {name: page for name, page in notebooks.items() if only is None or only in name}
+    if not chosen:
+        raise unknown("notebook", only, [name.removeprefix("notebooks/") for name in notebooks])
+    return chosen
+
+
+def compute(run: Run) -> None:
+    """Compute everything that the notebooks show, so that they only have to read it."""
+    for architecture in ARCHITECTURES:
+        run.net(architecture)
+        run.responses(architecture)
+        for layer in FIGURE_LAYERS:
+            run.maximization(architecture, layer)
+        run.noise_effect(architecture)
+
+
+def execute(page: Path, target: Path, parameters: Mapping[str, Any]) -> None:
+    """Run one MyST notebook and write it, with its outputs, as an ``.ipynb`` file.
+
+    Parameters
+    ----------
+    page : Path
+        The MyST notebook.
+    target : Path
+        Written only if every cell ran.
+    parameters : mapping
+        Values for the cell that is tagged ``parameters``; those that it does not name are left out.
+
+    Raises
+    ------
+    RfvizError
+        If a cell fails; the message names the notebook and the cell.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        plain, executed = Path(folder, "in.ipynb"), Path(folder, "out.ipynb")
+        jupytext.write(jupytext.read(page), plain)
+        known = papermill.inspect_notebook(str(plain))
+        try:
+            papermill.execute_notebook(
+                str(plain), str(executed), {name: value for name, value in parameters.items() if name in known},
+                kernel_name=KERNEL, progress_bar=False, cwd=page.parent, extra_arguments=QUIET,
+            )  # fmt: skip
+        except PapermillExecutionError as error:
+            raise RfvizError(
+                f"notebook {page.stem}, cell {error.exec_count}: {error.ename}: {error.evalue.strip().splitlines()[-1]}"
+            ) from error
+        notebook = nbformat.read(executed, as_version=4)
+    notebook.metadata.pop("papermill", None)  # holds paths of this machine
+    for cell in notebook.cells:
+        if "injected-parameters" in cell.metadata.get("tags", []):
+            cell.metadata.tags.append("hide-input")
+    with written_whole(target) as temporary:
+        nbformat.write(notebook, temporary)
+
+
+def run_notebooks(run: Run, parameters: Mapping[str, Any], only: str | None = None) -> list[Path]:
+    """Run the notebooks of the book into the run's folder and return what was written.
+
+    Raises
+    ------
+    RfvizError
+        If a cell fails.
+    """
+    chosen = choose(only)
+    targets = [run.folder / "book" / f"{name}.ipynb" for name in chosen]
+    jobs = list(zip(chosen.values(), targets, strict=True))
+    with ThreadPoolExecutor(2) as pool, tqdm(total=len(jobs), desc="notebooks", unit="notebook") as bar:
+
+        def work(job: tuple[Path, Path]) -> None:
+            execute(*job, parameters)
+            bar.update()
+
+        list(pool.map(work, jobs))
+    return targets
+
+
+def stage(run: Run) -> Path:
+    """Put prose, bibliography, table of contents and configuration beside the executed notebooks; return the folder."""
+    root, folder = provenance.repository(), run.folder / "book"
+    config = yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8"))
+    config["execute"]["execute_notebooks"] = "off"
+    with written_whole(folder / "_config.yml") as temporary:
+        temporary.write_text(yaml.safe_dump(config, allow_unicode=True), encoding="utf-8")
+    pages = [page for page in sources().values() if not is_notebook(page)]
+    for source in [root / "_toc.yml", root / "book" / "references.bib", *pages]:
+        with written_whole(folder / source.name) as temporary:
+            shutil.copyfile(source, temporary)
+    return folder
+
+
+def build_html(run: Run) -> Path:
+    """Build the staged book with jupyter-book, warnings being errors, and return the page to open.
+
+    Raises
+    ------
+    RfvizError
+        If the build fails or warns; the HTML of the last good build stays.
+    """
+    folder = stage(run)
+    log = run.folder / "build.log"
+    with tempfile.TemporaryDirectory(dir=run.folder, prefix=".build-") as temporary:
+        program = Path(sys.executable).with_name("jupyter-book")  # the one of this environment
+        command = [str(program), "build", str(folder), "--path-output", temporary, "--all", "-W", "--keep-going"]
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        log.write_text(done.stdout, encoding="utf-8")
+        if done.returncode:
+            raise RfvizError(f"jupyter-book failed: {_first_complaint(done.stdout)} The whole output is in {log}.")
+        replace_folder(Path(temporary, "_build", "html"), run.folder / "html")
+    return run.folder / "html" / "index.html"
+
+
+def _first_complaint(output: str) -> str:
+    lines = [line for line in output.splitlines() if re.search(r"WARNING|ERROR|Error:", line)]
+    return re.sub(r"\x1b\[[0-9;]*m", "", lines[0]).strip() if lines else "it said nothing."
+
+
+def replace_folder(new: Path, target: Path) -> None:
+    """Put a folder in the place of another, which stays whole until the new one is there."""
+    old = target.with_name(f".{target.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if target.exists():
+        target.rename(old)
+    new.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def book(run: Run, parameters: Mapping[str, Any]) -> Path:
+    """Compute, run every notebook, build the HTML, and return the page to open."""
+    compute(run)
+    run_notebooks(run, parameters)
+    return build_html(run)

@@ -1,0 +1,657 @@
+"""The pass over the images against slow, obvious loops over a plain forward pass."""
+
+import copy
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.utils.data import TensorDataset
+
+from rfviz import models
+from rfviz.errors import RfvizError
+from rfviz.receptive_field import ReceptiveField
+from rfviz.responses import Activity, MeanStimulus, TopStimuli, collect, preferred_stimuli
+from rfviz.whitening import IMAGENET, NONE
+
+# Composed by hand: size, stride, start. The field of layer3.0 is much larger than the tiles of 64 px.
+FIELDS = {
+    "conv1": (7, 2, -3),
+    "maxpool": (11, 4, -5),
+    "layer1.0.relu1": (19, 4, -9),
+    "layer1.0": (27, 4, -13),
+    "layer1.2": (59, 4, -29),
+    "layer3.0": (227, 16, -113),
+}
+# Module to listen to and which of its calls, where that is not the last call of the module of the same name.
+LISTEN = {"conv1": ("relu", 0), "layer1.0.relu1": ("layer1.0.relu", 0)}
+
+
+# ------------------------------------------------------------------------------------------------- reference
+
+
+def plain_responses(net, images, layer, batch_size=5, preprocess=NONE):
+    """Responses of a layer in a plain forward pass whose ReLUs overwrite nothing: one (C, h, w) per image."""
+    net = copy.deepcopy(net).eval()
+    for module in net.modules():
+        if isinstance(module, nn.ReLU):
+            module.inplace = False
+    name, call = LISTEN.get(layer, (layer, -1))
+    outputs, found = [], []
+    net.get_submodule(name).register_forward_hook(lambda module, args, output: outputs.append(output))
+    with torch.no_grad():
+        for batch in images.split(batch_size):
+            outputs.clear()
+            net(preprocess(batch))
+            found.extend(response.clone() for response in outputs[call])
+    return found
+
+
+def brute_top(responses, channel, k, per_image=1):
+    """The k strongest neurons as (value, image, y, x); ties to the lower image, then raster order."""
+    candidates = []
+    for i, response in enumerate(responses):
+        neurons = [(-value, i, y, x) for y, row in enumerate(response[channel].tolist()) for x, value in enumerate(row)]
+        candidates += [min(neurons)] if per_image == 1 else neurons
+    return [(-value, i, y, x) for value, i, y, x in sorted(candidates)[:k]]
+
+
+def brute_mean(images, neurons, field):
+    """Mean over the patches of neurons (image, y, x), every pixel over those patches that have it; and the counts."""
+    size, stride, start = field
+    total, count = np.zeros((3, size, size)), np.zeros((size, size), dtype=int)
+    for i, y, x in neurons:
+        image = images[i].numpy()
+        top, left = stride * y + start, stride * x + start
+        y0, y1 = max(top, 0), min(top + size, image.shape[1])
+        x0, x1 = max(left, 0), min(left + size, image.shape[2])
+        if y0 < y1 and x0 < x1:
+            total[:, y0 - top : y1 - top, x0 - left : x1 - left] += image[:, y0:y1, x0:x1]
+            count[y0 - top : y1 - top, x0 - left : x1 - left] += 1
+    return total / np.maximum(count, 1), count
+
+
+def positive_neurons(responses, channel):
+    return [(i, *yx) for i, response in enumerate(responses) for yx in (response[channel] > 0).nonzero().tolist()]
+
+
+def assert_top_is(found, responses, k, per_image=1):
+    assert found.top_values.shape[1] == found.top_images.shape[1] == found.top_positions.shape[1] == k
+    for channel in range(responses[0].shape[0]):
+        expected = brute_top(responses, channel, k, per_image)
+        missing = k - len(expected)
+        assert found.top_values[channel].tolist() == [value for value, *_ in expected] + [-torch.inf] * missing
+        assert found.top_images[channel].tolist() == [i for _, i, *_ in expected] + [-1] * missing
+        assert found.top_positions[channel].tolist() == [[y, x] for *_, y, x in expected] + [[-1, -1]] * missing
+
+
+def assert_mean_is(stimulus, count, images, neurons_of, field):
+    assert stimulus.dtype == torch.float32 and count.dtype == torch.int64
+    for channel in range(len(stimulus)):
+        expected, expected_count = brute_mean(images, neurons_of(channel), field)
+        np.testing.assert_array_equal(count[channel].numpy(), expected_count)
+        np.testing.assert_allclose(stimulus[channel].numpy(), expected, rtol=0, atol=1e-5)
+
+
+def assert_same(one, other):
+    """Two passes agree in every field, to the bit but for sums, whose order may differ."""
+    for field in dataclasses.fields(one):
+        a, b = getattr(one, field.name), getattr(other, field.name)
+        if field.name in ("mean", "mean_stimulus", "strongest_stimulus") and a is not None:
+            torch.testing.assert_close(a, b, rtol=1e-12 if a.dtype == torch.float64 else 0, atol=1e-6)
+        elif isinstance(a, torch.Tensor):
+            assert torch.equal(a, b), field.name
+        else:
+            assert a == b, field.name
+
+
+@pytest.fixture(scope="module")
+def integers():
+    """A network and images of small integers: exact in floating point in whatever order sums are taken, full of ties.
+
+    Channel 2 of the stem never fires.
+    """
+    torch.manual_seed(3)
+    net = models.resnet34(5, 4).double().eval()
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d):
+            module.weight.data = torch.randint(-1, 2, module.weight.shape).double()
+        if isinstance(module, nn.BatchNorm2d):
+            module.eps = 0.0
+            module.bias.data = torch.randint(-2, 3, module.bias.shape).double()
+    net.bn1.bias.data[2] = -1e6
+    images = torch.randint(0, 3, (11, 3, 48, 40)).double()
+    images[3] = 1.0
+    images[4] = 1.0
+    images[6] = images[1]
+    images[9] = images[1]
+    return net, images
+
+
+# -------------------------------------------------------------------------------------- against a plain pass
+
+
+@pytest.mark.parametrize("per_image", [1, None])
+@pytest.mark.parametrize("layer", FIELDS)
+def test_top_stimuli_equal_those_of_a_plain_pass(resnet, some_tiles, layer, per_image):
+    k = 9  # of twelve images
+    found = collect(resnet, some_tiles, [layer], k, per_image=per_image, mean_stimulus=False, batch_size=5)[layer]
+    responses = plain_responses(resnet, some_tiles, layer)
+    assert dataclasses.astuple(found.receptive_field) == FIELDS[layer]
+    assert found.image_count == 12
+    assert found.neuron_count == 12 * responses[0][0].numel()
+    assert_top_is(found, responses, k, per_image)
+    repeated = any(len(set(images)) < k for images in found.top_images.tolist())
+    assert repeated == (per_image is None)  # the two cases must not prove the same
+
+
+def test_all_layers_in_one_pass_equal_one_layer_at_a_time(plainnet, some_tiles):
+    together = collect(plainnet, some_tiles, [*reversed(FIELDS)], 9, batch_size=5, strongest=9)
+    assert set(together) == set(FIELDS)
+    for layer in FIELDS:
+        assert_top_is(together[layer], plain_responses(plainnet, some_tiles, layer), 9)
+        assert_same(together[layer], collect(plainnet, some_tiles, [layer], 9, batch_size=5, strongest=9)[layer])
+
+
+def test_a_layer_that_is_named_twice_is_counted_once(resnet, some_tiles):
+    once = collect(resnet, some_tiles, ["maxpool"], 9, strongest=3)
+    twice = collect(resnet, some_tiles, ["maxpool", "maxpool"], 9, strongest=3)
+    assert_same(twice["maxpool"], once["maxpool"])
+
+
+@pytest.mark.parametrize("layer", FIELDS)
+def test_mean_stimulus_equals_a_loop_over_patches(resnet, some_tiles, layer):
+    images = some_tiles[::3] if layer == "layer3.0" else some_tiles
+    found = collect(resnet, images, [layer], 1, batch_size=5)[layer]
+    responses = plain_responses(resnet, images, layer)
+    assert_mean_is(
+        found.mean_stimulus,
+        found.mean_count,
+        images,
+        lambda channel: positive_neurons(responses, channel),
+        FIELDS[layer],
+    )
+    assert found.mean_count.amax() > found.mean_count.amin()  # borders were met
+    assert found.strongest_stimulus is None and found.strongest_count is None
+
+
+def test_preprocessing_changes_the_responses_but_not_the_colours_of_the_stimuli(resnet, some_tiles):
+    found = collect(resnet, some_tiles, ["maxpool"], 5, preprocess=IMAGENET, batch_size=5, strongest=20)["maxpool"]
+    responses = plain_responses(resnet, some_tiles, "maxpool", preprocess=IMAGENET)
+    field = FIELDS["maxpool"]
+    assert_top_is(found, responses, 5)
+    assert_mean_is(
+        found.mean_stimulus,
+        found.mean_count,
+        some_tiles,
+        lambda channel: positive_neurons(responses, channel),
+        field,
+    )
+    assert_mean_is(
+        found.strongest_stimulus,
+        found.strongest_count,
+        some_tiles,
+        lambda channel: [neuron for value, *neuron in brute_top(responses, channel, 20, None) if value > 0],
+        field,
+    )
+    assert not torch.equal(found.top_values, collect(resnet, some_tiles, ["maxpool"], 5)["maxpool"].top_values)
+
+
+@pytest.mark.parametrize("layer", ["maxpool", "layer1.2"])
+@pytest.mark.parametrize("size", [(45, 58), (17, 64), (9, 5), (1, 1)])
+def test_any_image_size_even_smaller_than_the_receptive_field(plainnet, some_tiles, layer, size):
+    height, width = size
+    images = some_tiles[:, :, 3 : 3 + height, 2 : 2 + width]
+    found = collect(plainnet, images, [layer], 14, batch_size=5, strongest=6)[layer]
+    responses = plain_responses(plainnet, images, layer)
+    assert_top_is(found, responses, 14)
+    assert_mean_is(
+        found.mean_stimulus,
+        found.mean_count,
+        images,
+        lambda channel: positive_neurons(responses, channel),
+        FIELDS[layer],
+    )
+    assert_mean_is(
+        found.strongest_stimulus,
+        found.strongest_count,
+        images,
+        lambda channel: [neuron for value, *neuron in brute_top(responses, channel, 6, None) if value > 0],
+        FIELDS[layer],
+    )
+
+
+def test_a_data_set_may_mix_image_sizes(resnet, tiles, some_tiles):
+    sizes = [(64, 64), (64, 64), (40, 64), (64, 40), (64, 40), (64, 64), (20, 24), (64, 64)]
+    images = [some_tiles[i, :, :height, :width] for i, (height, width) in enumerate(sizes)]
+    layer = "layer1.0"
+    found = collect(resnet, images, [layer], 5, per_image=None, batch_size=4, strongest=30)[layer]
+    responses = [plain_responses(resnet, image[None], layer)[0] for image in images]
+    for channel in range(6):
+        expected = brute_top(responses, channel, 5, None)
+        # One image at a time against batches: the last bits of float32 may differ, so no exact comparison here.
+        np.testing.assert_allclose(found.top_values[channel], [value for value, *_ in expected], rtol=1e-5)
+        assert found.top_images[channel].tolist() == [i for _, i, *_ in expected]
+        assert found.top_positions[channel].tolist() == [[y, x] for *_, y, x in expected]
+    assert found.neuron_count == sum(response[0].numel() for response in responses)
+    assert_mean_is(
+        found.mean_stimulus,
+        found.mean_count,
+        images,
+        lambda channel: positive_neurons(responses, channel),
+        FIELDS[layer],
+    )
+    assert_mean_is(
+        found.strongest_stimulus,
+        found.strongest_count,
+        images,
+        lambda channel: [neuron for value, *neuron in brute_top(responses, channel, 30, None) if value > 0],
+        FIELDS[layer],
+    )
+
+
+# ------------------------------------------------------------------------------------------------------ ties
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 5, 64])
+@pytest.mark.parametrize("per_image", [1, None])
+def test_ties_go_to_the_lower_image_then_to_raster_order(integers, per_image, batch_size):
+    net, images = integers
+    layers = ["conv1", "maxpool", "layer1.0", "layer1.2"]
+    found = collect(net, images, layers, 8, per_image=per_image, mean_stimulus=False, batch_size=batch_size)
+    for layer in layers:
+        responses = plain_responses(net, images, layer)
+        assert all(torch.equal(response, response.round()) for response in responses)
+        assert_top_is(found[layer], responses, 8, per_image)
+        assert any(len(set(values)) < 8 for values in found[layer].top_values.tolist())  # there were ties
+
+
+def test_a_silent_channel_lists_the_first_neurons(integers):
+    net, images = integers
+    one = collect(net, images, ["maxpool"], 4, batch_size=3)["maxpool"]
+    assert one.top_values[2].tolist() == [0.0] * 4
+    assert one.top_images[2].tolist() == [0, 1, 2, 3]
+    assert one.top_positions[2].tolist() == [[0, 0]] * 4
+    every = collect(net, images, ["maxpool"], 12, per_image=None, batch_size=3)["maxpool"]
+    assert every.top_images[2].tolist() == [0] * 12
+    assert every.top_positions[2].tolist() == [[0, x] for x in range(10)] + [[1, 0], [1, 1]]
+
+
+# --------------------------------------------------------------------------------------------- mean stimulus
+
+
+def test_one_neuron_gives_equation_3_to_the_letter(resnet, some_tiles):
+    responses = plain_responses(resnet, some_tiles, "layer1.0")
+    for y, x in [(0, 0), (7, 9), (15, 3)]:
+        found = collect(resnet, some_tiles, ["layer1.0"], neuron=(y, x), batch_size=5)["layer1.0"]
+        firing = [[i for i in range(12) if responses[i][channel, y, x] > 0] for channel in range(6)]
+        assert_mean_is(
+            found.mean_stimulus,
+            found.mean_count,
+            some_tiles,
+            lambda channel, firing=firing, y=y, x=x: [(i, y, x) for i in firing[channel]],
+            FIELDS["layer1.0"],
+        )
+        assert found.mean_count.amax((1, 2)).tolist() == [len(images) for images in firing]
+    assert len({len(images) for images in firing}) > 1
+
+
+@pytest.mark.parametrize("layer", ["maxpool", "layer1.0", "layer1.2"])
+@pytest.mark.parametrize("n", [1, 7, 100])
+def test_the_mean_of_the_strongest_breaks_ties_as_the_top_list_does(integers, layer, n):
+    net, images = integers
+    responses = plain_responses(net, images, layer)
+    for batch_size in (2, 64):
+        found = collect(net, images, [layer], 1, strongest=n, batch_size=batch_size)[layer]
+        assert_mean_is(
+            found.strongest_stimulus,
+            found.strongest_count,
+            images,
+            lambda channel: [neuron for value, *neuron in brute_top(responses, channel, n, None) if value > 0],
+            FIELDS[layer],
+        )
+
+
+def test_fewer_positive_neurons_than_asked_for(integers):
+    net, images = integers
+    net = copy.deepcopy(net)
+    maxima = collect(net, images, ["maxpool"])["maxpool"].maximum
+    net.bn1.bias.data[0] -= maxima[0] - 1  # only the strongest neurons of channel 0 are left, at 1
+    found = collect(net, images, ["maxpool"], strongest=500)["maxpool"]
+    positive = found.positive_count.tolist()
+    assert 0 < positive[0] < 500 and positive[2] == 0 and max(positive) > 500
+    assert torch.equal(found.strongest_stimulus[0], found.mean_stimulus[0])
+    assert torch.equal(found.strongest_count[0], found.mean_count[0])
+    # Pixel (5, 5), the centre of the box, lies at 4 y and 4 x: inside for every neuron.
+    assert found.strongest_count[:, 5, 5].tolist() == [min(count, 500) for count in positive]
+    assert found.mean_count[:, 5, 5].tolist() == positive
+
+
+def test_nothing_counted_gives_zero_and_no_nan(integers):
+    net, images = integers
+    found = collect(net, images, ["maxpool"], strongest=5)["maxpool"]
+    for stimulus, count in [
+        (found.mean_stimulus, found.mean_count),
+        (found.strongest_stimulus, found.strongest_count),
+    ]:
+        assert not count[2].any() and not stimulus[2].any()
+        assert stimulus.isfinite().all()
+    # A corner neuron never sees the rows and columns before the image.
+    corner = collect(net, images, ["maxpool"], neuron=(0, 0))["maxpool"]
+    firing = corner.mean_count[:, 5, 5] > 0
+    assert firing.any()
+    assert not corner.mean_count[:, :5].any() and not corner.mean_stimulus[:, :, :5].any()
+    assert not corner.mean_count[:, :, :5].any() and not corner.mean_stimulus[:, :, :, :5].any()
+    assert (corner.mean_count[firing, 5:, 5:] > 0).all()
+
+
+def test_pixels_outside_the_image_do_not_darken_the_mean(resnet):
+    white = torch.ones(3, 3, 40, 40)
+    found = collect(resnet, white, ["layer1.2"])["layer1.2"]
+    counted = (found.mean_count > 0)[:, None].expand_as(found.mean_stimulus)
+    assert counted.any() and not counted.all()
+    assert (found.mean_stimulus[counted] == 1).all()
+    assert (found.mean_stimulus[~counted] == 0).all()
+
+
+def test_the_mean_stimulus_may_be_left_out(resnet, some_tiles):
+    found = collect(resnet, some_tiles, ["maxpool"], mean_stimulus=False)["maxpool"]
+    assert found.mean_stimulus is None and found.mean_count is None
+
+
+# -------------------------------------------------------------------------------------------------- activity
+
+
+def bin_of(value):
+    """0 for no response, 1 below 2^-10, then one bin per octave, 22 from 2^10 on."""
+    if value <= 0:
+        return 0
+    return 1 + sum(value >= 2.0**exponent for exponent in range(-10, 11))
+
+
+@pytest.mark.parametrize("layer", ["maxpool", "layer1.2"])
+def test_activity_equals_numpy(resnet, some_tiles, layer):
+    found = collect(resnet, some_tiles, [layer], mean_stimulus=False, batch_size=5)[layer]
+    values = torch.stack(plain_responses(resnet, some_tiles, layer)).transpose(0, 1).flatten(1).numpy()
+    np.testing.assert_array_equal(found.maximum, values.max(1).astype(np.float64))
+    np.testing.assert_allclose(found.mean, values.mean(1, dtype=np.float64), rtol=1e-12)
+    np.testing.assert_array_equal(found.positive_count, (values > 0).sum(1))
+    np.testing.assert_allclose(found.firing_rate, (values > 0).mean(1), rtol=1e-12)
+    expected = [np.bincount([bin_of(value) for value in channel], minlength=23) for channel in values.tolist()]
+    np.testing.assert_array_equal(found.histogram, expected)
+    assert found.maximum.dtype == found.mean.dtype == found.firing_rate.dtype == torch.float64
+    assert found.channels == len(values)
+
+
+def test_histogram_edges_belong_to_the_bin_above():
+    edges = 2.0 ** torch.arange(-10, 11)
+    below = torch.nextafter(edges, torch.zeros(()))
+    above = torch.nextafter(edges, torch.full((), torch.inf))
+    smallest = torch.tensor([0.0, -0.0, -1.0, torch.finfo(torch.float32).tiny])
+    values = torch.cat([edges, below, above, smallest])
+    activity = Activity()
+    activity.update(values.view(1, 1, 1, -1))
+    histogram = activity.result()["histogram"][0]
+    assert histogram.tolist() == np.bincount([bin_of(value) for value in values.tolist()], minlength=23).tolist()
+    # By hand: zeros and below; the smallest and the one below 2^-10; edge, above and the next below; the last two.
+    assert histogram.tolist() == [3, 2, *[3] * 20, 2]
+
+
+# ------------------------------------------------------------------------------ batch size and kinds of images
+
+
+@pytest.mark.parametrize("per_image", [1, None])
+def test_batch_size_and_the_way_images_are_given_change_nothing(integers, per_image):
+    net, images = integers
+    layers = ["maxpool", "layer1.0", "layer1.2"]
+    options = {"top_k": 6, "per_image": per_image}
+    whole = collect(net, images, layers, strongest=40, batch_size=64, **options)
+    pairs = [(image, 7) for image in images]
+    data_set = TensorDataset(images, torch.arange(11))
+    again = {
+        "batch 1": collect(net, images, layers, strongest=40, batch_size=1, **options),
+        "batch 5": collect(net, images, layers, strongest=40, batch_size=5, **options),
+        "list of images": collect(net, list(images), layers, strongest=40, batch_size=5, **options),
+        "pairs": collect(net, pairs, layers, strongest=40, batch_size=4, **options),
+        "data set": collect(net, data_set, layers, strongest=40, batch_size=4, **options),
+        "workers": collect(net, data_set, layers, strongest=40, batch_size=4, workers=2, **options),
+    }
+    for found in again.values():
+        for layer in layers:
+            assert_same(found[layer], whole[layer])
+    streamed = {
+        "batches": collect(net, iter(images.split([3, 1, 7])), layers, **options),
+        "labelled batches": collect(net, ((part, "label") for part in images.split(4)), layers, **options),
+    }
+    for found in streamed.values():
+        for layer in layers:
+            assert_same(found[layer], dataclasses.replace(whole[layer], strongest_stimulus=None, strongest_count=None))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_photographs_give_the_same_top_stimuli_for_every_batch_size(resnet, tiles, workers):
+    net = resnet.double()
+    images = torch.stack([tiles[i][0] for i in range(len(tiles))]).double()
+    layers = ["maxpool", "layer1.0", "layer1.2"]
+    passes = [
+        collect(net, images, layers, batch_size=1),
+        collect(net, TensorDataset(images, images[:, 0, 0, 0]), layers, batch_size=5, workers=workers),
+        collect(net, images, layers, batch_size=64),
+    ]
+    for found in passes[:2]:
+        for layer in layers:
+            assert torch.equal(found[layer].top_images, passes[2][layer].top_images)
+            assert torch.equal(found[layer].top_positions, passes[2][layer].top_positions)
+            torch.testing.assert_close(found[layer].top_values, passes[2][layer].top_values, rtol=1e-12, atol=0)
+
+
+def test_fewer_images_than_stimuli_asked_for(resnet, some_tiles):
+    found = collect(resnet, some_tiles[:3], ["maxpool"], 5)["maxpool"]
+    assert found.top_values[:, 3:].tolist() == [[-torch.inf] * 2] * 6
+    assert found.top_images[:, 3:].tolist() == [[-1, -1]] * 6
+    assert found.top_positions[:, 3:].tolist() == [[[-1, -1]] * 2] * 6
+    assert_top_is(found, plain_responses(resnet, some_tiles[:3], "maxpool"), 5)
+    patches, inside = preferred_stimuli(some_tiles, found, 0)
+    assert len(patches) == len(inside) == 3
+
+
+# -------------------------------------------------------------------------------------- accumulators, algebra
+
+
+@st.composite
+def splits(draw, most):
+    """A number of images, and cuts into batches of at least one image."""
+    n = draw(st.integers(1, most))
+    cuts = sorted(draw(st.sets(st.integers(1, n - 1)))) if n > 1 else []
+    return n, list(zip([0, *cuts], [*cuts, n], strict=True))
+
+
+@settings(max_examples=60, deadline=None, database=None)
+@given(
+    split=splits(9),
+    shape=st.tuples(st.integers(1, 3), st.integers(1, 4), st.integers(1, 5)),
+    k=st.integers(1, 12),
+    per_image=st.sampled_from([1, None]),
+    levels=st.integers(1, 6),
+    seed=st.integers(0, 10**6),
+    order=st.randoms(use_true_random=False),
+)
+def test_top_k_is_the_head_of_the_sorted_list_however_batches_come(split, shape, k, per_image, levels, seed, order):
+    n, parts = split
+    generator = torch.Generator().manual_seed(seed)
+    responses = torch.randint(0, levels, (n, *shape), generator=generator).float()
+    order.shuffle(parts)
+    top = TopStimuli(k, per_image)
+    for begin, end in parts:
+        top.update(begin, responses[begin:end])
+    values, images, positions = top.result()
+    for channel in range(shape[0]):
+        expected = brute_top(responses, channel, k, per_image)
+        missing = k - len(expected)
+        assert values[channel].tolist() == [value for value, *_ in expected] + [-torch.inf] * missing
+        assert images[channel].tolist() == [i for _, i, *_ in expected] + [-1] * missing
+        assert positions[channel].tolist() == [[y, x] for *_, y, x in expected] + [[-1, -1]] * missing
+
+
+@settings(max_examples=60, deadline=None, database=None)
+@given(
+    split=splits(6),
+    stride=st.integers(1, 5),
+    size=st.integers(1, 9),
+    padding=st.integers(0, 8),
+    image=st.tuples(st.integers(1, 13), st.integers(1, 13)),
+    share=st.sampled_from([0.0, 0.3, 1.0]),
+    seed=st.integers(0, 10**6),
+)
+def test_mean_stimulus_of_any_geometry(split, stride, size, padding, image, share, seed):
+    height, width = image
+    padding = max(padding, (size - min(image) + 1) // 2)  # a window must fit into the padded image
+    grid = [(length + 2 * padding - size) // stride + 1 for length in image]
+    n, parts = split
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.rand(n, 3, height, width, generator=generator)
+    chosen = torch.rand(n, 2, *grid, generator=generator) < share
+    mean = MeanStimulus(ReceptiveField(size, stride, -padding))
+    for begin, end in parts:
+        mean.update(images[begin:end], chosen[begin:end])
+    assert_mean_is(
+        *mean.result(),
+        images,
+        lambda channel: [(i, y, x) for i, there, y, x in chosen.nonzero().tolist() if there == channel],
+        (size, stride, -padding),
+    )
+
+
+@settings(max_examples=60, deadline=None, database=None)
+@given(
+    values=st.lists(
+        st.one_of(st.floats(0, 5000, width=32), st.integers(-14, 14).map(lambda e: 2.0**e), st.just(-0.0)),
+        min_size=1,
+        max_size=24,
+    ),
+    cut=st.integers(0, 24),
+)
+def test_activity_of_any_values(values, cut):
+    activity = Activity()
+    for part in (values[:cut], values[cut:]):
+        if part:
+            activity.update(torch.tensor([part, [2 * value for value in part]]).T[:, :, None, None])
+    result = activity.result()
+    for channel, scale in enumerate((1, 2)):
+        scaled = [scale * value for value in values]
+        assert result["maximum"][channel] == max(scaled)
+        assert result["mean"][channel].item() == pytest.approx(sum(scaled) / len(scaled), rel=1e-12)
+        assert result["positive_count"][channel] == sum(value > 0 for value in scaled)
+        expected = np.bincount([bin_of(value) for value in scaled], minlength=23)
+        assert result["histogram"][channel].tolist() == expected.tolist()
+
+
+# -------------------------------------------------------------------------------------------------- bad input
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 64])
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_an_image_that_is_not_finite_is_named(resnet, some_tiles, bad, batch_size):
+    images = some_tiles.clone()
+    images[7, 1, 30, 20] = bad
+    images[9, 0, 3, 3] = bad
+    with pytest.raises(RfvizError, match=r"^image 7: [^\n]*NaN[^\n]*$") as error:
+        collect(resnet, images, ["layer1.0"], batch_size=batch_size)
+    assert len(str(error.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x: (x * 255).to(torch.uint8), r"image 0: expected floating-point RGB.*uint8"),
+        (lambda x: x[:, :1], r"image 0: expected floating-point RGB.*\(5, 1, 64, 64\)"),
+        (lambda x: x[0], r"image 0: expected floating-point RGB"),
+        (lambda x: list(x[:, 0]), r"image 0: expected floating-point RGB"),
+        (lambda x: [(image, 0) for image in (x * 255).to(torch.uint8)], r"image 0: expected floating-point RGB"),
+        (lambda x: [x[0], x[1], x[2, :1]], r"image 2: expected floating-point RGB.*\(1, 1, 64, 64\)"),
+        (lambda x: iter([x[:4], x[4:].short()]), r"image 4: expected floating-point RGB"),
+        (lambda x: x[:0], "no images"),
+        (lambda x: [], "no images"),
+        (lambda x: iter([]), "no images"),
+    ],
+)
+def test_what_is_no_rgb_image_is_refused(resnet, some_tiles, change, message):
+    with pytest.raises(RfvizError, match=message) as error:
+        collect(resnet, change(some_tiles), ["maxpool"], batch_size=5)
+    assert len(str(error.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("layers", "options", "message"),
+    [
+        (["maxpol"], {}, r"unknown layer 'maxpol'\. Did you mean 'maxpool'"),
+        (["maxpool", "layer5.0"], {}, "unknown layer 'layer5.0'"),
+        (["layer1.0.relu3"], {}, "unknown layer 'layer1.0.relu3'"),
+        (["fc"], {}, "receptive field .* is not known"),
+        ([], {}, "no layers"),
+        (["maxpool"], {"per_image": 2}, "per_image is 2"),
+        (["maxpool"], {"per_image": 0}, "per_image is 0"),
+        (["maxpool"], {"top_k": 0}, r"top_k \(0\)"),
+        (["maxpool"], {"strongest": 0}, r"strongest \(0\)"),
+        (["maxpool"], {"batch_size": 0}, r"batch_size \(0\)"),
+        (["maxpool"], {"neuron": (16, 0)}, r"neuron \(16, 0\) is outside the 16 x 16"),
+        (["maxpool"], {"neuron": (0, -1)}, r"neuron \(0, -1\) is outside the 16 x 16"),
+    ],
+)
+def test_impossible_requests_are_refused(resnet, some_tiles, layers, options, message):
+    with pytest.raises(RfvizError, match=message) as error:
+        collect(resnet, some_tiles, layers, **options)
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_a_stream_cannot_be_looked_at_twice(resnet, some_tiles):
+    with pytest.raises(RfvizError, match="strongest needs a second look"):
+        collect(resnet, iter([some_tiles]), ["maxpool"], strongest=5)
+
+
+# ---------------------------------------------------------------------------------------- the net, the stimuli
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_network_is_left_as_it_was(resnet, some_tiles, training):
+    expected = collect(resnet, some_tiles, ["layer1.2"])["layer1.2"]
+    resnet.train(training)
+    resnet.layer2.train(not training)
+    modes = {name: module.training for name, module in resnet.named_modules()}
+    state = copy.deepcopy(resnet.state_dict())
+    assert_same(collect(resnet, some_tiles, ["layer1.2"])["layer1.2"], expected)
+    with pytest.raises(RfvizError, match="NaN"):
+        collect(resnet, some_tiles * torch.nan, ["layer1.2"])
+    assert {name: module.training for name, module in resnet.named_modules()} == modes
+    assert all(torch.equal(value, state[name]) for name, value in resnet.state_dict().items())
+    assert all(parameter.requires_grad and parameter.grad is None for parameter in resnet.parameters())
+    assert all(not module._forward_hooks for module in resnet.modules())
+
+
+@pytest.mark.parametrize("layer", ["maxpool", "layer1.2"])
+def test_preferred_stimuli_are_crops_of_the_images(resnet, tiles, layer):
+    found = collect(resnet, tiles, [layer], 16)[layer]
+    size, stride, start = FIELDS[layer]
+    images = torch.stack([tiles[i][0] for i in range(len(tiles))])
+    around = torch.nn.functional.pad(images, [size] * 4)  # black, as wide as a field
+    exists = torch.nn.functional.pad(torch.ones(64, 64, dtype=torch.bool), [size] * 4)
+    for channel in range(6):
+        patches, inside = preferred_stimuli(tiles, found, channel)
+        assert patches.shape == (16, 3, size, size) and inside.shape == (16, size, size)
+        for n in range(16):
+            y, x = (found.top_positions[channel, n] * stride + start + size).tolist()
+            i = found.top_images[channel, n]
+            assert torch.equal(patches[n], around[i, :, y : y + size, x : x + size])
+            assert torch.equal(inside[n], exists[y : y + size, x : x + size])
+        of_tensor, inside_of_tensor = preferred_stimuli(images, found, channel)
+        assert torch.equal(of_tensor, patches) and torch.equal(inside_of_tensor, inside)
+
+
+def test_preferred_stimuli_of_no_such_channel(resnet, some_tiles):
+    found = collect(resnet, some_tiles, ["maxpool"])["maxpool"]
+    for channel in (-1, 6):
+        with pytest.raises(RfvizError, match=f"no channel {channel}: this layer has 6, numbered 0 to 5"):
+            preferred_stimuli(some_tiles, found, channel)

@@ -1,0 +1,495 @@
+"""The recipe, the trainer and what an interruption may not change."""
+
+import copy
+import dataclasses
+import itertools
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from rfviz import models, training
+from rfviz.data import Augmented, Evaluation, ImagesInMemory, szegedy, training_batches
+from rfviz.errors import RfvizError
+from rfviz.training import Recipe, evaluate, learning_rate, train
+from rfviz.whitening import NONE, fit
+
+torch.set_num_threads(1)  # also where a child process imports this module
+
+SHORT = Recipe(epochs=4, batch_size=8, learning_rate=0.05, drop_every=2, crop=32, area=(0.5, 1.0))
+HISTORY_KEYS = {
+    "epoch", "learning_rate", "loss", "train_top1", "evaluation_loss", "evaluation_top1", "images_per_second",
+}  # fmt: skip
+
+
+def two_colours(count: int = 16, side: int = 32) -> ImagesInMemory:
+    """Reddish noise against bluish noise, in turn."""
+    generator = torch.Generator().manual_seed(0)
+    images = []
+    for i in range(count):
+        image = torch.randint(0, 80, (3, side, side), generator=generator, dtype=torch.uint8)
+        image[2 * (i % 2)] += 150
+        images.append(image)
+    return ImagesInMemory(images, [i % 2 for i in range(count)], ("red", "blue"))
+
+
+def small_net(seed: int = 0) -> models.Net34:
+    torch.manual_seed(seed)
+    return models.resnet34(4, 2)
+
+
+def run(net, recipe=SHORT, images=None, **options) -> list[dict]:
+    """Train on the two colours and leave the measured speed out of the history."""
+    images = images or two_colours()
+    history = train(net, images, Evaluation(two_colours()), recipe, NONE, **options)
+    return [{key: value for key, value in entry.items() if key != "images_per_second"} for entry in history]
+
+
+def assert_same_weights(a: nn.Module, b: nn.Module) -> None:
+    first, second = a.state_dict(), b.state_dict()
+    assert first.keys() == second.keys()
+    assert [name for name in first if not torch.equal(first[name], second[name])] == []
+
+
+@pytest.fixture(scope="module")
+def uninterrupted():
+    net = small_net()
+    return net, run(net)
+
+
+# -- learning rate ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("steps_per_epoch", [1, 7])
+def test_step_schedule_is_the_papers(steps_per_epoch):
+    recipe = Recipe()
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.01)
+    reference = torch.optim.lr_scheduler.StepLR(optimizer, step_size=30, gamma=0.1)
+    for epoch in range(90):
+        expected = optimizer.param_groups[0]["lr"]
+        for step in range(steps_per_epoch):
+            assert learning_rate(recipe, epoch * steps_per_epoch + step, steps_per_epoch) == pytest.approx(
+                expected, rel=1e-12
+            )
+        optimizer.step()
+        reference.step()
+    rates = [learning_rate(recipe, epoch * steps_per_epoch, steps_per_epoch) for epoch in (0, 29, 30, 59, 60, 89)]
+    assert rates == pytest.approx([1e-2, 1e-2, 1e-3, 1e-3, 1e-4, 1e-4], rel=1e-12)
+
+
+def test_one_cycle_rises_then_falls_to_nearly_zero():
+    recipe = Recipe(epochs=10, learning_rate=0.4, schedule="one-cycle")
+    rates = [learning_rate(recipe, step, 20) for step in range(200)]
+    top = rates.index(max(rates))
+    assert rates[0] == pytest.approx(0.4 / 30)
+    assert max(rates) == pytest.approx(0.4)
+    assert top == 29  # 15 % of 200 steps
+    assert all(a < b for a, b in itertools.pairwise(rates[: top + 1]))
+    assert all(a > b for a, b in itertools.pairwise(rates[top + 1 :]))
+    assert 0 < rates[-1] < 1e-3 * 0.4
+    assert rates[30 + 85] == pytest.approx(0.2)  # half-way down
+
+
+@pytest.mark.parametrize("schedule", training.SCHEDULES)
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_schedules_are_positive_for_very_short_trainings(schedule, steps):
+    recipe = Recipe(epochs=steps, learning_rate=0.1, schedule=schedule)
+    assert all(0 < learning_rate(recipe, step, 1) <= 0.1 for step in range(steps))
+
+
+# -- the update -------------------------------------------------------------------------------------------------------
+
+
+class MeanColour(nn.Module):
+    """Softmax regression on the mean colour: its gradient is easy to write down."""
+
+    name = "mean colour"
+
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(3, 2)
+        nn.init.constant_(self.fc.weight, 0.1)
+        nn.init.constant_(self.fc.bias, -0.2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(x.mean((2, 3)))
+
+
+def test_steps_equal_a_hand_written_update():
+    values = torch.tensor([[250, 10, 40], [20, 30, 200], [180, 90, 60], [0, 120, 255]], dtype=torch.uint8)
+    labels = [0, 1, 0, 1]
+    # images of one colour: no crop or flip changes them, and one batch holds them all, so their order does not count
+    images = ImagesInMemory([v[:, None, None].expand(3, 8, 8).contiguous() for v in values], labels, ("a", "b"))
+    recipe = Recipe(
+        epochs=4, batch_size=4, learning_rate=0.5, momentum=0.8, weight_decay=0.3, drop_every=2, crop=8, distortion=0
+    )
+    whitening = fit(images.images)
+    net = MeanColour()
+    history = train(net, images, Evaluation(images), recipe, whitening)
+
+    x = values.double() / 255
+    x = (x - x.mean(0)) / x.std(0, unbiased=False)
+    w = torch.full((2, 3), 0.1, dtype=torch.float64)
+    b = torch.full((2,), -0.2, dtype=torch.float64)
+    vw, vb = torch.zeros_like(w), torch.zeros_like(b)
+    losses = []
+    for rate in (0.5, 0.5, 0.05, 0.05):
+        p = (x @ w.T + b).softmax(1)
+        losses.append(-p[range(4), labels].log().mean().item())
+        error = (p - F.one_hot(torch.tensor(labels), 2)) / 4
+        vw = 0.8 * vw + error.T @ x + 0.3 * w
+        vb = 0.8 * vb + error.sum(0) + 0.3 * b
+        w, b = w - rate * vw, b - rate * vb
+    assert torch.allclose(net.fc.weight.double(), w, rtol=0, atol=1e-6)
+    assert torch.allclose(net.fc.bias.double(), b, rtol=0, atol=1e-6)
+    assert [entry["loss"] for entry in history] == pytest.approx(losses, abs=1e-6)
+    assert [entry["learning_rate"] for entry in history] == pytest.approx([0.5, 0.5, 0.05, 0.05])
+
+
+def test_first_epoch_equals_torch_sgd_on_the_same_batches():
+    """The real network, several steps: batch norm in training mode, batches in the order of the loader."""
+    images, recipe = two_colours(12), Recipe(epochs=1, batch_size=4, learning_rate=0.05, crop=32)
+    whitening = fit(images.images)
+    net, reference = small_net(), small_net()
+    history = train(net, images, Evaluation(images), recipe, whitening, seed=3)
+
+    optimizer = torch.optim.SGD(reference.parameters(), 0.05, 0.9, weight_decay=1e-4)
+    reference.to(memory_format=torch.channels_last)
+    losses = []
+    for batch, labels in training_batches(Augmented(images, szegedy(32), 3), 4, 0):
+        optimizer.zero_grad()
+        loss = F.cross_entropy(reference(whitening(batch).contiguous(memory_format=torch.channels_last)), labels)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert len(losses) == 3
+    assert_same_weights(net, reference)
+    assert history[0]["loss"] == pytest.approx(sum(losses) / 3, rel=1e-12)
+
+
+# -- learning ---------------------------------------------------------------------------------------------------------
+
+
+def test_learns_to_tell_two_colours_apart():
+    net, recipe = small_net(), Recipe(epochs=12, batch_size=8, learning_rate=0.05, schedule="one-cycle", crop=32)
+    history = train(net, two_colours(), Evaluation(two_colours()), recipe, fit(two_colours().images))
+    assert history[-1]["loss"] < 0.3 * history[0]["loss"]
+    assert history[-1]["train_top1"] == 1
+    assert history[-1]["evaluation_top1"] == 1
+    assert not net.training
+
+
+def test_history_has_one_entry_per_epoch():
+    recipe = Recipe(epochs=5, batch_size=4, learning_rate=0.02, drop_every=2, crop=8)
+    history = train(MeanColour(), two_colours(10), Evaluation(two_colours(10)), recipe, NONE)
+    assert [entry["epoch"] for entry in history] == [1, 2, 3, 4, 5]
+    assert all(entry.keys() == HISTORY_KEYS for entry in history)
+    rates = [entry["learning_rate"] for entry in history]
+    assert rates == pytest.approx([2e-2, 2e-2, 2e-3, 2e-3, 2e-4])
+    for entry in history:
+        assert 0 <= entry["train_top1"] <= 1 and 0 <= entry["evaluation_top1"] <= 1
+        assert entry["images_per_second"] > 0
+
+
+def test_history_of_one_cycle_has_the_rate_of_each_epochs_last_step():
+    recipe = Recipe(epochs=3, batch_size=4, learning_rate=0.02, schedule="one-cycle", crop=8)
+    history = train(MeanColour(), two_colours(8), Evaluation(two_colours(8)), recipe, NONE)
+    assert [entry["learning_rate"] for entry in history] == [learning_rate(recipe, step, 2) for step in (1, 3, 5)]
+
+
+def test_history_measures_the_evaluation_images():
+    net, images = MeanColour(), Evaluation(two_colours(6))
+    history = train(net, two_colours(8), images, Recipe(epochs=2, batch_size=4, crop=8), NONE)
+    assert evaluate(net, images, NONE, 4) == (history[-1]["evaluation_loss"], history[-1]["evaluation_top1"])
+
+
+def test_fewer_images_than_a_batch_are_one_batch():
+    recipe = Recipe(epochs=2, batch_size=256, learning_rate=0.1, drop_every=1, crop=8)
+    history = train(MeanColour(), two_colours(6), Evaluation(two_colours(6)), recipe, NONE)
+    assert [entry["learning_rate"] for entry in history] == pytest.approx([0.1, 0.01])
+    assert [entry["train_top1"] * 6 % 1 for entry in history] == pytest.approx([0, 0])
+
+
+class Counting:
+    """Passes a labelled set on and notes which images were asked for."""
+
+    def __init__(self, images: ImagesInMemory):
+        self.images, self.asked = images, []
+        self.classes, self.labels, self.fingerprint = images.classes, images.labels, images.fingerprint
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, index):
+        self.asked.append(index)
+        return self.images[index]
+
+
+def test_every_image_is_trained_on_repeats_times_per_epoch():
+    images = Counting(two_colours(6))
+    recipe = Recipe(epochs=2, batch_size=4, crop=8, repeats=2)
+    train(MeanColour(), images, Evaluation(two_colours(6)), recipe, NONE)
+    first, second = images.asked[:12], images.asked[12:]
+    assert sorted(first) == sorted(second) == sorted([0, 1, 2, 3, 4, 5] * 2)
+    assert first != second
+
+
+def test_bfloat16_keeps_weights_in_float32():
+    recipe = dataclasses.replace(SHORT, epochs=1, batch_size=16)  # one step: later ones depend on rounding too much
+    rough, exact = small_net(), small_net()
+    losses = [
+        run(net, dataclasses.replace(recipe, precision=precision))[0]["loss"]
+        for net, precision in ((rough, "bfloat16"), (exact, "float32"))
+    ]
+    assert {value.dtype for value in rough.parameters()} == {torch.float32}
+    assert not torch.equal(rough.conv1.weight, exact.conv1.weight)
+    assert losses[0] != losses[1]
+    assert losses[0] == pytest.approx(losses[1], rel=0.02)
+
+
+# -- evaluation -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 10, 64])
+def test_evaluate_equals_a_direct_computation(resnet, tiles, batch_size):
+    images = ImagesInMemory([tiles.source[i][0] for i in range(0, 60, 6)], [i % 4 for i in range(10)], tiles.classes)
+    counted = Counting(images)
+    whitening = fit(images.images)
+    loss, top1 = evaluate(resnet.train(), Evaluation(counted), whitening, batch_size)
+
+    with torch.no_grad():
+        logits = copy.deepcopy(resnet).double().eval()(whitening(torch.stack(images.images).double() / 255))
+    labels = torch.tensor(images.labels)
+    assert loss == pytest.approx((logits.logsumexp(1) - logits[range(10), labels]).mean().item(), rel=1e-6)
+    assert top1 == (logits.argmax(1) == labels).double().mean().item()
+    assert 0 < top1 < 1
+    assert counted.asked == list(range(10))
+
+
+def test_evaluate_changes_nothing(resnet, tiles):
+    before = copy.deepcopy(resnet)
+    evaluate(resnet.train(), Evaluation(tiles.source, None, 32), NONE)
+    assert_same_weights(resnet, before)
+    assert all(parameter.grad is None for parameter in resnet.parameters())
+
+
+# -- chance -----------------------------------------------------------------------------------------------------------
+
+
+def test_same_seed_same_weights(uninterrupted):
+    net = small_net()
+    torch.manual_seed(987)  # the caller's random numbers play no part
+    history = run(net)
+    assert_same_weights(net, uninterrupted[0])
+    assert history == uninterrupted[1]
+
+
+def test_workers_change_nothing(uninterrupted):
+    net = small_net()
+    history = run(net, workers=2)
+    assert_same_weights(net, uninterrupted[0])
+    assert history == uninterrupted[1]
+
+
+def test_another_seed_gives_other_weights(uninterrupted):
+    net = small_net()
+    history = run(net, seed=1)
+    assert not torch.equal(net.conv1.weight, uninterrupted[0].conv1.weight)
+    assert history[0]["loss"] != uninterrupted[1][0]["loss"]
+
+
+# -- interruption -----------------------------------------------------------------------------------------------------
+
+
+class InterruptionError(Exception):
+    """Stands for whatever may stop a training."""
+
+
+class Stopping(Counting):
+    """Does something when it has been asked for so many images."""
+
+    def __init__(self, images: ImagesInMemory, after: int, stop):
+        super().__init__(images)
+        self.after, self.stop = after, stop
+
+    def __getitem__(self, index):
+        if len(self.asked) == self.after:
+            self.stop()
+        return super().__getitem__(index)
+
+
+def interrupt():
+    raise InterruptionError
+
+
+def kill():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("epochs_done", [1, 2, 3])
+def test_interrupted_training_resumes_bit_equal(uninterrupted, tmp_path, epochs_done):
+    checkpoint = tmp_path / "net.checkpoint"
+    stopping = Stopping(two_colours(), 16 * epochs_done + 9, interrupt)  # in the second batch of the next epoch
+    with pytest.raises(InterruptionError):
+        run(small_net(), images=stopping, checkpoint=checkpoint)
+    assert list(tmp_path.iterdir()) == [checkpoint]
+
+    images = Counting(two_colours())
+    net = small_net(seed=5)  # its weights come from the checkpoint
+    history = run(net, images=images, checkpoint=checkpoint)
+    assert len(images.asked) == 16 * (4 - epochs_done)
+    assert_same_weights(net, uninterrupted[0])
+    assert history == uninterrupted[1]
+    assert not net.training
+
+
+def test_interruption_during_evaluation_repeats_that_epoch(uninterrupted, tmp_path, monkeypatch):
+    checkpoint = tmp_path / "net.checkpoint"
+    calls = []
+
+    def stops_third_time(*arguments):
+        calls.append(1)
+        if len(calls) == 3:
+            raise InterruptionError
+        return evaluate(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "evaluate", stops_third_time)
+        with pytest.raises(InterruptionError):
+            run(small_net(), checkpoint=checkpoint)
+    net, images = small_net(), Counting(two_colours())
+    assert run(net, images=images, checkpoint=checkpoint) == uninterrupted[1]
+    assert len(images.asked) == 32
+    assert_same_weights(net, uninterrupted[0])
+
+
+def test_interruption_in_the_first_epoch_leaves_no_checkpoint(uninterrupted, tmp_path):
+    checkpoint = tmp_path / "net.checkpoint"
+    with pytest.raises(InterruptionError):
+        run(small_net(), images=Stopping(two_colours(), 9, interrupt), checkpoint=checkpoint)
+    assert list(tmp_path.iterdir()) == []
+    net = small_net()
+    assert run(net, checkpoint=checkpoint) == uninterrupted[1]
+    assert_same_weights(net, uninterrupted[0])
+
+
+def test_killed_training_resumes_bit_equal(uninterrupted, tmp_path):
+    checkpoint = tmp_path / "net.checkpoint"
+    script = (
+        "import sys, pathlib; from test_training import *; "
+        "run(small_net(), images=Stopping(two_colours(), 16 * 2 + 9, kill), checkpoint=pathlib.Path(sys.argv[1]))"
+    )
+    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    ended = subprocess.run(
+        [sys.executable, "-c", script, str(checkpoint)], env={**os.environ, "PYTHONPATH": path}, check=False
+    )
+    assert ended.returncode == -signal.SIGKILL
+    net, images = small_net(seed=5), Counting(two_colours())
+    history = run(net, images=images, checkpoint=checkpoint)
+    assert len(images.asked) == 32
+    assert_same_weights(net, uninterrupted[0])
+    assert history == uninterrupted[1]
+
+
+def test_resuming_needs_the_momentum(uninterrupted, tmp_path, monkeypatch):
+    """The tests above would notice a momentum that is lost."""
+    checkpoint = tmp_path / "net.checkpoint"
+    with pytest.raises(InterruptionError):
+        run(small_net(), images=Stopping(two_colours(), 41, interrupt), checkpoint=checkpoint)
+
+    def without_momentum(path):
+        tensors, info = training_load(path)
+        return {k: torch.zeros_like(v) if k.startswith("momentum/") else v for k, v in tensors.items()}, info
+
+    training_load = training.load_tensors
+    monkeypatch.setattr(training, "load_tensors", without_momentum)
+    net = small_net()
+    run(net, checkpoint=checkpoint)
+    assert not torch.equal(net.conv1.weight, uninterrupted[0].conv1.weight)
+
+
+def test_checkpoint_is_plain_safetensors(tmp_path):
+    checkpoint = tmp_path / "net.checkpoint"
+    with pytest.raises(InterruptionError):
+        run(small_net(), images=Stopping(two_colours(), 41, interrupt), checkpoint=checkpoint)
+    saved = load_file(checkpoint)
+    net = small_net()
+    assert saved.keys() == {f"weights/{n}" for n in net.state_dict()} | {
+        f"momentum/{n}" for n, _ in net.named_parameters()
+    }
+
+
+def test_damaged_checkpoint_is_ignored(uninterrupted, tmp_path):
+    checkpoint = tmp_path / "net.checkpoint"
+    with pytest.raises(InterruptionError):
+        run(small_net(), images=Stopping(two_colours(), 41, interrupt), checkpoint=checkpoint)
+    checkpoint.write_bytes(checkpoint.read_bytes()[:-100])
+    net = small_net()
+    assert run(net, checkpoint=checkpoint) == uninterrupted[1]
+    assert_same_weights(net, uninterrupted[0])
+
+
+# -- bad input --------------------------------------------------------------------------------------------------------
+
+
+def test_loss_that_is_not_finite_is_an_error():
+    recipe = Recipe(epochs=9, batch_size=10, learning_rate=1e38, momentum=0, crop=8)
+    with pytest.raises(RfvizError, match=r"the loss of mean colour is (nan|inf) in epoch \d at learning rate 1e\+38"):
+        train(MeanColour(), two_colours(10), Evaluation(two_colours(10)), recipe, NONE)
+
+
+def test_loss_that_is_not_finite_names_the_epoch_and_its_learning_rate():
+    class Breaks(MeanColour):
+        steps = 0
+
+        def forward(self, x):
+            self.steps += self.training
+            return super().forward(x) * (float("nan") if self.steps == 5 else 1)
+
+    recipe = Recipe(epochs=9, batch_size=5, learning_rate=0.02, drop_every=1, crop=8)  # two steps per epoch
+    with pytest.raises(RfvizError) as caught:
+        train(Breaks(), two_colours(10), Evaluation(two_colours(10)), recipe, NONE)
+    assert "in epoch 3 at learning rate 0.0002" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_one_class_is_an_error():
+    images = ImagesInMemory(two_colours().images, [0] * 16, ("red",))
+    with pytest.raises(RfvizError, match=r"two classes.*red"):
+        train(MeanColour(), images, Evaluation(images), SHORT, NONE)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *((name, value) for name in ("epochs", "batch_size", "drop_every", "crop", "repeats", "window")
+          for value in (0, -1, 1.5, "two")),
+        *(("learning_rate", value) for value in (0, -0.1, float("nan"), float("inf"))),
+        *(("weight_decay", value) for value in (-1e-4, float("nan"))),
+        *(("momentum", value) for value in (-0.1, 1.0, float("nan"))),
+        *(("distortion", value) for value in (-0.1, float("nan"))),
+        *(("area", value) for value in ((0.0, 1.0), (0.5, 0.4), (0.5, 1.5))),
+        ("schedule", "cosine"),
+        ("precision", "float16"),
+    ],
+)  # fmt: skip
+def test_impossible_recipes_are_refused(name, value):
+    with pytest.raises(RfvizError, match=name) as caught:
+        Recipe(**{name: value})
+    assert str(value) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "right"), [("schedule", "onecycle", "one-cycle"), ("precision", "bfloat", "bfloat16")]
+)
+def test_nearest_right_name_is_offered(name, value, right):
+    with pytest.raises(RfvizError, match=f"Did you mean '{right}'"):
+        Recipe(**{name: value})
