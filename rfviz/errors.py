@@ -8,6 +8,11 @@ class RfvizError(ValueError):
     """Bad input. The message is one line that names the value, what is wrong with it and the remedy."""
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an error says, or the name of its type where it says nothing."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
 def unknown(kind: str, value: object, choices: Iterable[str]) -> RfvizError:
     """Return the error for a name that is not among `choices`, with the nearest right name first."""
     choices = list(choices)

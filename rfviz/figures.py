@@ -129,7 +129,8 @@ def receptive_fields_to_scale(side: int = 224) -> Figure:
         ("larger than the image", ["layer2.3", "layer3.0", "layer3.5", "layer4.2"]),
     )
     colours = (BLUE, ORANGE, GREEN, RED, "#CC79A7")
-    for ax, (name, layers) in zip(figure.subplots(1, 2), panels, strict=True):
+    for panel, (name, layers) in zip(figure.subfigures(1, 2, squeeze=False)[0], panels, strict=True):
+        ax = panel.subplots()
         ax.imshow(photograph.permute(1, 2, 0).numpy(), extent=(0, side, side, 0))
         for layer, colour in zip(layers, colours, strict=False):
             field = table[layer]
@@ -145,7 +146,7 @@ def receptive_fields_to_scale(side: int = 224) -> Figure:
         ax.set_title(name, fontsize=9)
         ax.autoscale_view()
         ax.set_aspect("equal")
-        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), fontsize=7, ncols=2, frameon=False)
+        panel.legend(loc="outside lower center", fontsize=7, ncols=3, frameon=False)
     return figure
 
 

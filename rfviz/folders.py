@@ -14,7 +14,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 from tqdm.auto import tqdm
 
 from rfviz.data import Split
-from rfviz.errors import RfvizError
+from rfviz.errors import RfvizError, first_line
 
 _PARTS = ("train", "val")
 
@@ -87,7 +87,7 @@ class FolderImages:
                 content = path.read_bytes()
                 image = self._decode(content)
             except Exception as error:  # Pillow raises many types for damaged files
-                reason = f"{path}: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
+                reason = f"{path}: {first_line(error)}"
                 if strict:
                     raise RfvizError(f"{reason}. Repair or remove it, or leave --strict out to skip it.") from error
                 self.skipped.append(reason)

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from rfviz.errors import RfvizError, unknown
+from rfviz.errors import RfvizError, first_line, unknown
 
 _RELU_FUNCTIONS = {F.relu, torch.relu, torch.relu_, "relu", "relu_"}
 _NORMALIZATIONS = (nn.BatchNorm2d, nn.Identity)
@@ -52,7 +52,7 @@ def trace(net: nn.Module) -> fx.GraphModule:
             return fx.symbolic_trace(net)
     except Exception as error:  # fx raises many types; to the user they all mean one thing
         raise RfvizError(
-            f"the forward pass of {type(net).__name__} cannot be drawn as a graph ({str(error).splitlines()[0]}): "
+            f"the forward pass of {type(net).__name__} cannot be drawn as a graph ({first_line(error)}): "
             "use a network without value-dependent control flow, or wrap that part in a module."
         ) from error
 

@@ -143,8 +143,13 @@ def noise_effect(
     Raises
     ------
     RfvizError
-        If the responses are of other images, or a loss is not finite.
+        If the responses are of other images, an option is impossible, or a loss is not finite.
     """
+    if len(seeds) < 1 or n_random < 1 or batch_size < 1:
+        raise RfvizError(
+            f"the number of seeds ({len(seeds)}), n_random ({n_random}) and batch_size ({batch_size}) must be at "
+            "least 1."
+        )
     if len(images) != responses.image_count:
         raise RfvizError(
             f"the responses are of {responses.image_count} images, but {len(images)} were given: collect them anew."

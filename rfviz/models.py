@@ -16,7 +16,7 @@ from torchvision.models import ResNet34_Weights
 from torchvision.models.resnet import BasicBlock
 
 from rfviz import graph, receptive_field
-from rfviz.errors import RfvizError, unknown
+from rfviz.errors import RfvizError, first_line, unknown
 from rfviz.files import load_tensors
 from rfviz.receptive_field import ReceptiveField
 from rfviz.whitening import IMAGENET, Whitening
@@ -186,7 +186,7 @@ def _state_dict(source: str | Path | Mapping[str, Tensor]) -> tuple[Mapping[str,
             return ResNet34_Weights[str(source)].get_state_dict(check_hash=True), str(source)
         except (OSError, RuntimeError) as error:
             raise RfvizError(
-                f"the weights {str(source)!r} cannot be downloaded ({error}): give a file that holds them instead."
+                f"the weights {str(source)!r} cannot be downloaded ({first_line(error)}): give a file that holds them."
             ) from error
     path = Path(source)
     if not path.is_file():
@@ -196,7 +196,7 @@ def _state_dict(source: str | Path | Mapping[str, Tensor]) -> tuple[Mapping[str,
             return load_tensors(path)[0], str(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged files fail in many ways; to the user they all mean one thing
-        raise RfvizError(f"{path} cannot be read as weights ({str(error).splitlines()[0]}).") from error
+        raise RfvizError(f"{path} cannot be read as weights ({first_line(error)}).") from error
     if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
         state = state["state_dict"]
     if not isinstance(state, Mapping):

@@ -26,12 +26,11 @@ from rfviz import provenance
 from rfviz.errors import RfvizError, unknown
 from rfviz.files import written_whole
 from rfviz.models import ARCHITECTURES
-from rfviz.presets import FIGURE_LAYERS
 from rfviz.runs import Run
 
 KERNEL = "python3"
-QUIET = ["--IPKernelApp.log_level=40"]
-"""For the kernels: errors only, not that they talk to this machine over TCP."""
+QUIET = ["--IPKernelApp.log_level=50"]
+"""For the kernels: no remarks such as that they talk to this machine over TCP."""
 
 
 def sources() -> dict[str, Path]:
@@ -67,8 +66,7 @@ def compute(run: Run) -> None:
     for architecture in ARCHITECTURES:
         run.net(architecture)
         run.responses(architecture)
-        for layer in FIGURE_LAYERS:
-            run.maximization(architecture, layer)
+        run.maximizations(architecture)
         run.noise_effect(architecture)
 
 
@@ -140,9 +138,12 @@ def stage(run: Run) -> Path:
     with written_whole(folder / "_config.yml") as temporary:
         temporary.write_text(yaml.safe_dump(config, allow_unicode=True), encoding="utf-8")
     pages = [page for page in sources().values() if not is_notebook(page)]
-    for source in [root / "_toc.yml", root / "book" / "references.bib", *pages]:
-        with written_whole(folder / source.name) as temporary:
+    styles = sorted((root / "book" / "_static").iterdir())
+    for source in [root / "book" / "references.bib", *styles, *pages]:
+        with written_whole(folder / source.relative_to(root / "book")) as temporary:
             shutil.copyfile(source, temporary)
+    with written_whole(folder / "_toc.yml") as temporary:
+        shutil.copyfile(root / "_toc.yml", temporary)
     return folder
 
 

@@ -7,7 +7,7 @@ for what makes it compute anew. So a notebook may be executed as often as one li
 import dataclasses
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from rfviz.models import ARCHITECTURES, Net34
 from rfviz.presets import FIGURE_LAYERS, Preset
 from rfviz.receptive_field import ReceptiveField
 from rfviz.responses import LayerResponses
-from rfviz.store import Result, Store, digest, tensor_digest
+from rfviz.store import Result, Store, digest, source_digest, tensor_digest
 from rfviz.whitening import Whitening
 
 
@@ -51,10 +51,17 @@ def open_run(preset: str = "quick", seed: int = 0, **overrides: Any) -> "Run":
     """
     if not isinstance(seed, int) or seed < 0:
         raise RfvizError(f"seed is {seed!r}: it must be a whole number from 0 up.")
-    overrides = {key: value for key, value in overrides.items() if value not in (None, {}, "")}
+    overrides = {key: _as_text(value) for key, value in overrides.items() if value not in (None, {}, "")}
     found = presets.get(preset, **overrides)
     name = f"{preset}-{digest(overrides)[:6]}" if overrides else preset
     return Run(found, seed, root() / name)
+
+
+def _as_text(value: Any) -> Any:
+    """Turn paths, also those in a mapping, into text; leave everything else as it is."""
+    if isinstance(value, Mapping):
+        return {key: _as_text(each) for key, each in value.items()}
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
 def parse_channels(channels: int | str | Sequence[int]) -> dict[str, int]:
@@ -110,6 +117,8 @@ class Run:
         self.preset, self.seed, self.folder, self.progress = preset, seed, folder, progress
         self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.store = Store(folder / "results")
+        for kernel in (inactivity, maximization, responses, training, whitening):
+            source_digest(kernel.__name__)  # of the code as it was loaded, not as it may be edited while this runs
         self._nets: dict[str, Net34] = {}
 
     @cached_property
@@ -118,7 +127,8 @@ class Run:
         loaded = sources.load(self.preset)
         if len(loaded.train.classes) < 2:
             raise RfvizError(
-                f"{self.preset.images} has only the class {loaded.train.classes[0]!r}: training needs at least two."
+                f"{self.preset.images or self.preset.source} has only the class {loaded.train.classes[0]!r}: training "
+                "needs at least two."
             )
         return loaded
 
@@ -201,9 +211,12 @@ class Run:
 
     def whitening(self, architecture: str) -> Whitening:
         """Return the whitening that goes with the weights of a network."""
+        if architecture not in ARCHITECTURES:
+            raise unknown("model", architecture, ARCHITECTURES)
         given = self.preset.weights.get(architecture)
         if given is None:
             return self.data_whitening
+        self.net(architecture)  # refuses a file that is missing or holds something else
         return models.stored_whitening(given) or self.data_whitening
 
     def _made_of(self, architecture: str, **parameters: Any) -> dict:
@@ -263,6 +276,10 @@ class Run:
         )  # fmt: skip
         return _unpack_responses(tensors, values)["maxpool"]
 
+    def maximizations(self, architecture: str) -> dict[str, Maximization]:
+        """Return the activation maximization of the layers that the paper shows."""
+        return {layer: self.maximization(architecture, layer) for layer in FIGURE_LAYERS}
+
     def noise_effect(self, architecture: str) -> NoiseEffect:
         """Return the noise experiment of Table 1, on the evaluation images."""
         seeds = [self.seed * self.preset.noise_seeds + i for i in range(self.preset.noise_seeds)]
@@ -288,6 +305,17 @@ class Run:
             for row, channels in values.pop("effects").items()
         }
         return NoiseEffect(inactive=tuple(values.pop("inactive")), effects=effects, **values)
+
+    def accuracy(self, architecture: str) -> float:
+        """Return the top-1 accuracy on the evaluation images, a share."""
+        return self.noise_effect(architecture).clean_top1
+
+    def channels(self, channels: int | str | Sequence[int]) -> dict[str, int]:
+        """Return the channel of each network, as `parse_channels` reads it, after making sure that it exists."""
+        chosen = parse_channels(channels)
+        for architecture, channel in chosen.items():
+            self.check_channel(architecture, "maxpool", channel)
+        return chosen
 
     def check_channel(self, architecture: str, layer: str, channel: int) -> None:
         """Raise RfvizError unless a layer of a network has the channel."""

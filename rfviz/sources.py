@@ -8,7 +8,7 @@ from torchvision import datasets
 
 from rfviz import folders, photographs
 from rfviz.data import Evaluation, Labelled, Split
-from rfviz.errors import RfvizError
+from rfviz.errors import RfvizError, first_line
 from rfviz.folders import FolderImages
 from rfviz.presets import Preset
 
@@ -98,6 +98,6 @@ def _split(preset: Preset) -> Split:
         return imagenet(data_folder() / "imagenet")
     except (OSError, RuntimeError) as error:
         raise RfvizError(
-            f"{preset.source} cannot be had in {data_folder()} ({str(error).splitlines()[0]}): set RFVIZ_DATA to the "
+            f"{preset.source} cannot be had in {data_folder()} ({first_line(error)}): set RFVIZ_DATA to the "
             "folder that holds it, or give --images FOLDER with train/ and val/ in it."
         ) from error

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from rfviz.inactivity import NoiseEffect, control_count, mean_and_error
 from rfviz.maximization import Maximization
 from rfviz.models import PAPER_ARCHITECTURES, PAPER_NAMES
-from rfviz.presets import PRESETS, Preset
+from rfviz.presets import Preset
 from rfviz.responses import LayerResponses
 from rfviz.training import Recipe
 
@@ -95,22 +95,6 @@ def table1(effects: Mapping[str, NoiseEffect]) -> pd.DataFrame:
 
 def _with_error(mean: float, error: float) -> str:
     return "–" if pd.isna(mean) else f"{mean:+.3g} ± {error:.1g}"
-
-
-def presets_table() -> pd.DataFrame:
-    """Return the presets: what each does and what machine it wants."""
-    return pd.DataFrame(
-        [
-            {
-                "preset": preset.name,
-                "images and networks": preset.summary,
-                "stem channels": preset.width,
-                "epochs": preset.recipes["resnet34"].epochs,
-                "where": preset.where,
-            }
-            for preset in PRESETS.values()
-        ]
-    ).set_index("preset")
 
 
 def recipes_table(preset: Preset) -> pd.DataFrame:

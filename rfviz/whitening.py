@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rfviz.errors import unknown
+from rfviz.errors import RfvizError, unknown
 
 KINDS = ("channel", "zca", "none")
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -79,7 +79,7 @@ def fit(images: Iterable[Tensor], kind: str = "channel") -> Whitening:
     Raises
     ------
     RfvizError
-        If the kind is unknown.
+        If the kind is unknown, or there are no images.
     """
     if kind not in KINDS:
         raise unknown("whitening", kind, KINDS)
@@ -91,6 +91,8 @@ def fit(images: Iterable[Tensor], kind: str = "channel") -> Whitening:
         count += pixels.shape[1]
         total += pixels.sum(1)
         products += pixels @ pixels.T
+    if count == 0:
+        raise RfvizError("there are no images to compute a whitening from: give some, or use the kind 'none'.")
     mean = total / count
     covariance = products / count - torch.outer(mean, mean)
     tiny = 1e-6  # images of one colour have no variance: leave them at 0 instead of dividing by it

@@ -357,3 +357,14 @@ def test_a_network_whose_path_depends_on_values_is_refused():
         ForwardPass(net, ["conv1"])
     assert "\n" not in str(caught.value)
     assert net.training
+
+
+def test_a_network_that_refuses_to_be_drawn_without_a_word_is_refused():
+    class Silent(nn.Module):
+        def forward(self, x):
+            if not isinstance(x, torch.Tensor):
+                raise TypeError
+            return x
+
+    with pytest.raises(RfvizError, match=r"cannot be drawn as a graph \(TypeError\)"):
+        graph.trace(Silent())

@@ -19,7 +19,7 @@ from rfviz.receptive_field import ReceptiveField
 
 LAYERS = ("conv1", *models.LAYERS)
 
-# (size, stride, start) of every layer, written out: each stage adds 16 x 2^stage px per block, 4 x 2^stage at its start.
+# (size, stride, start) of every layer, written out. A block adds two kernels of 3: 4 strides, or 3 where it halves.
 TABLE = {
     "conv1": (7, 2, -3),
     "maxpool": (11, 4, -5),
@@ -43,7 +43,7 @@ TABLE = {
 
 
 class Uneven(nn.Module):
-    """Branches of different size that agree in stride and centre: sums, a concatenation, dilation, grouping, pooling."""
+    """Branches of different size that agree in stride and centre, with dilation, groups, pooling and even kernels."""
 
     def __init__(self):
         super().__init__()
@@ -395,19 +395,22 @@ def test_maps_put_side_by_side_are_refused(dim, by_name):
 
 
 def test_an_unknown_layer_is_refused():
-    with pytest.raises(RfvizError, match="unknown layer 'layer1.3'"):
+    with pytest.raises(RfvizError, match=r"unknown layer 'layer1\.3'"):
         receptive_field.of(models.resnet34(1, 2), "layer1.3")
 
 
-@pytest.mark.parametrize("layer", ["maxpool2", "inception3a", "inception4a"])
-def test_googlenet(layer):
+@pytest.mark.parametrize(
+    ("layer", "expected"),
+    [
+        ("maxpool2", ReceptiveField(27, 8, -7)),
+        ("inception3a", ReceptiveField(43, 8, -15)),
+        ("inception4a", ReceptiveField(107, 16, -39)),
+    ],
+)
+def test_googlenet(layer, expected):
     net = torchvision.models.googlenet(weights=None, init_weights=False, aux_logits=False, num_classes=2)
     field = receptive_field.of(net, layer)
-    assert field == {
-        "maxpool2": ReceptiveField(27, 8, -7),
-        "inception3a": ReceptiveField(43, 8, -15),
-        "inception4a": ReceptiveField(107, 16, -39),
-    }[layer]
+    assert field == expected
     y, x, side = roomy(field)
     assert torch.equal(support(all_paths_open(net), layer, y, x, side, side), box_of(field, y, x, side))
 

@@ -1,0 +1,57 @@
+# make book [PRESET=quick] [IMAGES=folder] [SEED=0]   the whole book, into runs/PRESET/html
+# make test                                            all tests
+# make serve [PRESET=quick]                            read the book at http://localhost:8000
+# make bench                                           speed against the bare forward pass
+# make lock                                            renew requirements.lock from pyproject.toml
+# make clean                                           remove what the commands above made, results included
+
+PYTHON ?= python3
+VENV ?= .venv
+PRESET ?= quick
+SEED ?= 0
+PORT ?= 8000
+BIN := $(VENV)/bin
+IMAGES_OPTION := $(if $(IMAGES),--images "$(IMAGES)")
+
+.PHONY: book run test lint bench serve lock clean
+.DEFAULT_GOAL := book
+
+# The environment: made once, and again whenever the lock or the project file changes.
+$(VENV)/installed: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or later is needed; $(PYTHON) is older. Try: make PYTHON=python3.11"; exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+book: $(VENV)/installed
+	$(BIN)/rfviz book --preset $(PRESET) --seed $(SEED) $(IMAGES_OPTION)
+
+run: $(VENV)/installed
+	$(BIN)/rfviz run --preset $(PRESET) --seed $(SEED) $(IMAGES_OPTION)
+
+test: lint
+	$(BIN)/python -m pytest -n 2
+
+lint: $(VENV)/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/installed
+	$(BIN)/python benchmarks/responses.py
+
+serve: $(VENV)/installed
+	$(BIN)/python -m http.server $(PORT) --bind 127.0.0.1 --directory runs/$(PRESET)/html
+
+# The local part of a version (torch 2.13.0+cpu) names a build, not a release: it does not belong in the lock.
+lock:
+	rm -rf .lock && $(PYTHON) -m venv .lock
+	.lock/bin/python -m pip install --quiet '.[dev]'
+	{ echo "# Every package of the project, at the version it is tested with. Renewed by 'make lock'."; \
+	  .lock/bin/python -m pip freeze --exclude rfviz --exclude pip --exclude setuptools | sed 's/+.*//'; } > requirements.lock
+	rm -rf .lock
+
+clean:
+	rm -rf $(VENV) runs _build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,360 @@
+"""Inactive channels and Table 1, against a loop over single images."""
+
+import copy
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from rfviz import models
+from rfviz.errors import RfvizError
+from rfviz.inactivity import (
+    ROWS,
+    control_count,
+    inactive_channels,
+    least_active_channels,
+    mean_and_error,
+    noise,
+    noise_effect,
+)
+from rfviz.responses import LayerResponses, collect
+from rfviz.whitening import IMAGENET, NONE
+
+
+class Labelled64:
+    """Labelled images in float64, in which the order of sums does not show."""
+
+    def __init__(self, images, labels):
+        self.images, self.labels = images.double(), labels
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, index):
+        return self.images[index], self.labels[index]
+
+
+@pytest.fixture(scope="module")
+def photographs(tiles):
+    """Seventeen tiles of 32 px of real photographs, with labels."""
+    chosen = range(0, len(tiles), math.ceil(len(tiles) / 17))
+    return Labelled64(torch.stack([tiles[i][0][:, :32, :32] for i in chosen]), [tiles[i][1] for i in chosen])
+
+
+def silence(net, *channels):
+    """Make channels of the stem so that they never fire."""
+    net.bn1.bias.data[list(channels)] = -1e3
+    return net
+
+
+@pytest.fixture
+def net(resnet):
+    """A ResNet34 of width 6 in float64 whose channels 1 and 4 never fire; the control rows take one channel."""
+    return silence(resnet.double(), 1, 4)
+
+
+def effect_on(net, images, channels_of, seed, preprocess=NONE):
+    """Change of mean loss and of accuracy by noise in the channels `channels_of(image)`, one image at a time."""
+    net = copy.deepcopy(net).eval()
+    losses, hits = np.zeros((2, len(images))), np.zeros((2, len(images)))
+    for i in range(len(images)):
+        image, label = images[i]
+        for noisy in (0, 1):
+
+            def disturb(module, args, output, i=i, noisy=noisy):
+                for channel in channels_of(i) if noisy else ():
+                    output[0, channel] += noise(seed, i, channel, output.shape[2:])
+
+            hook = net.maxpool.register_forward_hook(disturb)
+            with torch.no_grad():
+                logits = net(preprocess(image[None]))[0]
+            hook.remove()
+            losses[noisy, i] = -logits.log_softmax(0)[label]
+            hits[noisy, i] = logits.argmax() == label
+    return losses[1].mean() - losses[0].mean(), hits[1].mean() - hits[0].mean()
+
+
+def responses_with(maximum, positive_count, mean):
+    """Responses of a layer of which only the activity matters."""
+    count, empty = len(maximum), torch.empty(0)
+    return LayerResponses(
+        None, 1, 100, empty, empty, empty,
+        torch.tensor(positive_count), torch.tensor(maximum), torch.tensor(mean), torch.zeros(count, 23),
+    )  # fmt: skip
+
+
+# -------------------------------------------------------------------------------------------------- the noise
+
+
+def test_noise_is_rectified_gaussian():
+    drawn = torch.stack([noise(0, image, channel, (56, 56)) for image in range(20) for channel in range(5)])
+    values = drawn.numpy().astype(np.float64)
+    n = values.size
+    assert drawn.dtype == torch.float32
+    assert values.min() == 0
+    # The rectified normal has mean 1 / sqrt(2 pi), mean square 1 / 2, and is 0 half of the time: to 4 standard errors.
+    mean = 1 / math.sqrt(2 * math.pi)
+    assert abs(values.mean() - mean) < 4 * math.sqrt((0.5 - mean**2) / n)
+    assert abs((values**2).mean() - 0.5) < 4 * math.sqrt((1.5 - 0.25) / n)
+    assert abs((values == 0).mean() - 0.5) < 4 * math.sqrt(0.25 / n)
+    # Positions, images and channels are independent of each other.
+    centred = values - mean
+    for one, other in [
+        (centred[:, :, 1:], centred[:, :, :-1]),
+        (centred[:, 1:], centred[:, :-1]),
+        (centred[1:], centred[:-1]),
+        (centred[5:], centred[:-5]),
+    ]:
+        assert abs((one * other).mean()) < 4 * (0.5 - mean**2) / math.sqrt(one.size)
+
+
+def test_noise_depends_on_seed_image_and_channel_only():
+    keys = [(seed, image, channel) for seed in range(4) for image in (0, 1, 2, 300) for channel in (0, 1, 2, 63)]
+    fields = [noise(*key, (5, 7)) for key in keys]
+    assert all(field.shape == (5, 7) for field in fields)
+    assert len({field.numpy().tobytes() for field in fields}) == len(keys)
+    torch.manual_seed(1)
+    np.random.seed(1)  # noqa: NPY002  # to show that the global generators play no part
+    assert all(torch.equal(noise(*key, (5, 7)), field) for key, field in zip(keys, fields, strict=True))
+
+
+# ----------------------------------------------------------------------------------------------- which channels
+
+
+def test_inactive_means_exactly_zero_everywhere(net, photographs):
+    found = collect(net, photographs, ["maxpool"])["maxpool"]
+    assert inactive_channels(found) == (1, 4)
+    # One neuron at one position of one image is enough to be active, however weakly it fires.
+    assert inactive_channels(responses_with([0.0, 1e-30, 3.0, 0.0], [0, 1, 9, 0], [0.0, 1e-32, 1.0, 0.0])) == (0, 3)
+
+
+def test_least_active_channels_in_order():
+    found = responses_with(
+        maximum=[9.0, 0.0, 5.0, 5.0, 5.0, 1.0],
+        positive_count=[50, 0, 7, 7, 7, 8],
+        mean=[0.9, 0.0, 0.3, 0.1, 0.1, 0.01],
+    )
+    # 1 never fires; 2, 3 and 4 fire as often, 3 and 4 more weakly than 2 and alike; then 5, then 0.
+    order = [1, 3, 4, 2, 5, 0]
+    for count in range(1, 7):
+        assert least_active_channels(found, count) == tuple(sorted(order[:count]))
+
+
+@pytest.mark.parametrize(("channels", "count"), [(64, 13), (128, 26), (32, 6), (24, 5), (6, 1), (3, 1), (2, 1), (1, 1)])
+def test_number_of_control_channels(channels, count):
+    assert control_count(channels) == count
+
+
+# ---------------------------------------------------------------------------------------------------- Table 1
+
+
+@pytest.mark.parametrize("preprocess", [NONE, IMAGENET])
+def test_the_table_equals_a_loop_over_single_images(net, photographs, preprocess):
+    responses = collect(net, photographs, ["maxpool"], preprocess=preprocess)["maxpool"]
+    found = {
+        batch_size: noise_effect(
+            net, photographs, responses, seeds=[3, 8], preprocess=preprocess, batch_size=batch_size
+        )
+        for batch_size in (1, 7, 64)
+    }
+    rates = responses.positive_count.tolist()
+    assert rates[1] == rates[4] == 0
+    for result in found.values():
+        assert (result.inactive, result.channels, result.images) == ((1, 4), 6, 17)
+        assert tuple(result.effects) == ROWS
+        assert result.effects["inactive"].channels == (1, 4)
+        assert result.effects["random_inactive"].channels == (1, 4)
+        assert result.effects["least_active"].channels == (1,)
+        (active,) = result.effects["random_active"].channels
+        assert active in (0, 2, 3, 5)
+        for s, seed in enumerate([3, 8]):
+            assert_is(result.effects["inactive"], s, effect_on(net, photographs, lambda i: (1, 4), seed, preprocess))
+            assert_is(result.effects["least_active"], s, effect_on(net, photographs, lambda i: (1,), seed, preprocess))
+            assert_is_one_of(
+                result.effects["random_inactive"],
+                s,
+                [effect_on(net, photographs, lambda i, c=c: (c,), seed, preprocess) for c in (1, 4)],
+            )
+            assert_is_one_of(
+                result.effects["random_active"],
+                s,
+                [effect_on(net, photographs, lambda i, c=c: (c,), seed, preprocess) for c in (0, 2, 3, 5)],
+            )
+        assert (result.effects["inactive"].loss.abs() > 1e-4).all()
+    clean = torch.stack([net(preprocess(image[None]))[0] for image in photographs.images]).detach()
+    labels = torch.tensor(photographs.labels)
+    for result in found.values():
+        assert result.clean_loss == pytest.approx(F.cross_entropy(clean, labels).item(), abs=1e-12)
+        assert result.clean_top1 == pytest.approx((clean.argmax(1) == labels).double().mean().item(), abs=1e-12)
+        for row in ROWS:
+            torch.testing.assert_close(result.effects[row].loss, found[64].effects[row].loss, rtol=0, atol=1e-12)
+            assert torch.equal(result.effects[row].top1, found[64].effects[row].top1)
+            assert result.effects[row].channels == found[64].effects[row].channels
+
+
+def assert_is(effect, s, expected):
+    loss, top1 = expected
+    assert effect.loss.dtype == effect.top1.dtype == torch.float64
+    assert effect.loss[s].item() == pytest.approx(loss, abs=1e-12)
+    assert effect.top1[s].item() == pytest.approx(top1, abs=1e-12)
+
+
+def assert_is_one_of(effect, s, candidates):
+    fitting = [c for c in candidates if abs(c[0] - effect.loss[s].item()) < 1e-12]
+    assert len(fitting) == 1
+    assert_is(effect, s, fitting[0])
+
+
+def test_one_inactive_channel_per_256_consecutive_images(net, some_tiles):
+    corners = [
+        image[:, y : y + 16, x : x + 16] for image in some_tiles for y in range(0, 45, 9) for x in range(0, 45, 9)
+    ]
+    images = Labelled64(torch.stack(corners), [i % 4 for i in range(300)])
+    assert len(images) == 300
+    responses = collect(net, images, ["maxpool"], batch_size=100)["maxpool"]
+    seeds = range(6)
+    found = {
+        size: noise_effect(net, images, responses, seeds=seeds, batch_size=size).effects["random_inactive"].loss
+        for size in (100, 300)
+    }
+    torch.testing.assert_close(found[100], found[300], rtol=0, atol=1e-12)
+    drawn = []
+    for s in seeds:
+        # Loss of every image without noise (row 0) and with noise in channel 1 or 4.
+        losses = torch.stack([losses_with_noise_in(net, images, channel, s) for channel in (None, 1, 4)])
+        change = (losses[1:] - losses[0]) / 300
+        total = {(a, b): change[a, :256].sum() + change[b, 256:].sum() for a in (0, 1) for b in (0, 1)}
+        fitting = [choice for choice, value in total.items() if abs(value - found[100][s]) < 1e-12]
+        assert len(fitting) == 1
+        drawn += fitting
+    assert {a for a, _ in drawn} == {b for _, b in drawn} == {0, 1}  # chance takes either channel ...
+    assert any(a != b for a, b in drawn)  # ... and anew for the second 256 images
+
+
+def losses_with_noise_in(net, images, channel, seed):
+    net = copy.deepcopy(net).eval()
+
+    def disturb(module, args, output):
+        if channel is not None:
+            for i in range(len(output)):
+                output[i, channel] += noise(seed, i, channel, output.shape[2:])
+
+    net.maxpool.register_forward_hook(disturb)
+    with torch.no_grad():
+        return F.cross_entropy(net(images.images), torch.tensor(images.labels), reduction="none")
+
+
+def test_several_random_channels(net, photographs):
+    silence(net, 3)
+    responses = collect(net, photographs, ["maxpool"])["maxpool"]
+    pairs = [effect_on(net, photographs, lambda i, pair=pair: pair, 5) for pair in [(1, 3), (1, 4), (3, 4)]]
+    two = noise_effect(net, photographs, responses, seeds=[5], n_random=2)
+    assert_is_one_of(two.effects["random_inactive"], 0, pairs)
+    # More than there are means all of them.
+    many = noise_effect(net, photographs, responses, seeds=[5], n_random=9)
+    assert torch.equal(many.effects["random_inactive"].loss, many.effects["inactive"].loss)
+
+
+def test_without_inactive_channels_their_rows_are_missing(resnet, photographs):
+    resnet.double()
+    responses = collect(resnet, photographs, ["maxpool"])["maxpool"]
+    found = noise_effect(resnet, photographs, responses, seeds=[0])
+    assert found.inactive == ()
+    assert tuple(found.effects) == ("least_active", "random_active")
+    (least,) = found.effects["least_active"].channels
+    assert responses.positive_count[least] == responses.positive_count.min() > 0
+    assert_is(found.effects["least_active"], 0, effect_on(resnet, photographs, lambda i: (least,), 0))
+
+
+def test_when_every_channel_is_inactive(net, photographs):
+    silence(net, *range(6))
+    responses = collect(net, photographs, ["maxpool"])["maxpool"]
+    found = noise_effect(net, photographs, responses, seeds=[0, 1])
+    assert found.inactive == tuple(range(6))
+    assert tuple(found.effects) == ("inactive", "random_inactive", "least_active")
+    for s in (0, 1):
+        assert_is(found.effects["inactive"], s, effect_on(net, photographs, lambda i: range(6), s))
+        assert_is(found.effects["least_active"], s, effect_on(net, photographs, lambda i: (0,), s))
+
+
+def test_the_control_takes_13_of_64_active_channels(photographs):
+    torch.manual_seed(5)
+    net = models.resnet34(64, 4).double().eval()
+    net.bn1.bias.data[:] = 1  # all others fire
+    silence(net, 0, 7, 63)
+    few = Labelled64(photographs.images[:3], photographs.labels[:3])
+    responses = collect(net, few, ["maxpool"])["maxpool"]
+    found = noise_effect(net, few, responses, seeds=[2])
+    active, least = found.effects["random_active"].channels, found.effects["least_active"].channels
+    assert found.inactive == (0, 7, 63)
+    assert len(set(active)) == len(set(least)) == 13
+    assert not set(active) & {0, 7, 63}
+    assert set(least) > {0, 7, 63}
+    assert_is(found.effects["random_active"], 0, effect_on(net, few, lambda i: active, 2))
+
+
+def test_other_layers_and_nets(plainnet, photographs):
+    plainnet.double()
+    plainnet.layer1[0].bn2.bias.data[2] = -1e3
+    responses = collect(plainnet, photographs, ["layer1.0"])["layer1.0"]
+    found = noise_effect(plainnet, photographs, responses, layer="layer1.0", seeds=[0])
+    plainnet.maxpool, plainnet.layer1[0] = (
+        torch.nn.Sequential(plainnet.maxpool, plainnet.layer1[0]),
+        torch.nn.Identity(),
+    )
+    assert found.inactive == (2,)
+    assert_is(found.effects["inactive"], 0, effect_on(plainnet, photographs, lambda i: (2,), 0))
+
+
+def test_the_network_and_the_images_are_left_as_they_were(net, photographs):
+    responses = collect(net, photographs, ["maxpool"])["maxpool"]
+    expected = noise_effect(net, photographs, responses, seeds=[0])
+    net.train()
+    net.layer3.eval()
+    modes = [module.training for module in net.modules()]
+    state, images = copy.deepcopy(net.state_dict()), photographs.images.clone()
+    again = noise_effect(net, photographs, responses, seeds=[0])
+    assert [module.training for module in net.modules()] == modes
+    assert all(torch.equal(value, state[name]) for name, value in net.state_dict().items())
+    assert torch.equal(photographs.images, images)
+    assert all(torch.equal(again.effects[row].loss, expected.effects[row].loss) for row in ROWS)
+
+
+def test_mean_and_standard_error():
+    values = torch.tensor([1.0, 2.0, 4.0, 9.0], dtype=torch.float64)
+    mean, error = mean_and_error(values)
+    # Squared distances from the mean, 4: 9 + 4 + 0 + 25 = 38; over n - 1 = 3; the root; over sqrt(4).
+    assert mean == 4
+    assert error == pytest.approx(math.sqrt(38 / 3) / 2, rel=1e-12)
+    assert mean_and_error(values[:1]) == (1, 0)
+
+
+def test_a_loss_that_is_not_finite_names_the_image(net, photographs):
+    images = Labelled64(photographs.images.clone(), photographs.labels)
+    images.images[5] *= 1e300
+    net.fc.weight.data *= 1e10  # finite in the stem, infinite in the logits
+    responses = collect(net, images, ["maxpool"])["maxpool"]
+    for batch_size in (1, 4, 64):
+        with pytest.raises(RfvizError, match=r"^image 5: the loss is not finite") as error:
+            noise_effect(net, images, responses, batch_size=batch_size)
+        assert len(str(error.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("images_seen", "options", "message"),
+    [
+        (16, {}, "the responses are of 16 images, but 17 were given"),
+        (17, {"seeds": []}, r"number of seeds \(0\)"),
+        (17, {"n_random": 0}, r"n_random \(0\)"),
+        (17, {"batch_size": 0}, r"batch_size \(0\)"),
+        (17, {"layer": "maxpol"}, "unknown layer 'maxpol'. Did you mean 'maxpool'"),
+    ],
+)
+def test_impossible_requests_are_refused(net, photographs, images_seen, options, message):
+    responses = collect(net, photographs, ["maxpool"])["maxpool"]
+    responses = dataclasses.replace(responses, image_count=images_seen)
+    with pytest.raises(RfvizError, match=message):
+        noise_effect(net, photographs, responses, **options)

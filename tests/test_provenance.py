@@ -1,0 +1,123 @@
+"""The facts about machine, versions and commit, and the table that shows them."""
+
+import re
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+import torch
+from bs4 import BeautifulSoup
+
+from rfviz import provenance
+from rfviz.provenance import HowMade, commit, device_name, environment, repository
+
+CPU = torch.device("cpu")
+
+
+def git(folder: Path, *arguments: str) -> str:
+    identity = ["-c", "user.name=Somebody", "-c", "user.email=somebody@example.org", "-c", "commit.gpgsign=false"]
+    return subprocess.run(
+        ["git", "-C", str(folder), *identity, *arguments], check=True, capture_output=True, text=True
+    ).stdout.strip()
+
+
+@pytest.fixture
+def clone(tmp_path, monkeypatch) -> Path:
+    """A repository with one commit that is taken for ours."""
+    git(tmp_path, "init", "--quiet")
+    (tmp_path / "file.txt").write_text("one\n")
+    git(tmp_path, "add", "file.txt")
+    git(tmp_path, "commit", "--quiet", "-m", "First")
+    monkeypatch.setattr(provenance, "repository", lambda: tmp_path)
+    return tmp_path
+
+
+def test_commit_of_a_clean_clone(clone):
+    head = git(clone, "rev-parse", "HEAD")
+    assert len(head) == 40
+    assert commit() == head[:12]
+
+
+@pytest.mark.parametrize("name", ["file.txt", "new.txt"])
+def test_commit_says_whether_files_differ(clone, name):
+    (clone / name).write_text("two\n")
+    assert commit() == git(clone, "rev-parse", "HEAD")[:12] + " (with local changes)"
+
+
+def test_commit_outside_a_clone_is_unknown(tmp_path, monkeypatch):
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    monkeypatch.setattr(provenance, "repository", lambda: tmp_path)
+    assert commit() == "unknown"
+
+
+def test_commit_without_commits_is_unknown(tmp_path, monkeypatch):
+    git(tmp_path, "init", "--quiet")
+    monkeypatch.setattr(provenance, "repository", lambda: tmp_path)
+    assert commit() == "unknown"
+
+
+def test_commit_without_git_is_unknown(clone, monkeypatch):
+    monkeypatch.setenv("PATH", str(clone))  # no programs there
+    assert commit() == "unknown"
+
+
+def test_commit_without_the_folder_is_unknown(tmp_path, monkeypatch):
+    monkeypatch.setattr(provenance, "repository", lambda: tmp_path / "gone")
+    assert commit() == "unknown"
+
+
+def test_repository_is_the_clone_whatever_the_working_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert repository() == Path(__file__).resolve().parents[1]
+
+
+def test_repository_of_an_installed_package_is_the_working_folder(tmp_path, monkeypatch):
+    installed = tmp_path / "site-packages" / "rfviz"
+    monkeypatch.setattr(provenance, "__file__", str(installed / "provenance.py"))
+    monkeypatch.chdir(tmp_path)
+    assert repository() == tmp_path.resolve()
+
+
+def test_environment_has_the_versions():
+    facts = environment(CPU)
+    for package in ("torch", "torchvision", "numpy", "scikit-image", "matplotlib"):
+        assert facts[package] == version(package)
+    assert re.fullmatch(r"3\.\d+\.\d+\S*", facts["Python"])
+    assert facts["commit"] == commit()
+    assert facts["device"] == device_name(CPU)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d UTC", facts["date"])
+
+
+def test_device_name_of_a_cpu_has_its_threads():
+    assert device_name(CPU).startswith("CPU (")
+    assert f"{torch.get_num_threads()} threads" in device_name(CPU)
+
+
+NASTY = {
+    "image": "<img src=x onerror=alert(1)>",
+    "<script>alert(1)</script>": "name",
+    "end": "</td></tr></table></details><b>out</b>",
+    "quotes": "\"double\" & 'single' &lt;",
+}
+
+
+def test_table_escapes_what_it_shows():
+    shown = HowMade(NASTY)._repr_html_()
+    page = BeautifulSoup(shown, "html.parser")
+    assert {tag.name for tag in page.find_all(True)} == {"details", "summary", "table", "tr", "th", "td"}
+    rows = {row.th.get_text(): row.td.get_text() for row in page.find_all("tr")}
+    assert rows == NASTY  # to the reader, exactly what was given
+    assert "<img" not in shown and "<script" not in shown
+
+
+def test_table_is_folded_and_shows_every_fact():
+    page = BeautifulSoup(HowMade({"seed": 0, "list": [1, 2], "nothing": None})._repr_html_(), "html.parser")
+    assert page.details.summary.get_text() == "How this page was made"
+    assert not page.details.has_attr("open")
+    assert [cell.get_text() for cell in page.find_all("td")] == ["0", "[1, 2]", "None"]
+    assert all(head["scope"] == "row" for head in page.find_all("th"))
+
+
+def test_table_as_text():
+    assert repr(HowMade({"seed": 0, "preset": "quick"})) == "seed: 0\npreset: quick"

@@ -1,0 +1,615 @@
+"""A run computes everything once, keeps it, and leads to the same whoever asks again."""
+
+import dataclasses
+import functools
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from rfviz import inactivity, maximization, models, photographs, provenance, responses, runs, store, training, whitening
+from rfviz.errors import RfvizError
+from rfviz.models import ARCHITECTURES
+from rfviz.runs import open_run, parse_channels
+from rfviz.store import source_digest, tensor_digest
+from rfviz.training import evaluate
+
+TINY = {"epochs": 2, "repeats": 8, "top_k": 4, "maximization_steps": 2, "noise_seeds": 2}
+LAYERS = ("maxpool", "layer1.0")
+KERNELS = (
+    (training, "train"), (responses, "collect"), (maximization, "maximize"), (inactivity, "noise_effect"),
+    (whitening, "fit"),
+)  # fmt: skip
+
+
+def opened(preset: str = "smoke", seed: int = 0, **overrides) -> runs.Run:
+    run = open_run(preset, seed, **overrides)
+    run.progress = False
+    return run
+
+
+def everything(run: runs.Run, architecture: str) -> dict:
+    """All that a run computes for one network."""
+    return {
+        "whitening": run.whitening(architecture),
+        "weights": run.net(architecture).state_dict(),
+        "history": run.history(architecture),
+        "responses": run.responses(architecture, LAYERS),
+        "maximization": run.maximization(architecture, "maxpool"),
+        "pooling": run.pooling_responses(architecture),
+        "noise": run.noise_effect(architecture),
+    }
+
+
+def assert_equal(a, b, where: str = "") -> None:
+    """Compare exactly, down to the type and every bit of every tensor."""
+    assert type(a) is type(b), where
+    if isinstance(a, torch.Tensor):
+        assert a.dtype == b.dtype and a.device == b.device, where
+        assert torch.equal(a, b), where
+    elif dataclasses.is_dataclass(a):
+        for each in dataclasses.fields(a):
+            assert_equal(getattr(a, each.name), getattr(b, each.name), f"{where}.{each.name}")
+    elif isinstance(a, dict):
+        assert a.keys() == b.keys(), where
+        for key in a:
+            assert_equal(a[key], b[key], f"{where}[{key!r}]")
+    else:
+        assert a == b, where
+
+
+def one_line(caught) -> str:
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory):
+    """A folder of runs in which both networks were trained and everything computed."""
+    root = tmp_path_factory.mktemp("runs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RFVIZ_RUNS", str(root))
+        run = opened(**TINY)
+        results = {architecture: everything(run, architecture) for architecture in ARCHITECTURES}
+    return run, results
+
+
+@pytest.fixture
+def runs_folder(first, monkeypatch) -> Path:
+    """The folder of `first`, for the runs that a test opens."""
+    root = first[0].folder.parent
+    monkeypatch.setenv("RFVIZ_RUNS", str(root))
+    return root
+
+
+@pytest.fixture
+def empty_folder(tmp_path, monkeypatch) -> Path:
+    """A fresh folder for the runs that a test opens."""
+    monkeypatch.setenv("RFVIZ_RUNS", str(tmp_path / "runs"))
+    return tmp_path / "runs"
+
+
+class KernelCalledError(Exception):
+    """Something was computed."""
+
+
+@pytest.fixture
+def no_kernels(monkeypatch):
+    """Let every kernel raise."""
+
+    def refuse(*arguments, **options):
+        raise KernelCalledError
+
+    for module, name in KERNELS:
+        monkeypatch.setattr(module, name, refuse)
+
+
+# -- once -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_everything_is_read_the_second_time(first, runs_folder, no_kernels, architecture):
+    again = opened(**TINY)
+    assert again is not first[0]
+    assert_equal(everything(again, architecture), first[1][architecture], architecture)
+
+
+def test_an_empty_run_computes(empty_folder, no_kernels):
+    """The test above would otherwise prove nothing."""
+    run = opened(**TINY)
+    for method in (run.net, run.history, run.whitening, run.responses, run.pooling_responses, run.noise_effect):
+        with pytest.raises(KernelCalledError):
+            method("resnet34")
+    with pytest.raises(KernelCalledError):
+        run.maximization("resnet34", "maxpool")
+
+
+def test_results_are_what_the_kernels_give(first):
+    """What comes out of the folder is what the kernels say of the same network and images."""
+    run, results = first
+    net, white, images = run.net("resnet34"), run.data_whitening, run.images
+    found = responses.collect(net, images.stimuli, LAYERS, top_k=4, strongest=32, preprocess=white)
+    assert_equal(results["resnet34"]["responses"], found)
+    assert_equal(results["resnet34"]["maximization"], maximization.maximize(net, "maxpool", steps=2))
+    pooled = responses.collect(net, images.evaluation, ["maxpool"], 1, mean_stimulus=False, preprocess=white)["maxpool"]
+    assert_equal(results["resnet34"]["pooling"], pooled)
+    noise = inactivity.noise_effect(net, images.evaluation, pooled, seeds=[0, 1], preprocess=white)
+    assert_equal(results["resnet34"]["noise"], noise)
+    assert_equal(results["resnet34"]["whitening"], whitening.fit([images.train[i][0] for i in range(4)]))
+
+
+def test_results_differ_between_networks_and_layers(first, runs_folder):
+    run, results = first
+    assert not torch.equal(
+        results["resnet34"]["responses"]["maxpool"].maximum, results["plainnet34"]["responses"]["maxpool"].maximum
+    )
+    assert run.maximization("resnet34", "layer1.0").images.shape[-1] == 27
+    assert results["resnet34"]["maximization"].images.shape == (20, 3, 11, 11)
+
+
+def test_history_belongs_to_the_weights(first):
+    run, results = first
+    for architecture in ARCHITECTURES:
+        last = results[architecture]["history"][-1]
+        assert len(results[architecture]["history"]) == TINY["epochs"]
+        loss, top1 = evaluate(run.net(architecture), run.images.evaluation, run.data_whitening)
+        assert last["evaluation_loss"] == pytest.approx(loss, rel=1e-5)
+        assert last["evaluation_top1"] == pytest.approx(top1, abs=1e-3)
+        assert results[architecture]["noise"].clean_loss == pytest.approx(loss, rel=1e-5)
+        assert not run.net(architecture).training
+
+
+def test_no_checkpoint_is_left(first):
+    files = [path for path in first[0].folder.rglob("*") if path.is_file()]
+    assert len(files) >= 1 + 5 * 2
+    assert {path.suffix for path in files} == {".safetensors"}
+
+
+def test_a_changed_option_computes_only_what_depends_on_it(first, runs_folder, monkeypatch, tmp_path):
+    shutil.copytree(first[0].folder, tmp_path / "copy")
+    calls = []
+    for module, name in KERNELS:
+        genuine = getattr(module, name)
+
+        def counting(*arguments, _name=name, _genuine=genuine, **options):
+            calls.append(_name)
+            return _genuine(*arguments, **options)
+
+        monkeypatch.setattr(module, name, counting)
+    changed = dataclasses.replace(first[0].preset, top_k=3)
+    run = runs.Run(changed, 0, tmp_path / "copy", progress=False)
+    results = everything(run, "resnet34")
+    assert calls == ["collect"]
+    assert results["responses"]["maxpool"].top_values.shape == (20, 3)
+    assert torch.equal(
+        results["responses"]["maxpool"].top_values, first[1]["resnet34"]["responses"]["maxpool"].top_values[:, :3]
+    )
+
+
+def test_a_damaged_result_is_computed_anew(first, runs_folder, tmp_path):
+    shutil.copytree(first[0].folder, tmp_path / "copy")
+    for path in (tmp_path / "copy").rglob("*.safetensors"):
+        if "weights" not in path.name:
+            path.write_bytes(path.read_bytes()[:-1])
+    run = runs.Run(first[0].preset, 0, tmp_path / "copy", progress=False)
+    assert_equal(everything(run, "resnet34"), first[1]["resnet34"])
+
+
+def test_code_that_is_edited_after_it_was_loaded_makes_no_new_key(runs_folder, monkeypatch):
+    """This process goes on with what it loaded: its results must not be taken for those of the new code."""
+
+    def open_as_if_just_started() -> runs.Run:
+        fresh = functools.cache(source_digest.__wrapped__)
+        monkeypatch.setattr(store, "source_digest", fresh)
+        monkeypatch.setattr(runs, "source_digest", fresh)
+        return opened(**TINY)
+
+    def edited(path, *arguments, **options):
+        return genuine(path, *arguments, **options) + "\nONE_MORE = 1\n"
+
+    genuine = Path.read_text
+    before = open_as_if_just_started().weights_path("resnet34")
+    run = open_as_if_just_started()
+    monkeypatch.setattr(Path, "read_text", edited)
+    assert run.weights_path("resnet34") == before
+    assert open_as_if_just_started().weights_path("resnet34") != before
+
+
+# -- seeds and interruptions ------------------------------------------------------------------------------------------
+
+
+def test_same_seed_same_weights(first, empty_folder):
+    torch.manual_seed(4321)  # the caller's random numbers play no part
+    again = opened(**TINY)
+    assert again.folder != first[0].folder
+    assert_equal(again.net("resnet34").state_dict(), first[1]["resnet34"]["weights"])
+
+
+def test_another_seed_gives_other_weights_in_the_same_folder(first, runs_folder):
+    other = opened(seed=1, **TINY)
+    assert other.folder == first[0].folder
+    digests = {tensor_digest(other.net("resnet34").state_dict()), tensor_digest(first[1]["resnet34"]["weights"])}
+    assert len(digests) == 2
+    assert other.weights_path("resnet34") != first[0].weights_path("resnet34")
+    assert first[0].weights_path("resnet34").exists()
+
+
+def test_another_seed_draws_other_noise(first, tmp_path, runs_folder):
+    """With the same weights: noise seeds of different runs do not overlap."""
+    weights = {"resnet34": str(first[0].weights_path("resnet34"))}
+    effects = [opened(seed=seed, weights=weights, **TINY).noise_effect("resnet34").effects for seed in (0, 1)]
+    losses = torch.cat([effect["least_active"].loss for effect in effects])
+    assert len(losses.unique()) == 4
+    assert_equal(effects[0], first[1]["resnet34"]["noise"].effects)
+
+
+def test_interrupted_training_goes_on(first, empty_folder, monkeypatch):
+    calls = []
+
+    def fails_second_time(*arguments):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return evaluate(*arguments)
+
+    run = opened(**TINY)
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "evaluate", fails_second_time)
+        with pytest.raises(KeyboardInterrupt):
+            run.net("resnet34")
+    assert len(list(run.folder.rglob("*.checkpoint"))) == 1
+    assert not run.weights_path("resnet34").exists()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "evaluate", lambda *arguments: calls.append(2) or evaluate(*arguments))
+        again = opened(**TINY)
+        net = again.net("resnet34")
+    assert calls == [1, 1, 2]  # only the second epoch is trained again
+    assert_equal(net.state_dict(), first[1]["resnet34"]["weights"])
+    for now, uninterrupted in zip(again.history("resnet34"), first[1]["resnet34"]["history"], strict=True):
+        assert {**now, "images_per_second": 0} == {**uninterrupted, "images_per_second": 0}
+    assert list(run.folder.rglob("*.checkpoint")) == []
+
+
+# -- given weights ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["safetensors", "pth", "pth with module. prefix", "path object"])
+def given(request, first, tmp_path):
+    """The trained weights of `first` in one of the forms in which they can be given."""
+    if request.param in ("safetensors", "path object"):
+        path = tmp_path / "given.safetensors"
+        shutil.copy(first[0].weights_path("resnet34"), path)
+        return path if request.param == "path object" else str(path)
+    prefix = "module." if "module" in request.param else ""
+    path = tmp_path / "given.pth"
+    torch.save({prefix + name: value for name, value in first[1]["resnet34"]["weights"].items()}, path)
+    return str(path)
+
+
+def test_given_weights_take_the_place_of_training(first, empty_folder, monkeypatch, given):
+    monkeypatch.setattr(training, "train", None)  # calling it would fail
+    run = opened(weights={"resnet34": given}, **TINY)
+    results = everything(run, "resnet34")
+    assert results["history"] == []
+    assert_equal({**results, "history": first[1]["resnet34"]["history"]}, first[1]["resnet34"])
+
+
+def test_weights_bring_the_whitening_that_they_were_trained_with(first, empty_folder):
+    path = first[0].weights_path("resnet34")
+    run = opened(weights={"resnet34": str(path)}, **{**TINY, "whitening": "zca"})
+    assert_equal(run.whitening("resnet34"), first[0].data_whitening)
+    with pytest.raises(AssertionError):
+        assert_equal(run.whitening("plainnet34"), first[0].data_whitening)
+
+
+def test_weights_of_the_other_architecture_are_refused(first, empty_folder):
+    path = str(first[0].weights_path("plainnet34"))
+    run = opened(weights={"resnet34": path}, **TINY)
+    with pytest.raises(RfvizError) as caught:
+        run.net("resnet34")
+    assert one_line(caught) == f"{path} holds a PlainNet34, but was given as ResNet34."
+
+
+def test_weights_for_other_classes_are_refused(empty_folder, tmp_path):
+    torch.save(models.plainnet34(20, 5).state_dict(), tmp_path / "five.pth")
+    run = opened(weights={"plainnet34": str(tmp_path / "five.pth")}, **TINY)
+    with pytest.raises(RfvizError, match=r"five\.pth tells 5 classes apart, but the images have 4") as caught:
+        run.noise_effect("plainnet34")
+    one_line(caught)
+
+
+@pytest.mark.parametrize("method", ["net", "whitening", "responses", "noise_effect", "pooling_responses"])
+@pytest.mark.parametrize("suffix", ["safetensors", "pth"])
+def test_missing_weights_are_an_error(empty_folder, tmp_path, suffix, method):
+    path = tmp_path / f"nowhere.{suffix}"
+    run = opened(weights={"resnet34": str(path)}, **TINY)
+    with pytest.raises(RfvizError) as caught:
+        getattr(run, method)("resnet34")
+    assert str(path) in one_line(caught)
+
+
+@pytest.mark.parametrize("method", ["net", "whitening"])
+@pytest.mark.parametrize("suffix", ["safetensors", "pth", "model"])
+def test_files_that_are_no_weights_are_an_error(empty_folder, tmp_path, suffix, method):
+    path = tmp_path / f"letter.{suffix}"
+    path.write_text("Dear reader,\nthese are no weights.\n")
+    run = opened(weights={"resnet34": str(path)}, **TINY)
+    with pytest.raises(RfvizError) as caught:
+        getattr(run, method)("resnet34")
+    assert str(path) in one_line(caught)
+
+
+# -- names ------------------------------------------------------------------------------------------------------------
+
+
+def test_unknown_names_are_refused(first):
+    run = first[0]
+    for method in (run.net, run.history, run.whitening, run.responses, run.noise_effect, run.weights_path):
+        with pytest.raises(RfvizError, match=r"unknown model 'resnet43'\. Did you mean 'resnet34'") as caught:
+            method("resnet43")
+        one_line(caught)
+    for call in (
+        lambda: run.responses("resnet34", ["maxpool", "layer1.3"]),
+        lambda: run.maximization("resnet34", "layer1.3"),
+        lambda: run.check_channel("resnet34", "layer1.3", 0),
+    ):
+        with pytest.raises(RfvizError, match=r"layer1\.3.*Did you mean") as caught:
+            call()
+        one_line(caught)
+
+
+@pytest.mark.parametrize("channel", [-1, 20, 1000])
+def test_unknown_channels_are_refused(first, channel):
+    with pytest.raises(RfvizError, match=str(channel)) as caught:
+        first[0].check_channel("resnet34", "maxpool", channel)
+    one_line(caught)
+
+
+def test_the_last_channel_of_a_layer_is_known(first):
+    for layer, channels in (("maxpool", 20), ("layer4.2", 160)):
+        first[0].check_channel("plainnet34", layer, channels - 1)
+        with pytest.raises(RfvizError):
+            first[0].check_channel("plainnet34", layer, channels)
+
+
+@pytest.mark.parametrize(
+    ("channels", "expected"),
+    [(18, (18, 18)), ([18, 19], (18, 19)), ("18,19", (18, 19)), ("[18, 19]", (18, 19)), ("7", (7, 7)), ((3,), (3, 3))],
+)
+def test_channels_of_a_notebook(channels, expected):
+    assert parse_channels(channels) == dict(zip(ARCHITECTURES, expected, strict=True))
+
+
+@pytest.mark.parametrize("channels", ["", "eighteen", [], [1, 2, 3], "1,2,3", None, 1.5, ["a", "b"]])
+def test_channels_that_are_none_are_refused(channels):
+    with pytest.raises(RfvizError, match="channels is") as caught:
+        parse_channels(channels)
+    one_line(caught)
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, "0", None])
+def test_impossible_seeds_are_refused(empty_folder, seed):
+    with pytest.raises(RfvizError, match="seed is"):
+        open_run("smoke", seed)
+
+
+def test_unknown_presets_and_options_are_refused_before_anything_is_made(empty_folder):
+    with pytest.raises(RfvizError, match="Did you mean 'smoke'"):
+        open_run("smok")
+    with pytest.raises(RfvizError, match="Did you mean 'epochs'"):
+        open_run("smoke", epoch=3)
+    with pytest.raises(RfvizError, match="epochs is 0"):
+        open_run("smoke", epochs=0)
+    with pytest.raises(RfvizError, match="Did you mean 'resnet34'"):
+        open_run("smoke", weights={"resnet43": "file"})
+    assert not empty_folder.exists()
+
+
+# -- folders of runs --------------------------------------------------------------------------------------------------
+
+
+def test_overrides_get_a_folder_of_their_own(empty_folder):
+    assert open_run("smoke").folder == empty_folder / "smoke"
+    assert open_run("smoke", 3, epochs=None, images=None, weights={}).folder == empty_folder / "smoke"
+    overrides = [
+        {"epochs": 1},
+        {"epochs": 2},
+        {"repeats": 1},
+        {"epochs": 1, "repeats": 1},
+        {"weights": {"resnet34": "a"}},
+    ]
+    folders = [open_run("smoke", **each).folder for each in overrides]
+    assert len({empty_folder / "smoke", *folders}) == 6
+    assert all(folder.parent == empty_folder and folder.name.startswith("smoke-") for folder in folders)
+    assert open_run("smoke", repeats=1, epochs=1).folder == folders[3]
+    assert not empty_folder.exists()
+
+
+def test_paths_may_be_path_objects(empty_folder, tmp_path):
+    assert open_run("smoke", images=tmp_path).folder == open_run("smoke", images=str(tmp_path)).folder
+    assert (
+        open_run("smoke", weights={"resnet34": tmp_path / "w.pth"}).folder
+        == open_run("smoke", weights={"resnet34": str(tmp_path / "w.pth")}).folder
+    )
+
+
+def test_the_folder_of_runs_does_not_depend_on_the_working_folder(tmp_path, monkeypatch):
+    repository = Path(runs.__file__).parents[1]
+    monkeypatch.delenv("RFVIZ_RUNS", raising=False)
+    for folder in (tmp_path, repository / "tests", Path("/")):
+        monkeypatch.chdir(folder)
+        assert open_run("smoke").folder == repository / "runs" / "smoke"
+    monkeypatch.setenv("RFVIZ_RUNS", "")
+    assert runs.root() == repository / "runs"
+
+
+def test_a_relative_folder_of_runs_is_made_absolute(tmp_path, monkeypatch):
+    monkeypatch.setenv("RFVIZ_RUNS", "here")
+    monkeypatch.chdir(tmp_path)
+    run = open_run("smoke")
+    monkeypatch.chdir("/")
+    assert run.folder == tmp_path.resolve() / "here" / "smoke"
+
+
+def test_results_are_the_same_from_another_process_and_folder(first, tmp_path):
+    """Read there, not computed: training would take the place of the weights that this process knows."""
+    script = (
+        "import sys, json; from rfviz import runs, training, store; training.train = None; "
+        "run = runs.open_run('smoke', **json.loads(sys.argv[1])); "
+        "print(store.tensor_digest(run.net('resnet34').state_dict()))"
+    )
+    environment = {**os.environ, "RFVIZ_RUNS": str(first[0].folder.parent), "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", script, json.dumps(TINY)], env=environment, cwd=tmp_path, check=True,
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.stdout.strip() == tensor_digest(first[1]["resnet34"]["weights"])
+
+
+def test_a_folder_that_cannot_be_written_is_an_error(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("RFVIZ_RUNS", str(tmp_path / "file"))
+    with pytest.raises(RfvizError, match="RFVIZ_RUNS") as caught:
+        opened(**TINY).net("resnet34")
+    one_line(caught)
+
+
+# -- folders of images ------------------------------------------------------------------------------------------------
+
+NAMES = ("astronaut", "chelsea", "coffee")
+
+
+def cut_photographs(root: Path, names=NAMES) -> Path:
+    """Write crops of real photographs, `train/` and `val/`, in several sizes and formats."""
+    for name in names:
+        train, evaluation = photographs.parts(photographs.photograph(name))
+        for part, image, count in (("train", train, 6), ("val", evaluation, 3)):
+            folder = root / part / name
+            folder.mkdir(parents=True)
+            cuts = photographs.tiles(image, 80)[:count]
+            for i, cut in enumerate(cuts):
+                wide = np.asarray(cut.permute(1, 2, 0))[: 80 - 8 * (i % 3)]
+                Image.fromarray(wide).save(folder / f"{i}.{('png', 'jpg')[i % 2]}")
+    return root
+
+
+@pytest.fixture
+def images(tmp_path) -> Path:
+    return cut_photographs(tmp_path / "images")
+
+
+FOLDER_TINY = {**TINY, "epochs": 1}
+
+
+def test_everything_runs_on_a_folder_of_images(images, empty_folder, monkeypatch):
+    run = opened(images=str(images), **FOLDER_TINY)
+    assert list(run.classes) == sorted(NAMES)
+    assert len(run.images.train) == 18 and len(run.images.evaluation) == 9
+    assert run.images.stimuli is run.images.evaluation
+    assert run.images.evaluation[0][0].shape == (3, 48, 48)
+    results = {architecture: everything(run, architecture) for architecture in ARCHITECTURES}
+    for architecture, found in results.items():
+        assert found["responses"]["layer1.0"].image_count == 9
+        assert found["noise"].images == 9
+        assert run.net(architecture).fc.out_features == 3
+    assert run.provenance()["images left out"] == "none"
+
+    for module, name in KERNELS:
+        monkeypatch.setattr(module, name, None)
+    again = opened(images=str(images), **FOLDER_TINY)
+    assert_equal({architecture: everything(again, architecture) for architecture in ARCHITECTURES}, results)
+
+
+def test_a_changed_image_is_noticed(images, empty_folder):
+    def prints() -> tuple[str, ...]:
+        run = opened(images=str(images), **FOLDER_TINY)
+        return run.images.train.fingerprint, run.images.evaluation.fingerprint, run.weights_path("resnet34").name
+
+    before = prints()
+    assert prints() == before
+    path = images / "val" / "coffee" / "0.png"
+    pixels = np.asarray(Image.open(path)).copy()
+    pixels[0, 0, 0] ^= 1
+    Image.fromarray(pixels).save(path)
+    after = prints()
+    assert after[0] == before[0]
+    assert after[1] != before[1]
+    assert after[2] != before[2]  # the history holds the evaluation of every epoch
+
+
+def test_a_broken_image_is_left_out_and_named(images, empty_folder):
+    (images / "train" / "coffee" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
+    (images / "val" / "chelsea" / "empty.jpg").write_bytes(b"")
+    run = opened(images=str(images), **FOLDER_TINY)
+    assert len(run.images.train) == 18 and len(run.images.evaluation) == 9
+    left_out = run.provenance()["images left out"]
+    assert "train/coffee/broken.png" in left_out and "val/chelsea/empty.jpg" in left_out
+    assert left_out.count("empty.jpg") == 1  # evaluation images and stimuli are the same set
+
+
+def test_a_broken_image_is_refused_where_that_is_asked_for(images, empty_folder):
+    broken = images / "train" / "coffee" / "broken.png"
+    broken.write_bytes(b"\x89PNG\r\n\x1a\n and no more")
+    with pytest.raises(RfvizError, match=r"broken\.png") as caught:
+        opened(images=str(images), strict=True, **FOLDER_TINY).images  # noqa: B018  # read when asked for
+    one_line(caught)
+
+
+def test_a_folder_with_one_class_is_an_error(tmp_path, empty_folder):
+    folder = cut_photographs(tmp_path / "one", ["coffee"])
+    run = opened(images=str(folder), **FOLDER_TINY)
+    with pytest.raises(RfvizError, match=r"only the class 'coffee'.*at least two") as caught:
+        run.net("resnet34")
+    assert str(folder) in one_line(caught)
+
+
+def test_one_photograph_is_an_error(empty_folder):
+    with pytest.raises(RfvizError, match="photographs has only the class 'astronaut'") as caught:
+        opened(classes=1, **TINY).net("resnet34")
+    one_line(caught)
+
+
+def test_a_folder_that_is_missing_is_an_error(tmp_path, empty_folder):
+    run = opened(images=str(tmp_path / "nowhere"), **FOLDER_TINY)
+    with pytest.raises(RfvizError, match="no image folder") as caught:
+        run.net("resnet34")
+    one_line(caught)
+
+
+# -- provenance -------------------------------------------------------------------------------------------------------
+
+
+def test_provenance_says_what_a_run_was_made_with(first, runs_folder):
+    run, results = first
+    facts = run.provenance()
+    assert facts["preset"] == "smoke" and facts["seed"] == 0
+    assert facts["weights of ResNet34 (hash)"] == tensor_digest(results["resnet34"]["weights"])
+    assert facts["weights of PlainNet34 (hash)"] == tensor_digest(results["plainnet34"]["weights"])
+    assert facts["training images (hash)"] == run.images.train.fingerprint
+    assert f"{len(run.images.evaluation)} images" in facts["evaluation images (hash)"]
+    for change in ("top_k = 4", "noise_seeds = 2", "resnet34 epochs = 2", "plainnet34 repeats = 8"):
+        assert change in facts["parameters"]
+    assert "width" not in facts["parameters"] and "learning_rate" not in facts["parameters"]
+    assert facts["images left out"] == "none"
+    assert facts["torch"] == torch.__version__
+
+
+def test_provenance_of_an_unchanged_preset(first):
+    run = runs.Run(runs.presets.get("smoke"), 0, first[0].folder, progress=False)
+    run._nets = dict(first[0]._nets)  # nothing of this is about training
+    assert run.provenance()["parameters"] == "those of the preset"
+
+
+def test_the_folded_table_of_a_run(first, runs_folder):
+    shown = first[0].how_made()
+    assert isinstance(shown, provenance.HowMade)
+    for text in ("smoke", "duration", tensor_digest(first[1]["resnet34"]["weights"])):
+        assert text in shown._repr_html_()
