@@ -29,6 +29,9 @@ MODEL_COLOURS = {"resnet34": BLUE, "plainnet34": RED}
 NO_IMAGE = 0.85
 """Grey level that stands for pixels outside the image."""
 
+FLAT = 1e-6
+"""Contrast below which an image counts as flat: rounding, far less than a step of an 8-bit screen."""
+
 WIDTH = 7.2
 """Width of every figure, inches."""
 
@@ -64,7 +67,7 @@ def stretch(image: Tensor) -> tuple[Tensor, float]:
     """
     centred = image - image.mean(dim=(1, 2), keepdim=True)
     largest = centred.abs().max().item()
-    gain = 0.5 / largest if largest > 0 else 0.0
+    gain = 0.5 / largest if largest > FLAT else 0.0
     return (0.5 + gain * centred).clamp(0, 1), gain
 
 

@@ -17,6 +17,7 @@ from rfviz.data import Split
 from rfviz.errors import RfvizError, first_line
 
 _PARTS = ("train", "val")
+_SPARE = 3  # how much larger an image is before its last, careful reduction
 
 
 class FolderImages:
@@ -55,18 +56,24 @@ class FolderImages:
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         image = self._kept.get(index)
         if image is None:
-            image = self._decode((self.root / self.files[index]).read_bytes())
+            path = self.root / self.files[index]
+            try:
+                image = self._decode(path.read_bytes())
+            except Exception as error:  # Pillow raises many types for damaged files, and does not know their names
+                raise RfvizError(f"{path}: {first_line(error)}. Repair or remove it.") from error
         return image, self.labels[index]
 
     def _decode(self, content: bytes) -> Tensor:
         with Image.open(io.BytesIO(content)) as opened:
             if self.short_side is not None:
-                opened.draft("RGB", (self.short_side, self.short_side))  # JPEG: decodes at a fraction of the size
+                # JPEG: decodes at a fraction of the size. Its last row and column then stand for less than a whole
+                # pixel; with some pixels to spare for the reduction below, that shifts nothing one could see.
+                opened.draft("RGB", (_SPARE * self.short_side, _SPARE * self.short_side))
             upright = _eight_bits(ImageOps.exif_transpose(opened)).convert("RGB")
         if self.short_side is not None and min(upright.size) > self.short_side:
             scale = self.short_side / min(upright.size)
             width, height = (max(1, round(side * scale)) for side in upright.size)
-            upright = upright.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=3.0)
+            upright = upright.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=_SPARE)
         return torch.from_numpy(np.array(upright)).permute(2, 0, 1).contiguous()
 
     def load_all(self, *, strict: bool = False, progress: bool = False) -> None:

@@ -212,8 +212,9 @@ def get(name: str, **overrides: Any) -> Preset:
     if changes.get("images") is not None:
         changes["source"] = "folder"
         if preset.source == "photographs":  # many small images in place of a few large photographs
-            crop = preset.tile * 3 // 4
-            changes = {"short_side": preset.tile, "evaluation_crop": crop, **changes}
+            side = changes.get("tile", preset.tile)
+            crop = side * 3 // 4
+            changes = {"short_side": side, "evaluation_crop": crop, **changes}
             recipe_changes = {"window": None, "repeats": 1, "crop": crop, "batch_size": 32, **recipe_changes}
     recipes = {key: dataclasses.replace(recipe, **recipe_changes) for key, recipe in preset.recipes.items()}
     return dataclasses.replace(preset, recipes=recipes, **changes)

@@ -188,7 +188,8 @@ def noise_summary(effects: Mapping[str, NoiseEffect]) -> str:
             verdict = "does not change the loss measurably"
         else:
             verdict = f"{'raises' if loss > 0 else 'lowers'} the loss by {abs(loss):.3g} nats"
-        sentences.append(f"In {name}, noise in the {len(found.inactive)} inactive channels {verdict}.")
+        which = "one inactive channel" if len(found.inactive) == 1 else f"{len(found.inactive)} inactive channels"
+        sentences.append(f"In {name}, noise in the {which} {verdict}.")
     counts = {architecture: len(found.inactive) for architecture, found in effects.items()}
     if counts["resnet34"] > counts["plainnet34"]:
         agreement = "As in the paper, ResNet34 has more inactive channels than PlainNet34."

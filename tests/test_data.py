@@ -30,6 +30,12 @@ def batches(images, epoch=0, batch_size=5, workers=0) -> tuple[torch.Tensor, tor
     return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
 
 
+def in_bytes(image: torch.Tensor) -> torch.Tensor:
+    """Take an image in [0, 1] back to the bytes that it was made of."""
+    assert image.min() >= 0 and image.max() <= 1
+    return (image * 255).round().to(torch.uint8)
+
+
 # --- images in memory ------------------------------------------------------------------------------------------------
 
 
@@ -64,7 +70,8 @@ def test_evaluation_leaves_images_whole_unless_told(source):
     evaluation = Evaluation(source)
     image, label = evaluation[2]
     assert (image.dtype, label, len(evaluation)) == (torch.float32, 2, 3)
-    torch.testing.assert_close(image * 255, source.images[2].float())
+    assert torch.equal(in_bytes(image), source.images[2])
+    torch.testing.assert_close(image, source.images[2].float() / 255)
     assert (evaluation.labels, evaluation.classes) == (source.labels, CLASSES)
 
 
@@ -86,8 +93,7 @@ def test_the_central_crop_is_exact_without_a_reduction(source):
     image = Evaluation(source, crop=100)[1][0]
     height, width = source.images[1].shape[1:]
     top, left = (height - 100) // 2, round((width - 100) / 2)
-    expected = source.images[1][:, top : top + 100, left : left + 100]
-    assert torch.equal(image, expected.float() / 255)
+    assert torch.equal(in_bytes(image), source.images[1][:, top : top + 100, left : left + 100])
 
 
 def test_evaluation_does_not_depend_on_chance(source):
@@ -269,17 +275,42 @@ def test_a_window_bounds_the_crop():
     assert starts == {0, 1, 2, 3}  # windows lie everywhere
 
 
-def test_photometric_distortion_changes_colours_within_its_bounds():
-    grey = torch.full((3, 40, 40), 100, dtype=torch.uint8)
-    images = Augmented(ImagesInMemory([grey], [0], ["grey"]), szegedy(16, distortion=0.4), seed=0, repeats=200)
-    levels = torch.stack([images[0, i][0] for i in range(200)])
-    assert levels.std((1, 2, 3)).max() < 1e-6  # an even grey stays one: only its brightness changes
-    assert levels.min() * 255 >= 100 * 0.6 - 1 and levels.max() * 255 <= 100 * 1.4 + 1
-    assert levels.min() * 255 < 65 and levels.max() * 255 > 135
-    plain = Augmented(ImagesInMemory([grey], [0], ["grey"]), szegedy(16, distortion=0), seed=0)
-    assert torch.equal(plain[0, 0][0], grey[:, :16, :16].float() / 255)
-    colourful = Augmented(
-        ImagesInMemory([photographs.photograph("astronaut")], [0], ["a"]), szegedy(16), seed=0, repeats=30
+def distorted(image: torch.Tensor, distortion: float, count: int = 200) -> torch.Tensor:
+    """Return whole images (count, 3, 40, 40) that only the photometric distortion and the flip have changed."""
+    one = ImagesInMemory([image], [0], ["one"])
+    images = Augmented(one, szegedy(40, (1, 1), distortion), seed=0, repeats=count)
+    return torch.stack([images[0, i][0] for i in range(count)])
+
+
+def test_without_distortion_colours_stay():
+    image = photographs.photograph("astronaut")[:, 100:140, 200:240]
+    for got in distorted(image, 0, 20):
+        assert torch.equal(in_bytes(got), image) or torch.equal(in_bytes(got), image.flip(2))
+
+
+def test_brightness_changes_within_its_bounds():
+    levels = distorted(torch.full((3, 40, 40), 100, dtype=torch.uint8), 0.4) * 255
+    assert levels.std((1, 2, 3)).max() < 1e-4  # contrast and saturation of an even grey stay
+    assert levels.min() >= 60 - 3 and levels.max() <= 140  # three steps in bytes, each of which rounds down
+    assert levels.min() < 65 and levels.max() > 135
+
+
+def test_contrast_and_saturation_change_within_their_bounds():
+    image = torch.empty(3, 40, 40, dtype=torch.uint8)
+    image[:, :14], image[:, 14:28] = 60, 100  # two greys: saturation does nothing to their difference
+    image[:, 28:] = torch.tensor([100, 80, 60], dtype=torch.uint8)[:, None, None]
+    rows = distorted(image, 0.4).mean(3) * 255
+    contrast = (rows[:, 0, 20] - rows[:, 0, 5]) / 40  # times brightness
+    saturation = (rows[:, 0, 35] - rows[:, 2, 35]) / 40 / contrast
+    assert contrast.min() >= 0.6**2 - 0.05 and contrast.max() <= 1.4**2 + 0.05
+    assert contrast.min() < 0.55 and contrast.max() > 1.45  # more than brightness alone could
+    assert saturation.min() >= 0.6 - 0.06 and saturation.max() <= 1.4 + 0.06
+    assert saturation.min() < 0.65 and saturation.max() > 1.35
+
+
+def test_colours_stay_in_range():
+    images = Augmented(
+        ImagesInMemory([photographs.photograph("astronaut")], [0], ["one"]), szegedy(16), seed=0, repeats=30
     )
-    images = torch.stack([colourful[0, i][0] for i in range(30)])
-    assert images.min() >= 0 and images.max() <= 1
+    values = torch.stack([images[0, i][0] for i in range(30)])
+    assert values.min() >= 0 and values.max() <= 1

@@ -184,6 +184,7 @@ def test_the_table_equals_a_loop_over_single_images(net, photographs, preprocess
                 [effect_on(net, photographs, lambda i, c=c: (c,), seed, preprocess) for c in (0, 2, 3, 5)],
             )
         assert (result.effects["inactive"].loss.abs() > 1e-4).all()
+        assert any(effect.top1.any() for effect in result.effects.values())
     clean = torch.stack([net(preprocess(image[None]))[0] for image in photographs.images]).detach()
     labels = torch.tensor(photographs.labels)
     for result in found.values():

@@ -1,0 +1,219 @@
+"""The whole book of the preset `smoke`, as readers get it: run as a papermill batch and built to HTML."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+import pytest
+from bs4 import BeautifulSoup
+
+from rfviz import provenance, publish, runs
+from rfviz.errors import RfvizError
+from rfviz.files import load_tensors
+from rfviz.runs import Run
+
+BIN = Path(sys.executable).parent
+PARAMETERS = {"preset": "smoke", "seed": 0, "channels": [18, 19], "overrides": {}}
+FIGURES = {
+    "methods": ["fig-1", "fig-s1"],
+    "notebooks/01_training": ["fig-s2", "fig-s3"],
+    "notebooks/02_preferred_stimuli": ["fig-2", "fig-3", "fig-4", "fig-5"],
+    "notebooks/03_activation_maximization": ["fig-6", "fig-s4"],
+    "notebooks/04_inactive_neurons": ["fig-s5"],
+}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A finished book in a folder of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RFVIZ_RUNS", str(tmp_path_factory.mktemp("runs")))
+        opened = runs.open_run("smoke")
+        opened.progress = False
+        publish.book(opened, PARAMETERS)
+        yield opened
+
+
+def page(run: Run, name: str) -> BeautifulSoup:
+    return BeautifulSoup((run.folder / "html" / f"{name}.html").read_text(), "html.parser")
+
+
+def notebook(run: Run, name: str) -> nbformat.NotebookNode:
+    return nbformat.read(run.folder / "book" / f"{name}.ipynb", as_version=4)
+
+
+def test_every_entry_of_the_contents_became_a_page(run: Run) -> None:
+    names = list(publish.sources())
+    assert len(names) == 10
+    for name in names:
+        assert page(run, name).find("h1") is not None
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_every_figure_is_there_with_caption_and_alternative_text(run: Run, name: str) -> None:
+    html = page(run, name)
+    assert [figure["id"] for figure in html.find_all("figure")] == FIGURES[name]
+    for figure in html.find_all("figure"):
+        image = figure.find("img")
+        assert len(image["alt"]) > 40
+        file = (run.folder / "html" / name).parent / image["src"]
+        assert file.stat().st_size > 5000
+        number = figure["id"].removeprefix("fig-").upper()
+        # The number of the paper stands alone: Sphinx must not put one of its own before it.
+        assert figure.find("figcaption").get_text(" ", strip=True).startswith(f"Fig. {number}.")
+
+
+def test_pages_ask_no_other_host(run: Run) -> None:
+    for name in publish.sources():
+        for element in page(run, name).find_all(["script", "link", "img", "iframe"]):
+            address = element.get("src") or (element.get("href") if "canonical" not in element.get("rel", []) else None)
+            assert not re.match(r"(https?:)?//", address or ""), element
+
+
+def test_no_cell_failed_and_parameters_were_injected(run: Run) -> None:
+    for name in FIGURES:
+        cells = [cell for cell in notebook(run, name).cells if cell.cell_type == "code"]
+        assert cells
+        for cell in cells:
+            assert cell.execution_count is not None
+            assert all(output.output_type != "error" for output in cell.outputs)
+            assert len(cell.source.splitlines()) <= 14
+    injected = [
+        c for c in notebook(run, "notebooks/02_preferred_stimuli").cells if "injected-parameters" in c.metadata.tags
+    ]
+    assert 'preset = "smoke"' in injected[0].source
+
+
+def test_executed_notebooks_hold_no_path_of_this_machine(run: Run) -> None:
+    for name in FIGURES:
+        assert "papermill" not in notebook(run, name).metadata
+
+
+def shown_table(run: Run) -> pd.DataFrame:
+    html = page(run, "notebooks/04_inactive_neurons")
+    rows = [[cell.get_text(strip=True) for cell in row.find_all("td")] for row in html.select("#table-1 tbody tr")]
+    return pd.DataFrame(rows, columns=["loss", "paper", "top1"])
+
+
+def test_table_1_is_what_the_stored_tensors_say(run: Run) -> None:
+    shown = shown_table(run)
+    expected = []
+    for architecture in ("resnet34", "plainnet34"):
+        (path,) = (run.folder / "results").glob(f"noise-{architecture}-*.safetensors")
+        tensors, _ = load_tensors(path)
+        for row in ("inactive", "random_inactive", "least_active", "random_active"):
+            entry = []
+            for what, unit in (("loss", 1), ("top1", 100)):
+                if f"{row}/{what}" not in tensors:
+                    entry.append("–")
+                    continue
+                values = unit * tensors[f"{row}/{what}"]
+                error = values.std(unbiased=True) / len(values) ** 0.5
+                entry.append(f"{values.mean().item():+.3g} ± {error.item():.1g}")
+            expected.append(entry)
+    assert shown[["loss", "top1"]].to_numpy().tolist() == expected
+    assert shown["paper"].tolist() == ["1.26962e+00", "2.40560e-02", "–", "–", "-1.66893e-06", "-8.34465e-07", "–", "–"]
+
+
+def test_numbers_in_the_text_are_those_of_the_run(run: Run) -> None:
+    text = page(run, "notebooks/01_training").get_text(" ", strip=True)
+    for architecture, name in (("resnet34", "ResNet34"), ("plainnet34", "PlainNet34")):
+        top1 = run.history(architecture)[-1]["evaluation_top1"]
+        assert f"{name} ends with {top1:.1%} top-1 accuracy" in text
+    text = page(run, "notebooks/04_inactive_neurons").get_text(" ", strip=True)
+    for architecture, name in (("resnet34", "ResNet34"), ("plainnet34", "PlainNet34")):
+        count = len(run.noise_effect(architecture).inactive)
+        assert re.search(rf"{name} has {count} inactive channels? of 20 on 284 evaluation images", text)
+
+
+def test_every_notebook_page_says_how_it_was_made(run: Run) -> None:
+    for name in FIGURES:
+        if name == "methods":  # shows nothing of a run
+            continue
+        rows = {row.th.get_text(): row.td.get_text() for row in page(run, name).select("details.how-made tr")}
+        assert rows["preset"] == "smoke"
+        assert rows["seed"] == "0"
+        assert rows["torch"].startswith("2.")
+        for row in ("commit", "device", "parameters", "weights of ResNet34 (hash)", "duration", "images left out"):
+            assert rows[row]
+
+
+def test_running_one_notebook_with_another_channel(run: Run) -> None:
+    (path,) = publish.run_notebooks(run, {**PARAMETERS, "channels": 3}, only="02")
+    assert path.stem == "02_preferred_stimuli"
+    captions = json.dumps(nbformat.read(path, as_version=4).cells)
+    assert "application/papermill.record/text/plain" in captions
+    glued = {
+        output.metadata.scrapbook.name: output.data["application/papermill.record/text/plain"]
+        for cell in nbformat.read(path, as_version=4).cells
+        for output in cell.get("outputs", [])
+        if "scrapbook" in output.get("metadata", {})
+    }
+    assert glued["resnet34_channel"] == glued["plainnet34_channel"] == "3"
+
+
+def test_a_failing_cell_is_named_and_the_last_good_files_stay(run: Run, tmp_path: Path) -> None:
+    target = run.folder / "book" / "notebooks" / "02_preferred_stimuli.ipynb"
+    before = target.read_bytes()
+    with pytest.raises(RfvizError, match=r"notebook 02_preferred_stimuli, cell 3: RfvizError: there is no channel 999"):
+        publish.run_notebooks(run, {**PARAMETERS, "channels": 999}, only="02")
+    assert target.read_bytes() == before
+
+
+def test_a_failing_build_keeps_the_last_good_html(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = (run.folder / "html" / "index.html").read_bytes()
+    stage = publish.stage
+
+    def stage_with_a_broken_link(run: Run) -> Path:
+        folder = stage(run)
+        (folder / "conclusion.md").write_text("# Conclusion\n\n[nowhere](no-such-page)\n")
+        return folder
+
+    monkeypatch.setattr(publish, "stage", stage_with_a_broken_link)
+    with pytest.raises(RfvizError, match=r"no-such-page"):
+        publish.build_html(run)
+    assert (run.folder / "html" / "index.html").read_bytes() == before
+    assert not list(run.folder.glob(".build-*"))
+
+
+def test_unknown_notebook_gets_the_nearest_name(run: Run) -> None:
+    with pytest.raises(RfvizError, match=r"unknown notebook '02_prefered'.*Did you mean '02_preferred_stimuli'"):
+        publish.choose("02_prefered")
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """The sources of the book in another folder, with `smoke` as the notebooks' default preset."""
+    root = provenance.repository()
+    for name in ("_config.yml", "_toc.yml"):
+        shutil.copy(root / name, tmp_path)
+    shutil.copytree(root / "book", tmp_path / "book", symlinks=True)
+    shutil.copytree(root / "notebooks", tmp_path / "notebooks", ignore=shutil.ignore_patterns("*.ipynb"))
+    for path in (tmp_path / "notebooks").glob("*.md"):
+        path.write_text(path.read_text().replace('preset = "quick"', 'preset = "smoke"'))
+    return tmp_path
+
+
+def test_plain_jupyter_book_needs_no_flags(run: Run, clone: Path) -> None:
+    done = subprocess.run([BIN / "jupyter-book", "build", "book", "-W"], cwd=clone, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for name, figures in FIGURES.items():
+        html = (clone / "_build" / "html" / f"{name}.html").read_text()
+        assert all(f'id="{figure}"' in html for figure in figures)
+
+
+def test_the_plain_way_of_the_readme_works_as_written(run: Run, clone: Path) -> None:
+    for page in ("README.md", "book/reproduce.md"):
+        text = (provenance.repository() / page).read_text()
+        commands = re.findall(r"^(?:jupytext --to ipynb|papermill notebooks/) ?.*$", text, re.MULTILINE)
+        assert len(commands) == 2, page
+    for command in commands:
+        words = command.replace("-p preset quick", "-p preset smoke").split()  # quick would train for minutes
+        done = subprocess.run([BIN / words[0], *words[1:]], cwd=clone, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    assert "image/png" in (clone / "out.ipynb").read_text()

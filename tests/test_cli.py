@@ -1,0 +1,152 @@
+"""The command line: what it prints, and one clear line for everything that is wrong."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from rfviz import cli
+
+TINY = ["--set", "repeats=4", "--epochs", "1", "--set", "noise_seeds=2"]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def runs_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All commands of this module share their results."""
+    folder = tmp_path_factory.mktemp("runs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RFVIZ_RUNS", str(folder))
+        yield folder
+
+
+def call(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, *words: str) -> tuple[int, str, str]:
+    """Run a command in this process; return exit code, standard output and the last line of standard error."""
+    monkeypatch.setattr(sys, "argv", ["rfviz", *words])
+    code = 0
+    try:
+        cli.main()
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    captured = capsys.readouterr()
+    lines = captured.err.strip().splitlines()
+    return code, captured.out, lines[-1] if lines else ""
+
+
+@pytest.fixture
+def rfviz(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch):
+    return lambda *words: call(capsys, monkeypatch, *words)
+
+
+def test_presets_lists_all(rfviz) -> None:
+    code, out, _ = rfviz("presets")
+    assert code == 0
+    assert [line.split()[0] for line in out.splitlines()] == ["smoke", "quick", "caltech101", "imagenette", "imagenet"]
+
+
+@pytest.mark.parametrize("command", ["book", "run", "train", "responses", "maximize", "table", "presets"])
+def test_help_of_every_command(rfviz, command: str) -> None:
+    code, out, _ = rfviz(command, "--help")
+    assert code == 0
+    assert "Usage" in out
+
+
+def test_train_says_where_the_weights_are(rfviz) -> None:
+    code, out, _ = rfviz("train", "-p", "smoke", "--model", "resnet34", *TINY)
+    assert code == 0
+    assert "ResNet34" in out
+    assert Path(out.split("weights in ")[1].strip()).is_file()
+
+
+def test_single_steps(rfviz) -> None:
+    code, out, _ = rfviz("responses", "-p", "smoke", "--channels", "3,4", *TINY)
+    assert code == 0
+    assert out.count("conv. layer 7") == 2
+    code, out, _ = rfviz("maximize", "-p", "smoke", "-m", "plainnet34", "--layer", "layer1.0", *TINY)
+    assert code == 0
+    assert "PlainNet34, layer1.0, channel 19: from" in out
+    code, out, _ = rfviz("table", "-p", "smoke", *TINY)
+    assert code == 0
+    assert "1.26962e+00" in out
+
+
+def folder_of(tmp_path: Path, **classes: int) -> Path:
+    for part in ("train", "val"):
+        for name, count in classes.items():
+            (tmp_path / part / name).mkdir(parents=True)
+            for i in range(count):
+                Image.new("RGB", (80, 80), (40 * i, 90, 30)).save(tmp_path / part / name / f"{i}.png")
+    return tmp_path
+
+
+def bad_inputs(tmp_path: Path) -> dict[str, tuple[list[str], str]]:
+    one_class = folder_of(tmp_path / "one", cat=3)
+    no_split = tmp_path / "nosplit"
+    (no_split / "cat").mkdir(parents=True)
+    empty = tmp_path / "empty"
+    for part in ("train", "val"):
+        (empty / part / "cat").mkdir(parents=True)
+    broken = folder_of(tmp_path / "broken", cat=3, dog=3)
+    (broken / "train" / "dog" / "1.png").write_bytes(b"no image")
+    text = tmp_path / "weights.pth"
+    text.write_text("not weights")
+    smoke = ["-p", "smoke"]
+    return {
+        "preset": (["train", "-p", "quik"], "unknown preset 'quik'. Did you mean 'quick'?"),
+        "model": (["train", *smoke, "-m", "resnet"], "unknown model 'resnet'. Did you mean 'resnet34'?"),
+        "layer": (["maximize", *smoke, "--layer", "layer1.9", *TINY], "unknown layer 'layer1.9'"),
+        "channel": (["maximize", *smoke, "--channels", "20", *TINY], "there is no channel 20"),
+        "channels": (["maximize", *smoke, "--channels", "a,b"], "channels is 'a,b'"),
+        "option": (["train", *smoke, "--set", "learning_rat=1"], "Did you mean 'learning_rate'?"),
+        "value": (["train", *smoke, "--set", "learning_rate=-1"], "learning_rate is -1"),
+        "epochs": (["train", *smoke, "--epochs", "0"], "epochs is 0"),
+        "set": (["train", *smoke, "--set", "learning_rate"], "write NAME=VALUE"),
+        "seed": (["train", *smoke, "--seed", "-1"], "seed is -1"),
+        "notebook": (["run", *smoke, "--only", "07"], "unknown notebook '07'"),
+        "no folder": (["table", *smoke, "--images", str(tmp_path / "nowhere")], "there is no image folder"),
+        "no train": (["table", *smoke, "--images", str(no_split)], "has no folder 'train'"),
+        "empty": (["table", *smoke, "--images", str(empty)], "holds no images"),
+        "one class": (["table", *smoke, "--images", str(one_class)], "only the class 'cat'"),
+        "broken image": (["table", *smoke, "--strict", "--images", str(broken)], "1.png"),
+        "no weights": (["table", *smoke, "--weights", "resnet34=nowhere.pth"], "there is no weights file"),
+        "no model": (["table", *smoke, "--weights", "nowhere.pth"], "write NAME=VALUE"),
+        "wrong model": (["table", *smoke, "--weights", f"alexnet={text}"], "unknown model 'alexnet'"),
+        "damaged weights": (["table", *smoke, "--weights", f"resnet34={text}"], "cannot be read as weights"),
+    }
+
+
+CASES = (
+    "preset", "model", "layer", "channel", "channels", "option", "value", "epochs", "set", "seed", "notebook",
+    "no folder", "no train", "empty", "one class", "broken image", "no weights", "no model", "wrong model",
+    "damaged weights",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_bad_input_gets_one_line_and_a_code(rfviz, tmp_path: Path, case: str) -> None:
+    words, expected = bad_inputs(tmp_path)[case]
+    code, out, error = rfviz(*words)
+    assert code == 2
+    assert out == ""
+    assert error.startswith("rfviz: ")
+    assert expected in error
+
+
+def test_the_installed_command_prints_no_traceback() -> None:
+    done = subprocess.run(
+        [Path(sys.executable).with_name("rfviz"), "train", "--preset", "quik"], capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "Did you mean 'quick'" in done.stderr
+
+
+def test_interruption_says_how_to_go_on(rfviz, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli.runs, "open_run", interrupt)
+    code, _, error = rfviz("train", "-p", "smoke")
+    assert code == 130
+    assert "same command again" in error

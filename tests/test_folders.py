@@ -1,0 +1,458 @@
+"""Folders of real photographs: every kind of image file, broken files, wrong folders, and the sources built on them."""
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from rfviz import folders, photographs, presets, sources
+from rfviz.data import Evaluation
+from rfviz.errors import RfvizError
+from rfviz.folders import FolderImages
+
+CLASSES = ("chelsea", "coffee", "rocket")
+
+
+def picture(name: str, number: int, size: tuple[int, int] = (60, 48)) -> Image.Image:
+    """Cut a small picture of `size` (width, height) out of a photograph."""
+    array = photographs.photograph(name).permute(1, 2, 0).numpy()
+    left, top = 40 * number, 30 + 17 * number
+    return Image.fromarray(array).crop((left, top, left + size[0], top + size[1]))
+
+
+@pytest.fixture
+def root(tmp_path):
+    """ImageNet's layout: 3 classes, 4 training and 2 validation images of each."""
+    for part, numbers in (("train", range(4)), ("val", range(4, 6))):
+        for name in CLASSES:
+            (tmp_path / part / name).mkdir(parents=True)
+            for number in numbers:
+                picture(name, number).save(tmp_path / part / name / f"{number}.png")
+    return tmp_path
+
+
+def one(folder, name: str, content: bytes | None = None, **options) -> FolderImages:
+    """Return the set of a single file."""
+    if content is not None:
+        (folder / name).write_bytes(content)
+    return FolderImages(folder, [name], [0], ["only"], **options)
+
+
+def encoded(image: Image.Image, kind: str, **options) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def tensor(image: Image.Image) -> torch.Tensor:
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+
+# --- reading ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_load_reads_both_parts(root, keep):
+    split = folders.load(root, keep=keep)
+    for part, numbers in ((split.train, range(4)), (split.evaluation, range(4, 6))):
+        assert part.classes == CLASSES
+        expected = [(name, number) for name in CLASSES for number in numbers]
+        assert len(part) == len(expected)
+        assert part.skipped == []
+        for i, (name, number) in enumerate(expected):
+            image, label = part[i]
+            assert (image.dtype, CLASSES[label], part.labels[i]) == (torch.uint8, name, label)
+            assert torch.equal(image, tensor(picture(name, number)))
+
+
+def test_labels_of_val_are_those_of_train_when_a_class_is_missing_from_it(root):
+    for file in (root / "val" / "chelsea").iterdir():
+        file.unlink()
+    (root / "val" / "chelsea").rmdir()
+    split = folders.load(root)
+    assert split.evaluation.classes == CLASSES
+    assert split.evaluation.labels == [1, 1, 2, 2]
+    assert torch.equal(split.evaluation[0][0], tensor(picture("coffee", 4)))
+
+
+def test_files_of_other_kinds_are_not_images(root):
+    (root / "train" / "chelsea" / "notes.txt").write_text("not an image")
+    assert len(folders.load(root).train) == 12
+
+
+def test_images_kept_in_memory_survive_their_files(root):
+    kept = folders.load(root).train
+    first = kept[0][0].clone()
+    for file in (root / "train" / "chelsea").iterdir():
+        file.unlink()
+    assert torch.equal(kept[0][0], first)
+
+
+# --- every kind of image ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "options"),
+    [
+        ("a.png", "PNG", {}),
+        ("a.bmp", "BMP", {}),
+        ("a.ppm", "PPM", {}),
+        ("a.tif", "TIFF", {}),
+        ("a.webp", "WEBP", {"lossless": True}),
+        ("a.PNG", "PNG", {}),
+    ],
+)
+def test_lossless_files_come_back_exactly(name, kind, options, tmp_path):
+    image = picture("coffee", 1)
+    assert torch.equal(one(tmp_path, name, encoded(image, kind, **options))[0][0], tensor(image))
+
+
+def test_grey_images_have_three_equal_colours(tmp_path):
+    grey = picture("coffee", 1).convert("L")
+    image = one(tmp_path, "a.png", encoded(grey, "PNG"))[0][0]
+    assert torch.equal(image, torch.from_numpy(np.array(grey)).expand(3, -1, -1))
+
+
+def test_palette_images_show_their_colours(tmp_path):
+    palette = picture("coffee", 1).quantize(32)
+    assert palette.mode == "P"
+    image = one(tmp_path, "a.png", encoded(palette, "PNG"))[0][0]
+    table = np.array(palette.getpalette()).reshape(-1, 3)
+    assert np.array_equal(image.permute(1, 2, 0), table[np.array(palette)])
+
+
+def test_cmyk_images_are_turned_into_rgb(tmp_path):
+    original = picture("coffee", 1)
+    content = encoded(original.convert("CMYK"), "JPEG", quality=98, subsampling=0)
+    assert Image.open(io.BytesIO(content)).mode == "CMYK"
+    for short_side in (None, 48):
+        image = one(tmp_path, "a.jpg", content, short_side=short_side)[0][0]
+        assert image.shape == (3, 48, 60)
+        assert (image.float() - tensor(original).float()).abs().mean() < 3
+
+
+def test_transparent_images_lose_their_transparency(tmp_path):
+    original = picture("coffee", 1)
+    transparent = original.copy()
+    transparent.putalpha(128)
+    assert torch.equal(one(tmp_path, "a.png", encoded(transparent, "PNG"))[0][0], tensor(original))
+    black_and_white = original.convert("1")
+    assert set(one(tmp_path, "b.png", encoded(black_and_white, "PNG"))[0][0].unique().tolist()) == {0, 255}
+
+
+@pytest.mark.parametrize(("name", "kind"), [("a.png", "PNG"), ("a.tif", "TIFF"), ("a.pgm", "PPM")])
+def test_16_bit_images_keep_their_upper_byte(name, kind, tmp_path):
+    upper, lower = np.arange(256).reshape(16, 16), np.arange(256).reshape(16, 16)[::-1] * 7 % 256
+    values = (256 * upper + lower).astype(np.uint16)  # every level, over the whole range
+    image = one(tmp_path, name, encoded(Image.fromarray(values), kind))[0][0]
+    assert image.dtype == torch.uint8
+    assert np.array_equal(image, np.broadcast_to(upper, (3, 16, 16)))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+@pytest.mark.parametrize(
+    ("orientation", "stored"),
+    [
+        (1, lambda upright: upright),
+        (2, lambda upright: upright.transpose(Image.Transpose.FLIP_LEFT_RIGHT)),
+        (3, lambda upright: upright.transpose(Image.Transpose.ROTATE_180)),
+        (4, lambda upright: upright.transpose(Image.Transpose.FLIP_TOP_BOTTOM)),
+        (5, lambda upright: upright.transpose(Image.Transpose.TRANSPOSE)),
+        (6, lambda upright: upright.transpose(Image.Transpose.ROTATE_90)),
+        (7, lambda upright: upright.transpose(Image.Transpose.TRANSVERSE)),
+        (8, lambda upright: upright.transpose(Image.Transpose.ROTATE_270)),
+    ],
+)
+def test_images_are_turned_upright(orientation, stored, kind, tmp_path):
+    """A camera stores what its sensor saw, and in EXIF how it was held."""
+    upright = picture("rocket", 3, (64, 48))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"quality": 98, "subsampling": 0} if kind == "JPEG" else {}
+    image = one(tmp_path, "a.jpg", encoded(stored(upright), kind, exif=exif, **options))[0][0]
+    assert image.shape == (3, 48, 64)
+    assert (image.float() - tensor(upright).float()).abs().mean() < (3 if kind == "JPEG" else 1e-9)
+
+
+# --- reduction -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg"])
+@pytest.mark.parametrize(("size", "expected"), [((400, 200), (32, 64)), ((200, 400), (64, 32)), ((290, 260), (32, 36))])
+def test_large_images_are_reduced_to_the_short_side(name, size, expected, tmp_path):
+    picture("coffee", 0, size).save(tmp_path / name)
+    image = one(tmp_path, name, short_side=32)[0][0]
+    assert tuple(image.shape[1:]) == expected
+    plain = tensor(Image.open(tmp_path / name).resize(expected[::-1], Image.Resampling.BICUBIC))
+    # A JPEG is decoded at a fraction of its size; neither that nor the reduction in two steps may shift it.
+    assert (image.float() - plain.float()).abs().mean() < 1
+
+
+def test_small_images_stay(tmp_path):
+    original = picture("coffee", 0, (40, 30))
+    image = one(tmp_path, "a.png", encoded(original, "PNG"), short_side=32)[0][0]
+    assert torch.equal(image, tensor(original))
+
+
+def test_rotated_images_are_reduced_upright(tmp_path):
+    upright = picture("rocket", 0, (160, 320))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    content = encoded(upright.transpose(Image.Transpose.ROTATE_90), "JPEG", quality=98, exif=exif)
+    image = one(tmp_path, "a.jpg", content, short_side=40)[0][0]
+    assert image.shape == (3, 80, 40)
+    plain = tensor(upright.resize((40, 80), Image.Resampling.BICUBIC))
+    assert (image.float() - plain.float()).abs().mean() < 1.5
+
+
+# --- broken files ----------------------------------------------------------------------------------------------------
+
+
+def spoil(root) -> list[str]:
+    """Put four broken images among the good ones, first, last and in between."""
+    good = (root / "train" / "coffee" / "1.png").read_bytes()
+    broken = {
+        "train/chelsea/0.png": good[: len(good) // 2],
+        "train/coffee/2.png": b"",
+        "train/rocket/9.jpg": b"<html>404 not found</html>",
+        "val/coffee/4.png": good[:-40],
+    }
+    for name, content in broken.items():
+        (root / name).write_bytes(content)
+    return list(broken)
+
+
+def test_broken_images_are_left_out_named_and_counted(root):
+    spoil(root)
+    split = folders.load(root)
+    assert (len(split.train), len(split.evaluation)) == (10, 5)
+    for part, names in (
+        (split.train, ["chelsea/0.png", "coffee/2.png", "rocket/9.jpg"]),
+        (split.evaluation, ["coffee/4.png"]),
+    ):
+        assert len(part.skipped) == len(names)
+        for reason, name in zip(part.skipped, names, strict=True):
+            assert reason.startswith(f"{part.root / name}: ") and len(reason) > len(f"{part.root / name}: ")
+            assert "\n" not in reason
+    # The others keep their pixels, labels and names.
+    expected = (
+        [("chelsea", i) for i in (1, 2, 3)] + [("coffee", i) for i in (0, 1, 3)] + [("rocket", i) for i in range(4)]
+    )
+    assert split.train.files == [f"{name}/{number}.png" for name, number in expected]
+    assert [CLASSES[label] for label in split.train.labels] == [name for name, _ in expected]
+    for i, (name, number) in enumerate(expected):
+        image, label = split.train[i]
+        assert torch.equal(image, tensor(picture(name, number))) and CLASSES[label] == name
+
+
+def test_broken_images_are_refused_when_strict(root):
+    folders.load(root, strict=True)  # all is well so far
+    spoil(root)
+    with pytest.raises(RfvizError, match=r"chelsea.0\.png: .*Repair or remove it, or leave --strict out") as caught:
+        folders.load(root, strict=True)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("i", [0, 6])
+def test_a_broken_image_that_is_read_later_is_named_then(i, root):
+    spoil(root)
+    images = folders.load(root, keep=False).train
+    assert torch.equal(images[1][0], tensor(picture("chelsea", 1)))
+    with pytest.raises(RfvizError, match=r"(chelsea.0|coffee.2)\.png: .*Repair or remove it") as caught:
+        images[i]
+    assert "\n" not in str(caught.value)
+
+
+def test_a_part_without_a_single_good_image_is_refused(root):
+    for file in (root / "val").rglob("*.png"):
+        file.write_bytes(b"no image")
+    with pytest.raises(RfvizError, match=r"none of the 6 images in .*val can be read; the first: .*chelsea.4\.png"):
+        folders.load(root)
+
+
+# --- wrong folders ---------------------------------------------------------------------------------------------------
+
+
+def refused(root, match: str) -> None:
+    with pytest.raises(RfvizError, match=match) as caught:
+        folders.load(root)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_folder_is_refused(tmp_path):
+    refused(tmp_path / "none", "there is no image folder '.*none'")
+
+
+@pytest.mark.parametrize("part", ["train", "val"])
+def test_a_missing_part_is_refused(root, part):
+    (root / part).rename(root / "other")
+    refused(root, f"has no folder '{part}': images must lie in .*/train/<class>/ and .*/val/<class>/")
+
+
+@pytest.mark.parametrize("part", ["train", "val"])
+def test_a_part_without_class_folders_is_refused(root, part):
+    (root / part).rename(root / "other")
+    (root / part).mkdir()
+    picture("coffee", 0).save(root / part / "loose.png")
+    refused(root, f"{part} holds no class folders")
+
+
+def test_empty_class_folders_are_refused(root):
+    (root / "train").rename(root / "other")
+    for name in CLASSES:
+        (root / "train" / name).mkdir(parents=True)
+    refused(root, r"train holds no images \(\.jpg, .*\) in class folders")
+
+
+def test_a_class_that_training_does_not_know_is_refused(root):
+    (root / "val" / "rocket").rename(root / "val" / "submarine")
+    refused(root, "val has the class 'submarine', which .*train has not")
+
+
+# --- fingerprints ----------------------------------------------------------------------------------------------------
+
+
+def test_the_fingerprint_follows_the_content(root):
+    def prints(**options):
+        split = folders.load(root, **options)
+        return split.train.fingerprint, split.evaluation.fingerprint
+
+    first = prints()
+    assert prints() == first
+    assert first[0] != first[1]
+    assert prints(short_side=32)[0] != first[0]
+
+    file = root / "train" / "coffee" / "1.png"
+    good = file.read_bytes()
+    file.write_bytes(encoded(picture("coffee", 2), "PNG"))
+    changed = prints()
+    assert changed[0] != first[0] and changed[1] == first[1]
+    file.write_bytes(good)
+    assert prints() == first
+
+    # The last of one class becomes the first of the next: the same images in the same order, one with another label.
+    (root / "train" / "coffee" / "3.png").rename(root / "train" / "rocket" / "-.png")
+    assert prints()[0] != first[0]
+
+
+def test_the_fingerprint_of_files_that_are_not_read_follows_names_and_sizes(root):
+    def prints():
+        return folders.load(root, keep=False).train.fingerprint
+
+    first = prints()
+    assert prints() == first
+    file = root / "train" / "coffee" / "1.png"
+    file.write_bytes(file.read_bytes() + b"\0")
+    longer = prints()
+    assert longer != first
+    file.rename(file.with_name("1b.png"))
+    assert prints() not in (first, longer)
+
+
+def test_a_skipped_image_changes_the_fingerprint(root):
+    first = folders.load(root).train.fingerprint
+    (root / "train" / "coffee" / "1.png").write_bytes(b"broken")
+    assert folders.load(root).train.fingerprint != first
+
+
+# --- sources ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_folder_is_a_source(root):
+    images = sources.load(presets.get("quick", images=str(root), tile=40))
+    assert len(images.train) == 12 and images.train[0][0].shape == (3, 40, 50)
+    assert images.stimuli is images.evaluation
+    assert images.evaluation[0][0].shape == (3, 30, 30)
+    assert images.evaluation.classes == CLASSES
+
+
+def test_a_folder_can_be_strict(root):
+    spoil(root)
+    assert len(sources.load(presets.get("quick", images=str(root))).train) == 10
+    with pytest.raises(RfvizError, match="Repair or remove it"):
+        sources.load(presets.get("quick", images=str(root), strict=True))
+
+
+def test_a_folder_in_place_of_imagenet_is_not_decoded_at_once(root):
+    spoil(root)
+    train = sources.load(presets.get("imagenet", images=str(root))).train
+    assert len(train) == 13 and train.skipped == []
+
+
+def test_photographs_are_a_source():
+    images = sources.load(presets.get("smoke"))
+    split = photographs.load(64, 4)
+    assert images.train.fingerprint == split.train.fingerprint
+    assert images.stimuli.fingerprint == Evaluation(split.evaluation).fingerprint
+    assert {images.evaluation[i][0].shape for i in range(len(images.evaluation))} == {(3, 32, 32)}
+    assert {images.stimuli[i][0].shape for i in range(len(images.stimuli))} == {(3, 64, 64)}
+    assert sorted(set(images.evaluation.labels)) == sorted(set(images.stimuli.labels)) == [0, 1, 2, 3]
+
+
+def test_caltech101_is_read_from_torchvisions_layout(tmp_path, monkeypatch):
+    folder = tmp_path / "caltech101" / "101_ObjectCategories"
+    for name in (*CLASSES, "BACKGROUND_Google"):
+        (folder / name).mkdir(parents=True)
+        for number in range(1, 12 if name == "coffee" else 7):
+            shown = "coffee" if name == "BACKGROUND_Google" else name
+            picture(shown, number % 7).save(folder / name / f"image_{number:04d}.jpg", quality=98, subsampling=0)
+    monkeypatch.setenv("RFVIZ_DATA", str(tmp_path))
+    images = sources.load(presets.get("caltech101", short_side=40, evaluation_crop=36))
+    assert tuple(images.train.classes) == tuple(images.evaluation.classes) == CLASSES
+    # Every fifth image of a class, by its number, is for evaluation.
+    assert list(images.train.labels) == [0] * 5 + [1] * 9 + [2] * 5
+    assert list(images.evaluation.labels) == [0, 1, 1, 2]
+    held_out, trained = images.evaluation.source.files, images.train.files
+    assert held_out == [f"{name}/image_{number:04d}.jpg" for name, number in
+                        (("chelsea", 5), ("coffee", 5), ("coffee", 10), ("rocket", 5))]  # fmt: skip
+    assert set(held_out).isdisjoint(trained) and len(set(trained)) == 19
+    assert images.train[5][0].shape == (3, 40, 50)
+    expected = tensor(picture("coffee", 1).resize((50, 40), Image.Resampling.BICUBIC))
+    assert (images.train[5][0].float() - expected.float()).abs().mean() < 3
+    assert images.evaluation[1][0].shape == (3, 36, 36)
+
+
+def test_imagenette_is_read_from_torchvisions_layout(root, tmp_path, monkeypatch):
+    (tmp_path / "data").mkdir()
+    read = []
+    monkeypatch.setattr(sources.datasets, "Imagenette", lambda root, **options: read.append((root, options)))
+    for part in ("train", "val"):
+        (tmp_path / "data" / "imagenette2-320").mkdir(exist_ok=True)
+        (root / part).rename(tmp_path / "data" / "imagenette2-320" / part)
+    monkeypatch.setenv("RFVIZ_DATA", str(tmp_path / "data"))
+    images = sources.load(presets.get("imagenette", short_side=40, evaluation_crop=32))
+    assert (len(images.train), len(images.evaluation)) == (12, 6)
+    assert images.evaluation[0][0].shape == (3, 32, 32)
+    assert [options["split"] for _, options in read] == ["train", "val"]
+    assert not any(options["download"] for _, options in read)  # it is there
+
+
+@pytest.mark.parametrize("name", ["imagenet", "imagenette", "caltech101"])
+def test_a_data_set_that_cannot_be_had_is_refused(name, tmp_path, monkeypatch):
+    def unreachable(*args, **options):
+        raise OSError("no route to host")
+
+    for dataset in ("Caltech101", "Imagenette", "ImageNet"):
+        monkeypatch.setattr(sources.datasets, dataset, unreachable)
+    monkeypatch.setenv("RFVIZ_DATA", str(tmp_path))
+    with pytest.raises(
+        RfvizError, match=rf"{name} cannot be had in .*no route to host.*RFVIZ_DATA.*--images"
+    ) as caught:
+        sources.load(presets.get(name))
+    assert "\n" not in str(caught.value)
+
+
+def test_imagenet_says_what_is_missing(tmp_path, monkeypatch):
+    monkeypatch.setenv("RFVIZ_DATA", str(tmp_path))
+    with pytest.raises(RfvizError, match=r"imagenet cannot be had in .*ILSVRC2012_devkit"):
+        sources.load(presets.get("imagenet"))
+
+
+def test_the_data_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("RFVIZ_DATA", str(tmp_path))
+    assert sources.data_folder() == tmp_path
+    monkeypatch.delenv("RFVIZ_DATA")
+    monkeypatch.chdir(tmp_path)
+    assert sources.data_folder() == tmp_path / "data"

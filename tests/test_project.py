@@ -1,0 +1,85 @@
+"""The files around the code agree with each other and with the code."""
+
+import re
+import tomllib
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+import yaml
+
+from rfviz.presets import PRESETS
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def locked() -> dict[str, str]:
+    lines = [line for line in (ROOT / "requirements.lock").read_text().splitlines() if not line.startswith("#")]
+    return {name.lower().replace("_", "-"): pinned for name, pinned in (line.split("==") for line in lines)}
+
+
+def requirements() -> list[str]:
+    return [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]]
+
+
+@pytest.mark.parametrize("requirement", requirements())
+def test_the_lock_satisfies_every_requirement(requirement: str) -> None:
+    packaging = pytest.importorskip("packaging.requirements")
+    wanted = packaging.Requirement(requirement)
+    assert wanted.specifier.contains(locked()[wanted.name.lower()])
+
+
+def test_the_environment_is_the_locked_one() -> None:
+    wrong = {
+        name: (pinned, version(name)) for name, pinned in locked().items() if version(name).split("+")[0] != pinned
+    }
+    assert not wrong
+
+
+def test_conda_installs_the_lock_and_the_same_python() -> None:
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    plain = [entry for entry in environment["dependencies"] if isinstance(entry, str)]
+    (pip,) = (entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict))
+    assert environment["name"] == PROJECT["name"]
+    assert f"python{PROJECT['requires-python']}" in plain
+    assert "--requirement requirements.lock" in pip
+    assert "--editable ." in pip
+
+
+def test_the_lock_names_releases_not_builds_or_places() -> None:
+    text = (ROOT / "requirements.lock").read_text()
+    assert "+" not in text
+    assert "://" not in text
+    assert " @ " not in text
+
+
+def test_every_preset_is_described_in_readme_and_book() -> None:
+    readme = (ROOT / "README.md").read_text()
+    page = (ROOT / "book" / "reproduce.md").read_text()
+    for preset in PRESETS.values():
+        assert re.search(
+            rf"\| `{preset.name}`[^|]*\| {re.escape(preset.summary)} \| {re.escape(preset.where)} \|", readme
+        )
+        assert re.search(rf"`{preset.name}`.*\n  - .*\n  - {re.escape(preset.where)}", page, re.IGNORECASE)
+
+
+def test_the_commands_of_the_readme_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"`?make ([a-z]+)", (ROOT / "README.md").read_text()):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_links_in_the_tree_are_symbolic_and_point_inside() -> None:
+    assert (ROOT / "book" / "_toc.yml").readlink() == Path("../_toc.yml")
+    assert (ROOT / "book" / "notebooks").readlink() == Path("../notebooks")
+
+
+def test_notebooks_hold_no_outputs_and_short_cells() -> None:
+    for path in (ROOT / "notebooks").glob("*.md"):
+        text = path.read_text()
+        assert len(re.findall(r"^# ", text, re.MULTILINE)) == 1
+        assert ":tags: [parameters]" in text
+        for cell in re.findall(r"```\{code-cell\} ipython3\n(.*?)```", text, re.DOTALL):
+            code = re.sub(r"^(---\n.*?\n---\n|:tags:.*\n)", "", cell, flags=re.DOTALL if cell.startswith("---") else 0)
+            assert len(code.strip().splitlines()) <= 12, path
