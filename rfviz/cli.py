@@ -38,6 +38,9 @@ SetOption = Annotated[
 ]
 ModelOption = Annotated[str | None, typer.Option("--model", "-m", help="resnet34 or plainnet34; both by default.")]
 ChannelsOption = Annotated[str, typer.Option(help="Channel to show: one number, or two for ResNet34 and PlainNet34.")]
+INTERRUPTED = 130
+"""The exit code that typer gives to Ctrl-C."""
+
 _DEFAULT_CHANNELS = ",".join(str(channel) for channel in presets.PAPER_CHANNELS.values())
 
 
@@ -235,6 +238,7 @@ def main() -> None:
     except RfvizError as error:
         typer.echo(f"rfviz: {error}", err=True)
         sys.exit(2)
-    except KeyboardInterrupt:
-        typer.echo("rfviz: interrupted. Call the same command again to go on; finished results are kept.", err=True)
-        sys.exit(130)
+    except SystemExit as stop:
+        if stop.code == INTERRUPTED:
+            typer.echo("rfviz: interrupted. Call the same command again to go on; finished results are kept.", err=True)
+        raise

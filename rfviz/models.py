@@ -160,7 +160,7 @@ def load(source: str | Path | Mapping[str, Tensor]) -> Net34:
     skips = any(".downsample." in key for key in state)
     net = Net34(skips, width=state["conv1.weight"].shape[0], num_classes=state["fc.weight"].shape[0])
     expected = net.state_dict()
-    # Files older than torch 0.4.1, torchvision's published ones among them, lack these counters; nothing reads them.
+    # Files from before torch 0.4.1 lack these counters, which nothing here reads; torch itself lets that pass.
     state = {key: value for key, value in expected.items() if key.endswith("num_batches_tracked")} | state
     wrong = [
         *(f"{key!r} is missing" for key in expected if key not in state),

@@ -4,12 +4,14 @@ What is published replaces the last good version only when everything worked: a 
 build leaves the HTML as it was.
 """
 
+import contextlib
+import os
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,9 @@ from rfviz.errors import RfvizError, unknown
 from rfviz.files import written_whole
 from rfviz.models import ARCHITECTURES
 from rfviz.runs import Run
+
+AT_ONCE = 2
+"""Notebooks that run at the same time."""
 
 KERNEL = "python3"
 QUIET = ["--IPKernelApp.log_level=50"]
@@ -102,9 +107,11 @@ def execute(page: Path, target: Path, parameters: Mapping[str, Any]) -> None:
             ) from error
         notebook = nbformat.read(executed, as_version=4)
     notebook.metadata.pop("papermill", None)  # holds paths of this machine
-    for cell in notebook.cells:
-        if "injected-parameters" in cell.metadata.get("tags", []):
-            cell.metadata.tags.append("hide-input")
+    tags = [cell.metadata.setdefault("tags", []) for cell in notebook.cells]
+    if any("injected-parameters" in each for each in tags):
+        for each in tags:
+            if "parameters" in each:  # the defaults are folded away, the values that count are shown
+                each.append("hide-input")
     with written_whole(target) as temporary:
         nbformat.write(notebook, temporary)
 
@@ -120,7 +127,11 @@ def run_notebooks(run: Run, parameters: Mapping[str, Any], only: str | None = No
     chosen = choose(only)
     targets = [run.folder / "book" / f"{name}.ipynb" for name in chosen]
     jobs = list(zip(chosen.values(), targets, strict=True))
-    with ThreadPoolExecutor(2) as pool, tqdm(total=len(jobs), desc="notebooks", unit="notebook") as bar:
+    with (
+        _threads_per_kernel(min(AT_ONCE, len(jobs))),
+        ThreadPoolExecutor(AT_ONCE) as pool,
+        tqdm(total=len(jobs), desc="notebooks", unit="notebook") as bar,
+    ):
 
         def work(job: tuple[Path, Path]) -> None:
             execute(*job, parameters)
@@ -128,6 +139,18 @@ def run_notebooks(run: Run, parameters: Mapping[str, Any], only: str | None = No
 
         list(pool.map(work, jobs))
     return targets
+
+
+@contextlib.contextmanager
+def _threads_per_kernel(kernels: int) -> Iterator[None]:
+    """Share the cores out: threads of several kernels that wait for each other's cores slow all of them down."""
+    before = os.environ.get("OMP_NUM_THREADS")
+    os.environ["OMP_NUM_THREADS"] = before or str(max(1, (os.cpu_count() or 1) // kernels))
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["OMP_NUM_THREADS"]
 
 
 def stage(run: Run) -> Path:

@@ -81,16 +81,15 @@ def table1(effects: Mapping[str, NoiseEffect]) -> pd.DataFrame:
         paper = PAPER_TABLE[entry["model"]]
         rows.append(
             {
-                "model": PAPER_ARCHITECTURES[entry["model"]],
-                "inactive": f"{entry['inactive']} of {entry['channels']}",
-                "paper": f"{paper['inactive']} of 64",
+                "network": PAPER_ARCHITECTURES[entry["model"]],
+                "inactive": f"{entry['inactive']} of {entry['channels']} (paper: {paper['inactive']} of 64)",
                 "noise in": names[entry["noise"]].format(entry["noisy"]),
                 "ΔL (nats)": _with_error(entry["dL"], entry["dL_error"]),
-                "paper's ΔL": "–" if pd.isna(entry["paper_dL"]) else f"{entry['paper_dL']:.5e}",
+                "ΔL in the paper": "–" if pd.isna(entry["paper_dL"]) else f"{entry['paper_dL']:.5e}",
                 "Δ top-1 (points)": _with_error(100 * entry["dtop1"], 100 * entry["dtop1_error"]),
             }
         )
-    return pd.DataFrame(rows).set_index(["model", "inactive", "paper", "noise in"])
+    return pd.DataFrame(rows).set_index(["network", "inactive", "noise in"])
 
 
 def _with_error(mean: float, error: float) -> str:

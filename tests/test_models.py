@@ -194,7 +194,7 @@ def test_load_keeps_a_copy(resnet):
 
 
 def test_load_reads_weights_that_lack_the_counters_of_batch_norm(resnet, some_tiles):
-    """Weights from before torch 0.4.1, torchvision's published ResNet34 among them, have no num_batches_tracked."""
+    """Weights from before torch 0.4.1 have no num_batches_tracked."""
     old = {key: value for key, value in resnet.state_dict().items() if not key.endswith("num_batches_tracked")}
     assert len(old) < len(resnet.state_dict())
     with torch.inference_mode():

@@ -125,9 +125,9 @@ def extent(support: torch.Tensor) -> tuple[int, int, int, int]:
 
 def roomy(field: ReceptiveField) -> tuple[int, int, int]:
     """Return a neuron (y, x) whose box lies inside, not at the border, of an image, and that image's side."""
-    y = ceil(-field.start / field.stride) + 1
+    y = max(0, -field.start // field.stride + 1)
     x = y + 1
-    return y, x, field.box(y, x)[3] + field.stride + 2
+    return y, x, field.box(y, x)[3] + 2
 
 
 def box_of(field: ReceptiveField, y: int, x: int, side: int) -> torch.Tensor:
@@ -167,7 +167,7 @@ def test_the_gradient_fills_the_box_and_nothing_else(build, layer):
 @pytest.mark.parametrize("build", [models.resnet34, models.plainnet34])
 def test_the_gradient_of_the_real_network_lies_in_the_box(build, layer):
     """Random weights of both signs, max pooling and ReLUs, some of them off."""
-    torch.manual_seed(5)
+    torch.manual_seed(4)
     net = build(3, 2).double().eval()
     field = receptive_field.of(net, layer)
     y, x, side = roomy(field)

@@ -311,6 +311,19 @@ def test_weights_bring_the_whitening_that_they_were_trained_with(first, empty_fo
         assert_equal(run.whitening("plainnet34"), first[0].data_whitening)
 
 
+def test_other_weights_in_the_same_file_are_noticed(first, empty_folder, tmp_path):
+    path = tmp_path / "given.pth"
+    found = []
+    for change in (1.0, 2.0):
+        state = first[1]["resnet34"]["weights"]
+        torch.save({**state, "conv1.weight": state["conv1.weight"] * change}, path)
+        run = opened(weights={"resnet34": str(path)}, **TINY)
+        net = run.net("resnet34")
+        found.append(run.maximization("resnet34", "maxpool").activations)
+        assert torch.equal(found[-1], maximization.maximize(net, "maxpool", steps=2).activations)
+    assert not torch.equal(*found)
+
+
 def test_weights_of_the_other_architecture_are_refused(first, empty_folder):
     path = str(first[0].weights_path("plainnet34"))
     run = opened(weights={"resnet34": path}, **TINY)

@@ -380,6 +380,17 @@ def test_interruption_in_the_first_epoch_leaves_no_checkpoint(uninterrupted, tmp
     assert_same_weights(net, uninterrupted[0])
 
 
+def test_nothing_is_trained_where_the_checkpoint_has_all_epochs(uninterrupted, tmp_path):
+    checkpoint = tmp_path / "net.checkpoint"
+    with pytest.raises(InterruptionError):
+        run(small_net(), images=Stopping(two_colours(), 16 * 3 + 9, interrupt), checkpoint=checkpoint)
+    net, images = small_net(), Counting(two_colours())
+    history = run(net, dataclasses.replace(SHORT, epochs=3), images=images, checkpoint=checkpoint)
+    assert history == uninterrupted[1][:3]
+    assert images.asked == []
+    assert not net.training
+
+
 def test_killed_training_resumes_bit_equal(uninterrupted, tmp_path):
     checkpoint = tmp_path / "net.checkpoint"
     script = (
