@@ -214,7 +214,6 @@ class ForwardPass(fx.Interpreter):
 
     def run_node(self, n: fx.Node) -> Any:
         """Compute one node and hand out its value at once if it is one of the layers."""
-        """Compute one node and hand its value out if it is a layer's; `run` calls this."""
         value = super().run_node(n)
         if self._read is not None:
             for layer in self.layers.get(n, ()):

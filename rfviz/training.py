@@ -76,15 +76,21 @@ class Recipe:
                 continue
             if not isinstance(value, int) or value < 1:
                 raise RfvizError(f"{name} is {value!r}: it must be a whole number greater than 0.")
-        if not 0 < self.learning_rate < math.inf:
-            raise RfvizError(f"learning_rate is {self.learning_rate}: it must be a number greater than 0.")
-        for name in ("weight_decay", "distortion"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise RfvizError(f"{name} is {getattr(self, name)}: it must be a number from 0 up.")
-        if not 0 <= self.momentum < 1:
+        for name in ("learning_rate", "momentum", "weight_decay", "distortion"):
+            value = getattr(self, name)
+            if not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+                raise RfvizError(f"{name} is {value!r}: it must be a number from 0 up.")
+        if self.learning_rate == 0:
+            raise RfvizError("learning_rate is 0: it must be a number greater than 0.")
+        if self.momentum >= 1:
             raise RfvizError(f"momentum is {self.momentum}: it must be from 0 up and below 1.")
-        if not 0 < self.area[0] <= self.area[1] <= 1:
+        try:
+            smallest, largest = (float(share) for share in self.area)
+        except (TypeError, ValueError):
+            smallest = largest = math.nan
+        if not 0 < smallest <= largest <= 1:
             raise RfvizError(f"area is {self.area}: it must be two shares of the image, smallest first, at most 1.")
+        object.__setattr__(self, "area", (smallest, largest))  # JSON has lists only
         if self.schedule not in SCHEDULES:
             raise unknown("schedule", self.schedule, SCHEDULES)
         if self.precision not in PRECISIONS:

@@ -100,6 +100,8 @@ def bad_inputs(tmp_path: Path) -> dict[str, tuple[list[str], str]]:
         "channels": (["maximize", *smoke, "--channels", "a,b"], "channels is 'a,b'"),
         "option": (["train", *smoke, "--set", "learning_rat=1"], "Did you mean 'learning_rate'?"),
         "value": (["train", *smoke, "--set", "learning_rate=-1"], "learning_rate is -1"),
+        "words for numbers": (["train", *smoke, "--set", "learning_rate=fast"], "learning_rate is 'fast'"),
+        "area": (["train", *smoke, "--set", "area=[1, 0.5]"], "area is [1, 0.5]"),
         "epochs": (["train", *smoke, "--epochs", "0"], "epochs is 0"),
         "set": (["train", *smoke, "--set", "learning_rate"], "write NAME=VALUE"),
         "seed": (["train", *smoke, "--seed", "-1"], "seed is -1"),
@@ -117,7 +119,8 @@ def bad_inputs(tmp_path: Path) -> dict[str, tuple[list[str], str]]:
 
 
 CASES = (
-    "preset", "model", "layer", "channel", "channels", "option", "value", "epochs", "set", "seed", "notebook",
+    "preset", "model", "layer", "channel", "channels", "option", "value", "words for numbers", "area", "epochs", "set",
+    "seed", "notebook",
     "no folder", "no train", "empty", "one class", "broken image", "no weights", "no model", "wrong model",
     "damaged weights",
 )  # fmt: skip
