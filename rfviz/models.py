@@ -129,7 +129,8 @@ def layers(net: nn.Module) -> list[Layer]:
         torch.empty(1, 3, 64, 64, device="meta"),
         lambda layer, response: channels.update({layer: response.shape[1]}),
     )
-    return [Layer(name, PAPER_NAMES[name], channels[name], receptive_field.of(net, name)) for name in names]
+    fields = receptive_field.of_layers(net, names)
+    return [Layer(name, PAPER_NAMES[name], channels[name], fields[name]) for name in names]
 
 
 def load(source: str | Path | Mapping[str, Tensor]) -> Net34:

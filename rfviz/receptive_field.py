@@ -18,6 +18,7 @@ must agree in stride and centre, and the larger field holds the smaller.
 """
 
 import operator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -135,14 +136,19 @@ def of(net: nn.Module, layer: str) -> ReceptiveField:
         If the layer does not exist, if branches that meet disagree in stride or centre, or if an operation on the way
         is not local (a global pooling, a linear layer) or not square.
     """
+    return of_layers(net, [layer])[layer]
+
+
+def of_layers(net: nn.Module, layers: Iterable[str]) -> dict[str, ReceptiveField]:
+    """Return the receptive fields of several layers, as `of` does for one, walking through the network once."""
     traced = graph.trace(net)
+    targets = {layer: graph.find(traced, layer) for layer in layers}
+    needed = set().union(*(_ancestors(target) for target in targets.values()))
     fields: dict[fx.Node, ReceptiveField] = {}
-    target = graph.find(traced, layer)
-    needed = _ancestors(target)
     for node in traced.graph.nodes:
         if node in needed:
             fields[node] = _field(traced, node, [fields[source] for source in node.all_input_nodes])
-    return fields[target]
+    return {layer: fields[target] for layer, target in targets.items()}
 
 
 def _ancestors(node: fx.Node) -> set[fx.Node]:

@@ -335,7 +335,7 @@ def collect(
     if strongest is not None and not hasattr(images, "__getitem__"):
         raise RfvizError("strongest needs a second look at the images: give a tensor or a data set, not an iterator.")
     layers = list(dict.fromkeys(layers))  # a layer that is named twice must not be counted twice
-    fields = {layer: receptive_field.of(net, layer) for layer in layers}
+    fields = receptive_field.of_layers(net, layers)
     top = {layer: TopStimuli(top_k, per_image) for layer in layers}
     top_all = {layer: TopStimuli(strongest, None) for layer in layers} if strongest else {}
     mean = {layer: MeanStimulus(fields[layer]) for layer in layers} if mean_stimulus else {}
