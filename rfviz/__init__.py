@@ -6,6 +6,12 @@ small dataclasses of tensors; `presets` and `runs` say what to compute and keep 
 book.
 """
 
-from rfviz import _torchvision_ops as _torchvision_ops  # must come before the first import of torchvision
+import os
+
+# Threads that wait for each other should sleep, not spin: when another program wants one of the cores, spinning makes
+# small networks train many times slower. It must be said before torch starts its threads.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+from rfviz import _torchvision_ops as _torchvision_ops  # before the first import of torchvision
 
 __version__ = "0.1.0"

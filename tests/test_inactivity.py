@@ -153,6 +153,10 @@ def test_number_of_control_channels(channels, count):
 
 @pytest.mark.parametrize("preprocess", [NONE, IMAGENET])
 def test_the_table_equals_a_loop_over_single_images(net, photographs, preprocess):
+    with torch.no_grad():  # weak responses and balanced classes, so that noise changes what is predicted
+        net.bn1.weight *= 0.1
+        net.bn1.bias *= 0.1
+        net.fc.bias -= net(preprocess(photographs.images)).mean(0)
     responses = collect(net, photographs, ["maxpool"], preprocess=preprocess)["maxpool"]
     found = {
         batch_size: noise_effect(

@@ -167,6 +167,14 @@ def test_all_layers_in_one_pass_equal_one_layer_at_a_time(plainnet, some_tiles):
         assert_same(together[layer], collect(plainnet, some_tiles, [layer], 9, batch_size=5, strongest=9)[layer])
 
 
+def test_a_block_may_be_addressed_by_its_last_relu(resnet, some_tiles):
+    names = ["layer1.0.relu", "layer1.0", "layer1.0.relu2"]
+    found = collect(resnet, some_tiles, names, 9, strongest=3, batch_size=5)
+    assert_top_is(found["layer1.0.relu"], plain_responses(resnet, some_tiles, "layer1.0"), 9)
+    assert_same(found["layer1.0.relu"], found["layer1.0"])
+    assert_same(found["layer1.0.relu2"], found["layer1.0"])
+
+
 def test_a_layer_that_is_named_twice_is_counted_once(resnet, some_tiles):
     once = collect(resnet, some_tiles, ["maxpool"], 9, strongest=3)
     twice = collect(resnet, some_tiles, ["maxpool", "maxpool"], 9, strongest=3)
