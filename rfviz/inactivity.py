@@ -22,6 +22,9 @@ from rfviz.graph import ForwardPass
 from rfviz.responses import LayerResponses, batches
 from rfviz.whitening import NONE, Whitening
 
+# The first entry of every random key: numpy takes (1, 2) and (1, 2, 0) for the same key, so each purpose has its own.
+_NOISE, _INACTIVE, _ACTIVE = 1, 2, 3
+
 PAPER_BATCH = 256
 """Images that share a randomly drawn channel, whatever the compute batch: the paper's mini-batch."""
 
@@ -100,7 +103,7 @@ def control_count(channels: int) -> int:
 
 def noise(seed: int, image: int, channel: int, size: Sequence[int]) -> Tensor:
     """Return ReLU(N(0, 1)) for one image and channel, float32 of the given size `(h, w)`."""
-    generator = np.random.default_rng((seed, image, channel))
+    generator = np.random.default_rng((_NOISE, seed, image, channel))
     return torch.from_numpy(generator.standard_normal(tuple(size), dtype=np.float32)).clamp_(min=0)
 
 
@@ -136,7 +139,7 @@ def noise_effect(
     preprocess : Whitening or callable
         Applied to the images just before the network.
     batch_size : int
-        Changes the speed, never the result.
+        Changes the speed, never the result beyond rounding.
     progress : bool
         Show a progress bar.
 
@@ -160,10 +163,10 @@ def noise_effect(
     least = least_active_channels(responses, count)
 
     def randomly_inactive(seed: int, image: int) -> Sequence[int]:
-        return _draw(inactive, n_random, seed, image // PAPER_BATCH)
+        return _draw(inactive, n_random, _INACTIVE, seed, image // PAPER_BATCH)
 
     def randomly_active(seed: int, image: int) -> Sequence[int]:
-        return _draw(active, count, seed)
+        return _draw(active, count, _ACTIVE, seed)
 
     choices: dict[str, Callable[[int, int], Sequence[int]]] = {}
     if inactive:

@@ -183,7 +183,7 @@ class MeanStimulus:
     def result(self) -> tuple[Tensor, Tensor]:
         """Return the mean `(C, 3, R, R)` in float32 and the count `(C, R, R)`."""
         assert self.total is not None and self.count is not None
-        return (self.total / self.count.clamp(min=1)[:, None]).float(), self.count
+        return (self.total / self.count.clamp(min=1)[:, None]).float(), self.count.clone()
 
 
 class Activity:
@@ -217,10 +217,10 @@ class Activity:
         """Return `maximum`, `mean`, `positive_count` `(C,)` and `histogram` `(C, 23)`."""
         assert self.maximum is not None and self.total is not None and self.histogram is not None
         return {
-            "maximum": self.maximum,
+            "maximum": self.maximum.clone(),  # a clone can be changed in place, which an inference tensor cannot
             "mean": self.total / self.neurons,
             "positive_count": self.histogram[:, 1:].sum(1),
-            "histogram": self.histogram,
+            "histogram": self.histogram.clone(),
         }
 
 
@@ -312,7 +312,7 @@ def collect(
     preprocess : Whitening or callable
         Applied to the images just before the network.
     batch_size, workers : int
-        Change the speed, never the result.
+        Change the speed, never the result beyond rounding.
     progress : bool
         Show a progress bar.
 
@@ -341,11 +341,11 @@ def collect(
     mean = {layer: MeanStimulus(fields[layer]) for layer in layers} if mean_stimulus else {}
     activity = {layer: Activity() for layer in layers}
     forward = ForwardPass(net, layers)
-    device = next(net.parameters()).device
+    parameter = next(net.parameters())
     count, grids = 0, {}
 
     for first, batch in _with_progress(images, batch_size, workers, progress, "responses"):
-        batch = batch.to(device, non_blocking=True)
+        batch = batch.to(parameter.device, non_blocking=True)
 
         def read(layer: str, response: Tensor, first: int = first, batch: Tensor = batch) -> None:
             _refuse_not_finite(layer, response, first)
@@ -358,7 +358,7 @@ def collect(
             grids[layer, tuple(batch.shape[-2:])] = tuple(response.shape[-2:])
 
         with torch.inference_mode():
-            forward(preprocess(batch), read)
+            forward(preprocess(batch).to(parameter.dtype), read)
         count += len(batch)
 
     strongest_mean = _mean_of_strongest(images, top_all, fields, grids, batch_size, workers, progress)
