@@ -77,7 +77,12 @@ def min_max(image: Tensor) -> Tensor:
     return (image - low) / (high - low) if high > low else torch.full_like(image, 0.5)
 
 
-def _show(axes: Axes, image: Tensor | None, inside: Tensor | None = None) -> None:
+def _show(
+    axes: Axes,
+    image: Tensor | None,
+    inside: Tensor | None = None,
+    extent: tuple[float, float, float, float] | None = None,
+) -> None:
     axes.set_xticks([])
     axes.set_yticks([])
     for spine in axes.spines.values():
@@ -86,7 +91,7 @@ def _show(axes: Axes, image: Tensor | None, inside: Tensor | None = None) -> Non
         return
     if inside is not None:
         image = torch.where(inside, image, torch.tensor(NO_IMAGE))
-    axes.imshow(image.permute(1, 2, 0).clamp(0, 1).numpy(), interpolation="nearest")
+    axes.imshow(image.permute(1, 2, 0).clamp(0, 1).numpy(), interpolation="nearest", extent=extent)
 
 
 def receptive_field_overview() -> Figure:
@@ -219,9 +224,13 @@ def _stimulus_panel(
     patches, inside = cut_stimuli(images, result, channel)
     firing = int((result.top_values[channel] > 0).sum())
     rows = -(-result.top_values.shape[1] // columns)
-    grid = panel.subplots(rows, columns, gridspec_kw={"wspace": 0.05, "hspace": 0.05}, squeeze=False)
-    for i, ax in enumerate(grid.flat):
-        _show(ax, patches[i] if i < firing else None, inside[i] if i < firing else None)
+    axes = panel.subplots()
+    for i in range(firing):
+        # One image beside the other in the same axes: a hair's breadth apart, however many there are.
+        y, x = divmod(i, columns)
+        _show(axes, patches[i], inside[i], extent=(x + 0.03, x + 0.97, y + 0.97, y + 0.03))
+    _show(axes, None)
+    axes.set(xlim=(-0.1, columns + 0.1), ylim=(rows, 0), aspect="equal")
 
 
 def mean_stimuli(filters: Tensor, responses: Mapping[str, LayerResponses], channel: int, strongest: int) -> Figure:
