@@ -131,17 +131,20 @@ def receptive_fields_to_scale(side: int = 224) -> Figure:
     net = models.resnet34(width=1, num_classes=2)
     photograph = photographs.photograph("chelsea")[:, 30 : 30 + side, 40 : 40 + side] / 255
     table = {row.name: row.receptive_field for row in models.layers(net)}
-    figure = BookFigure(3.9)
+    figure = BookFigure(4.4)
     panels = (
         ("inside the image", ["conv1", "maxpool", "layer1.0", "layer1.2", "layer2.3"]),
         ("larger than the image", ["layer2.3", "layer3.0", "layer3.5", "layer4.2"]),
     )
-    colours = (BLUE, ORANGE, GREEN, RED, "#CC79A7")
+    colours = {
+        "conv1": BLUE, "maxpool": ORANGE, "layer1.0": GREEN, "layer1.2": RED, "layer2.3": "#CC79A7",
+        "layer3.0": "#56B4E9", "layer3.5": "#F0E442", "layer4.2": "black",
+    }  # fmt: skip
     for panel, (name, layers) in zip(figure.subfigures(1, 2, squeeze=False)[0], panels, strict=True):
         ax = panel.subplots()
         ax.imshow(photograph.permute(1, 2, 0).numpy(), extent=(0, side, side, 0))
-        for layer, colour in zip(layers, colours, strict=False):
-            field = table[layer]
+        for layer in layers:
+            field, colour = table[layer], colours[layer]
             centre = (side // field.stride) // 2
             top, left, _, _ = field.box(centre, centre)
             ax.add_patch(
@@ -151,10 +154,10 @@ def receptive_fields_to_scale(side: int = 224) -> Figure:
                 )
             )  # fmt: skip
         ax.set(xlabel="column (px)", ylabel="row (px)")
-        ax.set_title(name, fontsize=9)
+        panel.suptitle(name, fontsize=9)
         ax.autoscale_view()
         ax.set_aspect("equal")
-        panel.legend(loc="outside lower center", fontsize=7, ncols=3, frameon=False)
+        panel.legend(loc="outside lower center", fontsize=7, ncols=2, frameon=False)
     return figure
 
 
