@@ -45,12 +45,13 @@ bench: $(VENV)/installed
 serve: $(VENV)/installed
 	$(BIN)/python -m http.server $(PORT) --bind 127.0.0.1 --directory runs/$(PRESET)/html
 
-# The local part of a version (torch 2.13.0+cpu) names a build, not a release: it does not belong in the lock.
+# The local part of a version (torch 2.13.0+cpu) names a build, not a release, and what a CUDA build of torch brings
+# along is pinned by torch itself: neither belongs in the lock.
 lock:
 	rm -rf .lock && $(PYTHON) -m venv .lock
 	.lock/bin/python -m pip install --quiet '.[dev]'
 	{ echo "# Every package of the project, at the version it is tested with. Renewed by 'make lock'."; \
-	  .lock/bin/python -m pip freeze --exclude rfviz --exclude pip --exclude setuptools | sed 's/+.*//'; } > requirements.lock
+	  .lock/bin/python -m pip freeze --exclude rfviz --exclude pip --exclude setuptools | grep -v -i -E '^(nvidia|cuda|triton)' | sed 's/+.*//'; } > requirements.lock
 	rm -rf .lock
 
 clean:

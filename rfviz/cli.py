@@ -2,7 +2,6 @@
 
 import json
 import sys
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -58,21 +57,14 @@ def _value(text: str) -> Any:
         return text  # a word such as zca needs no quotes
 
 
-def _file(source: str) -> str:
-    """Return an absolute path, for notebooks run elsewhere; the name of published weights is no path."""
-    path = Path(source).expanduser()
-    return str(path.resolve()) if path.exists() else source
-
-
 def _overrides(
     images: str | None, weights: list[str] | None, epochs: int | None, strict: bool, settings: list[str] | None
 ) -> dict[str, Any]:
     found: dict[str, Any] = {name: _value(value) for name, value in (_pair(text, "--set") for text in settings or [])}
     if images is not None:
-        found["images"] = str(Path(images).expanduser().resolve())
+        found["images"] = images
     if weights:
-        pairs = dict(_pair(text, "--weights") for text in weights)
-        found["weights"] = {model: _file(source) for model, source in pairs.items()}
+        found["weights"] = dict(_pair(text, "--weights") for text in weights)
     if epochs is not None:
         found["epochs"] = epochs
     if strict:
@@ -86,8 +78,10 @@ def _architectures(model: str | None) -> list[str]:
     return [model] if model else list(models.ARCHITECTURES)
 
 
-def _notebook_parameters(preset: str, seed: int, channels: str, overrides: dict[str, Any]) -> dict[str, Any]:
-    numbers = list(runs.parse_channels(channels).values())
+def _notebook_parameters(
+    run: runs.Run, preset: str, seed: int, channels: str, overrides: dict[str, Any]
+) -> dict[str, Any]:
+    numbers = list(run.channels(channels).values())  # a wrong channel is refused before anything is trained
     return {"preset": preset, "seed": seed, "channels": numbers, "overrides": overrides}
 
 
@@ -108,7 +102,7 @@ def book(
     """
     overrides = _overrides(images, weights, epochs, strict, settings)
     run = runs.open_run(preset, seed, **overrides)
-    parameters = _notebook_parameters(preset, seed, channels, overrides)
+    parameters = _notebook_parameters(run, preset, seed, channels, overrides)
     typer.echo(f"The book is ready: {publish.book(run, parameters)}")
 
 
@@ -131,9 +125,10 @@ def run(
     overrides = _overrides(images, weights, epochs, strict, settings)
     opened = runs.open_run(preset, seed, **overrides)
     publish.choose(only)
+    parameters = _notebook_parameters(opened, preset, seed, channels, overrides)
     if only is None:
         publish.compute(opened)
-    for path in publish.run_notebooks(opened, _notebook_parameters(preset, seed, channels, overrides), only):
+    for path in publish.run_notebooks(opened, parameters, only):
         typer.echo(path)
 
 
@@ -154,10 +149,10 @@ def train(
     chosen = _architectures(model)
     opened = runs.open_run(preset, seed, **_overrides(images, None, epochs, strict, settings))
     for architecture in chosen:
-        last = opened.history(architecture)[-1]
+        where = opened.preset.weights.get(architecture) or opened.weights_path(architecture)
         typer.echo(
-            f"{models.PAPER_ARCHITECTURES[architecture]}: {last['evaluation_top1']:.1%} top-1 on held-out images; "
-            f"weights in {opened.weights_path(architecture)}"
+            f"{models.PAPER_ARCHITECTURES[architecture]}: {opened.accuracy(architecture):.1%} top-1 on held-out "
+            f"images; weights in {where}"
         )
 
 
@@ -199,8 +194,9 @@ def maximize(
     chosen, numbers = _architectures(model), runs.parse_channels(channels)
     opened = runs.open_run(preset, seed, **_overrides(images, weights, epochs, strict, settings))
     for architecture in chosen:
+        opened.check_channel(architecture, layer, numbers[architecture])
+    for architecture in chosen:
         channel = numbers[architecture]
-        opened.check_channel(architecture, layer, channel)
         curve = opened.maximization(architecture, layer).activations[:, channel]
         typer.echo(
             f"{models.PAPER_ARCHITECTURES[architecture]}, {layer}, channel {channel}: "
@@ -237,6 +233,9 @@ def main() -> None:
         app()
     except RfvizError as error:
         typer.echo(f"rfviz: {error}", err=True)
+        sys.exit(2)
+    except OSError as error:  # a full disk, a folder that may not be written
+        typer.echo(f"rfviz: {error}. Earlier results are unchanged.", err=True)
         sys.exit(2)
     except SystemExit as stop:
         if stop.code == INTERRUPTED:

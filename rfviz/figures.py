@@ -256,7 +256,7 @@ def mean_stimuli(filters: Tensor, responses: Mapping[str, LayerResponses], chann
     side = filters.shape[-1]
     _show(grid[0, 0], min_max(filters[channel].detach().cpu()))
     grid[0, 0].set_title(f"(a) {layer_title('conv1')}\n{side} × {side} px", fontsize=8)
-    rows = ("mean,\nas it is", "mean,\nstretched", f"mean of the\n{strongest} strongest,\nstretched")
+    rows = ("mean,\nas it is", "mean,\nstretched", f"mean of up to\n{strongest} strongest,\nstretched")
     for ax, name in zip(grid[:, 0], rows, strict=True):
         ax.set_ylabel(name, fontsize=8, rotation=0, ha="right", va="center")
     for column, (letter, (layer, result)) in enumerate(zip("bcdefgh", responses.items(), strict=False), start=1):
@@ -293,7 +293,7 @@ def maximization(results: Mapping[str, Maximization], channel: int, whitening: W
 
 
 def firing_rates(responses: Mapping[str, LayerResponses]) -> Figure:
-    """Draw Fig. S4: the share of neurons of each channel that fire, sorted; channels that never fire are crosses."""
+    """Draw Fig. S5: the share of neurons of each channel that fire, sorted; channels that never fire are crosses."""
     figure = BookFigure(2.9)
     ax = figure.subplots()
     for architecture, result in responses.items():

@@ -61,9 +61,3 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     with safe_open(str(path), framework="pt") as file:
         info = json.loads((file.metadata() or {}).get(_INFO, "{}"))
         return {name: file.get_tensor(name) for name in file.keys()}, info  # noqa: SIM118  # not a dict
-
-
-def save_text(text: str, path: Path) -> None:
-    """Write a text file in UTF-8."""
-    with written_whole(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")

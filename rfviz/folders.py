@@ -2,12 +2,13 @@
 
 import hashlib
 import io
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torchvision.datasets import ImageFolder
 from torchvision.datasets.folder import IMG_EXTENSIONS
@@ -16,6 +17,7 @@ from tqdm.auto import tqdm
 from rfviz.data import Split
 from rfviz.errors import RfvizError, first_line
 
+_log = logging.getLogger(__name__)
 _PARTS = ("train", "val")
 _SPARE = 3  # how much larger an image is before its last, careful reduction
 
@@ -47,8 +49,13 @@ class FolderImages:
         self.short_side = short_side
         self.skipped: list[str] = []
         self._kept: dict[int, Tensor] = {}
-        sizes = [(root / file).stat().st_size for file in self.files]
-        self.fingerprint = _digest([list(zip(self.files, sizes, self.labels, strict=True)), self.classes, short_side])
+        self._contents = [_stamp(root / file) for file in self.files]
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of every pixel once `load_all` has run, before that of names, sizes and times of change."""
+        described = [self.files, self._contents, list(self.labels), self.classes, self.short_side]
+        return hashlib.sha256(repr(described).encode()).hexdigest()[:16]
 
     def __len__(self) -> int:
         return len(self.files)
@@ -60,7 +67,7 @@ class FolderImages:
             try:
                 image = self._decode(path.read_bytes())
             except Exception as error:  # Pillow raises many types for damaged files, and does not know their names
-                raise RfvizError(f"{path}: {first_line(error)}. Repair or remove it.") from error
+                raise RfvizError(f"{path}: {_reason(error)}. Repair or remove it.") from error
         return image, self.labels[index]
 
     def _decode(self, content: bytes) -> Tensor:
@@ -87,28 +94,29 @@ class FolderImages:
             If an image is broken and `strict` is true, or if none is left.
         """
         good: list[int] = []
-        hashes: list[str] = []
+        hashes: list[object] = []
+        total = len(self)
         for index in tqdm(range(len(self)), desc=f"reading {self.root.name}", unit="image", disable=not progress):
             path = self.root / self.files[index]
             try:
-                content = path.read_bytes()
-                image = self._decode(content)
+                image = self._decode(path.read_bytes())
             except Exception as error:  # Pillow raises many types for damaged files
-                reason = f"{path}: {first_line(error)}"
                 if strict:
-                    raise RfvizError(f"{reason}. Repair or remove it, or leave --strict out to skip it.") from error
-                self.skipped.append(reason)
+                    raise RfvizError(
+                        f"{path}: {_reason(error)}. Repair or remove it, or leave --strict out to skip it."
+                    ) from error
+                self.skipped.append(f"{self.root.name}/{self.files[index]}: {_reason(error)}")
                 continue
             self._kept[len(good)] = image
             good.append(index)
-            hashes.append(hashlib.sha256(content).hexdigest())
+            hashes.append(hashlib.sha256(image.numpy().tobytes() + repr(image.shape).encode()).hexdigest())
         if not good:
-            raise RfvizError(
-                f"none of the {len(self)} images in {self.root} can be read; the first: {self.skipped[0]}."
-            )
+            raise RfvizError(f"none of the {total} images in {self.root} can be read; the first: {self.skipped[0]}.")
+        if self.skipped:
+            _log.warning("rfviz: %d of %d images left out: %s", len(self.skipped), total, "; ".join(self.skipped))
         self.files = [self.files[index] for index in good]
         self.labels = [self.labels[index] for index in good]
-        self.fingerprint = _digest([hashes, self.labels, self.classes, self.short_side])
+        self._contents = hashes
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
@@ -118,8 +126,17 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     return Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8))
 
 
-def _digest(value: object) -> str:
-    return hashlib.sha256(repr(value).encode()).hexdigest()[:16]
+def _stamp(path: Path) -> object:
+    try:
+        status = path.stat()
+    except OSError:
+        return None  # a link to nowhere: it is refused or left out when it is read
+    return status.st_size, status.st_mtime_ns
+
+
+def _reason(error: Exception) -> str:
+    """Say why an image cannot be read; Pillow's own words for a file of another kind name an object in memory."""
+    return "not an image" if isinstance(error, UnidentifiedImageError) else first_line(error)
 
 
 def load(

@@ -8,7 +8,7 @@ changes. Noise depends on nothing but (seed, image, channel), so batch size and 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from math import sqrt
+from math import nan, sqrt
 
 import numpy as np
 import torch
@@ -78,8 +78,8 @@ class NoiseEffect:
 
 
 def mean_and_error(values: Tensor) -> tuple[float, float]:
-    """Return the mean over seeds and its standard error (0 for one seed)."""
-    error = values.std().item() / sqrt(len(values)) if len(values) > 1 else 0.0
+    """Return the mean over seeds and its standard error (NaN for one seed, which has none)."""
+    error = values.std().item() / sqrt(len(values)) if len(values) > 1 else nan
     return values.mean().item(), error
 
 

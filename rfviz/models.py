@@ -215,6 +215,13 @@ def stored_whitening(source: str | Path) -> Whitening | None:
     return None
 
 
+def stored_classes(source: str | Path) -> list[str] | None:
+    """Return the names of the classes that weights were trained on, where the file says so."""
+    if Path(source).suffix != ".safetensors":
+        return None
+    return load_tensors(Path(source))[1].get("made_of", {}).get("classes")
+
+
 def build(architecture: str, width: int, num_classes: int) -> Net34:
     """Build an architecture by name.
 

@@ -2,7 +2,7 @@
 
 Each photograph is a class of its own. Two thirds along its longer side are for training; the last third is cut into
 tiles that do not overlap, for evaluation and for every analysis. No pixel is in both, and no two evaluation images
-share one.
+share one. (Two large photographs are reduced first, so that is said of the reduced pixels.)
 """
 
 from functools import cache

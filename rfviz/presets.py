@@ -80,8 +80,13 @@ class Preset:
         if self.whitening not in KINDS:
             raise unknown("whitening", self.whitening, KINDS)
         for name in ("width", "classes", "tile", "top_k", "strongest", "noise_seeds", "maximization_steps"):
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
-                raise RfvizError(f"{name} is {getattr(self, name)!r}: it must be a whole number from 1 up.")
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise RfvizError(f"{name} is {value!r}: it must be a whole number from 1 up.")
+        if not isinstance(self.strict, bool):
+            raise RfvizError(f"strict is {self.strict!r}: it must be true or false.")
+        if not isinstance(self.weights, dict) or not all(isinstance(file, str) for file in self.weights.values()):
+            raise RfvizError(f"weights is {self.weights!r}: give files by model, such as resnet34=FILE.")
         for name in ("short_side", "evaluation_crop"):
             side = getattr(self, name)
             if side is not None and (not isinstance(side, int) or side < 1):
@@ -210,7 +215,7 @@ def get(name: str, **overrides: Any) -> Preset:
     changes = {key: value for key, value in overrides.items() if key in _PRESET_FIELDS}
     recipe_changes = {key: value for key, value in overrides.items() if key in _RECIPE_FIELDS}
     if changes.get("images") is not None:
-        changes["source"] = "folder"
+        changes |= {"source": "folder", "summary": "images from a folder of the reader's own", "where": "this machine"}
         if preset.source == "photographs":  # many small images in place of a few large photographs
             side = changes.get("tile", preset.tile)
             crop = side * 3 // 4

@@ -20,6 +20,7 @@ import jupytext
 import nbformat
 import papermill
 import yaml
+from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 from sphinx_external_toc.parsing import parse_toc_yaml
 from tqdm.auto import tqdm
@@ -52,7 +53,7 @@ def is_notebook(page: Path) -> bool:
 
 
 def choose(only: str | None) -> dict[str, Path]:
-    """Return the notebooks of the book, or the one whose name contains `only`, such as ``"02"``.
+    """Return the notebooks of the book, or the one whose name begins with `only`, such as ``"02"``.
 
     Raises
     ------
@@ -60,14 +61,18 @@ def choose(only: str | None) -> dict[str, Path]:
         If no notebook is called so.
     """
     notebooks = {name: page for name, page in sources().items() if is_notebook(page)}
-    chosen = {name: page for name, page in notebooks.items() if only is None or only in name}
-    if not chosen:
+    if only is None:
+        return notebooks
+    chosen = {name: page for name, page in notebooks.items() if page.stem.startswith(only)}
+    if len(chosen) != 1:
         raise unknown("notebook", only, [name.removeprefix("notebooks/") for name in notebooks])
     return chosen
 
 
 def compute(run: Run) -> None:
     """Compute everything that the notebooks show, so that they only have to read it."""
+    for architecture in run.preset.weights:
+        run.net(architecture)  # a wrong file is refused before the other network is trained
     for architecture in ARCHITECTURES:
         run.net(architecture)
         run.responses(architecture)
@@ -99,12 +104,15 @@ def execute(page: Path, target: Path, parameters: Mapping[str, Any]) -> None:
         try:
             papermill.execute_notebook(
                 str(plain), str(executed), {name: value for name, value in parameters.items() if name in known},
-                kernel_name=KERNEL, progress_bar=False, cwd=page.parent, extra_arguments=QUIET,
+                kernel_name=KERNEL, progress_bar=False, extra_arguments=QUIET,
             )  # fmt: skip
         except PapermillExecutionError as error:
+            said = error.evalue.strip().splitlines()[-1:]
             raise RfvizError(
-                f"notebook {page.stem}, cell {error.exec_count}: {error.ename}: {error.evalue.strip().splitlines()[-1]}"
+                f"notebook {page.stem}, cell {error.exec_count}: {': '.join([error.ename, *said])}"
             ) from error
+        except DeadKernelError as error:
+            raise RfvizError(f"notebook {page.stem}: its kernel was killed, perhaps for want of memory.") from error
         notebook = nbformat.read(executed, as_version=4)
     notebook.metadata.pop("papermill", None)  # holds paths of this machine
     tags = [cell.metadata.setdefault("tags", []) for cell in notebook.cells]

@@ -51,17 +51,30 @@ def open_run(preset: str = "quick", seed: int = 0, **overrides: Any) -> "Run":
     """
     if not isinstance(seed, int) or seed < 0:
         raise RfvizError(f"seed is {seed!r}: it must be a whole number from 0 up.")
-    overrides = {key: _as_text(value) for key, value in overrides.items() if value not in (None, {}, "")}
+    overrides = {
+        key: value
+        for key, value in overrides.items()
+        if (key in _MAY_BE_NONE or value is not None) and not (key in _PATHS and value in ("", {}))
+    }
+    for key in _PATHS & overrides.keys():
+        overrides[key] = _absolute(overrides[key])
     found = presets.get(preset, **overrides)
     name = f"{preset}-{digest(overrides)[:6]}" if overrides else preset
     return Run(found, seed, root() / name)
 
 
-def _as_text(value: Any) -> Any:
-    """Turn paths, also those in a mapping, into text; leave everything else as it is."""
+_PATHS = {"images", "weights"}
+_MAY_BE_NONE = {"window", "short_side", "evaluation_crop"}  # elsewhere None means: as the preset has it
+
+
+def _absolute(value: Any) -> Any:
+    """Make paths, also those in a mapping, absolute text; the name of published weights is no path and stays."""
     if isinstance(value, Mapping):
-        return {key: _as_text(each) for key, each in value.items()}
-    return os.fspath(value) if isinstance(value, os.PathLike) else value
+        return {key: _absolute(each) for key, each in value.items()}
+    if not isinstance(value, (str, os.PathLike)):
+        return value
+    path = Path(value).expanduser()
+    return str(path.resolve()) if path.exists() else os.fspath(value)
 
 
 def parse_channels(channels: int | str | Sequence[int]) -> dict[str, int]:
@@ -195,6 +208,12 @@ class Run:
                     f"{given} holds a {models.PAPER_ARCHITECTURES[net.name]}, but was given as "
                     f"{models.PAPER_ARCHITECTURES[architecture]}."
                 )
+            named = models.stored_classes(given) if given is not None else None
+            if named is not None and list(named) != list(self.classes):
+                raise RfvizError(
+                    f"{given} was trained on the classes {', '.join(named[:5])}, ..., the images have "
+                    f"{', '.join(self.classes[:5])}, ...: give images of the same classes."
+                )
             if net.fc.out_features != len(self.classes):
                 raise RfvizError(
                     f"{given} tells {net.fc.out_features} classes apart, but the images have {len(self.classes)}: "
@@ -308,7 +327,19 @@ class Run:
 
     def accuracy(self, architecture: str) -> float:
         """Return the top-1 accuracy on the evaluation images, a share."""
-        return self.noise_effect(architecture).clean_top1
+        if history := self.history(architecture):
+            return history[-1]["evaluation_top1"]
+        images = self.images.evaluation
+        _, values = self.store.get(
+            f"accuracy-{architecture}",
+            training,
+            self._made_of(architecture, images=images.fingerprint, labels=list(images.labels)),
+            lambda: (
+                {},
+                {"top1": training.evaluate(self.net(architecture), images, self.whitening(architecture))[1]},
+            ),
+        )
+        return values["top1"]
 
     def channels(self, channels: int | str | Sequence[int]) -> dict[str, int]:
         """Return the channel of each network, as `parse_channels` reads it, after making sure that it exists."""
@@ -318,8 +349,12 @@ class Run:
         return chosen
 
     def check_channel(self, architecture: str, layer: str, channel: int) -> None:
-        """Raise RfvizError unless a layer of a network has the channel."""
-        table = {row.name: row for row in models.layers(self.net(architecture))}
+        """Raise RfvizError unless a layer of a network has the channel; nothing is trained to find out."""
+        if architecture in self.preset.weights:
+            net = self.net(architecture)
+        else:
+            net = models.build(architecture, self.preset.width, 2)
+        table = {row.name: row for row in models.layers(net)}
         if layer not in table:
             raise unknown("layer", layer, table)
         responses.check_channel(channel, table[layer].channels)
@@ -327,11 +362,14 @@ class Run:
     def how_made(self) -> provenance.HowMade:
         """Return the folded table "How this page was made" for the end of a notebook."""
         seconds = time.monotonic() - provenance.STARTED
-        return provenance.HowMade({**self.provenance(), "duration": f"{seconds:.0f} s for this notebook"})
+        return provenance.HowMade(
+            {**self.provenance(), "duration": f"{seconds:.0f} s for this page; results that were there are read"}
+        )
 
     def provenance(self) -> dict[str, Any]:
         """Return what the results of this run were made with, for people."""
-        skipped = [name for part in self.images for name in getattr(getattr(part, "source", part), "skipped", [])]
+        parts = (self.images.train, self.images.evaluation.source)
+        skipped = [name for part in parts for name in getattr(part, "skipped", [])]
         return {
             "preset": self.preset.name,
             "seed": self.seed,
@@ -342,7 +380,7 @@ class Run:
             },
             "training images (hash)": self.images.train.fingerprint,
             "evaluation images (hash)": f"{self.images.evaluation.fingerprint}, {len(self.images.evaluation)} images",
-            "images left out": "; ".join(dict.fromkeys(skipped)) or "none",
+            "images left out": f"{len(skipped)}: {'; '.join(skipped[:5])}" if skipped else "none",
             **provenance.environment(self.device),
         }
 

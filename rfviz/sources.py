@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from torchvision import datasets
 
-from rfviz import folders, photographs
+from rfviz import folders, photographs, provenance
 from rfviz.data import Evaluation, Labelled, Split
 from rfviz.errors import RfvizError, first_line
 from rfviz.folders import FolderImages
@@ -14,8 +14,8 @@ from rfviz.presets import Preset
 
 
 def data_folder() -> Path:
-    """Return where data sets are kept: ``RFVIZ_DATA``, or ``data/`` below the current folder."""
-    return Path(os.environ.get("RFVIZ_DATA", "data")).resolve()
+    """Return where data sets are kept: ``RFVIZ_DATA``, or ``data/`` in the repository whatever the current folder."""
+    return Path(os.environ.get("RFVIZ_DATA") or provenance.repository() / "data").resolve()
 
 
 def caltech101(root: Path, short_side: int | None) -> Split:
@@ -78,10 +78,19 @@ def load(preset: Preset) -> Images:
     if preset.source == "photographs":
         train, tiles = photographs.load(preset.tile, preset.classes)
         crops = photographs.load(preset.crop, preset.classes).evaluation
+        _check_size("crop", preset.crop, crops)
+        for name, recipe in preset.recipes.items():
+            _check_size(f"window of {name}", recipe.window or recipe.crop, train)
         return Images(train, Evaluation(crops), Evaluation(tiles))
     train, held_out = _split(preset)
     evaluation = Evaluation(held_out, preset.short_side, preset.evaluation_crop)
     return Images(train, evaluation, evaluation)
+
+
+def _check_size(what: str, side: int, images: Labelled) -> None:
+    smallest = min(min(images[i][0].shape[1:]) for i in range(len(images)))
+    if smallest < side:
+        raise RfvizError(f"{what} is {side}: the smallest photograph has {smallest} px for it. Lower it.")
 
 
 def _split(preset: Preset) -> Split:

@@ -1,6 +1,7 @@
 """The tables of the book, as pandas frames: numbers for programs, and the same numbers as text for people."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 
 import pandas as pd
@@ -13,6 +14,7 @@ from rfviz.models import PAPER_ARCHITECTURES, PAPER_NAMES
 from rfviz.presets import Preset
 from rfviz.responses import LayerResponses
 from rfviz.training import Recipe
+from rfviz.whitening import Whitening
 
 PAPER_TABLE = {
     "resnet34": {"inactive": 13, "dL": 1.26962, "dL_rnd": 2.40560e-2},
@@ -93,7 +95,9 @@ def table1(effects: Mapping[str, NoiseEffect]) -> pd.DataFrame:
 
 
 def _with_error(mean: float, error: float) -> str:
-    return "–" if pd.isna(mean) else f"{mean:+.3g} ± {error:.1g}"
+    if pd.isna(mean):
+        return "–"
+    return f"{mean:+.3g}" if pd.isna(error) else f"{mean:+.3g} ± {error:.1g}"
 
 
 def recipes_table(preset: Preset) -> pd.DataFrame:
@@ -143,12 +147,15 @@ def _centred(images: Tensor) -> Tensor:
 
 
 def similarity_table(
-    responses: Mapping[str, Mapping[str, LayerResponses]], maxima: Mapping[str, Mapping[str, Maximization]]
+    responses: Mapping[str, Mapping[str, LayerResponses]],
+    maxima: Mapping[str, Mapping[str, Maximization]],
+    whitenings: Mapping[str, Whitening],
 ) -> pd.DataFrame:
     """Return how alike mean preferred stimuli and maximization images are, as Pearson correlations.
 
-    Each image is taken less its mean colour. ``same channel`` is the mean over channels, ``different channels`` the
-    mean over all pairs of different channels. Channels without a mean stimulus do not count.
+    Both are taken in RGB (not clipped), less their mean colour. ``same channel`` is the mean over channels, ``different
+    channels`` the mean over all pairs of different channels. Channels without a mean stimulus do not count; NaN where
+    too few are left.
     """
     rows = []
     for architecture, layers in responses.items():
@@ -156,7 +163,8 @@ def similarity_table(
             assert found.mean_stimulus is not None
             there = found.positive_count > 0
             means = F.normalize(_centred(found.mean_stimulus[there].double()).flatten(1), dim=1)
-            images = F.normalize(_centred(maxima[architecture][layer].images[there].double()).flatten(1), dim=1)
+            driven = whitenings[architecture].to_rgb(maxima[architecture][layer].images[there].double(), clip=False)
+            images = F.normalize(_centred(driven).flatten(1), dim=1)
             correlation = means @ images.T
             count = len(correlation)
             same = correlation.diagonal().sum().item()
@@ -164,8 +172,10 @@ def similarity_table(
                 {
                     "network": PAPER_ARCHITECTURES[architecture],
                     "layer": PAPER_NAMES[layer],
-                    "same channel": same / count,
-                    "different channels": (correlation.sum().item() - same) / (count * (count - 1)),
+                    "same channel": same / count if count else math.nan,
+                    "different channels": (
+                        (correlation.sum().item() - same) / (count * (count - 1)) if count > 1 else math.nan
+                    ),
                     "channels": count,
                 }
             )
@@ -183,7 +193,9 @@ def noise_summary(effects: Mapping[str, NoiseEffect]) -> str:
             )
             continue
         loss, error = mean_and_error(found.effects["inactive"].loss)
-        if abs(loss) <= 2 * error:
+        if math.isnan(error):
+            verdict = f"changes the loss by {loss:+.3g} nats (one noise seed: how sure that is cannot be said)"
+        elif abs(loss) <= 2 * error:
             verdict = "does not change the loss measurably"
         else:
             verdict = f"{'raises' if loss > 0 else 'lowers'} the loss by {abs(loss):.3g} nats"

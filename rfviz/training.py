@@ -74,7 +74,7 @@ class Recipe:
             value = getattr(self, name)
             if name == "window" and value is None:
                 continue
-            if not isinstance(value, int) or value < 1:
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise RfvizError(f"{name} is {value!r}: it must be a whole number greater than 0.")
         for name in ("learning_rate", "momentum", "weight_decay", "distortion"):
             value = getattr(self, name)

@@ -16,9 +16,11 @@ class Browser(ipywidgets.VBox):
     ----------
     run : Run
         Its results are read, or computed when they are first asked for.
+    channel : int, optional
+        Channel to begin with; the paper's by default.
     """
 
-    def __init__(self, run: Run):
+    def __init__(self, run: Run, channel: int | None = None):
         self.run = run
         self.model = ipywidgets.Dropdown(
             options=[(paper, name) for name, paper in PAPER_ARCHITECTURES.items()], description="network"
@@ -28,13 +30,18 @@ class Browser(ipywidgets.VBox):
             description="layer",
         )
         self.channel = ipywidgets.BoundedIntText(
-            value=PAPER_CHANNELS["resnet34"], min=0, max=run.preset.width - 1, description="channel"
+            value=PAPER_CHANNELS["resnet34"] if channel is None else channel, min=0, max=10**6, description="channel"
         )
+        self._set_range()
         self.output = ipywidgets.Output()
         super().__init__([ipywidgets.HBox([self.model, self.layer, self.channel]), self.output])
         for control in (self.model, self.layer, self.channel):
             control.observe(self._redraw, names="value")
         self._redraw()
+
+    def _set_range(self) -> None:
+        found = self.run.responses(self.model.value)[self.layer.value]
+        self.channel.max = found.channels - 1  # takes a larger number down with it
 
     def figure(self) -> figures.Figure:
         """Draw the chosen channel."""
@@ -49,6 +56,7 @@ class Browser(ipywidgets.VBox):
         )
 
     def _redraw(self, _change: object = None) -> None:
+        self._set_range()
         self.output.clear_output(wait=True)
         with self.output:
             display(self.figure())

@@ -102,6 +102,12 @@ def bad_inputs(tmp_path: Path) -> dict[str, tuple[list[str], str]]:
         "value": (["train", *smoke, "--set", "learning_rate=-1"], "learning_rate is -1"),
         "words for numbers": (["train", *smoke, "--set", "learning_rate=fast"], "learning_rate is 'fast'"),
         "area": (["train", *smoke, "--set", "area=[1, 0.5]"], "area is [1, 0.5]"),
+        "window": (["train", "-p", "quick", "--set", "window=900"], "window of resnet34 is 900"),
+        "crop": (["train", "-p", "quick", "--set", "crop=160", "--set", "window=160"], "crop is 160"),
+        "truth": (["train", *smoke, "--set", "strict=no"], "strict is 'no'"),
+        "early channel": (["book", "-p", "quick", "--channels", "99"], "there is no channel 99"),
+        "early weights": (["run", "-p", "quick", "--weights", "plainnet34=nowhere.pth"], "there is no weights file"),
+        "several notebooks": (["run", *smoke, "--only", "0"], "unknown notebook '0'"),
         "epochs": (["train", *smoke, "--epochs", "0"], "epochs is 0"),
         "set": (["train", *smoke, "--set", "learning_rate"], "write NAME=VALUE"),
         "seed": (["train", *smoke, "--seed", "-1"], "seed is -1"),
@@ -119,10 +125,9 @@ def bad_inputs(tmp_path: Path) -> dict[str, tuple[list[str], str]]:
 
 
 CASES = (
-    "preset", "model", "layer", "channel", "channels", "option", "value", "words for numbers", "area", "epochs", "set",
-    "seed", "notebook",
-    "no folder", "no train", "empty", "one class", "broken image", "no weights", "no model", "wrong model",
-    "damaged weights",
+    "preset", "model", "layer", "channel", "channels", "option", "value", "words for numbers", "area", "window", "crop",
+    "truth", "early channel", "early weights", "several notebooks", "epochs", "set", "seed", "notebook", "no folder",
+    "no train", "empty", "one class", "broken image", "no weights", "no model", "wrong model", "damaged weights",
 )  # fmt: skip
 
 

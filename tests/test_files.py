@@ -15,9 +15,14 @@ import torch
 
 from rfviz import files
 from rfviz.errors import RfvizError
-from rfviz.files import load_tensors, save_tensors, save_text, written_whole
+from rfviz.files import load_tensors, save_tensors, written_whole
 
 NO_SPACE = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def save_text(text: str, path: Path) -> None:
+    with written_whole(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def raise_no_space(*arguments, **options):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from rfviz import folders, photographs, presets, sources
+from rfviz import folders, photographs, presets, provenance, sources
 from rfviz.data import Evaluation
 from rfviz.errors import RfvizError
 from rfviz.folders import FolderImages
@@ -224,9 +224,14 @@ def spoil(root) -> list[str]:
     return list(broken)
 
 
-def test_broken_images_are_left_out_named_and_counted(root):
+def test_broken_images_are_left_out_named_and_counted(root, caplog):
     spoil(root)
     split = folders.load(root)
+    assert [record.getMessage().split(":")[1] for record in caplog.records] == [
+        " 3 of 13 images left out",
+        " 1 of 6 images left out",
+    ]
+    assert "chelsea/0.png" in caplog.records[0].getMessage()
     assert (len(split.train), len(split.evaluation)) == (10, 5)
     for part, names in (
         (split.train, ["chelsea/0.png", "coffee/2.png", "rocket/9.jpg"]),
@@ -234,7 +239,8 @@ def test_broken_images_are_left_out_named_and_counted(root):
     ):
         assert len(part.skipped) == len(names)
         for reason, name in zip(part.skipped, names, strict=True):
-            assert reason.startswith(f"{part.root / name}: ") and len(reason) > len(f"{part.root / name}: ")
+            assert reason.startswith(f"{part.root.name}/{name}: ") and len(reason) > len(f"{part.root.name}/{name}: ")
+            assert "0x" not in reason  # no object in memory, which would be another one every time
             assert "\n" not in reason
     # The others keep their pixels, labels and names.
     expected = (
@@ -455,4 +461,11 @@ def test_the_data_folder(tmp_path, monkeypatch):
     assert sources.data_folder() == tmp_path
     monkeypatch.delenv("RFVIZ_DATA")
     monkeypatch.chdir(tmp_path)
-    assert sources.data_folder() == tmp_path / "data"
+    assert sources.data_folder() == provenance.repository() / "data"  # not below the working folder
+
+
+def test_a_link_to_nowhere_is_left_out_like_a_broken_image(root):
+    (root / "train" / "coffee" / "9.png").symlink_to(root / "nowhere.png")
+    assert [reason.split(":")[0] for reason in folders.load(root).train.skipped] == ["train/coffee/9.png"]
+    with pytest.raises(RfvizError, match=r"9\.png"):
+        folders.load(root, strict=True)

@@ -624,3 +624,14 @@ def test_the_folded_table_of_a_run(first, runs_folder):
     assert isinstance(shown, provenance.HowMade)
     for text in ("smoke", "duration", tensor_digest(first[1]["resnet34"]["weights"])):
         assert text in shown._repr_html_()
+
+
+def test_weights_of_other_classes_are_refused(empty_folder, tmp_path):
+    net = models.build("resnet34", 20, 4)
+    path = tmp_path / "other.safetensors"
+    save_tensors(net.state_dict(), path, {"made_of": {"classes": ["ant", "bee", "cow", "dog"]}})
+    run = open_run("smoke", weights={"resnet34": path})
+    with pytest.raises(RfvizError, match=r"other\.safetensors was trained on the classes ant, bee, cow, dog"):
+        run.net("resnet34")
+    save_tensors(net.state_dict(), path, {"made_of": {"classes": list(run.classes)}})
+    assert open_run("smoke", weights={"resnet34": path}).net("resnet34").name == "resnet34"

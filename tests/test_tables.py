@@ -11,6 +11,7 @@ from rfviz.maximization import Maximization
 from rfviz.presets import PRESETS
 from rfviz.receptive_field import ReceptiveField
 from rfviz.responses import LayerResponses
+from rfviz.whitening import NONE, Whitening
 
 
 def effect(*losses: float) -> Effect:
@@ -79,9 +80,11 @@ def test_similarity_is_the_correlation_less_the_mean_colour() -> None:
     images = torch.rand(4, 3, 5, 5, generator=generator)
     images[1] = 2 * means[1] + torch.rand(3, 1, 1, generator=generator)  # alike but for contrast and mean colour
     positive = torch.tensor([5, 5, 0, 5])
+    white = Whitening(torch.tensor([0.4, 0.5, 0.6]), torch.tensor([[2.0, 0.3, 0.0], [0.3, 5.0, 0.1], [0.0, 0.1, 9.0]]))
     table = tables.similarity_table(
         {"resnet34": {"maxpool": some_responses(means, positive)}},
-        {"resnet34": {"maxpool": Maximization(images, torch.zeros(2, 4))}},
+        {"resnet34": {"maxpool": Maximization(white(images), torch.zeros(2, 4))}},
+        {"resnet34": white},
     )
 
     def correlation(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -96,6 +99,29 @@ def test_similarity_is_the_correlation_less_the_mean_colour() -> None:
     assert row["different channels"] == pytest.approx(other, abs=6e-4)
     assert row["channels"] == 3
     assert correlation(means[1], images[1]) == pytest.approx(1.0, abs=1e-5)
+
+
+@pytest.mark.parametrize("fired", [0, 1])
+def test_similarity_of_a_nearly_silent_layer_is_not_a_number(fired: int) -> None:
+    images = torch.rand(3, 3, 5, 5)
+    table = tables.similarity_table(
+        {"plainnet34": {"maxpool": some_responses(images, torch.tensor([fired, 0, 0]))}},
+        {"plainnet34": {"maxpool": Maximization(images, torch.zeros(2, 3))}},
+        {"plainnet34": NONE},
+    )
+    row = table.iloc[0]
+    assert row["channels"] == fired
+    assert math.isnan(row["different channels"])
+    assert math.isnan(row["same channel"]) == (fired == 0)
+
+
+def test_one_noise_seed_gives_no_error_and_no_verdict() -> None:
+    found = {
+        "resnet34": experiment((1,), inactive=effect(1.0), random_inactive=effect(0.1)),
+        "plainnet34": experiment(),
+    }
+    assert tables.table1(found)["ΔL (nats)"].iloc[0] == "+1"
+    assert "cannot be said" in tables.noise_summary(found)
 
 
 def test_mean_stimulus_table_gives_contrast_in_rgb() -> None:

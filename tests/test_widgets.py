@@ -42,4 +42,4 @@ def test_the_channel_stays_in_range(browser: widgets.Browser) -> None:
 
 def test_the_notebook_shows_it() -> None:
     page = Path(__file__).parents[1] / "notebooks" / "02_preferred_stimuli.md"
-    assert "Browser(run)" in page.read_text()
+    assert "Browser(run, channel" in page.read_text()
