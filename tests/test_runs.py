@@ -16,6 +16,7 @@ from PIL import Image
 
 from rfviz import inactivity, maximization, models, photographs, provenance, responses, runs, store, training, whitening
 from rfviz.errors import RfvizError
+from rfviz.files import save_tensors
 from rfviz.models import ARCHITECTURES
 from rfviz.runs import open_run, parse_channels
 from rfviz.store import source_digest, tensor_digest
