@@ -134,8 +134,10 @@ PRESETS = {
             strongest=32,
             noise_seeds=5,
             recipes=_both(
-                dataclasses.replace(_PHOTOGRAPHS, epochs=4, batch_size=32, crop=32, window=48, repeats=48),
-                learning_rate=0.02,
+                dataclasses.replace(
+                    _PHOTOGRAPHS, epochs=4, batch_size=32, learning_rate=0.02, crop=32, window=48, repeats=96
+                ),
+                learning_rate=0.01,
             ),
         ),
         Preset(
