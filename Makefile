@@ -1,6 +1,6 @@
 # make book [PRESET=quick] [IMAGES=folder] [SEED=0]   the whole book, into runs/PRESET/html
 # make test                                            all tests
-# make serve [PRESET=quick]                            read the book at http://localhost:8000
+# make serve [PRESET=quick] [RUN=folder below runs/]    read the book at http://localhost:8000
 # make bench                                           speed against the bare forward pass
 # make lock                                            renew requirements.lock from pyproject.toml
 # make clean                                           remove what the commands above made, results included
@@ -9,6 +9,7 @@ PYTHON ?= python3
 VENV ?= .venv
 PRESET ?= quick
 SEED ?= 0
+RUN ?= $(PRESET)
 PORT ?= 8000
 BIN := $(VENV)/bin
 IMAGES_OPTION := $(if $(IMAGES),--images "$(IMAGES)")
@@ -43,7 +44,10 @@ bench: $(VENV)/installed
 	$(BIN)/python benchmarks/responses.py
 
 serve: $(VENV)/installed
-	$(BIN)/python -m http.server $(PORT) --bind 127.0.0.1 --directory runs/$(PRESET)/html
+	@test -f runs/$(RUN)/html/index.html || \
+	  { echo "There is no book in runs/$(RUN)/html yet. Make it with: make book PRESET=$(PRESET)"; exit 1; }
+	$(BIN)/python -m http.server $(PORT) --bind 127.0.0.1 --directory runs/$(RUN)/html || \
+	  { echo "Port $(PORT) could not be opened. Try: make serve PORT=8001"; exit 1; }
 
 # The local part of a version (torch 2.13.0+cpu) names a build, not a release, and what a CUDA build of torch brings
 # along is pinned by torch itself: neither belongs in the lock.

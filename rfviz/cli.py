@@ -109,7 +109,7 @@ def book(
 @app.command()
 def run(
     preset: PresetOption = "quick",
-    only: Annotated[str | None, typer.Option(help="Run just the notebook with this in its name, such as 02.")] = None,
+    only: Annotated[str | None, typer.Option(help="Run just the notebook whose name begins so, such as 02.")] = None,
     seed: SeedOption = 0,
     channels: ChannelsOption = _DEFAULT_CHANNELS,
     images: ImagesOption = None,

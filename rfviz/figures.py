@@ -26,6 +26,9 @@ from rfviz.whitening import Whitening
 
 BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#767676"
 MODEL_COLOURS = {"resnet34": BLUE, "plainnet34": RED}
+FRAME = "#AAAAAA"
+"""Colour of the thin frame around an image, which may be as white as the paper."""
+
 NO_IMAGE = 0.85
 """Grey level that stands for pixels outside the image."""
 
@@ -91,6 +94,11 @@ def _show(
         return
     if inside is not None:
         image = torch.where(inside, image, torch.tensor(NO_IMAGE))
+    if extent is None:
+        axes.spines[:].set(visible=True, color=FRAME, linewidth=0.5)
+    else:
+        left, right, bottom, top = extent
+        axes.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor=FRAME, linewidth=0.5))
     axes.imshow(image.permute(1, 2, 0).clamp(0, 1).numpy(), interpolation="nearest", extent=extent)
 
 

@@ -166,6 +166,7 @@ def stage(run: Run) -> Path:
     root, folder = provenance.repository(), run.folder / "book"
     config = yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8"))
     config["execute"]["execute_notebooks"] = "off"
+    config["exclude_patterns"].remove("notebooks/*.ipynb")  # here, they are what is built
     with written_whole(folder / "_config.yml") as temporary:
         temporary.write_text(yaml.safe_dump(config, allow_unicode=True), encoding="utf-8")
     pages = [page for page in sources().values() if not is_notebook(page)]

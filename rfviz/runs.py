@@ -385,11 +385,14 @@ class Run:
         }
 
 
+_DESCRIPTION = {"recipes", "summary", "where", "source"}  # told elsewhere, or follows from the rest
+
+
 def _differences(preset: Preset) -> list[str]:
     """Say in what a preset differs from the one of its name."""
     usual = dataclasses.asdict(presets.PRESETS[preset.name])
     given = dataclasses.asdict(preset)
-    changes = [f"{key} = {value!r}" for key, value in given.items() if key != "recipes" and value != usual[key]]
+    changes = [f"{key} = {value!r}" for key, value in given.items() if key not in _DESCRIPTION and value != usual[key]]
     for architecture, recipe in given["recipes"].items():
         before = usual["recipes"][architecture]
         changes += [f"{architecture} {key} = {value!r}" for key, value in recipe.items() if value != before[key]]

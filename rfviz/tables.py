@@ -87,7 +87,7 @@ def table1(effects: Mapping[str, NoiseEffect]) -> pd.DataFrame:
                 "inactive": f"{entry['inactive']} of {entry['channels']} (paper: {paper['inactive']} of 64)",
                 "noise in": names[entry["noise"]].format(entry["noisy"]),
                 "ΔL (nats)": _with_error(entry["dL"], entry["dL_error"]),
-                "ΔL in the paper": "–" if pd.isna(entry["paper_dL"]) else f"{entry['paper_dL']:.5e}",
+                "ΔL in the paper": "–" if pd.isna(entry["paper_dL"]) else f"{entry['paper_dL']:.6g}",
                 "Δ top-1 (points)": _with_error(100 * entry["dtop1"], 100 * entry["dtop1_error"]),
             }
         )
@@ -97,12 +97,18 @@ def table1(effects: Mapping[str, NoiseEffect]) -> pd.DataFrame:
 def _with_error(mean: float, error: float) -> str:
     if pd.isna(mean):
         return "–"
-    return f"{mean:+.3g}" if pd.isna(error) else f"{mean:+.3g} ± {error:.1g}"
+    if pd.isna(error) or error == 0:
+        return f"{mean:+.3g}"
+    digits = max(0, -math.floor(math.log10(error)))  # to the first digit of the error
+    return f"{mean:+.{digits}f} ± {error:.{digits}f}"
 
 
 def recipes_table(preset: Preset) -> pd.DataFrame:
     """Return the training recipes of a preset beside the paper's, one row per value."""
     columns = {PAPER_ARCHITECTURES[name]: dataclasses.asdict(recipe) for name, recipe in preset.recipes.items()}
+    for column, recipe in zip(columns.values(), preset.recipes.values(), strict=True):
+        if recipe.schedule != "step":
+            column["drop_every"] = None
     table = pd.DataFrame({"the paper": dataclasses.asdict(Recipe()), **columns})
     return table.rename(index=lambda name: name.replace("_", " ")).map(_short)
 
@@ -185,6 +191,11 @@ def similarity_table(
 def noise_summary(effects: Mapping[str, NoiseEffect]) -> str:
     """Say in Markdown what the noise experiment of this run shows: a change counts beyond two standard errors."""
     sentences = []
+    if not any(found.inactive for found in effects.values()):
+        return (
+            "**Answer.** Neither network has an inactive channel in this run, so there is nothing for the paper's two "
+            "experiments to disturb; only the controls can be measured. The paper finds 13 of 64 and 2 of 64."
+        )
     for architecture, found in effects.items():
         name = PAPER_ARCHITECTURES[architecture]
         if not found.inactive:

@@ -114,11 +114,15 @@ def test_table_1_is_what_the_stored_tensors_say(run: Run) -> None:
                     entry.append("–")
                     continue
                 values = unit * tensors[f"{row}/{what}"]
-                error = values.std(unbiased=True) / len(values) ** 0.5
-                entry.append(f"{values.mean().item():+.3g} ± {error.item():.1g}")
+                error = (values.std(unbiased=True) / len(values) ** 0.5).item()
+                if error == 0:
+                    entry.append(f"{values.mean().item():+.3g}")
+                    continue
+                digits = next(d for d in range(20) if error >= 10**-d)  # of the first digit of the error
+                entry.append(f"{values.mean().item():+.{digits}f} ± {error:.{digits}f}")
             expected.append(entry)
     assert shown[["loss", "top1"]].to_numpy().tolist() == expected
-    assert shown["paper"].tolist() == ["1.26962e+00", "2.40560e-02", "–", "–", "-1.66893e-06", "-8.34465e-07", "–", "–"]
+    assert shown["paper"].tolist() == ["1.26962", "0.024056", "–", "–", "-1.66893e-06", "-8.34465e-07", "–", "–"]
 
 
 def test_numbers_in_the_text_are_those_of_the_run(run: Run) -> None:
