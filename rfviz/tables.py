@@ -11,9 +11,8 @@ from torch.nn import functional as F
 from rfviz.inactivity import NoiseEffect, control_count, mean_and_error
 from rfviz.maximization import Maximization
 from rfviz.models import PAPER_ARCHITECTURES, PAPER_NAMES
-from rfviz.presets import Preset
+from rfviz.presets import PRESETS, Preset
 from rfviz.responses import LayerResponses
-from rfviz.training import Recipe
 from rfviz.whitening import Whitening
 
 PAPER_TABLE = {
@@ -109,7 +108,7 @@ def recipes_table(preset: Preset) -> pd.DataFrame:
     for column, recipe in zip(columns.values(), preset.recipes.values(), strict=True):
         if recipe.schedule != "step":
             column["drop_every"] = None
-    table = pd.DataFrame({"the paper": dataclasses.asdict(Recipe()), **columns})
+    table = pd.DataFrame({"the paper": dataclasses.asdict(PRESETS["imagenet"].recipes["resnet34"]), **columns})
     return table.rename(index=lambda name: name.replace("_", " ")).map(_short)
 
 
