@@ -140,6 +140,13 @@ def _without_last_relu(traced: fx.GraphModule, node: fx.Node, layer: str) -> fx.
     return before
 
 
+def _memory_format(net: nn.Module) -> torch.memory_format:
+    """Return the memory format of the weights, in which images should come: the two orders differ in speed."""
+    last = torch.channels_last
+    weights = [weight for weight in net.parameters() if weight.dim() == 4 and not weight.is_contiguous()]
+    return last if any(w.is_contiguous(memory_format=last) for w in weights) else torch.contiguous_format
+
+
 class ForwardPass(fx.Interpreter):
     """The forward pass of a network up to the deepest of some layers, and nothing behind it.
 
@@ -172,6 +179,8 @@ class ForwardPass(fx.Interpreter):
         super().__init__(traced)
         self.extra_traceback = False  # fx would add lines of its own to our one-line messages
         self.net, self.traced = net, traced
+        self.memory_format = _memory_format(net)
+        self.nodes = dict(zip(layers, wanted, strict=True))
         self.layers: dict[fx.Node, list[str]] = {}
         for node, layer in zip(wanted, layers, strict=True):
             self.layers.setdefault(node, []).append(layer)
@@ -209,8 +218,13 @@ class ForwardPass(fx.Interpreter):
                     break
             known[node] = value
         self._read = read
-        with evaluating(self.net):
-            return self.run(images, initial_env=known or None)
+        images = images.contiguous(memory_format=self.memory_format)
+        try:
+            with evaluating(self.net):
+                return self.run(images, initial_env=known or None)
+        finally:
+            self._read = None  # a reader may hold much, this pass among it
+            self.env = {}
 
     def run_node(self, n: fx.Node) -> Any:
         """Compute one node and hand out its value at once if it is one of the layers."""

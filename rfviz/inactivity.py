@@ -7,7 +7,6 @@ changes. Noise depends on nothing but (seed, image, channel), so batch size and 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from math import nan, sqrt
 
 import numpy as np
@@ -16,10 +15,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
+from rfviz.batches import batches
 from rfviz.data import Labelled
 from rfviz.errors import RfvizError
 from rfviz.graph import ForwardPass
-from rfviz.responses import LayerResponses, batches
+from rfviz.responses import LayerResponses
 from rfviz.whitening import NONE, Whitening
 
 # The first entry of every random key: numpy takes (1, 2) and (1, 2, 0) for the same key, so each purpose has its own.
@@ -182,22 +182,28 @@ def noise_effect(
     clean = torch.zeros(2, dtype=torch.float64)
     noisy = {row: torch.zeros(len(seeds), 2, dtype=torch.float64) for row in choices}
     with torch.inference_mode(), tqdm(total=len(images), desc="noise", unit="image", disable=not progress) as bar:
-        for first, batch in batches(images, batch_size):
-            batch = preprocess(batch.to(device))
-            target = labels[first : first + len(batch)].to(device)
-            pooled = stem(batch)
-            clean += _loss_and_hits(whole(batch, given={layer: pooled.clone()}), target, first)
+        for batch in batches(images, batch_size):
+            numbers = batch.index.tolist()
+            whitened, target = preprocess(batch.images.to(device)), labels[batch.index].to(device)
+            pooled = stem(whitened)  # once: every pass below goes on from here
+
+            clean += _loss_and_hits(whole(whitened, given={layer: pooled.clone()}), target, numbers)
             for s, seed in enumerate(seeds):
                 drawn: dict[tuple[int, int], Tensor] = {}  # rows share the noise of an (image, channel)
+                outcomes: dict[tuple, Tensor] = {}  # and the outcome, where they choose the same channels
                 for row, choose in choices.items():
-                    disturbed = pooled.clone()
-                    for i in range(len(batch)):
-                        for channel in choose(seed, first + i):
-                            if (i, channel) not in drawn:
-                                drawn[i, channel] = noise(seed, first + i, channel, pooled.shape[2:]).to(pooled)
-                            disturbed[i, channel] += drawn[i, channel]
-                    noisy[row][s] += _loss_and_hits(whole(batch, given={layer: disturbed}), target, first)
-            bar.update(len(batch))
+                    chosen = tuple(tuple(choose(seed, number)) for number in numbers)
+                    if chosen not in outcomes:
+                        disturbed = pooled.clone()
+                        for i, channels in enumerate(chosen):
+                            for channel in channels:
+                                if (i, channel) not in drawn:
+                                    drawn[i, channel] = noise(seed, numbers[i], channel, pooled.shape[2:]).to(pooled)
+                                disturbed[i, channel] += drawn[i, channel]
+                        logits = whole(whitened, given={layer: disturbed})
+                        outcomes[chosen] = _loss_and_hits(logits, target, numbers)
+                    noisy[row][s] += outcomes[chosen]
+            bar.update(len(numbers))
 
     def effect(row: str) -> Effect:
         change = (noisy[row] - clean) / len(images)
@@ -214,10 +220,10 @@ def _draw(candidates: Sequence[int], count: int, *key: int) -> list[int]:
     return sorted(np.random.default_rng(key).choice(candidates, count, replace=False).tolist())
 
 
-def _loss_and_hits(logits: Tensor, target: Tensor, first: int) -> Tensor:
+def _loss_and_hits(logits: Tensor, target: Tensor, numbers: Sequence[int]) -> Tensor:
     losses = F.cross_entropy(logits, target, reduction="none").double()
     if not losses.isfinite().all():
-        image = first + next(islice(losses.isfinite().logical_not().nonzero().flatten().tolist(), 1))
-        raise RfvizError(f"image {image}: the loss is not finite. Check the weights.")
+        worst = int(losses.isfinite().logical_not().nonzero()[0])
+        raise RfvizError(f"image {numbers[worst]}: the loss is not finite. Check the weights.")
     hits = (logits.argmax(1) == target).sum().double()
     return torch.stack([losses.sum(), hits]).cpu()

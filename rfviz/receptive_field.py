@@ -18,7 +18,7 @@ must agree in stride and centre, and the larger field holds the smaller.
 """
 
 import operator
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -142,7 +142,11 @@ def of(net: nn.Module, layer: str) -> ReceptiveField:
 def of_layers(net: nn.Module, layers: Iterable[str]) -> dict[str, ReceptiveField]:
     """Return the receptive fields of several layers, as `of` does for one, walking through the network once."""
     traced = graph.trace(net)
-    targets = {layer: graph.find(traced, layer) for layer in layers}
+    return of_nodes(traced, {layer: graph.find(traced, layer) for layer in layers})
+
+
+def of_nodes(traced: fx.GraphModule, targets: Mapping[str, fx.Node]) -> dict[str, ReceptiveField]:
+    """Return the receptive fields of nodes of a graph, by name."""
     needed = set().union(*(_ancestors(target) for target in targets.values()))
     fields: dict[fx.Node, ReceptiveField] = {}
     for node in traced.graph.nodes:

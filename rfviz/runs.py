@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from rfviz import inactivity, maximization, models, presets, provenance, responses, sources, training, whitening
+from rfviz.digests import digest, tensor_digest
 from rfviz.errors import RfvizError, unknown
 from rfviz.inactivity import Effect, NoiseEffect
 from rfviz.maximization import Maximization
@@ -23,7 +24,7 @@ from rfviz.models import ARCHITECTURES, Net34
 from rfviz.presets import FIGURE_LAYERS, Preset
 from rfviz.receptive_field import ReceptiveField
 from rfviz.responses import LayerResponses
-from rfviz.store import Result, Store, digest, source_digest, tensor_digest
+from rfviz.store import Result, Store, source_digest
 from rfviz.whitening import Whitening
 
 

@@ -12,9 +12,14 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from rfviz import models
+from rfviz.activity import Activity
 from rfviz.errors import RfvizError
+from rfviz.maps import Maps
+from rfviz.mean_stimulus import MeanStimulus
+from rfviz.patch_sums import Phases
 from rfviz.receptive_field import ReceptiveField
-from rfviz.responses import Activity, MeanStimulus, TopStimuli, collect, preferred_stimuli
+from rfviz.responses import collect, preferred_stimuli
+from rfviz.top_stimuli import TopStimuli
 from rfviz.whitening import IMAGENET, NONE
 
 # Composed by hand: size, stride, start. The field of layer3.0 is much larger than the tiles of 64 px.
@@ -409,7 +414,7 @@ def test_histogram_edges_belong_to_the_bin_above():
     smallest = torch.tensor([0.0, -0.0, -1.0, torch.finfo(torch.float32).tiny])
     values = torch.cat([edges, below, above, smallest])
     activity = Activity()
-    activity.update(values.view(1, 1, 1, -1))
+    activity.update(Maps(values.view(1, 1, 1, -1)))
     histogram = activity.result()["histogram"][0]
     assert histogram.tolist() == np.bincount([bin_of(value) for value in values.tolist()], minlength=23).tolist()
     # By hand: zeros and below; the smallest and the one below 2^-10; edge, above and the next below; the last two.
@@ -501,7 +506,7 @@ def test_top_k_is_the_head_of_the_sorted_list_however_batches_come(split, shape,
     order.shuffle(parts)
     top = TopStimuli(k, per_image)
     for begin, end in parts:
-        top.update(begin, responses[begin:end])
+        top.update(torch.arange(begin, end), Maps(responses[begin:end]))
     values, images, positions = top.result()
     for channel in range(shape[0]):
         expected = brute_top(responses, channel, k, per_image)
@@ -531,7 +536,7 @@ def test_mean_stimulus_of_any_geometry(split, stride, size, padding, image, shar
     chosen = torch.rand(n, 2, *grid, generator=generator) < share
     mean = MeanStimulus(ReceptiveField(size, stride, -padding))
     for begin, end in parts:
-        mean.update(images[begin:end], chosen[begin:end])
+        mean.update(Phases(images[begin:end]), chosen[begin:end])
     assert_mean_is(
         *mean.result(),
         images,
@@ -553,7 +558,7 @@ def test_activity_of_any_values(values, cut):
     activity = Activity()
     for part in (values[:cut], values[cut:]):
         if part:
-            activity.update(torch.tensor([part, [2 * value for value in part]]).T[:, :, None, None])
+            activity.update(Maps(torch.tensor([part, [2 * value for value in part]]).T[:, :, None, None]))
     result = activity.result()
     for channel, scale in enumerate((1, 2)):
         scaled = [scale * value for value in values]

@@ -15,11 +15,12 @@ import torch
 from PIL import Image
 
 from rfviz import inactivity, maximization, models, photographs, provenance, responses, runs, store, training, whitening
+from rfviz.digests import tensor_digest
 from rfviz.errors import RfvizError
 from rfviz.files import save_tensors
 from rfviz.models import ARCHITECTURES
 from rfviz.runs import open_run, parse_channels
-from rfviz.store import source_digest, tensor_digest
+from rfviz.store import source_digest
 from rfviz.training import evaluate
 
 SHORT = {"epochs": 2, "top_k": 4, "maximization_steps": 2, "noise_seeds": 2}
@@ -477,9 +478,9 @@ def test_a_relative_folder_of_runs_is_made_absolute(tmp_path, monkeypatch):
 def test_results_are_the_same_from_another_process_and_folder(first, tmp_path):
     """Read there, not computed: training would take the place of the weights that this process knows."""
     script = (
-        "import sys, json; from rfviz import runs, training, store; training.train = None; "
+        "import sys, json; from rfviz import digests, runs, training; training.train = None; "
         "run = runs.open_run('smoke', **json.loads(sys.argv[1])); "
-        "print(store.tensor_digest(run.net('resnet34').state_dict()))"
+        "print(digests.tensor_digest(run.net('resnet34').state_dict()))"
     )
     environment = {**os.environ, "RFVIZ_RUNS": str(first[0].folder.parent), "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(

@@ -16,9 +16,10 @@ import torch
 from safetensors.torch import save_file
 
 from rfviz import errors, inactivity, maximization, responses, store, training, whitening
+from rfviz.digests import digest, tensor_digest
 from rfviz.errors import RfvizError
 from rfviz.files import load_tensors
-from rfviz.store import Store, digest, source_digest, tensor_digest
+from rfviz.store import Store, source_digest
 
 KERNELS = (training, responses, maximization, inactivity, whitening)
 PACKAGE = Path(inspect.getfile(store)).parent

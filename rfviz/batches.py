@@ -1,0 +1,136 @@
+"""Images, batch by batch: whole, or the share of one process, or from where an interrupted pass left off."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from rfviz.data import Indexed
+from rfviz.errors import RfvizError
+
+Images = Tensor | Indexed | Iterable
+"""Images of one size as a tensor (N, 3, H, W), a data set, or an iterable of batches."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images of one size.
+
+    Parameters
+    ----------
+    index : Tensor of int64, shape (N,)
+        Number of each image among all.
+    images : Tensor, shape (N, 3, H, W)
+        RGB in [0, 1], floating point.
+    complete : bool
+        Nothing of what was loaded together with it is still to come: a place where a pass may stop and go on.
+    """
+
+    index: Tensor
+    images: Tensor
+    complete: bool = True
+
+
+def is_indexed(images: Images) -> bool:
+    """Tell whether images can be asked for by number, as often as one likes; a stream passes by once."""
+    return hasattr(images, "__getitem__") and hasattr(images, "__len__")
+
+
+def batches(
+    images: Images,
+    batch_size: int,
+    *,
+    workers: int = 0,
+    indices: Sequence[int] | None = None,
+    share: tuple[int, int] = (0, 1),
+    skip: int = 0,
+    pin_memory: bool = False,
+) -> Iterator[Batch]:
+    """Go through images batch by batch.
+
+    Parameters
+    ----------
+    images : Tensor (N, 3, H, W), data set or iterable of batches
+        RGB in [0, 1], floating point. Labels, where an item or a batch is a pair, are dropped. A data set may mix
+        image sizes: a batch is then divided where the size changes.
+    batch_size : int
+        Images that are loaded together; an iterable brings batches of its own.
+    workers : int
+        Processes that load the items of a data set.
+    indices : sequence of int, optional
+        Only these images, in this order; not for an iterable.
+    share : (int, int)
+        ``(r, n)`` takes the batches r, r + n, r + 2n, ...: the share of process r of n.
+    skip : int
+        Leave out so many batches of the share, which were seen before.
+    pin_memory : bool
+        Put the images into page-locked memory, from where they go to a GPU without waiting.
+
+    Raises
+    ------
+    RfvizError
+        If there are no images, or if one is not a floating-point RGB image.
+    """
+    if is_indexed(images) and indices is None:
+        indices = range(len(images))  # type: ignore[arg-type]
+    if indices is not None and not len(indices):
+        raise RfvizError("there are no images: give at least one.")
+    if isinstance(images, Tensor):
+        assert indices is not None
+        found = _of_tensor(images, _plan(indices, batch_size, share, skip))
+    elif indices is not None:
+        found = _of_data_set(images, _plan(indices, batch_size, share, skip), workers)
+    else:
+        found = _of_stream(images, share, skip)  # type: ignore[arg-type]
+    for batch in found:
+        shape = batch.images.shape
+        if len(shape) != 4 or shape[1] != 3 or not batch.images.is_floating_point():
+            raise RfvizError(
+                f"image {int(batch.index[0])}: expected floating-point RGB images (N, 3, H, W) in [0, 1], "
+                f"got {batch.images.dtype} of shape {tuple(shape)}."
+            )
+        yield Batch(batch.index, batch.images.pin_memory(), batch.complete) if pin_memory else batch
+
+
+def _plan(indices: Sequence[int], batch_size: int, share: tuple[int, int], skip: int) -> list[Sequence[int]]:
+    """Cut indices into batches and return those of a share that are still to come."""
+    rank, processes = share
+    begins = range(0, len(indices), batch_size)[rank::processes][skip:]
+    return [indices[begin : begin + batch_size] for begin in begins]
+
+
+def _of_tensor(images: Tensor, plan: list[Sequence[int]]) -> Iterator[Batch]:
+    for part in plan:
+        if isinstance(part, range):
+            yield Batch(torch.arange(part.start, part.stop), images[part.start : part.stop])
+        else:
+            index = torch.tensor(part)
+            yield Batch(index, images[index])
+
+
+def _image(item: Any) -> Tensor:
+    return item[0] if isinstance(item, (tuple, list)) else item
+
+
+def _of_data_set(images: Any, plan: list[Sequence[int]], workers: int) -> Iterator[Batch]:
+    loader = DataLoader(images, batch_sampler=plan, num_workers=workers, collate_fn=list)  # type: ignore[arg-type]
+    for part, items in zip(plan, loader, strict=True):
+        loaded = [_image(item) for item in items]
+        begins = [i for i in range(len(loaded)) if i == 0 or loaded[i].shape != loaded[i - 1].shape]
+        for begin, end in zip(begins, [*begins[1:], len(loaded)], strict=True):
+            yield Batch(torch.tensor(part[begin:end]), torch.stack(loaded[begin:end]), end == len(loaded))
+
+
+def _of_stream(images: Iterable, share: tuple[int, int], skip: int) -> Iterator[Batch]:
+    rank, processes = share
+    first = 0
+    for number, item in enumerate(images):
+        batch = _image(item)
+        if number % processes == rank and number // processes >= skip:
+            yield Batch(torch.arange(first, first + len(batch)), batch)
+        first += len(batch)
+    if first == 0:
+        raise RfvizError("there are no images: give at least one.")

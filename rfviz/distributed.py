@@ -1,0 +1,66 @@
+"""Several processes, such as `torchrun` starts, that share one pass over the images.
+
+Without `torchrun` there is one process and nothing here does anything.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+
+import safetensors.torch
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+PATIENCE = timedelta(days=7)
+"""How long a process waits for the others: one of them may be training a network."""
+
+
+def world() -> tuple[int, int]:
+    """Return the number of this process and how many there are: (0, 1) without a process group."""
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank(), dist.get_world_size()
+    return 0, 1
+
+
+@contextlib.contextmanager
+def process_group() -> Iterator[None]:
+    """Join the processes that `torchrun` started, if it did, and leave them again."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
+        yield
+        return
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def gather(tensors: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
+    """Return the named tensors of every process, in the order of the processes, on the CPU.
+
+    Shapes may differ from process to process. The tensors travel as safetensors, never pickled.
+    """
+    processes = world()[1]
+    held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    if processes == 1:
+        return [held]
+    mine = torch.frombuffer(bytearray(safetensors.torch.save(held)), dtype=torch.uint8)
+    lengths = [torch.zeros(1, dtype=torch.int64) for _ in range(processes)]
+    dist.all_gather(lengths, torch.tensor([len(mine)]))
+    longest = int(max(lengths))
+    padded = [torch.zeros(longest, dtype=torch.uint8) for _ in range(processes)]
+    dist.all_gather(padded, torch.nn.functional.pad(mine, (0, longest - len(mine))))
+    return [
+        safetensors.torch.load(part[: int(length)].numpy().tobytes())
+        for part, length in zip(padded, lengths, strict=True)
+    ]
+
+
+def barrier() -> None:
+    """Wait until every process has come here."""
+    if world()[1] > 1:
+        dist.barrier()

@@ -1,0 +1,263 @@
+"""The machine behind `rfviz.responses.collect`: accumulators of every layer, in one loop that can stop and go on."""
+
+import copy
+import dataclasses
+from collections.abc import Iterator, Sequence, Sized
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from rfviz import distributed, receptive_field
+from rfviz.activity import Activity
+from rfviz.batches import Batch, Images, batches
+from rfviz.checkpoint import Checkpoint
+from rfviz.digests import tensor_digest
+from rfviz.errors import RfvizError
+from rfviz.graph import ForwardPass
+from rfviz.maps import Maps
+from rfviz.mean_stimulus import MeanStimulus
+from rfviz.patch_sums import Phases, Workspace
+from rfviz.precision import multiplying
+from rfviz.receptive_field import ReceptiveField
+from rfviz.top_stimuli import TopStimuli
+from rfviz.whitening import Whitening
+
+
+@dataclass(frozen=True)
+class Options:
+    """What of `collect`'s arguments changes the answer."""
+
+    layers: tuple[str, ...]
+    top_k: int
+    per_image: int | None
+    mean_stimulus: bool
+    strongest: int | None
+    neuron: tuple[int, int] | None
+    batch_size: int
+    precision: str
+
+
+class Layer:
+    """The accumulators of one layer."""
+
+    def __init__(self, name: str, field: ReceptiveField, options: Options):
+        self.name, self.field, self.neuron = name, field, options.neuron
+        self.activity = Activity()
+        self.top = TopStimuli(options.top_k, options.per_image)
+        self.mean = MeanStimulus(field) if options.mean_stimulus else None
+        self.all = TopStimuli(options.strongest, None) if options.strongest else None
+        self.strongest = MeanStimulus(field) if options.strongest else None
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        """The accumulators that were asked for, by name."""
+        names = ("activity", "top", "mean", "all", "strongest")
+        return {name: part for name in names if (part := getattr(self, name)) is not None}
+
+    def update(self, index: Tensor, responses: Tensor, phases: Phases) -> None:
+        """Take the responses `(N, C, h, w)` to the images with the numbers `index`, whose phases are given."""
+        maps = Maps(responses)
+        maps.refuse_not_finite(self.name, index)
+        self.activity.update(maps)
+        self.top.update(index, maps)
+        if self.all is not None:
+            self.all.update(index, maps)
+        if self.mean is not None:
+            self.mean.update(phases, responses if self.neuron is None else _only(responses, self.neuron, self.name))
+
+    def result(self) -> dict[str, Any]:
+        """Return the answers, by the names that they have in `rfviz.responses.LayerResponses`."""
+        values, found, positions = self.top.result()
+        mean, count = self.mean.result() if self.mean else (None, None)
+        strongest, strongest_count = self.strongest.result() if self.strongest else (None, None)
+        return dict(
+            receptive_field=self.field,
+            neuron_count=self.activity.neurons,
+            top_values=values,
+            top_images=found,
+            top_positions=positions,
+            mean_stimulus=mean,
+            mean_count=count,
+            strongest_stimulus=strongest,
+            strongest_count=strongest_count,
+            **self.activity.result(),
+        )
+
+
+_STAGES = (("activity", "top", "mean", "all"), ("strongest",))
+"""Which accumulators each stage fills."""
+
+
+class Pass:
+    """A pass under way: the accumulators of all layers, and how far it has come.
+
+    It has two stages. The first runs the network over all images. The second, where the mean over the strongest
+    neurons is asked for, looks again at the images in which those are. At the end of a stage, every process gets what
+    all of them found.
+    """
+
+    def __init__(self, net: nn.Module, images: Images, preprocess: Whitening, options: Options):
+        self.net, self.images, self.preprocess, self.options = net, images, preprocess, options
+        self.forward = ForwardPass(net, options.layers)
+        fields = receptive_field.of_nodes(self.forward.traced, self.forward.nodes)
+        self.layers = {layer: Layer(layer, fields[layer], options) for layer in options.layers}
+        self.parameter = next(net.parameters())
+        self.rank, self.processes = distributed.world()
+        self.stage = 0
+        self.batches = 0  # of this stage, that this process has seen
+        self.count = 0  # images
+        self.workspace = Workspace()
+
+    def respond(self, batch: Batch) -> None:
+        """First stage: update everything with the responses to a batch."""
+        images = batch.images.to(self.parameter.device, non_blocking=True)
+        phases = Phases(images, self.workspace)
+
+        def read(layer: str, response: Tensor) -> None:
+            self.layers[layer].update(batch.index, response, phases)
+
+        with multiplying(self.options.precision, self.parameter.device):
+            self.forward(self.preprocess(images).to(self.parameter.dtype), read)
+        self.count += len(images)
+
+    def look_again(self, batch: Batch) -> None:
+        """Second stage: sum the patches of those of the strongest neurons that are in a batch."""
+        images = batch.images.to(self.parameter.device, non_blocking=True)
+        phases = Phases(images, self.workspace)
+        for name, layer in self.layers.items():
+            values, found, positions = self.strongest[name]
+            slot = torch.searchsorted(batch.index, found).clamp_(max=len(batch.index) - 1)
+            here = (batch.index[slot] == found) & (values > 0)
+            channel, _ = here.nonzero(as_tuple=True)
+            y, x = positions[here].unbind(1)
+            # Maps at least as large as the layer's: what is not chosen does not matter.
+            grid = [-(-pixels // layer.field.stride) for pixels in images.shape[2:]]
+            if len(channel):
+                grid = [max(grid[0], int(y.max()) + 1), max(grid[1], int(x.max()) + 1)]
+            chosen = torch.zeros(len(images), len(values), *grid, dtype=torch.bool)
+            chosen[slot[here], channel, y, x] = True
+            assert layer.strongest is not None
+            layer.strongest.update(phases, chosen.to(images.device))
+
+    def needed(self) -> list[int] | None:
+        """Return the images that the stage looks at; None for all."""
+        if self.stage == 0:
+            return None
+        self.strongest = {name: layer.all.result() for name, layer in self.layers.items() if layer.all is not None}
+        chosen = [found[values > 0] for values, found, _ in self.strongest.values()]
+        return torch.cat(chosen).unique().tolist()
+
+    def run(self, checkpoint: Checkpoint | None, workers: int, progress: bool) -> dict[str, dict[str, Any]]:
+        """Go through what is left of the stages, and return what `Layer.result` says of each layer."""
+        if checkpoint is not None:
+            self.resume(checkpoint)
+        while self.stage < (2 if self.options.strongest else 1):
+            indices = self.needed()
+            total = (
+                len(indices) if indices is not None else len(self.images) if isinstance(self.images, Sized) else None
+            )
+            done = self.batches * self.options.batch_size * self.processes
+            bar = tqdm(
+                desc=("responses", "mean of the strongest")[self.stage], unit="image", total=total,
+                initial=min(done, total or 0), disable=not progress or self.rank > 0,
+            )  # fmt: skip
+            with bar, torch.inference_mode():
+                for batch in self.todo(indices, workers) if indices != [] else ():  # none where no neuron fires
+                    (self.respond, self.look_again)[self.stage](batch)
+                    self.batches += batch.complete
+                    bar.update(len(batch.images) * self.processes)
+                    if checkpoint is not None and batch.complete and checkpoint.due:
+                        checkpoint.write(self.tensors(), self.place())
+            self.join()
+            self.stage, self.batches = self.stage + 1, 0
+            if checkpoint is not None:
+                checkpoint.write(self.tensors(), self.place())
+                distributed.barrier()  # nobody is more than one stage ahead
+        return {name: {"image_count": self.count, **layer.result()} for name, layer in self.layers.items()}
+
+    def todo(self, indices: list[int] | None, workers: int) -> Iterator[Batch]:
+        """Go through this process's batches of the stage that are still to come."""
+        return batches(
+            self.images, self.options.batch_size, workers=workers, indices=indices,
+            share=(self.rank, self.processes), skip=self.batches, pin_memory=self.parameter.device.type == "cuda",
+        )  # fmt: skip
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the state of every accumulator."""
+        return {
+            f"{layer}/{name}/{key}": tensor
+            for layer, of_layer in self.layers.items()
+            for name, part in of_layer.parts.items()
+            for key, tensor in part.state_dict().items()
+        }
+
+    def place(self) -> dict[str, int]:
+        """Return how far this process has come."""
+        return {"stage": self.stage, "batches": self.batches, "count": self.count}
+
+    def join(self) -> None:
+        """At the end of a stage: merge what all processes found in it, in the order of the processes."""
+        if self.processes == 1:
+            return
+        states = distributed.gather(self.tensors() | {"count": torch.tensor(self.count)})
+        if self.stage == 0:
+            self.count = sum(int(state["count"]) for state in states)
+        self.load(states[0], [_STAGES[self.stage]])
+        for state in states[1:]:
+            other = copy.copy(self)
+            other.layers = {name: Layer(name, layer.field, self.options) for name, layer in self.layers.items()}
+            other.load(state, [_STAGES[self.stage]])
+            for name, layer in self.layers.items():
+                for key in layer.parts.keys() & set(_STAGES[self.stage]):
+                    layer.parts[key].merge(other.layers[name].parts[key])
+
+    def load(self, tensors: dict[str, Tensor], stages: Sequence[tuple[str, ...]] = _STAGES) -> None:
+        """Put the accumulators of some stages into the state that `tensors` returned."""
+        for layer, of_layer in self.layers.items():
+            for name in of_layer.parts.keys() & {name for stage in stages for name in stage}:
+                start = f"{layer}/{name}/"
+                state = {key.removeprefix(start): value for key, value in tensors.items() if key.startswith(start)}
+                of_layer.parts[name].load_state_dict(state)
+
+    def resume(self, checkpoint: Checkpoint) -> None:
+        """Go on from a checkpoint, if there is one."""
+        tensors, place = checkpoint.read() or ({}, self.place())
+        self.load(tensors)
+        self.stage, self.batches, self.count = place["stage"], place["batches"], place["count"]
+        if self.processes == 1:
+            return
+        # Killed while some had written the end of a stage and others had not: what all found in it is with the former.
+        states = distributed.gather(tensors | {"stage": torch.tensor(self.stage), "count": torch.tensor(self.count)})
+        ahead = max(states, key=lambda state: int(state["stage"]))
+        if self.stage < int(ahead["stage"]):
+            self.stage, self.batches, self.count = int(ahead["stage"]), 0, int(ahead["count"])
+            self.load(ahead, _STAGES[: self.stage])
+
+
+def made_of(net: nn.Module, images: Images, preprocess: Whitening, options: Options) -> dict[str, Any]:
+    """Return what a pass depends on, as JSON values, for its checkpoint."""
+    seen: Any = getattr(images, "fingerprint", None)
+    if isinstance(images, Tensor) and len(images):  # all of it may be too much to hash
+        seen = [*images.shape, tensor_digest({"first": images[0], "last": images[-1]})]
+    elif seen is None and isinstance(images, Sized):
+        seen = len(images)
+    return {
+        "weights": tensor_digest(net.state_dict()),
+        "images": seen,
+        "whitening": preprocess.to_json() if isinstance(preprocess, Whitening) else None,
+        **dataclasses.asdict(options),
+    }
+
+
+def _only(responses: Tensor, neuron: tuple[int, int], layer: str) -> Tensor:
+    """Leave one neuron of each channel and put the others to 0."""
+    y, x = neuron
+    height, width = responses.shape[-2:]
+    if not (0 <= y < height and 0 <= x < width):
+        raise RfvizError(f"neuron {neuron} is outside the {height} x {width} feature map of layer {layer!r}.")
+    only = torch.zeros_like(responses)
+    only[..., y, x] = responses[..., y, x]
+    return only
