@@ -45,6 +45,8 @@ class Checkpoint:
             made_of, values = info["made_of"], info["values"]
         except (SafetensorError, KeyError, json.JSONDecodeError) as error:
             raise RfvizError(f"the checkpoint {self.path} is damaged: remove it to begin anew.") from error
+        except OSError as error:
+            raise RfvizError(f"the checkpoint {self.path} cannot be read ({error}): choose another file.") from error
         if made_of != self.made_of:
             differ = sorted(key for key in {*made_of, *self.made_of} if made_of.get(key) != self.made_of.get(key))
             raise RfvizError(

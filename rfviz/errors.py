@@ -20,3 +20,9 @@ def unknown(kind: str, value: object, choices: Iterable[str]) -> RfvizError:
     hint = f" Did you mean {near[0]!r}?" if near else ""
     shown = ", ".join(choices[:20]) + (", ..." if len(choices) > 20 else "")
     return RfvizError(f"unknown {kind} {str(value)!r}.{hint} Choose from: {shown}.")
+
+
+def check_channel(channel: int, channels: int) -> None:
+    """Raise RfvizError unless `channel` is one of `channels` that count from 0."""
+    if not 0 <= channel < channels:
+        raise RfvizError(f"there is no channel {channel}: this layer has {channels}, numbered 0 to {channels - 1}.")

@@ -185,6 +185,7 @@ class ForwardPass(fx.Interpreter):
         for node, layer in zip(wanted, layers, strict=True):
             self.layers.setdefault(node, []).append(layer)
         self._read: Callable[[str, Tensor], None] | None = None
+        self.elements = 0  # of all values that the last call computed
 
     def __call__(
         self,
@@ -217,7 +218,7 @@ class ForwardPass(fx.Interpreter):
                 if earlier is node:
                     break
             known[node] = value
-        self._read = read
+        self._read, self.elements = read, 0
         images = images.contiguous(memory_format=self.memory_format)
         try:
             with evaluating(self.net):
@@ -229,6 +230,7 @@ class ForwardPass(fx.Interpreter):
     def run_node(self, n: fx.Node) -> Any:
         """Compute one node and hand out its value at once if it is one of the layers."""
         value = super().run_node(n)
+        self.elements += value.numel() if isinstance(value, Tensor) else 0
         if self._read is not None:
             for layer in self.layers.get(n, ()):
                 self._read(layer, value)

@@ -129,14 +129,17 @@ class Pass:
         phases = Phases(images, self.workspace)
         for name, layer in self.layers.items():
             values, found, positions = self.strongest[name]
+            start, stride = layer.field.start, layer.field.stride
+            # As large for every batch, and at least as large as the layer's maps, less what sees nothing of the image:
+            # what is not chosen does not matter.
+            grid = [
+                max(-(-pixels // stride), min(last + 1, (pixels - 1 - start) // stride + 1))
+                for pixels, last in zip(images.shape[2:], positions.amax((0, 1)).tolist(), strict=True)
+            ]
             slot = torch.searchsorted(batch.index, found).clamp_(max=len(batch.index) - 1)
-            here = (batch.index[slot] == found) & (values > 0)
+            here = (batch.index[slot] == found) & (values > 0) & (positions < torch.tensor(grid)).all(2)
             channel, _ = here.nonzero(as_tuple=True)
             y, x = positions[here].unbind(1)
-            # Maps at least as large as the layer's: what is not chosen does not matter.
-            grid = [-(-pixels // layer.field.stride) for pixels in images.shape[2:]]
-            if len(channel):
-                grid = [max(grid[0], int(y.max()) + 1), max(grid[1], int(x.max()) + 1)]
             chosen = torch.zeros(len(images), len(values), *grid, dtype=torch.bool)
             chosen[slot[here], channel, y, x] = True
             assert layer.strongest is not None
@@ -148,7 +151,7 @@ class Pass:
             return None
         self.strongest = {name: layer.all.result() for name, layer in self.layers.items() if layer.all is not None}
         chosen = [found[values > 0] for values, found, _ in self.strongest.values()]
-        return torch.cat(chosen).unique().tolist()
+        return torch.cat(chosen).unique().tolist() or [0]  # where no neuron fires, one image: it gives empty sums
 
     def run(self, checkpoint: Checkpoint | None, workers: int, progress: bool) -> dict[str, dict[str, Any]]:
         """Go through what is left of the stages, and return what `Layer.result` says of each layer."""
@@ -165,7 +168,7 @@ class Pass:
                 initial=min(done, total or 0), disable=not progress or self.rank > 0,
             )  # fmt: skip
             with bar, torch.inference_mode():
-                for batch in self.todo(indices, workers) if indices != [] else ():  # none where no neuron fires
+                for batch in self.todo(indices, workers):
                     (self.respond, self.look_again)[self.stage](batch)
                     self.batches += batch.complete
                     bar.update(len(batch.images) * self.processes)

@@ -20,6 +20,7 @@ must agree in stride and centre, and the larger field holds the smaller.
 import operator
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, fx, nn
@@ -27,6 +28,9 @@ from torch.nn import functional as F
 
 from rfviz import graph
 from rfviz.errors import RfvizError
+
+WINDOWS = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
+"""Modules of which one output takes a square of inputs together."""
 
 _ELEMENTWISE_MODULES = (
     nn.BatchNorm2d, nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.CELU, nn.SELU, nn.GELU, nn.SiLU,
@@ -169,8 +173,8 @@ def _field(traced: fx.GraphModule, node: fx.Node, sources: list[ReceptiveField])
     if node.op == "placeholder":
         return IMAGE
     module = graph.module_of(traced, node)
-    if isinstance(module, (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)):
-        return _through_window(sources[0], module, node.name)
+    if isinstance(module, WINDOWS):
+        return _through_window(sources[0], window(module, node.name))
     if isinstance(module, _ELEMENTWISE_MODULES) or (module is None and node.target in _ELEMENTWISE_FUNCTIONS):
         if node.target is torch.cat and (node.args[1:] or [node.kwargs.get("dim", 0)])[0] not in (0, 1, -4, -3):
             raise RfvizError(f"the receptive field of {node.name!r} is not known: it puts maps side by side.")
@@ -190,9 +194,23 @@ def _square(value: int | tuple[int, ...], what: str, name: str) -> int:
     return value
 
 
-def _through_window(
-    source: ReceptiveField, module: nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d, name: str
-) -> ReceptiveField:
+class Window(NamedTuple):
+    """Square geometry of a convolution or pooling: what it takes together, in elements of the layer before."""
+
+    kernel: int
+    stride: int
+    padding: int
+    dilation: int
+
+
+def window(module: nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d, name: str) -> Window:
+    """Return the geometry of a module.
+
+    Raises
+    ------
+    RfvizError
+        If it is not square.
+    """
     kernel = _square(module.kernel_size, "kernel", name)
     stride = _square(module.stride, "stride", name)
     dilation = _square(getattr(module, "dilation", 1), "dilation", name)
@@ -202,10 +220,14 @@ def _through_window(
         padding = 0
     else:
         padding = _square(module.padding, "padding", name)  # type: ignore[arg-type]  # a string was dealt with above
+    return Window(kernel, stride, padding, dilation)
+
+
+def _through_window(source: ReceptiveField, geometry: Window) -> ReceptiveField:
     return ReceptiveField(
-        size=source.size + dilation * (kernel - 1) * source.stride,
-        stride=source.stride * stride,
-        start=source.start - padding * source.stride,
+        size=source.size + geometry.dilation * (geometry.kernel - 1) * source.stride,
+        stride=source.stride * geometry.stride,
+        start=source.start - geometry.padding * source.stride,
     )
 
 

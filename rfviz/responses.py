@@ -26,7 +26,7 @@ from rfviz import distributed
 from rfviz.batches import Images, is_indexed
 from rfviz.checkpoint import Checkpoint
 from rfviz.data import Indexed
-from rfviz.errors import RfvizError, unknown
+from rfviz.errors import RfvizError, check_channel, unknown
 from rfviz.passes import Options, Pass, made_of
 from rfviz.precision import PRECISIONS
 from rfviz.receptive_field import ReceptiveField
@@ -226,9 +226,3 @@ def preferred_stimuli(images: Tensor | Indexed, responses: LayerResponses, chann
         patches.append(patch)
         inside.append(there)
     return torch.stack(patches), torch.stack(inside)
-
-
-def check_channel(channel: int, channels: int) -> None:
-    """Raise RfvizError unless `channel` is one of `channels` that count from 0."""
-    if not 0 <= channel < channels:
-        raise RfvizError(f"there is no channel {channel}: this layer has {channels}, numbered 0 to {channels - 1}.")

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from rfviz import inactivity, maximization, models, presets, provenance, responses, sources, training, whitening
 from rfviz.digests import digest, tensor_digest
-from rfviz.errors import RfvizError, unknown
+from rfviz.errors import RfvizError, check_channel, unknown
 from rfviz.inactivity import Effect, NoiseEffect
 from rfviz.maximization import Maximization
 from rfviz.models import ARCHITECTURES, Net34
@@ -358,7 +358,7 @@ class Run:
         table = {row.name: row for row in models.layers(net)}
         if layer not in table:
             raise unknown("layer", layer, table)
-        responses.check_channel(channel, table[layer].channels)
+        check_channel(channel, table[layer].channels)
 
     def how_made(self) -> provenance.HowMade:
         """Return the folded table "How this page was made" for the end of a notebook."""

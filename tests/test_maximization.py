@@ -4,17 +4,17 @@ import copy
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
 from rfviz.errors import RfvizError
-from rfviz.maximization import aligned_input, maximize
-from rfviz.receptive_field import ReceptiveField
+from rfviz.maximization import maximize
+from rfviz.regularizers import L2
 
 # Composed by hand: size, stride, start.
 FIELDS = {"maxpool": (11, 4, -5), "layer1.0": (27, 4, -13), "layer1.2": (59, 4, -29)}
+# A multiple of the stride that holds the field, and the neuron whose field lies inside.
+SMALL_INPUTS = {"maxpool": (16, 2), "layer1.0": (32, 4), "layer1.2": (64, 8)}
 
 
 @pytest.fixture(params=["resnet", "plainnet"])
@@ -135,26 +135,6 @@ def test_a_canvas_comes_back_whole(resnet):
     assert not whole.images.any()
 
 
-# ----------------------------------------------------------------------------------------- the aligned input
-
-
-@pytest.mark.parametrize(("layer", "side", "neuron"), [("maxpool", 16, 2), ("layer1.0", 32, 4), ("layer1.2", 64, 8)])
-def test_the_input_just_holds_the_field(layer, side, neuron):
-    assert aligned_input(ReceptiveField(*FIELDS[layer])) == (side, neuron)
-
-
-@settings(max_examples=200, deadline=None, database=None)
-@given(size=st.integers(1, 300), stride=st.integers(1, 32), start=st.integers(-150, 0))
-def test_the_aligned_input_is_the_smallest_that_holds_a_field(size, stride, start):
-    field = ReceptiveField(size, stride, start)
-    side, neuron = aligned_input(field)
-    top, left, bottom, right = field.box(neuron, neuron)
-    assert 0 <= top == left and bottom == right <= side
-    assert side % stride == 0
-    assert neuron == 0 or field.box(neuron - 1, neuron - 1)[0] < 0  # an earlier neuron looks past the border
-    assert side - stride < bottom  # and a smaller input does not hold this one
-
-
 # -------------------------------------------------------------------------------------------- the objective
 
 
@@ -185,7 +165,7 @@ def test_the_curve_has_a_row_before_every_step_and_one_after_the_last(net, steps
         assert found.activations.shape == (steps + 1, 6)
         activation_at = activation_of(net, layer)
         with torch.no_grad():
-            side, neuron = aligned_input(ReceptiveField(*FIELDS[layer]))
+            side, neuron = SMALL_INPUTS[layer]
             at_zero = activation_at(torch.zeros(1, 3, side, side).double())[0, :, neuron, neuron]
             torch.testing.assert_close(found.activations[0], at_zero, rtol=0, atol=1e-12)
             # The field put back where it was cut out, black around it, gives the last row.
@@ -206,8 +186,8 @@ def test_steps_learning_rate_and_weight_decay_are_adams(resnet):
     gradient = gradient[0, :, 3:14, 3:14]
     torch.testing.assert_close(found.images[4], 0.25 * gradient / (gradient.abs() + 1e-8), rtol=0, atol=1e-12)
     # The decay is part of the gradient (coupled): with a huge one, the second step goes back towards zero.
-    without = maximize(net, "maxpool", steps=40, weight_decay=0.0)
-    with_decay = maximize(net, "maxpool", steps=40, weight_decay=10.0)
+    without = maximize(net, "maxpool", steps=40, regularizers=())
+    with_decay = maximize(net, "maxpool", steps=40, regularizers=[L2(10.0)])
     assert with_decay.images.norm() < 0.5 * without.images.norm()
 
 

@@ -1,0 +1,128 @@
+"""The forward pass of one neuron: of every layer, only the positions that the neuron depends on.
+
+Behind the receptive field of a neuron stands a cone of positions. For layer1.2 of a ResNet34, along one axis ::
+
+    image   conv1   maxpool   layer1.0        layer1.1        layer1.2
+     59  ->   27  ->  13   ->   11  ->  9  ->   7  ->   5  ->   3  ->  1
+
+On an image, each layer computes many more, of which the neuron sees nothing. The cone never touches a border, so
+nothing is padded; where branches meet, the longer one is cropped to the shorter. The arithmetic is that of the whole
+image, in another order where the libraries choose one.
+"""
+
+from typing import Any
+
+from torch import Tensor, fx, nn
+from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+from rfviz.graph import ForwardPass, module_of
+from rfviz.receptive_field import WINDOWS, Window, window
+
+Span = tuple[int, int]
+"""Positions along one axis, half open, counted so that the neuron of the layer in question is at 0."""
+
+
+class Cone(ForwardPass):
+    """The forward pass of one neuron, all channels of it.
+
+    Calling it with images `(N, 3, R, R)` of exactly the receptive field gives `(N, C, 1, 1)`.
+
+    Parameters
+    ----------
+    net : nn.Module
+        Any network that `torch.fx` can trace. It is run in evaluation mode.
+    layer : str
+        See `rfviz.graph` for the names.
+    before_relu : bool
+        The value before the layer's last ReLU instead of the response.
+
+    Raises
+    ------
+    RfvizError
+        If the layer does not exist or its receptive field is not known.
+    """
+
+    def __init__(self, net: nn.Module, layer: str, *, before_relu: bool = False):
+        super().__init__(net, [layer], before_relu=before_relu)
+        self.spans = _spans(self.traced, self.nodes[layer])
+        self._folded = {node: _fold(self.traced, node) for node in self.spans if _normalization(self.traced, node)}
+
+    def run_node(self, n: fx.Node) -> Any:
+        """Compute the positions of one node that the neuron needs."""
+        if n not in self.spans or n.op == "placeholder":
+            return super().run_node(n)
+        module = module_of(self.traced, n)
+        geometry = window(module, n.name) if isinstance(module, WINDOWS) else None
+        needed = self.spans[n] if geometry is None else _before(self.spans[n], geometry)
+
+        def fetch(source: fx.Node) -> Any:
+            value = self.env[source]
+            if source not in self.spans or self.spans[source] == needed:
+                return value
+            begin, end = (position - self.spans[source][0] for position in needed)
+            return value[..., begin:end, begin:end]
+
+        args: Any = fx.map_arg(n.args, fetch)
+        kwargs: Any = fx.map_arg(n.kwargs, fetch)
+        if geometry is not None:
+            value = _unpadded(module, args[0], geometry, self._folded.get(n))
+        elif n.all_input_nodes[0] in self._folded:
+            return args[0]  # a normalization that is part of the convolution
+        else:
+            value = getattr(self, n.op)(n.target, args, kwargs)
+        self.elements += value.numel()
+        return value
+
+
+def _spans(traced: fx.GraphModule, neuron: fx.Node) -> dict[fx.Node, Span]:
+    """Go back from a neuron and note which positions of every node it needs."""
+    spans: dict[fx.Node, Span] = {neuron: (0, 1)}
+    for node in reversed(traced.graph.nodes):
+        if node not in spans:
+            continue
+        module = module_of(traced, node)
+        needed = _before(spans[node], window(module, node.name)) if isinstance(module, WINDOWS) else spans[node]
+        for source in node.all_input_nodes:
+            if source.op != "get_attr":  # a constant has no positions
+                begin, end = spans.get(source, needed)
+                spans[source] = min(begin, needed[0]), max(end, needed[1])
+    return spans
+
+
+def _before(span: Span, geometry: Window) -> Span:
+    """Return which positions of its input a convolution or pooling needs for a span of its output."""
+    begin, end = span
+    first = geometry.stride * begin - geometry.padding
+    last = geometry.stride * (end - 1) - geometry.padding + geometry.dilation * (geometry.kernel - 1)
+    return first, last + 1
+
+
+def _normalization(traced: fx.GraphModule, node: fx.Node) -> nn.BatchNorm2d | None:
+    """Return the batch norm that is all that follows a convolution and does the same to every image, if there is."""
+    if isinstance(module_of(traced, node), nn.Conv2d) and len(node.users) == 1:
+        following = module_of(traced, next(iter(node.users)))
+        if isinstance(following, nn.BatchNorm2d) and following.running_mean is not None:
+            return following
+    return None
+
+
+def _fold(traced: fx.GraphModule, node: fx.Node) -> tuple[Tensor, Tensor]:
+    """Return weight and bias of a convolution that does what it and its batch norm do: fewer values to keep."""
+    convolution, norm = module_of(traced, node), _normalization(traced, node)
+    assert isinstance(convolution, nn.Conv2d) and norm is not None
+    assert norm.running_mean is not None and norm.running_var is not None
+    weight, bias = fuse_conv_bn_weights(
+        convolution.weight, convolution.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
+    )
+    return weight.detach(), bias.detach()
+
+
+def _unpadded(module: nn.Module | None, x: Tensor, geometry: Window, folded: tuple[Tensor, Tensor] | None) -> Tensor:
+    if isinstance(module, nn.Conv2d):
+        weight, bias = folded or (module.weight, module.bias)
+        return F.conv2d(x, weight, bias, geometry.stride, 0, geometry.dilation, module.groups)
+    if isinstance(module, nn.MaxPool2d):
+        return F.max_pool2d(x, geometry.kernel, geometry.stride, 0, geometry.dilation)
+    assert isinstance(module, nn.AvgPool2d)
+    return F.avg_pool2d(x, geometry.kernel, geometry.stride, divisor_override=module.divisor_override)
