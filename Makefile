@@ -1,7 +1,7 @@
 # make book [PRESET=quick] [IMAGES=folder] [SEED=0]   the whole book, into runs/PRESET/html
 # make test                                            all tests
 # make serve [PRESET=quick] [RUN=folder below runs/]    read the book at http://localhost:8000
-# make bench                                           speed against the bare forward pass
+# make bench                                           speed against floors and peers: the table, and results.json
 # make lock                                            renew requirements.lock from pyproject.toml
 # make clean                                           remove what the commands above made, results included
 
@@ -40,8 +40,13 @@ lint: $(VENV)/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(VENV)/installed
-	$(BIN)/python benchmarks/responses.py
+# The peers that the kernels are measured against; they stay out of the lock of the project.
+$(VENV)/peers: $(VENV)/installed requirements-bench.lock
+	$(BIN)/python -m pip install --quiet --requirement requirements-bench.lock
+	@touch $@
+
+bench: $(VENV)/peers
+	$(BIN)/python -m benchmarks
 
 serve: $(VENV)/installed
 	@test -f runs/$(RUN)/html/index.html || \
@@ -56,6 +61,10 @@ lock:
 	.lock/bin/python -m pip install --quiet '.[dev]'
 	{ echo "# Every package of the project, at the version it is tested with. Renewed by 'make lock'."; \
 	  .lock/bin/python -m pip freeze --exclude rfviz --exclude pip --exclude setuptools | grep -v -i -E '^(nvidia|cuda|triton)' | sed 's/+.*//'; } > requirements.lock
+	.lock/bin/python -m pip install --quiet '.[dev,bench]' --constraint requirements.lock
+	{ echo "# What 'make bench' needs besides requirements.lock. Renewed by 'make lock'."; \
+	  .lock/bin/python -m pip freeze --exclude rfviz --exclude pip --exclude setuptools | grep -v -i -E '^(nvidia|cuda|triton)' | sed 's/+.*//' \
+	  | grep -v -x -F -f requirements.lock; } > requirements-bench.lock
 	rm -rf .lock
 
 clean:

@@ -33,8 +33,9 @@ class Activity:
             self.maximum, self.total, self.histogram = maximum.clone(), total.clone(), histogram.clone()
         else:
             self.maximum = torch.maximum(self.maximum, maximum)
-            self.total += total
-            self.histogram += histogram
+            # not in place: a state that was returned stays as it is, and inference tensors cannot be changed
+            self.total = self.total + total
+            self.histogram = self.histogram + histogram
         self.neurons += neurons
 
     def merge(self, other: "Activity") -> None:

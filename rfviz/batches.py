@@ -104,7 +104,7 @@ def _plan(indices: Sequence[int], batch_size: int, share: tuple[int, int], skip:
 
 def _of_tensor(images: Tensor, plan: list[Sequence[int]]) -> Iterator[Batch]:
     for part in plan:
-        if isinstance(part, range):
+        if isinstance(part, range) and part.step == 1:  # without a copy
             yield Batch(torch.arange(part.start, part.stop), images[part.start : part.stop])
         else:
             index = torch.tensor(part)
@@ -119,7 +119,8 @@ def _of_data_set(images: Any, plan: list[Sequence[int]], workers: int) -> Iterat
     loader = DataLoader(images, batch_sampler=plan, num_workers=workers, collate_fn=list)  # type: ignore[arg-type]
     for part, items in zip(plan, loader, strict=True):
         loaded = [_image(item) for item in items]
-        begins = [i for i in range(len(loaded)) if i == 0 or loaded[i].shape != loaded[i - 1].shape]
+        kinds = [(image.shape, image.dtype) for image in loaded]  # stack would turn integers into floating point
+        begins = [i for i in range(len(loaded)) if i == 0 or kinds[i] != kinds[i - 1]]
         for begin, end in zip(begins, [*begins[1:], len(loaded)], strict=True):
             yield Batch(torch.tensor(part[begin:end]), torch.stack(loaded[begin:end]), end == len(loaded))
 

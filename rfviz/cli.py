@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from rfviz import models, presets, publish, runs, tables
+from rfviz import distributed, models, presets, publish, runs, tables
 from rfviz.errors import RfvizError, unknown
 
 app = typer.Typer(
@@ -41,6 +41,12 @@ INTERRUPTED = 130
 """The exit code that typer gives to Ctrl-C."""
 
 _DEFAULT_CHANNELS = ",".join(str(channel) for channel in presets.PAPER_CHANNELS.values())
+
+
+def _say(text: object) -> None:
+    """Print a line, once, however many processes there are."""
+    if distributed.world()[0] == 0:
+        typer.echo(text)
 
 
 def _pair(text: str, option: str) -> tuple[str, str]:
@@ -103,7 +109,9 @@ def book(
     overrides = _overrides(images, weights, epochs, strict, settings)
     run = runs.open_run(preset, seed, **overrides)
     parameters = _notebook_parameters(run, preset, seed, channels, overrides)
-    typer.echo(f"The book is ready: {publish.book(run, parameters)}")
+    publish.compute(run)
+    if distributed.world()[0] == 0:
+        typer.echo(f"The book is ready: {publish.book(run, parameters)}")
 
 
 @app.command()
@@ -128,8 +136,9 @@ def run(
     parameters = _notebook_parameters(opened, preset, seed, channels, overrides)
     if only is None:
         publish.compute(opened)
-    for path in publish.run_notebooks(opened, parameters, only):
-        typer.echo(path)
+    if distributed.world()[0] == 0:
+        for path in publish.run_notebooks(opened, parameters, only):
+            typer.echo(path)
 
 
 @app.command()
@@ -150,7 +159,7 @@ def train(
     opened = runs.open_run(preset, seed, **_overrides(images, None, epochs, strict, settings))
     for architecture in chosen:
         where = opened.preset.weights.get(architecture) or opened.weights_path(architecture)
-        typer.echo(
+        _say(
             f"{models.PAPER_ARCHITECTURES[architecture]}: {opened.accuracy(architecture):.1%} top-1 on held-out "
             f"images; weights in {where}"
         )
@@ -174,7 +183,7 @@ def responses(
     for architecture in chosen:
         opened.check_channel(architecture, "maxpool", numbers[architecture])
     found = {architecture: opened.responses(architecture) for architecture in chosen}
-    typer.echo(tables.mean_stimulus_table(found, numbers).to_string())
+    _say(tables.mean_stimulus_table(found, numbers).to_string())
 
 
 @app.command()
@@ -198,7 +207,7 @@ def maximize(
     for architecture in chosen:
         channel = numbers[architecture]
         curve = opened.maximization(architecture, layer).activations[:, channel]
-        typer.echo(
+        _say(
             f"{models.PAPER_ARCHITECTURES[architecture]}, {layer}, channel {channel}: "
             f"from {curve[0]:.3f} to {curve[-1]:.3f} in {len(curve) - 1} steps"
         )
@@ -217,7 +226,7 @@ def table(
     """Print Table 1: inactive channels, and what noise in them does to the loss."""
     opened = runs.open_run(preset, seed, **_overrides(images, weights, epochs, strict, settings))
     effects = {architecture: opened.noise_effect(architecture) for architecture in models.ARCHITECTURES}
-    typer.echo(tables.table1(effects).to_string())
+    _say(tables.table1(effects).to_string())
 
 
 @app.command("presets")
@@ -230,7 +239,8 @@ def list_presets() -> None:
 def main() -> None:
     """Run the command line; bad input ends in one line on standard error and exit code 2."""
     try:
-        app()
+        with distributed.process_group():
+            app()
     except RfvizError as error:
         typer.echo(f"rfviz: {error}", err=True)
         sys.exit(2)

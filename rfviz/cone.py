@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from rfviz.graph import ForwardPass, module_of
-from rfviz.receptive_field import WINDOWS, Window, window
+from rfviz.receptive_field import WINDOWS, Window, of_nodes, window
 
 Span = tuple[int, int]
 """Positions along one axis, half open, counted so that the neuron of the layer in question is at 0."""
@@ -45,6 +45,7 @@ class Cone(ForwardPass):
 
     def __init__(self, net: nn.Module, layer: str, *, before_relu: bool = False):
         super().__init__(net, [layer], before_relu=before_relu)
+        of_nodes(self.traced, self.nodes)  # refuses what it does not know
         self.spans = _spans(self.traced, self.nodes[layer])
         self._folded = {node: _fold(self.traced, node) for node in self.spans if _normalization(self.traced, node)}
 

@@ -60,6 +60,15 @@ def gather(tensors: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
     ]
 
 
+def first_says(flag: bool) -> bool:
+    """Return what the first process says, on every process."""
+    if world()[1] == 1:
+        return flag
+    said = torch.tensor(int(flag))
+    dist.broadcast(said, 0)
+    return bool(said)
+
+
 def barrier() -> None:
     """Wait until every process has come here."""
     if world()[1] > 1:

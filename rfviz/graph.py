@@ -14,6 +14,7 @@ A name means a *response*, the value after the ReLU:
 """
 
 import contextlib
+import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -49,12 +50,16 @@ def trace(net: nn.Module) -> fx.GraphModule:
     """
     try:
         with evaluating(net):
-            return fx.symbolic_trace(net)
+            traced = fx.symbolic_trace(net)
     except Exception as error:  # fx raises many types; to the user they all mean one thing
         raise RfvizError(
             f"the forward pass of {type(net).__name__} cannot be drawn as a graph ({first_line(error)}): "
             "use a network without value-dependent control flow, or wrap that part in a module."
         ) from error
+    for node in traced.graph.nodes:
+        if _works_in_place(traced, node):  # whoever reads what it has overwritten depends on it, though fx sees no link
+            node.all_input_nodes[0].replace_all_uses_with(node, lambda user, node=node: node < user)
+    return traced
 
 
 def module_of(traced: fx.GraphModule, node: fx.Node) -> nn.Module | None:
@@ -67,6 +72,16 @@ def is_relu(traced: fx.GraphModule, node: fx.Node) -> bool:
     if node.op == "call_module":  # its target is a name: a module called "relu" may be anything
         return isinstance(module_of(traced, node), nn.ReLU)
     return node.op in ("call_function", "call_method") and node.target in _RELU_FUNCTIONS
+
+
+def _works_in_place(traced: fx.GraphModule, node: fx.Node) -> bool:
+    """Tell whether `node` overwrites its (first) input with its result."""
+    if node.op == "call_module":
+        return bool(getattr(module_of(traced, node), "inplace", False))
+    name = getattr(node.target, "__name__", str(node.target))
+    marked = name.endswith("_") and not hasattr(operator, name)  # relu_, but not and_ or __add__
+    overwrites = marked or bool(node.kwargs.get("inplace"))
+    return node.op in ("call_function", "call_method") and overwrites
 
 
 def _calls(traced: fx.GraphModule) -> dict[str, list[fx.Node]]:

@@ -92,8 +92,9 @@ def maximize(
         From layer3.0 of ResNet34 on, the field is larger than the paper's 224 px: there ``canvas=224`` is what the
         paper does, and it differs from the default because padding takes part.
     batch_size : int, optional
-        Channels that are optimised together; by default as many as take about 1 GiB of memory. Changes the speed, not
-        the result: each image depends on nothing but its own channel.
+        Channels that are optimised together; by default as many as take about 1 GiB of memory. Each image depends on
+        nothing but its own channel; but in float32, another number of them may change rounding, which from layer2.0 on
+        can send a neuron up another path.
     progress : bool
         Show a progress bar.
 
@@ -143,6 +144,8 @@ def maximize(
     return Maximization(torch.cat(images), torch.cat(curves, dim=1))
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()
 def _ascend(
     forward: ForwardPass,
     channels: Tensor,

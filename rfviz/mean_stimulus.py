@@ -25,7 +25,8 @@ class MeanStimulus:
         self.total: Tensor | None = None  # (C, 3, r, c) of float64, sums of pixels less MIDDLE
         self.count: Tensor | None = None  # (C, r, c) of int64
         self.corner = 0, 0  # row and column of the field in which both begin
-        # Neurons chosen so far, (C, h, w), in images of one size: they become counts of pixels only when they must.
+        # Neurons chosen so far, (C, h, w), of maps of one size in images of one size: they become counts of pixels only
+        # when they must.
         self._neurons: Tensor | None = None
         self._size = 0, 0
 
@@ -35,7 +36,7 @@ class MeanStimulus:
         sums, top, left = summed_patches(phases, chosen, self.field)
         height, width = phases.images.shape[2:]
         size = height, width
-        if self._neurons is not None and size != self._size:
+        if self._neurons is not None and (size != self._size or chosen.shape[1:3] != self._neurons.shape[1:]):
             self._count()
         neurons = chosen.sum(0).permute(2, 0, 1).long().cpu()
         self._neurons = neurons if self._neurons is None else self._neurons + neurons
@@ -80,7 +81,6 @@ class MeanStimulus:
 
     def merge(self, other: "MeanStimulus") -> None:
         """Take what another one, of the same field, has seen."""
-        self.load_state_dict(self.state_dict())  # a copy of its own
         other._count()
         if other.total is not None and other.count is not None:
             where = *other.corner, *other.count.shape[1:]
@@ -95,6 +95,7 @@ class MeanStimulus:
             return {}
         return {"total": self.total, "count": self.count, "corner": torch.tensor(self.corner)}
 
+    @torch.inference_mode(False)
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Take the place of the one whose state this is."""
         self.__init__(self.field)  # type: ignore[misc]

@@ -117,7 +117,8 @@ class Pass:
         phases = Phases(images, self.workspace)
 
         def read(layer: str, response: Tensor) -> None:
-            self.layers[layer].update(batch.index, response, phases)
+            with torch.autocast(self.parameter.device.type, enabled=False):  # only the network computes in bfloat16
+                self.layers[layer].update(batch.index, response, phases)
 
         with multiplying(self.options.precision, self.parameter.device):
             self.forward(self.preprocess(images).to(self.parameter.dtype), read)

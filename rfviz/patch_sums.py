@@ -98,7 +98,7 @@ def mask(phases: Phases, chosen: Tensor) -> Tensor:
     made = phases.workspace.empty("mask", (n, h, w, channels), phases.images)
     for begin in range(0, n, AT_ONCE):  # first another type, then another order: each of them is fast
         part = slice(begin, begin + AT_ONCE)
-        made[part] = chosen[part].to(made.dtype).clamp(min=0).sign_().permute(0, 2, 3, 1)
+        made[part] = chosen[part].sign().to(made.dtype).clamp_(min=0).permute(0, 2, 3, 1)
     return made
 
 
@@ -127,7 +127,7 @@ def summed_patches(phases: Phases, chosen: Tensor, field: ReceptiveField) -> tup
     stride = field.stride
     vertical, horizontal = _Axis.of(field, h, images.shape[2]), _Axis.of(field, w, images.shape[3])
     window = vertical.window, horizontal.window
-    sums = images.new_zeros(channels, 3, *(max(0, end - begin) for begin, end in window))
+    sums = images.new_zeros(channels, 3, *(end - begin for begin, end in window))
     corner = window[0][0], window[1][0]
     used = chosen.sum(0).amax((0, 1)).nonzero().flatten()  # silent channels have empty sums
     if not sums.numel() or not len(used):
@@ -178,10 +178,11 @@ class _Axis:
 
     @property
     def window(self) -> tuple[int, int]:
-        """Rows of the field that the offsets cover, half open."""
+        """Rows of the field that the offsets cover, half open; where none do, it is empty."""
         begin = self.field.stride * self.first - self.field.start
         end = self.field.stride * (self.last + 1) - self.field.start
-        return max(begin, 0), min(end, self.field.size)
+        begin = min(max(begin, 0), self.field.size)
+        return begin, max(begin, min(end, self.field.size))
 
     def inside(self, stride: int) -> tuple[int, int]:
         """Where the window lies in the rows that all phases of all offsets make."""

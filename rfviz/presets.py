@@ -7,6 +7,7 @@ from typing import Any
 from rfviz import photographs
 from rfviz.errors import RfvizError, unknown
 from rfviz.models import ARCHITECTURES
+from rfviz.precision import PRECISIONS
 from rfviz.training import Recipe
 from rfviz.whitening import KINDS
 
@@ -47,6 +48,8 @@ class Preset:
         Neurons per channel in the mean over the strongest.
     noise_seeds : int
         Repetitions of the noise experiment.
+    analysis_precision : {"float32", "bfloat16"}
+        In which the networks compute the responses; ``"float32"`` is exact.
     images : str or None
         Folder with ``train/`` and ``val/``, in place of the source.
     weights : dict from architecture to path
@@ -70,6 +73,7 @@ class Preset:
     strongest: int = 2560
     noise_seeds: int = 5
     maximization_steps: int = 31
+    analysis_precision: str = "float32"
     images: str | None = None
     weights: dict[str, str] = field(default_factory=dict)
     strict: bool = False
@@ -79,6 +83,8 @@ class Preset:
             raise unknown("image source", self.source, SOURCES)
         if self.whitening not in KINDS:
             raise unknown("whitening", self.whitening, KINDS)
+        if self.analysis_precision not in PRECISIONS:
+            raise unknown("analysis precision", self.analysis_precision, PRECISIONS)
         for name in ("width", "classes", "tile", "top_k", "strongest", "noise_seeds", "maximization_steps"):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:

@@ -216,7 +216,6 @@ def replace_folder(new: Path, target: Path) -> None:
 
 
 def book(run: Run, parameters: Mapping[str, Any]) -> Path:
-    """Compute, run every notebook, build the HTML, and return the page to open."""
-    compute(run)
+    """Run every notebook, build the HTML, and return the page to open; `compute` comes before."""
     run_notebooks(run, parameters)
     return build_html(run)

@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rfviz.errors import RfvizError
+
 
 class Regularizer:
     """The base: it does nothing. A regularizer takes a penalty off the objective, or changes what the network sees."""
@@ -68,10 +70,21 @@ class Jitter(Regularizer):
         Largest shift along each axis.
     seed : int
         A shift depends on (seed, channel, step) and nothing else.
+
+    Raises
+    ------
+    RfvizError
+        If one of them is negative or no whole number.
     """
 
     pixels: int
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("pixels", "seed"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 0:
+                raise RfvizError(f"{name} of Jitter is {value!r}: it must be a whole number from 0 up.")
 
     @property
     def margin(self) -> int:  # type: ignore[override]

@@ -18,6 +18,8 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from rfviz.digests import digest, tensor_digest
+from rfviz.distributed import barrier, first_says, world
+from rfviz.errors import RfvizError
 from rfviz.files import load_tensors, save_tensors
 
 Result = tuple[dict[str, Tensor], dict[str, Any]]
@@ -84,7 +86,14 @@ class Store:
         key = digest({"made_of": made_of, "source": source_digest(module.__name__)})
         return self.folder / f"{name}-{key}.safetensors"
 
-    def get(self, name: str, module: ModuleType, made_of: Mapping[str, Any], compute: Callable[[], Result]) -> Result:
+    def get(
+        self,
+        name: str,
+        module: ModuleType,
+        made_of: Mapping[str, Any],
+        compute: Callable[[], Result],
+        together: bool = False,
+    ) -> Result:
         """Return a result, from its file if there is a good one, else computed and written.
 
         Parameters
@@ -97,21 +106,38 @@ class Store:
             Everything else the result depends on, as JSON values.
         compute : callable
             Makes the result.
+        together : bool
+            Where there are several processes (`rfviz.distributed`), all of them compute, and share the work in
+            `compute`. Otherwise the first one does, and the others wait and read. The first one writes.
         """
         path = self.path(name, module, made_of)
-        if path.exists():
-            try:
-                tensors, info = load_tensors(path)
-                if info["digest"] == _result_digest(tensors, info["values"]):
-                    return tensors, info["values"]
-            except (SafetensorError, KeyError, TypeError, json.JSONDecodeError):
-                pass  # damaged: compute it anew and write over it
-        tensors, values = compute()
-        # the same device and the same types whether computed or read
-        tensors = {name: tensor.detach().cpu() for name, tensor in tensors.items()}
-        values = json.loads(json.dumps(values))
-        save_tensors(tensors, path, {"digest": _result_digest(tensors, values), "made_of": made_of, "values": values})
-        return tensors, values
+        first = world()[0] == 0
+        result = _read(path) if first else None
+        if not first_says(result is not None):
+            if first or together:
+                tensors, values = compute()
+                # the same device and the same types whether computed or read
+                tensors = {name: tensor.detach().cpu() for name, tensor in tensors.items()}
+                result = tensors, json.loads(json.dumps(values))
+            if first and result is not None:
+                made = {"digest": _result_digest(*result), "made_of": made_of, "values": result[1]}
+                save_tensors(result[0], path, made)
+            barrier()
+        result = result or _read(path)
+        if result is None:
+            raise RfvizError(f"{path} was written by another process but cannot be read here.")
+        return result
+
+
+def _read(path: Path) -> Result | None:
+    """Return a result that is there and good; one that is damaged is computed anew and written over."""
+    try:
+        tensors, info = load_tensors(path)
+        if info["digest"] == _result_digest(tensors, info["values"]):
+            return tensors, info["values"]
+    except (FileNotFoundError, SafetensorError, KeyError, TypeError, json.JSONDecodeError):
+        pass
+    return None
 
 
 def _result_digest(tensors: Mapping[str, Tensor], values: Any) -> str:

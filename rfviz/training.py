@@ -21,10 +21,10 @@ from rfviz.data import Augmented, Evaluation, Labelled, szegedy, training_batche
 from rfviz.errors import RfvizError, unknown
 from rfviz.files import load_tensors, save_tensors
 from rfviz.models import Net34
+from rfviz.precision import PRECISIONS
 from rfviz.whitening import Whitening
 
 SCHEDULES = ("step", "one-cycle")
-PRECISIONS = ("float32", "bfloat16")
 
 
 @dataclass(frozen=True)

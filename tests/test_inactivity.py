@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from rfviz import models
+from rfviz import inactivity, models
 from rfviz.errors import RfvizError
 from rfviz.inactivity import (
     ROWS,
@@ -211,6 +211,114 @@ def assert_is_one_of(effect, s, candidates):
     fitting = [c for c in candidates if abs(c[0] - effect.loss[s].item()) < 1e-12]
     assert len(fitting) == 1
     assert_is(effect, s, fitting[0])
+
+
+def calls_of(run, **modules):
+    """How often `run` calls some modules, by name, and what it returns."""
+    counts = dict.fromkeys(modules, 0)
+
+    def count(name):
+        counts[name] += 1
+
+    hooks = [
+        module.register_forward_hook(lambda *_, name=name: count(name))  # a hook that returns None changes nothing
+        for name, module in modules.items()
+    ]
+    result = run()
+    for hook in hooks:
+        hook.remove()
+    return result, counts
+
+
+@pytest.mark.parametrize("batch_size", [1, 5, 17, 64])
+@pytest.mark.parametrize("seeds", [[0], range(5)])
+def test_what_comes_before_the_layer_is_computed_once(net, photographs, batch_size, seeds):
+    responses = collect(net, photographs, ["layer1.1"])["layer1.1"]
+    _, counts = calls_of(
+        lambda: noise_effect(net, photographs, responses, layer="layer1.1", seeds=seeds, batch_size=batch_size),
+        conv1=net.conv1,
+        relu=net.relu,
+        inside=net.layer1[1].conv2,
+        behind=net.layer1[2].conv1,
+    )
+    batches = math.ceil(17 / batch_size)
+    assert counts["conv1"] == counts["relu"] == counts["inside"] == batches
+    assert batches * (1 + len(seeds)) <= counts["behind"] <= batches * (1 + len(ROWS) * len(seeds))
+
+
+def test_rows_that_choose_the_same_channels_share_a_pass(net, photographs):
+    responses = collect(net, photographs, ["maxpool"])["maxpool"]
+    seeds = range(8)
+    found, counts = calls_of(
+        lambda: noise_effect(net, photographs, responses, seeds=seeds, batch_size=6), conv1=net.conv1, fc=net.fc
+    )
+    passes = 1  # without noise
+    for s in seeds:
+        one, four = (effect_on(net, photographs, lambda i, c=c: (c,), s) for c in (1, 4))
+        assert_is(found.effects["inactive"], s, effect_on(net, photographs, lambda i: (1, 4), s))
+        assert_is(found.effects["least_active"], s, one)
+        assert_is_one_of(found.effects["random_inactive"], s, [one, four])
+        candidates = [effect_on(net, photographs, lambda i, c=c: (c,), s) for c in (0, 2, 3, 5)]
+        assert_is_one_of(found.effects["random_active"], s, candidates)
+        # A random inactive channel that is the least active one needs no pass of its own.
+        shared = abs(found.effects["random_inactive"].loss[s].item() - one[0]) < 1e-12
+        passes += 3 if shared else 4
+        assert shared == (found.effects["random_inactive"].loss[s] == found.effects["least_active"].loss[s])
+    assert 1 + 3 * 8 < passes < 1 + 4 * 8  # both happen
+    assert counts == {"conv1": 3, "fc": 3 * passes}
+
+
+def test_one_inactive_channel_is_every_row_but_the_last(resnet, photographs):
+    net = silence(resnet.double(), 3)
+    responses = collect(net, photographs, ["maxpool"])["maxpool"]
+    found, counts = calls_of(
+        lambda: noise_effect(net, photographs, responses, seeds=[4, 6], batch_size=64), conv1=net.conv1, fc=net.fc
+    )
+    assert counts == {"conv1": 1, "fc": 1 + 2 * 2}
+    for s, seed in enumerate([4, 6]):
+        expected = effect_on(net, photographs, lambda i: (3,), seed)
+        for row in ROWS[:3]:
+            assert found.effects[row].channels == (3,)
+            assert_is(found.effects[row], s, expected)
+        candidates = [effect_on(net, photographs, lambda i, c=c: (c,), seed) for c in (0, 1, 2, 4, 5)]
+        assert_is_one_of(found.effects["random_active"], s, candidates)
+
+
+def test_rows_share_the_noise_of_an_image_and_channel(net, photographs, monkeypatch):
+    responses = collect(net, photographs, ["maxpool"])["maxpool"]
+    drawn = []
+
+    def noting(*key):
+        drawn.append(key[:3])
+        return noise(*key)
+
+    monkeypatch.setattr(inactivity, "noise", noting)
+    noise_effect(net, photographs, responses, seeds=[0, 1], batch_size=6)
+    assert len(set(drawn)) == len(drawn) == 2 * 17 * 3  # two inactive channels and an active one
+
+
+def test_rows_that_differ_in_one_image_do_not_share_a_pass(net, some_tiles):
+    # Image 256 begins a new draw: within one batch the rows agree up to there and then part, in some seed.
+    corners = [
+        image[:, y : y + 8, x : x + 8] for image in some_tiles for y in range(0, 50, 10) for x in range(0, 50, 10)
+    ]
+    images = Labelled64(torch.stack(corners[40:300]), [i % 4 for i in range(260)])
+    responses = collect(net, images, ["maxpool"], batch_size=260)["maxpool"]
+    seeds = range(6)
+    found, counts = calls_of(
+        lambda: noise_effect(net, images, responses, seeds=seeds, batch_size=260), conv1=net.conv1, fc=net.fc
+    )
+    passes, parted = 1, 0
+    for s in seeds:
+        losses = torch.stack([losses_with_noise_in(net, images, channel, s) for channel in (None, 1, 4)])
+        change = (losses[1:] - losses[0]) / 260
+        total = {(a, b): change[a, :256].sum() + change[b, 256:].sum() for a in (0, 1) for b in (0, 1)}
+        ((a, b),) = [k for k, value in total.items() if abs(value - found.effects["random_inactive"].loss[s]) < 1e-12]
+        passes += 3 if (a, b) == (0, 0) else 4
+        parted += a != b
+        assert found.effects["least_active"].loss[s].item() == pytest.approx(total[0, 0].item(), abs=1e-12)
+    assert parted
+    assert counts == {"conv1": 1, "fc": passes}
 
 
 def test_one_inactive_channel_per_256_consecutive_images(net, some_tiles):

@@ -7,9 +7,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from rfviz import maximization
+from rfviz.cone import Cone
 from rfviz.errors import RfvizError
+from rfviz.graph import ForwardPass
 from rfviz.maximization import maximize
-from rfviz.regularizers import L2
+from rfviz.objectives import Neuron
+from rfviz.regularizers import L2, Jitter
 
 # Composed by hand: size, stride, start.
 FIELDS = {"maxpool": (11, 4, -5), "layer1.0": (27, 4, -13), "layer1.2": (59, 4, -29)}
@@ -113,6 +117,29 @@ def test_float32_follows_the_same_curve(net, layer):
         torch.testing.assert_close(found[:, i], curve, rtol=1e-4, atol=0)
 
 
+# Channels whose image moves, and in which no pooling window flips between two values that rounding tells apart.
+@pytest.mark.parametrize(
+    ("architecture", "layer", "channels"),
+    [
+        ("resnet", "conv1", range(6)),
+        ("resnet", "maxpool", range(6)),
+        ("resnet", "layer1.0", range(6)),
+        ("resnet", "layer1.2", [5]),
+        ("plainnet", "maxpool", range(6)),
+        ("plainnet", "layer1.0", [0, 2, 3, 4, 5]),
+        ("plainnet", "layer1.2", [0, 1, 4, 5]),
+    ],
+)
+def test_float32_stays_close_to_float64(architecture, layer, channels, request):
+    net = request.getfixturevalue(architecture)
+    found = maximize(net, layer, channels)
+    exact = maximize(net.double(), layer, channels)
+    assert found.images.dtype == torch.float32 and exact.images.dtype == torch.float64
+    assert (exact.images.abs().amax((1, 2, 3)) > 1).all()
+    torch.testing.assert_close(found.images.double(), exact.images, rtol=0, atol=2e-4)
+    torch.testing.assert_close(found.activations.double(), exact.activations, rtol=1e-4, atol=0)
+
+
 def test_a_canvas_smaller_than_the_field_is_the_literal_run_with_its_padding(net):
     net, layer = net.double(), "layer2.1"  # its field is 115 px
     literal = maximize(net, layer, [2], canvas=64)
@@ -204,6 +231,107 @@ def test_a_channel_does_not_depend_on_its_batch(net, layer):
         torch.testing.assert_close(found.activations, together.activations[:, list(channels)], rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("layer", ["conv1", "maxpool", "layer1.0", "layer1.2"])
+def test_in_float32_the_batch_changes_no_more_than_the_rounding(resnet, layer):
+    together = maximize(resnet, layer)
+    again = maximize(resnet, layer)
+    assert torch.equal(again.images, together.images) and torch.equal(again.activations, together.activations)
+    for channels, batch_size in [(range(6), 1), (range(6), 4), (range(5, -1, -1), None), ([5, 0, 3, 3], 3), ([2], 64)]:
+        found = maximize(resnet, layer, channels, batch_size=batch_size)
+        torch.testing.assert_close(found.images, together.images[list(channels)], rtol=0, atol=1e-5)
+        torch.testing.assert_close(found.activations, together.activations[:, list(channels)], rtol=1e-5, atol=1e-5)
+
+
+class Counting:
+    """The usual objective, which notes how many images go through the network together."""
+
+    before_relu, one_neuron = True, True
+
+    def __init__(self, at_most=None):
+        self.together, self.at_most = [], at_most
+
+    def __call__(self, maps, channels):
+        self.together.append(len(maps))
+        if len(self.together) == self.at_most:
+            raise KeyboardInterrupt
+        return Neuron()(maps, channels)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("fitting", [1, 4, 5])
+def test_as_many_images_go_together_as_the_memory_holds(resnet, monkeypatch, fitting, dtype):
+    net = resnet.to(dtype)
+    # layer1.0 keeps of every image itself; conv1 with its batch norm, and the ReLU; maxpool; conv1 and ReLU; conv2; the
+    # sum; the output. Each has a gradient, and one more is on its way.
+    elements = 3 * 27**2 + 6 * (2 * 11**2 + 5**2 + 2 * 3**2 + 1 + 1 + 1)
+    need = 3 * elements * dtype.itemsize
+    for memory, at_once in [
+        (fitting * need, fitting),
+        ((fitting + 1) * need - 1, fitting),
+        (fitting * need - 1, fitting - 1),
+    ]:
+        monkeypatch.setattr(maximization, "_MEMORY", memory)
+        counting = Counting()
+        maximize(net, "layer1.0", objective=counting, steps=2)
+        at_once = max(1, at_once)
+        chunks = [min(at_once, 6 - begin) for begin in range(0, 6, at_once)]
+        assert counting.together == [chunk for chunk in chunks for _ in range(3)]  # two steps and the final value
+        counting.together.clear()
+        maximize(net, "layer1.0", objective=counting, steps=2, batch_size=5)
+        assert counting.together == [5] * 3 + [1] * 3  # what is asked for goes first
+
+
+@pytest.mark.parametrize("canvas", [None, 36])
+def test_what_is_kept_for_the_gradient_is_within_the_estimate(resnet, monkeypatch, canvas):
+    # Every element of every value may be kept once; half of that again is left for gradients.
+    kept = {}
+
+    def keep(tensor):
+        if not isinstance(tensor, nn.Parameter):
+            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage()
+        return tensor
+
+    side = canvas or 27
+    forward = (
+        ForwardPass(resnet, ["layer1.0"], before_relu=True) if canvas else Cone(resnet, "layer1.0", before_relu=True)
+    )
+    with torch.inference_mode():
+        forward(torch.zeros(1, 3, side, side))
+    monkeypatch.setattr(maximization, "_MEMORY", 3 * 4 * forward.elements * 4)
+    counting = Counting()
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        maximize(resnet, "layer1.0", objective=counting, steps=1, canvas=canvas, channels=range(4))
+    assert counting.together == [4, 4]
+    weights = {weight.untyped_storage().data_ptr() for weight in [*resnet.parameters(), *resnet.buffers()]}
+    total = sum(storage.nbytes() for pointer, storage in kept.items() if pointer not in weights)
+    assert 0.3 * maximization._MEMORY / 3 < total <= maximization._MEMORY / 3
+
+
+def test_a_deep_layer_is_done_in_parts(resnet):
+    # Of 899 px and 48 channels, all at once would not fit into the memory.
+    with torch.inference_mode():
+        cone = Cone(resnet, "layer4.2", before_relu=True)
+        cone(torch.zeros(1, 3, 899, 899))
+    counting = Counting(at_most=1)
+    with pytest.raises(KeyboardInterrupt):
+        maximize(resnet, "layer4.2", objective=counting)
+    (together,) = counting.together
+    assert 1 < together < 48
+    assert together * 3 * cone.elements * 4 <= 2**30 < (together + 1) * 3 * cone.elements * 4
+
+
+@pytest.mark.parametrize("options", [{}, {"canvas": 36}, {"regularizers": [L2(1e-3), Jitter(2)]}])
+def test_little_memory_changes_no_result(resnet, monkeypatch, options):
+    net = resnet.double()
+    expected = maximize(net, "layer1.0", **options)
+    monkeypatch.setattr(maximization, "_MEMORY", 1)
+    counting = Counting()
+    found = maximize(net, "layer1.0", objective=counting, **options)
+    assert counting.together == [1] * 6 * 32
+    torch.testing.assert_close(found.images, expected.images, rtol=0, atol=1e-12)
+    torch.testing.assert_close(found.activations, expected.activations, rtol=0, atol=1e-12)
+
+
 def test_the_network_is_left_as_it_was(resnet, monkeypatch):
     expected = maximize(resnet, "layer1.0", steps=4)
     resnet.train()
@@ -255,3 +383,11 @@ def test_impossible_requests_are_refused(resnet, layer, options, message):
         maximize(resnet, layer, **options)
     assert len(str(error.value).splitlines()) == 1
     assert all(parameter.requires_grad for parameter in resnet.parameters())
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_gradients_are_computed_wherever_it_is_called(resnet, mode):
+    expected = maximize(resnet, "maxpool", [1], steps=3)
+    with mode():
+        found = maximize(resnet, "maxpool", [1], steps=3)
+    assert torch.equal(found.images, expected.images)

@@ -14,8 +14,8 @@ ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
-def locked() -> dict[str, str]:
-    lines = [line for line in (ROOT / "requirements.lock").read_text().splitlines() if not line.startswith("#")]
+def locked(lock: str = "requirements.lock") -> dict[str, str]:
+    lines = [line for line in (ROOT / lock).read_text().splitlines() if not line.startswith("#")]
     return {name.lower().replace("_", "-"): pinned for name, pinned in (line.split("==") for line in lines)}
 
 
@@ -28,6 +28,14 @@ def test_the_lock_satisfies_every_requirement(requirement: str) -> None:
     packaging = pytest.importorskip("packaging.requirements")
     wanted = packaging.Requirement(requirement)
     assert wanted.specifier.contains(locked()[wanted.name.lower()])
+
+
+@pytest.mark.parametrize("requirement", PROJECT["optional-dependencies"]["bench"])
+def test_the_lock_of_the_benchmarks_satisfies_every_peer(requirement: str) -> None:
+    packaging = pytest.importorskip("packaging.requirements")
+    wanted = packaging.Requirement(requirement)
+    assert wanted.specifier.contains(locked("requirements-bench.lock")[wanted.name.lower()])
+    assert not locked().keys() & locked("requirements-bench.lock").keys()
 
 
 def test_the_environment_is_the_locked_one() -> None:
@@ -48,7 +56,7 @@ def test_conda_installs_the_lock_and_the_same_python() -> None:
 
 
 def test_the_lock_names_releases_not_builds_or_places() -> None:
-    text = (ROOT / "requirements.lock").read_text()
+    text = (ROOT / "requirements.lock").read_text() + (ROOT / "requirements-bench.lock").read_text()
     assert "+" not in text
     assert "://" not in text
     assert " @ " not in text

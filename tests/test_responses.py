@@ -6,20 +6,13 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from reference import assert_mean_is, bin_of, brute_top
 from torch import nn
 from torch.utils.data import TensorDataset
 
 from rfviz import models
-from rfviz.activity import Activity
 from rfviz.errors import RfvizError
-from rfviz.maps import Maps
-from rfviz.mean_stimulus import MeanStimulus
-from rfviz.patch_sums import Phases
-from rfviz.receptive_field import ReceptiveField
 from rfviz.responses import collect, preferred_stimuli
-from rfviz.top_stimuli import TopStimuli
 from rfviz.whitening import IMAGENET, NONE
 
 # Composed by hand: size, stride, start. The field of layer3.0 is much larger than the tiles of 64 px.
@@ -58,30 +51,6 @@ def plain_responses(net, images, layer, batch_size=5, preprocess=NONE):
     return found
 
 
-def brute_top(responses, channel, k, per_image=1):
-    """The k strongest neurons as (value, image, y, x); ties to the lower image, then raster order."""
-    candidates = []
-    for i, response in enumerate(responses):
-        neurons = [(-value, i, y, x) for y, row in enumerate(response[channel].tolist()) for x, value in enumerate(row)]
-        candidates += [min(neurons)] if per_image == 1 else neurons
-    return [(-value, i, y, x) for value, i, y, x in sorted(candidates)[:k]]
-
-
-def brute_mean(images, neurons, field):
-    """Mean over the patches of neurons (image, y, x), every pixel over those patches that have it; and the counts."""
-    size, stride, start = field
-    total, count = np.zeros((3, size, size)), np.zeros((size, size), dtype=int)
-    for i, y, x in neurons:
-        image = images[i].numpy()
-        top, left = stride * y + start, stride * x + start
-        y0, y1 = max(top, 0), min(top + size, image.shape[1])
-        x0, x1 = max(left, 0), min(left + size, image.shape[2])
-        if y0 < y1 and x0 < x1:
-            total[:, y0 - top : y1 - top, x0 - left : x1 - left] += image[:, y0:y1, x0:x1]
-            count[y0 - top : y1 - top, x0 - left : x1 - left] += 1
-    return total / np.maximum(count, 1), count
-
-
 def positive_neurons(responses, channel):
     return [(i, *yx) for i, response in enumerate(responses) for yx in (response[channel] > 0).nonzero().tolist()]
 
@@ -94,14 +63,6 @@ def assert_top_is(found, responses, k, per_image=1):
         assert found.top_values[channel].tolist() == [value for value, *_ in expected] + [-torch.inf] * missing
         assert found.top_images[channel].tolist() == [i for _, i, *_ in expected] + [-1] * missing
         assert found.top_positions[channel].tolist() == [[y, x] for *_, y, x in expected] + [[-1, -1]] * missing
-
-
-def assert_mean_is(stimulus, count, images, neurons_of, field):
-    assert stimulus.dtype == torch.float32 and count.dtype == torch.int64
-    for channel in range(len(stimulus)):
-        expected, expected_count = brute_mean(images, neurons_of(channel), field)
-        np.testing.assert_array_equal(count[channel].numpy(), expected_count)
-        np.testing.assert_allclose(stimulus[channel].numpy(), expected, rtol=0, atol=1e-5)
 
 
 def assert_same(one, other):
@@ -336,6 +297,24 @@ def test_the_mean_of_the_strongest_breaks_ties_as_the_top_list_does(integers, in
         )
 
 
+@pytest.mark.parametrize("batch_size", [1, 2, 64])
+def test_the_mean_of_the_strongest_where_padding_makes_maps_larger_than_images(batch_size):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, padding=4), nn.ReLU())
+    images = torch.rand(5, 3, 6, 7)
+    found = collect(net, images, ["1"], strongest=30, batch_size=batch_size)["1"]
+    with torch.no_grad():
+        responses = list(net(images))
+    assert responses[0].shape == (4, 12, 13)
+    assert_mean_is(
+        found.strongest_stimulus,
+        found.strongest_count,
+        images,
+        lambda channel: [neuron for value, *neuron in brute_top(responses, channel, 30, None) if value > 0],
+        (3, 1, -4),
+    )
+
+
 def test_fewer_positive_neurons_than_asked_for(integers):
     net, images = integers
     net = copy.deepcopy(net)
@@ -386,13 +365,6 @@ def test_the_mean_stimulus_may_be_left_out(resnet, some_tiles):
 # -------------------------------------------------------------------------------------------------- activity
 
 
-def bin_of(value):
-    """0 for no response, 1 below 2^-10, then one bin per octave, 22 from 2^10 on."""
-    if value <= 0:
-        return 0
-    return 1 + sum(value >= 2.0**exponent for exponent in range(-10, 11))
-
-
 @pytest.mark.parametrize("layer", ["maxpool", "layer1.2"])
 def test_activity_equals_numpy(resnet, some_tiles, layer):
     found = collect(resnet, some_tiles, [layer], mean_stimulus=False, batch_size=5)[layer]
@@ -405,20 +377,6 @@ def test_activity_equals_numpy(resnet, some_tiles, layer):
     np.testing.assert_array_equal(found.histogram, expected)
     assert found.maximum.dtype == found.mean.dtype == found.firing_rate.dtype == torch.float64
     assert found.channels == len(values)
-
-
-def test_histogram_edges_belong_to_the_bin_above():
-    edges = 2.0 ** torch.arange(-10, 11)
-    below = torch.nextafter(edges, torch.zeros(()))
-    above = torch.nextafter(edges, torch.full((), torch.inf))
-    smallest = torch.tensor([0.0, -0.0, -1.0, torch.finfo(torch.float32).tiny])
-    values = torch.cat([edges, below, above, smallest])
-    activity = Activity()
-    activity.update(Maps(values.view(1, 1, 1, -1)))
-    histogram = activity.result()["histogram"][0]
-    assert histogram.tolist() == np.bincount([bin_of(value) for value in values.tolist()], minlength=23).tolist()
-    # By hand: zeros and below; the smallest and the one below 2^-10; edge, above and the next below; the last two.
-    assert histogram.tolist() == [3, 2, *[3] * 20, 2]
 
 
 # ------------------------------------------------------------------------------ batch size and kinds of images
@@ -478,97 +436,6 @@ def test_fewer_images_than_stimuli_asked_for(resnet, some_tiles):
     assert len(patches) == len(inside) == 3
 
 
-# -------------------------------------------------------------------------------------- accumulators, algebra
-
-
-@st.composite
-def splits(draw, most):
-    """A number of images, and cuts into batches of at least one image."""
-    n = draw(st.integers(1, most))
-    cuts = sorted(draw(st.sets(st.integers(1, n - 1)))) if n > 1 else []
-    return n, list(zip([0, *cuts], [*cuts, n], strict=True))
-
-
-@settings(max_examples=60, deadline=None, database=None)
-@given(
-    split=splits(9),
-    shape=st.tuples(st.integers(1, 3), st.integers(1, 4), st.integers(1, 5)),
-    k=st.integers(1, 12),
-    per_image=st.sampled_from([1, None]),
-    levels=st.integers(1, 6),
-    seed=st.integers(0, 10**6),
-    order=st.randoms(use_true_random=False),
-)
-def test_top_k_is_the_head_of_the_sorted_list_however_batches_come(split, shape, k, per_image, levels, seed, order):
-    n, parts = split
-    generator = torch.Generator().manual_seed(seed)
-    responses = torch.randint(0, levels, (n, *shape), generator=generator).float()
-    order.shuffle(parts)
-    top = TopStimuli(k, per_image)
-    for begin, end in parts:
-        top.update(torch.arange(begin, end), Maps(responses[begin:end]))
-    values, images, positions = top.result()
-    for channel in range(shape[0]):
-        expected = brute_top(responses, channel, k, per_image)
-        missing = k - len(expected)
-        assert values[channel].tolist() == [value for value, *_ in expected] + [-torch.inf] * missing
-        assert images[channel].tolist() == [i for _, i, *_ in expected] + [-1] * missing
-        assert positions[channel].tolist() == [[y, x] for *_, y, x in expected] + [[-1, -1]] * missing
-
-
-@settings(max_examples=60, deadline=None, database=None)
-@given(
-    split=splits(6),
-    stride=st.integers(1, 5),
-    size=st.integers(1, 9),
-    padding=st.integers(0, 8),
-    image=st.tuples(st.integers(1, 13), st.integers(1, 13)),
-    share=st.sampled_from([0.0, 0.3, 1.0]),
-    seed=st.integers(0, 10**6),
-)
-def test_mean_stimulus_of_any_geometry(split, stride, size, padding, image, share, seed):
-    height, width = image
-    padding = max(padding, (size - min(image) + 1) // 2)  # a window must fit into the padded image
-    grid = [(length + 2 * padding - size) // stride + 1 for length in image]
-    n, parts = split
-    generator = torch.Generator().manual_seed(seed)
-    images = torch.rand(n, 3, height, width, generator=generator)
-    chosen = torch.rand(n, 2, *grid, generator=generator) < share
-    mean = MeanStimulus(ReceptiveField(size, stride, -padding))
-    for begin, end in parts:
-        mean.update(Phases(images[begin:end]), chosen[begin:end])
-    assert_mean_is(
-        *mean.result(),
-        images,
-        lambda channel: [(i, y, x) for i, there, y, x in chosen.nonzero().tolist() if there == channel],
-        (size, stride, -padding),
-    )
-
-
-@settings(max_examples=60, deadline=None, database=None)
-@given(
-    values=st.lists(
-        st.one_of(st.floats(0, 5000, width=32), st.integers(-14, 14).map(lambda e: 2.0**e), st.just(-0.0)),
-        min_size=1,
-        max_size=24,
-    ),
-    cut=st.integers(0, 24),
-)
-def test_activity_of_any_values(values, cut):
-    activity = Activity()
-    for part in (values[:cut], values[cut:]):
-        if part:
-            activity.update(Maps(torch.tensor([part, [2 * value for value in part]]).T[:, :, None, None]))
-    result = activity.result()
-    for channel, scale in enumerate((1, 2)):
-        scaled = [scale * value for value in values]
-        assert result["maximum"][channel] == max(scaled)
-        assert result["mean"][channel].item() == pytest.approx(sum(scaled) / len(scaled), rel=1e-12)
-        assert result["positive_count"][channel] == sum(value > 0 for value in scaled)
-        expected = np.bincount([bin_of(value) for value in scaled], minlength=23)
-        assert result["histogram"][channel].tolist() == expected.tolist()
-
-
 # -------------------------------------------------------------------------------------------------- bad input
 
 
@@ -585,23 +452,11 @@ def test_an_image_that_is_not_finite_is_named(resnet, some_tiles, bad, batch_siz
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [
-        (lambda x: (x * 255).to(torch.uint8), r"image 0: expected floating-point RGB.*uint8"),
-        (lambda x: x[:, :1], r"image 0: expected floating-point RGB.*\(5, 1, 64, 64\)"),
-        (lambda x: x[0], r"image 0: expected floating-point RGB"),
-        (lambda x: list(x[:, 0]), r"image 0: expected floating-point RGB"),
-        (lambda x: [(image, 0) for image in (x * 255).to(torch.uint8)], r"image 0: expected floating-point RGB"),
-        (lambda x: [x[0], x[1], x[2, :1]], r"image 2: expected floating-point RGB.*\(1, 1, 64, 64\)"),
-        (lambda x: iter([x[:4], x[4:].short()]), r"image 4: expected floating-point RGB"),
-        (lambda x: x[:0], "no images"),
-        (lambda x: [], "no images"),
-        (lambda x: iter([]), "no images"),
-    ],
+    [(lambda x: (x * 255).to(torch.uint8), "image 0: expected floating-point RGB.*uint8"), (list, "no images")],
 )
-def test_what_is_no_rgb_image_is_refused(resnet, some_tiles, change, message):
-    with pytest.raises(RfvizError, match=message) as error:
-        collect(resnet, change(some_tiles), ["maxpool"], batch_size=5)
-    assert len(str(error.value).splitlines()) == 1
+def test_what_batches_refuses_is_refused(resnet, some_tiles, change, message):
+    with pytest.raises(RfvizError, match=message):
+        collect(resnet, change(some_tiles if message != "no images" else []), ["maxpool"], batch_size=5)
 
 
 @pytest.mark.parametrize(

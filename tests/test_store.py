@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import types
@@ -15,8 +16,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from rfviz import errors, inactivity, maximization, responses, store, training, whitening
-from rfviz.digests import digest, tensor_digest
+from rfviz import distributed, errors, inactivity, maximization, responses, store, training, whitening
 from rfviz.errors import RfvizError
 from rfviz.files import load_tensors
 from rfviz.store import Store, source_digest
@@ -242,73 +242,14 @@ results.get("new", errors, {}, lambda: ({"x": torch.ones(3)}, {}))
     assert compute.count == 1
 
 
-# -- digests ----------------------------------------------------------------------------------------------------------
+# -- what is stored ---------------------------------------------------------------------------------------------------
 
 
-def test_digest_of_values():
-    assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
-    values = [None, 0, "0", 0.5, [0], [0, 0], {"a": 0}, {"a": [0]}, {"b": 0}, "", [], {}]
-    assert len({digest(value) for value in values}) == len(values)
-    assert digest(0.1 + 0.2) != digest(0.3)
-
-
-def test_tensor_digest_sees_names_types_shapes_and_values():
-    x = torch.arange(1, 7, dtype=torch.int32)
-    different = [
-        {},
-        {"a": x},
-        {"b": x},
-        {"a": x.view(torch.float32)},  # the same bytes
-        {"a": x.view(2, 3)},
-        {"a": x.view(3, 2)},
-        {"a": x.view(6, 1)},
-        {"a": x.flip(0)},
-        {"a": x.to(torch.int64)},
-        {"a": x, "b": x},
-        {"a": x, "b": x.flip(0)},
-        {"a": x.flip(0), "b": x},
-        {"a": torch.zeros(0)},
-        {"a": torch.zeros(0, 3)},
-        {"a": torch.zeros(1)},
-        {"a": -torch.zeros(1)},
-        {"a": torch.zeros(())},
-        {"a": torch.zeros(1, dtype=torch.bool)},
-        {"a": torch.ones(1, dtype=torch.bool)},
-        {"a": torch.zeros(1, dtype=torch.uint8)},
-        {"a": torch.zeros(1, dtype=torch.float16)},
-        {"a": torch.zeros(1, dtype=torch.bfloat16)},
-        {"a": torch.full((1,), 1e-30, dtype=torch.bfloat16)},
-    ]
-    assert len({tensor_digest(tensors) for tensors in different}) == len(different)
-
-
-def test_tensor_digest_sees_every_element():
-    for dtype in (torch.float64, torch.bfloat16, torch.int64, torch.bool):
-        x = torch.zeros(2, 3, 4, dtype=dtype)
-        digests = {tensor_digest({"x": x})}
-        for i in range(x.numel()):
-            changed = x.clone()
-            changed.view(-1)[i] = 1
-            digests.add(tensor_digest({"x": changed}))
-        assert len(digests) == x.numel() + 1
-
-
-def test_tensor_digest_does_not_see_how_a_tensor_lies_in_memory():
-    x = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
-    lying = [
-        x.clone(memory_format=torch.channels_last), x.permute(3, 2, 1, 0).contiguous().permute(3, 2, 1, 0),
-        x.clone().requires_grad_(), torch.stack([x, x])[1],
-    ]  # fmt: skip
-    assert {tensor_digest({"x": each}) for each in lying} == {tensor_digest({"x": x})}
-    assert tensor_digest({"a": x, "b": x[0]}) == tensor_digest({"b": x[0], "a": x})
-
-
-def test_one_element_of_a_column_can_be_digested_and_stored(tmp_path):
+def test_one_element_of_a_column_can_be_stored(tmp_path):
     """Such a tensor is contiguous although its stride is not 1."""
     column = torch.arange(6.0).view(1, 6)[:, 2]
     column = column.as_strided((1,), (6,), column.storage_offset())
     assert column.stride() == (6,) and column.is_contiguous()
-    assert tensor_digest({"x": column}) == tensor_digest({"x": torch.tensor([2.0])}) != tensor_digest({"x": column + 1})
     for _ in range(2):
         tensors, _ = Store(tmp_path).get("result", errors, {}, lambda: ({"x": column}, {}))
         assert torch.equal(tensors["x"], torch.tensor([2.0]))
@@ -433,9 +374,11 @@ def copied(tmp_path, monkeypatch):
     ("changed", "affected", "unaffected"),
     [
         ("errors", "training responses maximization inactivity whitening", ""),  # imported by all
-        ("whitening", "training responses maximization inactivity whitening", ""),
+        ("whitening", "training responses inactivity whitening", "maximization"),
         ("receptive_field", "training responses maximization inactivity", "whitening"),  # training through models
-        ("responses", "responses maximization inactivity", "training whitening"),
+        ("responses", "responses inactivity", "training maximization whitening"),
+        ("patch_sums", "responses inactivity", "training maximization whitening"),
+        ("cone", "maximization", "training responses inactivity whitening"),
         ("data", "training", "whitening"),
         ("training", "training", "responses maximization inactivity whitening"),
         ("inactivity", "inactivity", "training responses maximization whitening"),
@@ -483,3 +426,35 @@ def test_the_place_of_the_package_does_not_count(tmp_path):
     assert Path(file) == package / "store.py"
     assert of_whitening == source_digest.__wrapped__("rfviz.whitening")
     assert of_responses != source_digest.__wrapped__("rfviz.responses")
+
+
+# -- several processes ------------------------------------------------------------------------------------------------
+
+
+def in_a_group(rank: int, port: int, folder: str, together: bool) -> None:
+    """One of two processes: asks twice for a result, and notes what it did."""
+    distributed.dist.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    compute = Compute()
+    kept = Store(Path(folder, "results"))
+    for _ in range(2):
+        assert_right(kept.get("result", errors, {"a": 1}, compute, together=together))
+    Path(folder, f"computed-{rank}").write_text(str(compute.count))
+    distributed.dist.destroy_process_group()
+
+
+@pytest.mark.parametrize(("together", "computed"), [(False, ["1", "0"]), (True, ["1", "1"])])
+@pytest.mark.parametrize("before", ["nothing", "damaged"])
+def test_of_several_processes_the_first_computes_and_writes_or_all_compute(tmp_path, together, computed, before):
+    if before == "damaged":
+        path = Store(tmp_path / "results").path("result", errors, {"a": 1})
+        path.parent.mkdir()
+        path.write_bytes(b"garbage")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    torch.multiprocessing.spawn(in_a_group, (port, str(tmp_path), together), nprocs=2)
+    assert [(tmp_path / f"computed-{rank}").read_text() for rank in (0, 1)] == computed
+    assert len(list((tmp_path / "results").iterdir())) == 1
+    here = Compute()
+    assert_right(Store(tmp_path / "results").get("result", errors, {"a": 1}, here))
+    assert here.count == 0

@@ -1,0 +1,54 @@
+"""`python -m benchmarks`: every row in a process of its own; the table on the screen, everything in results.json."""
+
+import argparse
+import datetime
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from benchmarks import measure
+from benchmarks.rows import ROWS
+from rfviz import speed_tables
+
+RESULTS = Path(__file__).with_name("results.json")
+
+
+def in_a_process(row: str) -> list[dict[str, Any]]:
+    environment = {**os.environ, **({"RFVIZ_KEEP_MEMORY": "0"} if row == "floor_as_torch_comes" else {})}
+    command = [sys.executable, "-W", "ignore", "-m", "benchmarks", "--row", row]
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"benchmarks: the row {row} failed with exit code {done.returncode}.")
+    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--only", nargs="+", choices=list(ROWS), help="just these rows; the others keep their results")
+    parser.add_argument("--row", choices=list(ROWS), help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.row:
+        for row in ROWS[given.row]():
+            print(json.dumps(row), flush=True)
+        return
+    results = json.loads(RESULTS.read_text()) if RESULTS.exists() and given.only else {"rows": {}}
+    results |= {
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "commit": measure.commit(),
+        "machine": measure.machine(),
+        "versions": measure.versions(),
+    }
+    for row in tqdm(given.only or list(ROWS), unit="row"):
+        results["rows"][row] = in_a_process(row)
+    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+    print(speed_tables.benchmark_table(results).to_string())
+    print(f"\nEverything is in {RESULTS}.")
+
+
+if __name__ == "__main__":
+    main()

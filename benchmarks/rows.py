@@ -1,0 +1,310 @@
+"""The rows of the table: each function measures one piece of work against its floor or a peer."""
+
+import statistics
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+import rfviz
+from benchmarks import measure, peers
+from rfviz import maximization, models, photographs, receptive_field, responses, runs
+from rfviz.graph import ForwardPass
+from rfviz.models import LAYERS
+from rfviz.presets import FIGURE_LAYERS
+
+SIDE, BATCH, TOP = 224, 32, 16
+DEEPEST = FIGURE_LAYERS[-1]
+Row = dict[str, Any]
+
+
+def network(channels_last: bool = False) -> nn.Module:
+    torch.manual_seed(0)
+    net = models.resnet34().eval()
+    return net.to(memory_format=torch.channels_last) if channels_last else net
+
+
+def crops(number: int, side: int = SIDE) -> Tensor:
+    """Random crops of the photographs that come with scikit-image, `(N, 3, side, side)`."""
+    from torchvision.transforms import v2
+
+    source = photographs.load(side).train
+    cut = v2.Compose([v2.RandomResizedCrop(side, (0.2, 1.0), antialias=True), v2.ToDtype(torch.float32, scale=True)])
+    torch.manual_seed(0)
+    return torch.stack([cut(source[i % len(source)][0]) for i in range(number)])
+
+
+def floor(net: nn.Module, images: Tensor, layers: tuple[str, ...]) -> Callable[[], None]:
+    forward = ForwardPass(net, layers)
+
+    def run() -> None:
+        with torch.inference_mode():
+            for batch in images.split(BATCH):
+                forward(batch)
+
+    return run
+
+
+def _pass(layers: tuple[str, ...], work: str, target: float, number: int, runs_: int, **options: Any) -> Iterator[Row]:
+    images = crops(number)
+    for channels_last in (False, True):
+        net = network(channels_last)
+        times = measure.in_turn(
+            {
+                "floor": floor(net, images, layers),
+                "work": lambda net=net: responses.collect(net, images, layers, TOP, batch_size=BATCH, **options),
+            },
+            runs_,
+        )
+        yield {
+            "work": work,
+            "reference": f"forward pass cut at {layers[-1]}, nothing collected",
+            "order": "channels last" if channels_last else "as torch builds it",
+            "images": number,
+            "target": f"<= {target}",
+            **(found := measure.compared(times, "work", "floor")),
+            "reached": found["ratio"] <= target,
+            "peak_mb": measure.peak_mb(),
+        }
+
+
+def top_and_activity() -> Iterator[Row]:
+    yield from _pass(FIGURE_LAYERS, "top 16 + activity, 3 layers", 1.15, 256, 7, mean_stimulus=False)
+
+
+def mean_stimuli() -> Iterator[Row]:
+    yield from _pass(FIGURE_LAYERS, "top 16 + activity + mean stimuli, 3 layers", 1.5, 256, 7)
+
+
+def all_layers() -> Iterator[Row]:
+    yield from _pass(LAYERS, "top 16 + activity, 17 layers", 1.15, 128, 5, mean_stimulus=False)
+
+
+def floor_as_torch_comes() -> Iterator[Row]:
+    """To be run with RFVIZ_KEEP_MEMORY=0: the same floor in a process whose memory is as usual."""
+    images, net = crops(256), network()
+    for layers in (FIGURE_LAYERS, LAYERS):
+        part = images if layers == FIGURE_LAYERS else images[:128]
+        times = measure.in_turn({"floor": floor(net, part, layers)}, 5)
+        yield {"floor": layers[-1], "images": len(part), "seconds": statistics.median(times["floor"])}
+
+
+def zennit() -> Iterator[Row]:
+    """Both must find the same images before either is timed."""
+    images, net = crops(64), network()
+    ours = responses.collect(net, images, FIGURE_LAYERS, TOP, mean_stimulus=False, batch_size=BATCH)
+    theirs = peers.zennit_crp(peers.without_inplace(network()), images, FIGURE_LAYERS, TOP, BATCH)
+    compared = sum(_same_sets(ours[layer], theirs[layer]) for layer in FIGURE_LAYERS)
+    times = measure.in_turn(
+        {
+            "ours": lambda: responses.collect(
+                net, images, FIGURE_LAYERS, TOP, mean_stimulus=False, batch_size=BATCH
+            ),
+            "theirs": lambda: peers.zennit_crp(
+                peers.without_inplace(network()), images, FIGURE_LAYERS, TOP, BATCH
+            ),
+        },
+        3,
+    )  # fmt: skip
+    peer = "zennit-crp (also runs a backward pass and class statistics)"
+    yield {**_faster(times, "top 16, 3 layers", peer), "same_lists_of_channels": compared}
+
+
+def captum() -> Iterator[Row]:
+    images, net = crops(64), network()
+    ours = responses.collect(net, images, FIGURE_LAYERS, TOP, mean_stimulus=False, batch_size=BATCH)
+    theirs = peers.captum_topk(peers.without_inplace(network()), images, FIGURE_LAYERS, TOP, BATCH)
+    compared = sum(_same_sets(ours[layer], theirs[layer]) for layer in FIGURE_LAYERS)
+    other = peers.without_inplace(network())
+    times = measure.in_turn(
+        {
+            "ours": lambda: responses.collect(net, images, FIGURE_LAYERS, TOP, mean_stimulus=False, batch_size=BATCH),
+            "theirs": lambda: peers.captum_topk(other, images, FIGURE_LAYERS, TOP, BATCH),
+        },
+        3,
+    )
+    peer = "captum's LayerActivation and torch.topk, layer by layer"
+    yield {**_faster(times, "top 16, 3 layers", peer), "same_lists_of_channels": compared}
+
+
+def _same_sets(ours: responses.LayerResponses, theirs: Tensor) -> int:
+    """Compare the lists of images of every channel, and return how many channels that are.
+
+    Channels whose list reaches down to images in which they are silent are left out: those tie.
+    """
+    fires = (ours.top_values[:, -1] > 0).nonzero().flatten().tolist()
+    for channel in fires:
+        found, expected = ours.top_images[channel].tolist(), theirs[channel].tolist()
+        if set(found) != set(expected):
+            raise AssertionError(f"channel {channel}: {found} and {expected} differ")
+    return len(fires)
+
+
+def _faster(times: dict[str, list[float]], work: str, peer: str, target: float | None = None) -> Row:
+    found = measure.compared(times, "theirs", "ours")
+    return {
+        "work": work,
+        "reference": peer,
+        "times_faster": found["ratio"],
+        "ratios": found["ratios"],
+        "seconds": found["reference_seconds"],
+        "reference_seconds": found["seconds"],
+        "runs": found["runs"],
+        "peak_mb": measure.peak_mb(),
+        **({"target": f">= {target:g} times faster", "reached": found["ratio"] >= target} if target else {}),
+    }
+
+
+def patch_loop() -> Iterator[Row]:
+    """On one small image, since the loop is slow; the kernel takes batches of the same image size."""
+    layer, net = "layer1.0", network()
+    images = crops(32, 64)
+    values: list[Tensor] = []
+    with torch.inference_mode():
+        ForwardPass(net, [layer])(images[:1], lambda _, value: values.append(value.clone()))
+    field = receptive_field.of(net, layer)
+    ours = responses.collect(net, images[:1], [layer])[layer].mean_stimulus
+    assert ours is not None
+    torch.testing.assert_close(ours, peers.mean_by_loop(images[:1], values[0], field), rtol=0, atol=1e-5)
+    loop = statistics.median(
+        measure.seconds(lambda: peers.mean_by_loop(images[:1], values[0], field)) for _ in range(3)
+    )
+    works = {
+        "without": lambda: responses.collect(net, images, [layer], mean_stimulus=False),
+        "with": lambda: responses.collect(net, images, [layer]),
+    }
+    times = measure.in_turn(works, 7)
+    extra = statistics.median(b - a for a, b in zip(times["without"], times["with"], strict=True)) / len(images)
+    yield {
+        "work": f"mean stimuli of {layer}, one image of 64 px",
+        "reference": "a loop over patches",
+        "times_faster": loop / extra,
+        "seconds": extra,
+        "reference_seconds": loop,
+        "runs": 3,
+        "peak_mb": measure.peak_mb(),
+    }
+
+
+def lucent() -> Iterator[Row]:
+    net, theirs, ours = network(), 8, 64
+    for layer, target in (("maxpool", 500), ("layer1.0", 150), ("layer1.2", 60)):
+        times = measure.in_turn(
+            {
+                "ours": lambda layer=layer: maximization.maximize(net, layer, range(ours)),
+                "theirs": lambda layer=layer: peers.lucent(  # its hooks are never removed: a fresh network each time
+                    peers.without_inplace(network()), layer, range(theirs), steps=31
+                ),
+            },
+            3,
+        )
+        each = {
+            "ours": [seconds / ours for seconds in times["ours"]],
+            "theirs": [seconds / theirs for seconds in times["theirs"]],
+        }
+        work = f"maximization of a neuron of {layer}, 31 steps"
+        yield _faster(each, work, f"lucent, {theirs} neurons at a time, 224 px (ours: {ours} at a time)", target)
+
+
+class Made(Dataset):
+    """Images that are made when they are asked for and held by nobody."""
+
+    def __init__(self, number: int):
+        self.number = number
+
+    def __len__(self) -> int:
+        return self.number
+
+    def __getitem__(self, index: int) -> Tensor:
+        return torch.rand(3, SIDE, SIDE, generator=torch.Generator().manual_seed(index))
+
+
+def memory_of(number: int) -> Iterator[Row]:
+    responses.collect(network(True), Made(number), FIGURE_LAYERS, TOP, strongest=256)
+    yield {"images": number, "peak_mb": measure.peak_mb()}
+
+
+def memory_1000() -> Iterator[Row]:
+    yield from memory_of(1_000)
+
+
+def memory_10000() -> Iterator[Row]:
+    yield from memory_of(10_000)
+
+
+def bfloat16() -> Iterator[Row]:
+    """How much of the lists of the strongest stimuli is left in bfloat16: on trained networks and photographs."""
+    run = runs.open_run("quick")
+    run.progress = False
+    images = run.images.stimuli
+    for architecture in models.ARCHITECTURES:
+        net, white = run.net(architecture), run.whitening(architecture)
+        exact, rough = (
+            responses.collect(net, images, LAYERS, TOP, mean_stimulus=False, preprocess=white, precision=precision)
+            for precision in ("float32", "bfloat16")
+        )
+        for layer in LAYERS:
+            fires = exact[layer].maximum > 0
+            pairs = list(zip(exact[layer].top_images[fires], rough[layer].top_images[fires], strict=True))
+            shared = [len(set(a.tolist()) & set(b.tolist())) / TOP for a, b in pairs]
+            yield {
+                "architecture": architecture,
+                "layer": layer,
+                "channels": len(pairs),
+                "images": len(images),
+                "shared": statistics.mean(shared),
+                "least": min(shared),
+                "same_first": statistics.mean(float(a[0] == b[0]) for a, b in pairs),
+            }
+
+
+def bfloat16_speed() -> Iterator[Row]:
+    images, net = crops(128), network(True)
+    works = {
+        precision: lambda precision=precision: responses.collect(
+            net, images, FIGURE_LAYERS, TOP, mean_stimulus=False, batch_size=BATCH, precision=precision
+        )
+        for precision in ("float32", "bfloat16")
+    }
+    yield {"images": len(images), **measure.compared(measure.in_turn(works, 5), "bfloat16", "float32")}
+
+
+def gpu() -> Iterator[Row]:
+    """The pass on a GPU, images already there, in both precisions."""
+    if not torch.cuda.is_available():
+        return
+    net, images = network(True).cuda(), crops(512).cuda()
+    for precision in ("float32", "bfloat16"):
+        forward = ForwardPass(net, FIGURE_LAYERS)
+
+        def bare(precision: str = precision, forward: ForwardPass = forward) -> None:
+            with torch.inference_mode(), rfviz.precision.multiplying(precision, images.device):
+                for batch in images.split(256):
+                    forward(batch)
+            torch.cuda.synchronize()
+
+        def ours(precision: str = precision) -> None:
+            responses.collect(net, images, FIGURE_LAYERS, TOP, mean_stimulus=False, batch_size=256, precision=precision)
+            torch.cuda.synchronize()
+
+        found = measure.compared(measure.in_turn({"ours": ours, "floor": bare}, 7), "ours", "floor")
+        yield {
+            "work": f"top 16 + activity, 3 layers, GPU, {precision}",
+            "reference": f"forward pass cut at {DEEPEST}",
+            "images": len(images),
+            "target": "<= 1.176 (85 % of the throughput)",
+            "reached": found["ratio"] <= 1 / 0.85,
+            "peak_mb": torch.cuda.max_memory_allocated() / 2**20,
+            **found,
+        }
+
+
+ROWS: dict[str, Callable[[], Iterator[Row]]] = {
+    made.__name__: made
+    for made in (
+        floor_as_torch_comes, top_and_activity, mean_stimuli, all_layers, zennit, captum, patch_loop, lucent,
+        memory_1000, memory_10000, bfloat16, bfloat16_speed, gpu,
+    )
+}  # fmt: skip

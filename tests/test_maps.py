@@ -1,0 +1,149 @@
+"""What is wanted of feature maps, against loops over the numbers, however they lie in memory."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from reference import LAYOUTS
+
+from rfviz.errors import RfvizError
+from rfviz.maps import Maps
+
+FLOATS = (torch.float32, torch.float64)
+
+
+def loops(values):
+    """Maximum, its first position and the sum of every image and channel."""
+    found = [[of_channel.flatten().tolist() for of_channel in of_image] for of_image in values]
+    maxima = [[max(numbers) for numbers in of_image] for of_image in found]
+    first = [[numbers.index(max(numbers)) for numbers in of_image] for of_image in found]
+    sums = [[sum(numbers) for numbers in of_image] for of_image in found]
+    return maxima, first, sums
+
+
+@settings(max_examples=80, deadline=None, database=None)
+@given(
+    shape=st.tuples(st.integers(1, 11), st.integers(1, 7), st.integers(1, 6), st.integers(1, 6)),
+    layout=st.sampled_from(list(LAYOUTS)),
+    dtype=st.sampled_from(FLOATS),
+    levels=st.integers(1, 9),
+    seed=st.integers(0, 10**6),
+)
+def test_maxima_sums_and_first_positions(shape, layout, dtype, levels, seed):
+    generator = torch.Generator().manual_seed(seed)
+    values = torch.randint(-levels, levels, shape, generator=generator).to(dtype) / 4
+    maps = Maps(LAYOUTS[layout](values))
+    n, channels = shape[:2]
+    maxima, first, sums = loops(values)
+    assert maps.maxima.tolist() == maxima
+    assert maps.sums.tolist() == sums
+    assert maps.sums.dtype == torch.float64 and maps.maxima.dtype == dtype
+    assert maps.neurons == n * shape[2] * shape[3]
+    pairs = [(i, channel) for i in range(n) for channel in range(channels)]
+    for some in (pairs, pairs[::5], pairs[-1:], pairs[: len(pairs) // 4], pairs[: len(pairs) // 4 + 1], []):
+        image, channel = torch.tensor(some, dtype=torch.int64).reshape(-1, 2).T
+        assert maps.first_maximum(image, channel).tolist() == [first[i][channel] for i, channel in some]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("shape", [(5, 3, 4, 2), (1, 1, 1, 1), (1, 3, 1, 1), (2, 1, 3, 3), (6, 2, 1, 4)])
+def test_flat_holds_the_same_numbers(layout, shape):
+    values = torch.arange(float(torch.tensor(shape).prod())).view(shape)
+    maps = Maps(LAYOUTS[layout](values))
+    assert torch.equal(maps.values, values)
+    assert torch.equal(maps.flat.movedim(maps.positions, 2), values.flatten(2))
+
+
+@pytest.mark.parametrize(("layout", "positions"), [("contiguous", 2), ("channels last", 1)])
+def test_neither_of_the_usual_memory_formats_is_copied(layout, positions):
+    values = LAYOUTS[layout](torch.randn(2, 3, 4, 5))
+    maps = Maps(values)
+    assert maps.flat.data_ptr() == values.data_ptr() and maps.positions == positions
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.int32])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_other_types_become_float32(dtype, layout):
+    values = torch.tensor([[[[1, 3], [3, -2]]], [[[-5, -4], [0, 0]]]])
+    maps = Maps(LAYOUTS[layout](values.to(dtype)))
+    assert maps.values.dtype == maps.flat.dtype == maps.maxima.dtype == torch.float32
+    assert maps.maxima.tolist() == [[3], [0]] and maps.sums.tolist() == [[5], [-9]]
+
+
+def test_types_are_kept_where_they_are_exact():
+    assert [Maps(torch.ones(1, 1, 1, 1, dtype=dtype)).flat.dtype for dtype in FLOATS] == list(FLOATS)
+    assert Maps(torch.full((1, 1, 1, 1), 1 + 2.0**-52, dtype=torch.float64)).maxima.item() > 1
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_zeros_of_both_signs_tie(layout):
+    values = torch.tensor([[-0.0, 0.0, -1.0], [0.0, -0.0, 0.0], [-1.0, -0.0, 0.0], [-1.0, 0.0, -0.0]])[:, None, None]
+    maps = Maps(LAYOUTS[layout](values))
+    assert maps.maxima.tolist() == [[0]] * 4
+    first = [0, 0, 1, 1]
+    channel = torch.zeros(4, dtype=torch.int64)
+    assert maps.first_maximum(torch.arange(4), channel).tolist() == first
+    for i in range(4):  # few pairs are looked up in another way than many
+        assert maps.first_maximum(torch.tensor([i]), channel[:1]).tolist() == [first[i]]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_smallest_numbers_are_not_zero(layout):
+    smallest = 2.0**-149
+    values = torch.tensor([[[[0.0, smallest, -smallest]]], [[[-smallest, -0.0, -smallest]]]])
+    maps = Maps(LAYOUTS[layout](values))
+    assert maps.maxima.tolist() == [[smallest], [0]]
+    assert maps.sums.tolist() == [[0], [-2 * smallest]]
+    assert maps.first_maximum(torch.tensor([0, 1]), torch.tensor([0, 0])).tolist() == [1, 1]
+
+
+# ------------------------------------------------------------------------------------------ NaN and infinity
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_huge_numbers_whose_sum_overflows_float32(layout):
+    huge = torch.finfo(torch.float32).max
+    maps = Maps(LAYOUTS[layout](torch.full((6, 2, 3, 4), huge)))
+    assert maps.sums.tolist() == [[12 * huge] * 2] * 6
+    maps.refuse_not_finite("conv1", torch.arange(6))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_finite_numbers_whose_sum_overflows_are_not_refused(layout):
+    huge = torch.finfo(torch.float64).max
+    values = torch.full((6, 2, 3, 4), huge, dtype=torch.float64)
+    Maps(LAYOUTS[layout](values)).refuse_not_finite("conv1", torch.arange(6))
+    Maps(LAYOUTS[layout](-values)).refuse_not_finite("conv1", torch.arange(6))
+    values[4, 1, 2, 2] = torch.nan  # the image to blame is this one, not the first whose sum is infinite
+    with pytest.raises(RfvizError, match=r"^image 4: "):
+        Maps(LAYOUTS[layout](values)).refuse_not_finite("conv1", torch.arange(6))
+
+
+@settings(max_examples=80, deadline=None, database=None)
+@given(
+    n=st.integers(1, 11),
+    layout=st.sampled_from(list(LAYOUTS)),
+    dtype=st.sampled_from(FLOATS),
+    bad=st.lists(
+        st.tuples(*[st.integers(0, 100)] * 4, st.sampled_from([torch.nan, torch.inf, -torch.inf])), max_size=4
+    ),
+)
+def test_the_first_image_that_is_not_finite_is_named(n, layout, dtype, bad):
+    values = torch.randn(n, 3, 2, 5).to(dtype)
+    for i, channel, y, x, value in bad:
+        values[i % n, channel % 3, y % 2, x % 5] = value
+    index = 7 * torch.arange(n) + 3
+    maps = Maps(LAYOUTS[layout](values))
+    if not bad:
+        maps.refuse_not_finite("layer1.0", index)
+        return
+    first = 7 * min(i % n for i, *_ in bad) + 3
+    with pytest.raises(RfvizError, match=rf"^image {first}: layer 'layer1\.0' responds with NaN or infinity") as error:
+        maps.refuse_not_finite("layer1.0", index)
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_infinities_that_cancel_are_refused():
+    values = torch.tensor([1.0, torch.inf, -torch.inf, 1.0]).view(1, 1, 2, 2)
+    with pytest.raises(RfvizError, match=r"^image 5: "):
+        Maps(values).refuse_not_finite("conv1", torch.tensor([5]))

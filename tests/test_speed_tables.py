@@ -1,0 +1,69 @@
+"""The tables of what `make bench` measured: on made-up results, and on the ones that are kept."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from rfviz import speed_tables
+from rfviz.models import LAYERS
+
+RESULTS = json.loads((Path(__file__).parents[1] / "benchmarks" / "results.json").read_text())
+
+
+def made_up() -> dict:
+    floor = {"work": "top", "reference": "forward pass cut at layer1.2, nothing collected", "target": "<= 1.15",
+             "ratio": 1.1, "reached": True, "seconds": 2.0, "images": 100, "peak_mb": 1234.4}  # fmt: skip
+    peer = {"work": "of a neuron", "reference": "lucent", "seconds": 0.01, "peak_mb": 10}
+    return {
+        "rows": {
+            "floor_as_torch_comes": [{"floor": "layer1.2", "images": 50, "seconds": 2.0}],
+            "top_and_activity": [{**floor, "order": "a"}, {**floor, "order": "b", "ratio": 1.2, "reached": False}],
+            "all_layers": [{**floor, "reference": "forward pass cut at layer4.2, nothing collected", "order": "a"}],
+            "lucent": [
+                {**peer, "times_faster": 905.4, "target": ">= 500 times faster", "reached": True},
+                {**peer, "times_faster": 3.14},
+            ],
+            "memory_1000": [{"images": 1000, "peak_mb": 1000.0}],
+            "memory_10000": [{"images": 10000, "peak_mb": 1060.0}],
+            "gpu": [],
+        }
+    }
+
+
+def test_every_row_says_what_was_found_and_whether_that_was_the_aim():
+    table = speed_tables.benchmark_table(made_up())
+    assert table.index.tolist() == [
+        "top, a", "top, b", "top, a", "of a neuron", "of a neuron", "peak memory of a pass over 10,000 images",
+    ]  # fmt: skip
+    assert table["found"].tolist() == ["1.10 x", "1.20 x", "1.10 x", "905 x faster", "3.1 x faster", "1.060 x"]
+    assert table["reached"].tolist() == ["yes", "no", "yes", "yes", "", "no"]
+    # 20 ms an image against 40 ms; there is no such floor for layer4.2
+    assert table["of the pass as torch comes"].tolist() == ["0.50 x", "0.50 x", "", "", "", ""]
+    assert table["time"].tolist()[:4] == ["20.0 ms per image"] * 3 + ["0.01 s"]
+    assert table["peak memory"].tolist()[0] == "1,234 MB"
+
+
+@pytest.mark.parametrize("missing", ["floor_as_torch_comes", "memory_1000", "lucent", "top_and_activity"])
+def test_rows_that_were_not_run_are_left_out(missing):
+    results = made_up()
+    del results["rows"][missing]
+    table = speed_tables.benchmark_table(results)
+    assert len(table) == {"floor_as_torch_comes": 6, "memory_1000": 5, "lucent": 4, "top_and_activity": 4}[missing]
+
+
+def test_the_kept_results_fill_both_tables():
+    table = speed_tables.benchmark_table(RESULTS)
+    works = "top 16 + activity, 3 layers", "mean stimuli, 3 layers", "17 layers", "maxpool", "layer1.0", "layer1.2"
+    for words in works:
+        assert table.index.str.contains(words, regex=False).any()
+    assert table.index.is_unique or not table.index.duplicated()[table["aim"] != ""].any()
+    lists = speed_tables.bfloat16_table(RESULTS)
+    assert len(lists) == 2 * len(LAYERS)
+    assert set(lists.index.get_level_values("network")) == {"ResNet34", "PlainNet34"}
+
+
+def test_the_kept_results_say_where_they_come_from():
+    assert {"date", "commit", "machine", "versions"} <= RESULTS.keys()
+    assert {"processor", "threads", "memory", "GPU"} <= RESULTS["machine"].keys()
+    assert not [row for row in ("zennit", "captum") if not RESULTS["rows"][row][0]["same_lists_of_channels"] > 150]
