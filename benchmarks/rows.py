@@ -235,10 +235,10 @@ def memory_10000() -> Iterator[Row]:
 
 
 def bfloat16() -> Iterator[Row]:
-    """How much of the lists of the strongest stimuli is left in bfloat16: on trained networks and photographs."""
+    """How much of the lists of the strongest stimuli is left in bfloat16: trained networks, crops of photographs."""
     run = runs.open_run("quick")
     run.progress = False
-    images = run.images.stimuli
+    images = crops(1024, 128)
     for architecture in models.ARCHITECTURES:
         net, white = run.net(architecture), run.whitening(architecture)
         exact, rough = (

@@ -57,6 +57,8 @@ def _frozen(net: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()
 def maximize(
     net: nn.Module,
     layer: str,
@@ -144,8 +146,6 @@ def maximize(
     return Maximization(torch.cat(images), torch.cat(curves, dim=1))
 
 
-@torch.inference_mode(False)
-@torch.enable_grad()
 def _ascend(
     forward: ForwardPass,
     channels: Tensor,

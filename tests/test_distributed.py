@@ -85,6 +85,7 @@ def test_one_process_alone():
     assert torch.equal(held["a"], weight.T) and held["a"].is_contiguous() and not held["a"].requires_grad
     assert held["b"].item() == 3
     assert distributed.gather({}) == [{}]
+    assert distributed.first_says(True) is True and distributed.first_says(False) is False
 
 
 @pytest.mark.parametrize("size", [None, "1"])
@@ -139,6 +140,15 @@ def gather_belongings() -> None:
 @pytest.mark.parametrize("processes", [2, 3])
 def test_gather_returns_what_every_process_holds(tmp_path, processes):
     together(processes, tmp_path, gather_belongings)
+
+
+def ask_the_first() -> None:
+    assert distributed.first_says(rank() == 0) is True
+    assert distributed.first_says(rank() != 0) is False
+
+
+def test_the_first_process_decides_for_all(tmp_path):
+    together(3, tmp_path, ask_the_first)
 
 
 def meet(folder: Path) -> None:

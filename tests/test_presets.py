@@ -139,6 +139,7 @@ def test_every_field_of_a_recipe_and_a_preset_can_be_replaced():
     more = {
         "width": 30, "short_side": 50, "evaluation_crop": 40, "classes": 3, "tile": 64, "whitening": "none", "top_k": 3,
         "strongest": 9, "noise_seeds": 2, "maximization_steps": 5, "weights": {}, "strict": True,
+        "analysis_precision": "bfloat16",
     }  # fmt: skip
     fixed = {"name", "summary", "where", "source", "recipes"}
     assert set(more) == {field.name for field in dataclasses.fields(Preset)} - fixed - {"images"}
@@ -180,3 +181,8 @@ def test_the_error_for_an_unknown_name():
     assert str(unknown("fruit", "xyz", ["pear", "apple"])) == "unknown fruit 'xyz'. Choose from: pear, apple."
     many = str(unknown("number", "x", [f"n{i}" for i in range(30)]))
     assert many.endswith("n18, n19, ....") and "n20" not in many
+
+
+def test_an_unknown_analysis_precision_is_refused():
+    with pytest.raises(RfvizError, match=r"unknown analysis precision 'bfloat'. Did you mean 'bfloat16'"):
+        presets.get("quick", analysis_precision="bfloat")
