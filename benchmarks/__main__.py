@@ -36,15 +36,15 @@ def main() -> None:
         for row in ROWS[given.row]():
             print(json.dumps(row), flush=True)
         return
-    results = json.loads(RESULTS.read_text()) if RESULTS.exists() and given.only else {"rows": {}}
+    results = json.loads(RESULTS.read_text()) if RESULTS.exists() and given.only else {}
     results |= {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "commit": measure.commit(),
         "machine": measure.machine(),
         "versions": measure.versions(),
     }
+    commits, rows = results.setdefault("commits", {}), results.setdefault("rows", {})
     for row in tqdm(given.only or list(ROWS), unit="row"):
-        results["rows"][row] = in_a_process(row)
+        rows[row], commits[row] = in_a_process(row), measure.commit()
     RESULTS.write_text(json.dumps(results, indent=1) + "\n")
     print(speed_tables.benchmark_table(results).to_string())
     print(f"\nEverything is in {RESULTS}.")
