@@ -127,7 +127,8 @@ class Pass:
     def look_again(self, batch: Batch) -> None:
         """Second stage: sum the patches of those of the strongest neurons that are in a batch."""
         images = batch.images.to(self.parameter.device, non_blocking=True)
-        phases = Phases(images, self.workspace)
+        # Few patches make a mean here, and at borders fewer still: in float64, which costs little without the network.
+        phases = Phases(images.double(), self.workspace)
         for name, layer in self.layers.items():
             values, found, positions = self.strongest[name]
             start, stride = layer.field.start, layer.field.stride
