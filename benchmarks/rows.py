@@ -92,41 +92,29 @@ def floor_as_torch_comes() -> Iterator[Row]:
 
 
 def zennit() -> Iterator[Row]:
-    """Both must find the same images before either is timed."""
-    images, net = crops(64), network()
-    ours = responses.collect(net, images, FIGURE_LAYERS, TOP, mean_stimulus=False, batch_size=BATCH)
-    theirs = peers.zennit_crp(peers.without_inplace(network()), images, FIGURE_LAYERS, TOP, BATCH)
-    compared = sum(_same_sets(ours[layer], theirs[layer]) for layer in FIGURE_LAYERS)
-    times = measure.in_turn(
-        {
-            "ours": lambda: responses.collect(
-                net, images, FIGURE_LAYERS, TOP, mean_stimulus=False, batch_size=BATCH
-            ),
-            "theirs": lambda: peers.zennit_crp(
-                peers.without_inplace(network()), images, FIGURE_LAYERS, TOP, BATCH
-            ),
-        },
-        3,
-    )  # fmt: skip
     peer = "zennit-crp (also runs a backward pass and class statistics)"
-    yield {**_faster(times, "top 16, 3 layers", peer), "same_lists_of_channels": compared}
+    yield _against(peer, lambda net, images: peers.zennit_crp(net, images, FIGURE_LAYERS, TOP, BATCH))
 
 
 def captum() -> Iterator[Row]:
-    images, net = crops(64), network()
-    ours = responses.collect(net, images, FIGURE_LAYERS, TOP, mean_stimulus=False, batch_size=BATCH)
-    theirs = peers.captum_topk(peers.without_inplace(network()), images, FIGURE_LAYERS, TOP, BATCH)
-    compared = sum(_same_sets(ours[layer], theirs[layer]) for layer in FIGURE_LAYERS)
-    other = peers.without_inplace(network())
-    times = measure.in_turn(
-        {
-            "ours": lambda: responses.collect(net, images, FIGURE_LAYERS, TOP, mean_stimulus=False, batch_size=BATCH),
-            "theirs": lambda: peers.captum_topk(other, images, FIGURE_LAYERS, TOP, BATCH),
-        },
-        3,
-    )
     peer = "captum's LayerActivation and torch.topk, layer by layer"
-    yield {**_faster(times, "top 16, 3 layers", peer), "same_lists_of_channels": compared}
+    yield _against(peer, lambda net, images: peers.captum_topk(net, images, FIGURE_LAYERS, TOP, BATCH))
+
+
+def _against(peer: str, find: Callable[[nn.Module, Tensor], dict[str, Tensor]]) -> Row:
+    """Compare a peer's lists of the strongest images with ours, and only then its time."""
+    images, net = crops(64), network()
+
+    def ours() -> dict[str, responses.LayerResponses]:
+        return responses.collect(net, images, FIGURE_LAYERS, TOP, mean_stimulus=False, batch_size=BATCH)
+
+    def theirs() -> dict[str, Tensor]:
+        return find(peers.without_inplace(network()), images)
+
+    found, expected = ours(), theirs()
+    channels = sum(_same_sets(found[layer], expected[layer]) for layer in FIGURE_LAYERS)
+    times = measure.in_turn({"ours": ours, "theirs": theirs}, 3)
+    return {**_faster(times, "top 16, 3 layers", peer), "same_lists_of_channels": channels}
 
 
 def _same_sets(ours: responses.LayerResponses, theirs: Tensor) -> int:

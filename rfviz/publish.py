@@ -20,7 +20,7 @@ import jupytext
 import nbformat
 import papermill
 import yaml
-from nbclient.exceptions import DeadKernelError
+from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 from sphinx_external_toc.parsing import parse_toc_yaml
 from tqdm.auto import tqdm
@@ -30,6 +30,9 @@ from rfviz.errors import RfvizError, unknown
 from rfviz.files import written_whole
 from rfviz.models import ARCHITECTURES
 from rfviz.runs import Run
+
+PATIENCE = 300
+"""Seconds that a cell may take once everything is computed, so that it only has to read and draw."""
 
 AT_ONCE = 2
 """Notebooks that run at the same time."""
@@ -80,7 +83,9 @@ def compute(run: Run) -> None:
         run.noise_effect(architecture)
 
 
-def execute(page: Path, target: Path, parameters: Mapping[str, Any]) -> None:
+def execute(
+    page: Path, target: Path, parameters: Mapping[str, Any], patience: int | None = None, *, again: bool = False
+) -> None:
     """Run one MyST notebook and write it, with its outputs, as an ``.ipynb`` file.
 
     Parameters
@@ -91,11 +96,16 @@ def execute(page: Path, target: Path, parameters: Mapping[str, Any]) -> None:
         Written only if every cell ran.
     parameters : mapping
         Values for the cell that is tagged ``parameters``; those that it does not name are left out.
+    patience : int, optional
+        Seconds that one cell may take. Now and then a kernel's answer is lost and a cell never ends: then the notebook
+        is run once more.
+    again : bool
+        This is the second time.
 
     Raises
     ------
     RfvizError
-        If a cell fails; the message names the notebook and the cell.
+        If a cell fails, or gives no answer twice; the message names the notebook and the cell.
     """
     with tempfile.TemporaryDirectory() as folder:
         plain, executed = Path(folder, "in.ipynb"), Path(folder, "out.ipynb")
@@ -104,8 +114,14 @@ def execute(page: Path, target: Path, parameters: Mapping[str, Any]) -> None:
         try:
             papermill.execute_notebook(
                 str(plain), str(executed), {name: value for name, value in parameters.items() if name in known},
-                kernel_name=KERNEL, progress_bar=False, extra_arguments=QUIET,
+                kernel_name=KERNEL, progress_bar=False, extra_arguments=QUIET, execution_timeout=patience,
             )  # fmt: skip
+        except CellTimeoutError as error:
+            if again:
+                raise RfvizError(f"notebook {page.stem}: a cell gave no answer for {patience} s, twice.") from error
+            tqdm.write(f"notebook {page.stem}: a cell gave no answer for {patience} s; it is run once more.")
+            execute(page, target, parameters, patience, again=True)
+            return
         except PapermillExecutionError as error:
             said = error.evalue.strip().splitlines()[-1:]
             raise RfvizError(
@@ -142,7 +158,7 @@ def run_notebooks(run: Run, parameters: Mapping[str, Any], only: str | None = No
     ):
 
         def work(job: tuple[Path, Path]) -> None:
-            execute(*job, parameters)
+            execute(*job, parameters, PATIENCE if only is None else None)
             bar.update()
 
         list(pool.map(work, jobs))

@@ -35,6 +35,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
         patch.setenv("RFVIZ_RUNS", str(tmp_path_factory.mktemp("runs")))
         opened = runs.open_run("smoke")
         opened.progress = False
+        publish.compute(opened)
         publish.book(opened, PARAMETERS)
         yield opened
 
@@ -222,3 +223,40 @@ def test_the_plain_way_of_the_readme_works_as_written(run: Run, clone: Path) -> 
         done = subprocess.run([BIN / words[0], *words[1:]], cwd=clone, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
     assert "image/png" in (clone / "out.ipynb").read_text()
+
+
+PATIENT = """---
+jupytext:
+  text_representation:
+    extension: .md
+    format_name: myst
+kernelspec:
+  display_name: Python 3
+  language: python
+  name: python3
+---
+
+# A page
+
+```{{code-cell}} ipython3
+import pathlib, time
+
+calls = pathlib.Path({calls!r})
+calls.write_text(calls.read_text() + "x")
+time.sleep(60 if len(calls.read_text()) <= {hangs} else 0)
+```
+"""
+
+
+@pytest.mark.parametrize("hangs", [1, 2])
+def test_a_cell_without_an_answer_is_run_once_more(tmp_path, hangs):
+    calls, page, target = tmp_path / "calls", tmp_path / "page.md", tmp_path / "page.ipynb"
+    calls.write_text("")
+    page.write_text(PATIENT.format(calls=str(calls), hangs=hangs))
+    if hangs == 1:
+        publish.execute(page, target, {}, 3)
+    else:
+        with pytest.raises(RfvizError, match="page: a cell gave no answer for 3 s, twice"):
+            publish.execute(page, target, {}, 3)
+    assert calls.read_text() == "xx"
+    assert target.exists() == (hangs == 1)
