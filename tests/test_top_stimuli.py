@@ -1,5 +1,7 @@
 """The strongest neurons against the head of a sorted list."""
 
+import itertools
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -167,6 +169,17 @@ def test_constant_images_list_the_first_neurons(value):
     values, images, positions = every.result()
     assert images.tolist() == [[0, 0, 0, 0, 1, 1]] * 2 and (values == value).all()
     assert positions[0].tolist() == [[0, 0], [0, 1], [1, 0], [1, 1], [0, 0], [0, 1]]
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 5])
+def test_ties_in_any_order_of_images(k):
+    silent = Maps(torch.zeros(1, 1, 1, 1))
+    for order in itertools.permutations(range(5)):
+        for per_image in (1, None):
+            top = TopStimuli(k, per_image)
+            for i in order:
+                top.update(torch.tensor([i]), silent)
+            assert top.result()[1].tolist() == [list(range(k))]
 
 
 @pytest.mark.parametrize("per_image", [1, None])
