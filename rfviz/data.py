@@ -1,20 +1,21 @@
-"""Labelled images as every part of the package takes them, and the augmentation of training.
+"""Labelled images as every part of the package takes them.
 
 An image is RGB in [0, 1], float32 `(3, H, W)`; whitening comes later, just before the network. Evaluation images never
-depend on chance; a training image depends on nothing but (seed, epoch, index), so that batch size, number of workers
-and an interruption change nothing.
+depend on chance; those of training are cut out and distorted as `rfviz.augmentation` says.
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Dataset
 from torchvision.transforms import v2
+
+from rfviz.augmentation import Box
 
 
 class Indexed(Protocol):
@@ -60,6 +61,7 @@ class ImagesInMemory:
     images: Sequence[Tensor]
     labels: Sequence[int]
     classes: Sequence[str]
+    in_memory: ClassVar[bool] = True
 
     def __len__(self) -> int:
         return len(self.images)
@@ -115,86 +117,33 @@ class Evaluation(Dataset):
         return self.transform(image), label
 
 
-def szegedy(
-    crop: int, area: tuple[float, float] = (0.08, 1.0), distortion: float = 0.4, window: int | None = None
-) -> v2.Compose:
-    """Build the augmentation of Szegedy et al. (2015): random crop area and aspect, a flip, photometric distortion.
+class Region(NamedTuple):
+    """A part of an image, as read: uint8 pixels `(3, h, w)`, and the box within them that was asked for."""
 
-    Parameters
-    ----------
-    crop : int
-        Side of the training image, px.
-    area : (float, float)
-        Smallest and largest share of the image that the crop may take; the paper's is 8 to 100 %.
-    distortion : float
-        Brightness, contrast and saturation are each multiplied by a factor from ``[1 - distortion, 1 + distortion]``,
-        in random order (Howard, 2013, whom Szegedy et al. follow, gives no numbers: ours).
-    window : int, optional
-        First take a random square of this side, px: for photographs that are much larger than a training image.
-    """
-    return v2.Compose(
-        [
-            *([v2.RandomCrop(window)] if window else []),
-            v2.RandomResizedCrop(crop, scale=area, ratio=(3 / 4, 4 / 3), antialias=True),
-            v2.RandomHorizontalFlip(),
-            v2.ColorJitter(distortion, distortion, distortion),
-            v2.ToDtype(torch.float32, scale=True),
-        ]
-    )
+    pixels: Tensor
+    box: Box
 
 
-def keyed_seed(*key: int) -> int:
-    """Return a 64-bit seed that depends on the whole key, such as (seed, epoch, index)."""
-    return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
-
-
-class Augmented(Dataset):
-    """Training images; an index is the pair `(epoch, i)` and the image depends on nothing else but the seed.
+def region(source: Labelled, index: int, choose: Callable[[int, int], Box], side: int) -> Region:
+    """Read a part of an image.
 
     Parameters
     ----------
     source : Labelled
-    transform : callable
-        Draws from torch's global generator, as torchvision's transforms do.
-    seed : int
-    repeats : int
-        How often an epoch visits each image of the source.
+        May have a method `region` of its own that decodes less than the whole image.
+    index : int
+    choose : callable
+        Takes height and width of the image and returns the part as a `Box`, px.
+    side : int
+        The part will be resized to so many px each way: finer details need not be read.
     """
-
-    def __init__(self, source: Labelled, transform: Callable[[Tensor], Tensor], seed: int, repeats: int = 1):
-        self.source, self.transform, self.seed = source, transform, seed
-        self.length = len(source) * repeats
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __getitem__(self, index: tuple[int, int]) -> tuple[Tensor, int]:
-        epoch, i = index
-        image, label = self.source[i % len(self.source)]
-        with torch.random.fork_rng(devices=[]):
-            # torch.manual_seed would seed every accelerator too, which fork_rng does not put back here
-            torch.default_generator.manual_seed(keyed_seed(self.seed, epoch, i))
-            return self.transform(image), label
+    own = getattr(source, "region", None)
+    return own(index, choose, side) if own is not None else cut(source[index][0], choose)
 
 
-class _Shuffled(Sampler):
-    def __init__(self, length: int, seed: int, epoch: int):
-        self.length, self.seed, self.epoch = length, seed, epoch
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.length)
-        return iter([(self.epoch, int(i)) for i in order])
-
-
-def training_batches(images: Augmented, batch_size: int, epoch: int, workers: int = 0) -> DataLoader:
-    """Return the batches `(images (N, 3, crop, crop), labels (N,))` of one epoch; a short last batch is left out."""
-    return DataLoader(
-        images,
-        batch_size,
-        sampler=_Shuffled(len(images), images.seed, epoch),
-        drop_last=len(images) >= batch_size,
-        num_workers=workers,
-    )
+def cut(image: Tensor, choose: Callable[[int, int], Box]) -> Region:
+    """Cut the pixels that a box touches out of an image `(3, H, W)`, without a copy."""
+    box = choose(*image.shape[1:])
+    top, left = int(box.top), int(box.left)
+    pixels = image[:, top : math.ceil(box.top + box.height), left : math.ceil(box.left + box.width)]
+    return Region(pixels, Box(box.top - top, box.left - left, box.height, box.width))

@@ -3,22 +3,28 @@
 import hashlib
 import io
 import logging
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torchvision.datasets import ImageFolder
 from torchvision.datasets.folder import IMG_EXTENSIONS
 from tqdm.auto import tqdm
 
-from rfviz.data import Split
+from rfviz.augmentation import Box
+from rfviz.data import Region, Split, cut
 from rfviz.errors import RfvizError, first_line
+from rfviz.loading import available_cores
 
 _log = logging.getLogger(__name__)
 _PARTS = ("train", "val")
+_FIRST_TURNED = 5
+"""The orientations 5 to 8 of EXIF exchange height and width."""
 _SPARE = 3  # how much larger an image is before its last, careful reduction
 
 
@@ -48,6 +54,7 @@ class FolderImages:
         self.root, self.files, self.labels, self.classes = root, list(files), list(labels), tuple(classes)
         self.short_side = short_side
         self.skipped: list[str] = []
+        self.in_memory = False
         self._kept: dict[int, Tensor] = {}
         self._contents = [_stamp(root / file) for file in self.files]
 
@@ -67,8 +74,39 @@ class FolderImages:
             try:
                 image = self._decode(path.read_bytes())
             except Exception as error:  # Pillow raises many types for damaged files, and does not know their names
-                raise RfvizError(f"{path}: {_reason(error)}. Repair or remove it.") from error
+                raise self._unreadable(path, error) from error
         return image, self.labels[index]
+
+    def region(self, index: int, choose: Callable[[int, int], Box], side: int) -> Region:
+        """Read a part of an image; see `rfviz.data.region`. JPEG is decoded at no more than the size that it needs.
+
+        Raises
+        ------
+        RfvizError
+            If the file cannot be read.
+        """
+        if index in self._kept or self.short_side is not None:
+            return cut(self[index][0], choose)
+        path = self.root / self.files[index]
+        try:
+            with Image.open(path) as opened:
+                turned = opened.getexif().get(ExifTags.Base.Orientation, 1) >= _FIRST_TURNED
+                width, height = reversed(opened.size) if turned else opened.size
+                box = choose(height, width)
+                reduction = min(box.height, box.width) / side
+                # never draft at a larger reduction than wanted, nor for the corner of a large image
+                opened.draft("RGB", tuple(math.ceil(length / max(reduction, 1)) for length in opened.size))  # type: ignore[arg-type]
+                pixels = _pixels(_upright(opened))
+        except Exception as error:
+            raise self._unreadable(path, error) from error
+        # 1, or the scale at which it was drafted; the boxes of a draft begin and end within its pixels
+        down, right = pixels.shape[1] / height, pixels.shape[2] / width
+        drafted = Box(box.top * down, box.left * right, box.height * down, box.width * right)
+        return cut(pixels, lambda height, width: drafted)
+
+    @staticmethod
+    def _unreadable(path: Path, error: Exception) -> RfvizError:
+        return RfvizError(f"{path}: {_reason(error)}. Repair or remove it.")
 
     def _decode(self, content: bytes) -> Tensor:
         with Image.open(io.BytesIO(content)) as opened:
@@ -76,12 +114,12 @@ class FolderImages:
                 # JPEG: decodes at a fraction of the size. Its last row and column then stand for less than a whole
                 # pixel; with some pixels to spare for the reduction below, that shifts nothing one could see.
                 opened.draft("RGB", (_SPARE * self.short_side, _SPARE * self.short_side))
-            upright = _eight_bits(ImageOps.exif_transpose(opened)).convert("RGB")
+            upright = _upright(opened)
         if self.short_side is not None and min(upright.size) > self.short_side:
             scale = self.short_side / min(upright.size)
             width, height = (max(1, round(side * scale)) for side in upright.size)
             upright = upright.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=_SPARE)
-        return torch.from_numpy(np.array(upright)).permute(2, 0, 1).contiguous()
+        return _pixels(upright)
 
     def load_all(self, *, strict: bool = False, progress: bool = False) -> None:
         """Decode every image once and keep it in memory; leave broken ones out of the set.
@@ -96,20 +134,32 @@ class FolderImages:
         good: list[int] = []
         hashes: list[object] = []
         total = len(self)
-        for index in tqdm(range(len(self)), desc=f"reading {self.root.name}", unit="image", disable=not progress):
-            path = self.root / self.files[index]
+
+        def read(file: str) -> tuple[Tensor, str] | Exception:
             try:
-                image = self._decode(path.read_bytes())
+                image = self._decode((self.root / file).read_bytes())
             except Exception as error:  # Pillow raises many types for damaged files
-                if strict:
-                    raise RfvizError(
-                        f"{path}: {_reason(error)}. Repair or remove it, or leave --strict out to skip it."
-                    ) from error
-                self.skipped.append(f"{self.root.name}/{self.files[index]}: {_reason(error)}")
-                continue
-            self._kept[len(good)] = image
-            good.append(index)
-            hashes.append(hashlib.sha256(image.numpy().tobytes() + repr(image.shape).encode()).hexdigest())
+                return error
+            return image, hashlib.sha256(image.numpy().tobytes() + repr(image.shape).encode()).hexdigest()
+
+        with ThreadPoolExecutor(available_cores()) as pool:  # Pillow decodes without holding Python's lock
+            found = pool.map(read, self.files)
+            try:
+                for index in tqdm(range(total), desc=f"reading {self.root.name}", unit="image", disable=not progress):
+                    result = next(found)
+                    if isinstance(result, Exception):
+                        if strict:
+                            raise RfvizError(
+                                f"{self.root / self.files[index]}: {_reason(result)}. Repair or remove it, or leave "
+                                "--strict out to skip it."
+                            ) from result
+                        self.skipped.append(f"{self.root.name}/{self.files[index]}: {_reason(result)}")
+                        continue
+                    self._kept[len(good)] = result[0]
+                    good.append(index)
+                    hashes.append(result[1])
+            finally:
+                pool.shutdown(cancel_futures=True)
         if not good:
             raise RfvizError(f"none of the {total} images in {self.root} can be read; the first: {self.skipped[0]}.")
         if self.skipped:
@@ -117,6 +167,16 @@ class FolderImages:
         self.files = [self.files[index] for index in good]
         self.labels = [self.labels[index] for index in good]
         self._contents = hashes
+        self.in_memory = True
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Turn a photograph as its camera was held, and make it RGB."""
+    return _eight_bits(ImageOps.exif_transpose(image)).convert("RGB")
+
+
+def _pixels(image: Image.Image) -> Tensor:
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

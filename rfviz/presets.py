@@ -8,7 +8,7 @@ from rfviz import photographs
 from rfviz.errors import RfvizError, unknown
 from rfviz.models import ARCHITECTURES
 from rfviz.precision import PRECISIONS
-from rfviz.training import Recipe
+from rfviz.recipe import Recipe
 from rfviz.whitening import KINDS
 
 SOURCES = ("photographs", "caltech101", "imagenette", "imagenet", "folder")

@@ -26,6 +26,7 @@ from rfviz.presets import FIGURE_LAYERS, Preset
 from rfviz.receptive_field import ReceptiveField
 from rfviz.responses import LayerResponses
 from rfviz.store import Result, Store, source_digest
+from rfviz.training_state import States
 from rfviz.whitening import Whitening
 
 
@@ -196,8 +197,9 @@ class Run:
             )  # fmt: skip
             return net.state_dict(), {"history": history, "whitening": self.data_whitening.to_json()}
 
-        result = self.store.get(f"weights-{architecture}", training, self._training_made_of(architecture), compute)
-        checkpoint.unlink(missing_ok=True)
+        made_of = self._training_made_of(architecture)
+        result = self.store.get(f"weights-{architecture}", training, made_of, compute, together=True)
+        States(checkpoint).remove()
         return result
 
     def net(self, architecture: str) -> Net34:

@@ -1,100 +1,30 @@
-"""The recipe and the trainer: stochastic gradient descent on cross-entropy, top to bottom in one function.
+"""The trainer: stochastic gradient descent on cross-entropy, top to bottom in one function.
 
-Training is deterministic for a seed on one machine, and an interruption changes nothing: a training image depends on
-(seed, epoch, index) alone, the order of an epoch on (seed, epoch), the learning rate on the step, and everything else
-that training carries along (weights, batch-norm statistics, momentum) is in the checkpoint of the last epoch.
+Training is deterministic for a seed on one machine, and an interruption changes nothing (`rfviz.training_state`).
+Several processes share the micro-batches of each step and leave the network that one process would have made of the
+same micro-batches, to rounding; the running statistics of batch norm are those of the first process.
 """
 
-import math
+import contextlib
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from torch import nn
+from accelerate import Accelerator
+from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from rfviz.data import Augmented, Evaluation, Labelled, szegedy, training_batches
-from rfviz.errors import RfvizError, unknown
-from rfviz.files import load_tensors, save_tensors
+from rfviz import distributed, training_state
+from rfviz.augmentation import Augmentation
+from rfviz.batches import batches
+from rfviz.data import Evaluation, Labelled
+from rfviz.errors import RfvizError
+from rfviz.loading import MicroBatches, Plan, training_batches, usual_workers
 from rfviz.models import Net34
-from rfviz.precision import PRECISIONS
+from rfviz.recipe import Recipe, learning_rate
+from rfviz.training_state import States
 from rfviz.whitening import Whitening
-
-SCHEDULES = ("step", "one-cycle")
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a network is trained. The defaults are the paper's.
-
-    Parameters
-    ----------
-    epochs, batch_size : int
-    learning_rate, momentum, weight_decay : float
-        Of stochastic gradient descent.
-    schedule : {"step", "one-cycle"}
-        ``"step"`` divides the learning rate by 10 every `drop_every` epochs; ``"one-cycle"`` raises it to
-        `learning_rate` over the first 15 % of all steps and lets it fall to nearly 0 along a cosine.
-    drop_every : int
-        Epochs, for ``"step"``.
-    crop : int
-        Side of a training image, px.
-    area : (float, float)
-        Share of the image that a training crop takes, smallest and largest.
-    distortion : float
-        Strength of the photometric distortion; see `rfviz.data.szegedy`.
-    window : int, optional
-        Side of the square of a large photograph that the augmentation starts from, px.
-    repeats : int
-        Visits to each image in one epoch; more than 1 where a few large photographs stand for a data set.
-    precision : {"float32", "bfloat16"}
-        ``"bfloat16"`` multiplies in bfloat16 and keeps weights and statistics in float32.
-    """
-
-    epochs: int = 90
-    batch_size: int = 256
-    learning_rate: float = 0.01
-    momentum: float = 0.9
-    weight_decay: float = 1e-4
-    schedule: str = "step"
-    drop_every: int = 30
-    crop: int = 224
-    area: tuple[float, float] = (0.08, 1.0)
-    distortion: float = 0.4
-    window: int | None = None
-    repeats: int = 1
-    precision: str = "float32"
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "drop_every", "crop", "repeats", "window"):
-            value = getattr(self, name)
-            if name == "window" and value is None:
-                continue
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise RfvizError(f"{name} is {value!r}: it must be a whole number greater than 0.")
-        for name in ("learning_rate", "momentum", "weight_decay", "distortion"):
-            value = getattr(self, name)
-            if not isinstance(value, (int, float)) or not 0 <= value < math.inf:
-                raise RfvizError(f"{name} is {value!r}: it must be a number from 0 up.")
-        if self.learning_rate == 0:
-            raise RfvizError("learning_rate is 0: it must be a number greater than 0.")
-        if self.momentum >= 1:
-            raise RfvizError(f"momentum is {self.momentum}: it must be from 0 up and below 1.")
-        try:
-            smallest, largest = (float(share) for share in self.area)
-        except (TypeError, ValueError):
-            smallest = largest = math.nan
-        if not 0 < smallest <= largest <= 1:
-            raise RfvizError(f"area is {self.area}: it must be two shares of the image, smallest first, at most 1.")
-        object.__setattr__(self, "area", (smallest, largest))  # JSON has lists only
-        if self.schedule not in SCHEDULES:
-            raise unknown("schedule", self.schedule, SCHEDULES)
-        if self.precision not in PRECISIONS:
-            raise unknown("precision", self.precision, PRECISIONS)
 
 
 def train(
@@ -105,8 +35,9 @@ def train(
     whitening: Whitening,
     *,
     seed: int = 0,
-    workers: int = 0,
+    workers: int | None = None,
     checkpoint: Path | None = None,
+    checkpoint_every: float = 60.0,
     progress: bool = False,
 ) -> list[dict]:
     """Train a network in place and leave it in evaluation mode.
@@ -121,10 +52,13 @@ def train(
     whitening : Whitening
     seed : int
         Of the order of the images and of their augmentation; the weights are the caller's.
-    workers : int
-        Processes that load training images. Changes the speed, never the result.
+    workers : int, optional
+        Processes that load training images; as many as are useful by default. Changes the speed, never the result.
     checkpoint : Path, optional
-        Written after every epoch; where the file exists, training goes on from it.
+        Where the state is kept, in files whose names begin so (`rfviz.training_state.States`). Where there are such
+        files, training goes on from the last one.
+    checkpoint_every : float
+        Seconds between two states.
     progress : bool
         Show a progress bar.
 
@@ -137,116 +71,153 @@ def train(
     Raises
     ------
     RfvizError
-        If there is only one class, or the loss is no longer finite.
+        If there is only one class, the batch cannot be divided between the processes, or the loss is no longer finite.
     """
     if len(images.classes) < 2:
         raise RfvizError(f"training needs at least two classes, but there is only {list(images.classes)}.")
     device = next(net.parameters()).device
-    batch_size = min(recipe.batch_size, len(images) * recipe.repeats)
-    samples = Augmented(
-        images, szegedy(recipe.crop, recipe.area, recipe.distortion, recipe.window), seed, recipe.repeats
-    )
-    steps_per_epoch = len(training_batches(samples, batch_size, 0))
+    rank, processes = distributed.world()
+    plan = _plan(recipe, len(images) * recipe.repeats, seed, rank, processes)
+    augmentation = Augmentation(recipe.crop, recipe.area, recipe.distortion, recipe.window)
+    workers = usual_workers(images, device, processes) if workers is None else workers
+
+    accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="no")  # what the recipe says, no config file
+    net.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.SGD(
         net.parameters(), recipe.learning_rate, recipe.momentum, weight_decay=recipe.weight_decay
     )
-    net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    history = _resume(net, optimizer, checkpoint)
+    states = States(checkpoint)
+    history, step, elapsed = [], 0, 0.0
+    sums = torch.zeros(3, dtype=torch.float64, device=device)  # loss, hits and images of this epoch and process
+    if (saved := states.last()) is not None:
+        so_far = training_state.restore(net, optimizer, saved[0])
+        sums += so_far.to(device) * (rank == 0)
+        history, step, elapsed = (saved[1][name] for name in ("history", "step", "elapsed"))
+    model = accelerator.prepare(torch.compile(net) if recipe.compile else net)
 
-    with tqdm(
-        total=recipe.epochs * steps_per_epoch,
-        initial=len(history) * steps_per_epoch,
-        desc=f"training {net.name}",
-        unit="step",
-        disable=not progress,
-    ) as bar:
-        for epoch in range(len(history), recipe.epochs):
-            net.train()
-            total, hits, seen, began = 0.0, 0, 0, time.perf_counter()
-            for step, (batch, labels) in enumerate(training_batches(samples, batch_size, epoch, workers)):
-                rate = learning_rate(recipe, epoch * steps_per_epoch + step, steps_per_epoch)
-                for group in optimizer.param_groups:
-                    group["lr"] = rate
-                batch = whitening(batch.to(device)).contiguous(memory_format=torch.channels_last)
-                labels = labels.to(device)
+    end, written, began = recipe.epochs * plan.steps, time.monotonic(), time.perf_counter() - elapsed
+    keys = plan.keys(step, recipe.epochs)
+    loaded = training_batches(MicroBatches(images, augmentation, plan), keys, workers, device)
+    lately = sums[0].clone()  # the loss up to the step before: read one step late, a GPU always has a step to work on
+    with _bar(net, step, end, progress and rank == 0) as bar:
+        while step < end:
+            rate = learning_rate(recipe, step, plan.steps)
+            optimizer.param_groups[0]["lr"] = rate
+            optimizer.zero_grad()
+            for part in plan.parts:
+                batch = next(loaded)
+                inputs = whitening(augmentation(batch)).contiguous(memory_format=torch.channels_last)
                 with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
-                    logits = net(batch)
-                loss = F.cross_entropy(logits.float(), labels)
-                if not loss.isfinite():
-                    raise RfvizError(
-                        f"the loss of {net.name} is {loss.item()} in epoch {epoch + 1} at learning rate "
-                        f"{rate:.3g}: lower the learning rate."
-                    )
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                total += loss.item() * len(batch)
-                hits += int((logits.argmax(1) == labels).sum())
-                seen += len(batch)
-                bar.update()
-            seconds = time.perf_counter() - began
-            evaluation_loss, evaluation_top1 = evaluate(net, evaluation, whitening, batch_size)
-            history.append(
-                {
-                    "epoch": epoch + 1,
-                    "learning_rate": rate,
-                    "loss": total / seen,
-                    "train_top1": hits / seen,
-                    "evaluation_loss": evaluation_loss,
-                    "evaluation_top1": evaluation_top1,
-                    "images_per_second": seen / seconds,
-                }
-            )
-            bar.set_postfix(loss=f"{total / seen:.3f}", top1=f"{evaluation_top1:.1%}")
-            if checkpoint is not None and epoch + 1 < recipe.epochs:
-                _save(net, optimizer, history, checkpoint)
+                    logits = model(inputs).float()
+                loss = F.cross_entropy(logits, batch.labels, reduction="sum")
+                last = part == plan.parts[-1]
+                with contextlib.nullcontext() if last else accelerator.no_sync(model):
+                    # a mean over the batch; the gradients of the processes, which see a share each, are averaged
+                    accelerator.backward(loss * (processes / plan.batch_size))
+                sums += torch.stack(
+                    [loss.detach(), (logits.argmax(1) == batch.labels).sum(), loss.new_tensor(len(inputs))]
+                )
+            optimizer.step()
+            _check(lately, net, recipe, plan, step, states)
+            lately, step = sums[0].clone(), step + 1
+            bar.update()
+
+            ends = step % plan.steps == 0
+            due = distributed.first_says(step < end and time.monotonic() - written >= checkpoint_every)
+            if not (ends or due):
+                continue
+            _share_statistics(net)
+            whole = torch.stack([each["sums"] for each in distributed.gather({"sums": sums})]).sum(0)
+            _check(whole[0], net, recipe, plan, step, states)
+            if ends:
+                seconds = time.perf_counter() - began
+                measured = evaluate(net, evaluation, whitening, workers=workers)
+                net.train()
+                history.append(_entry(step // plan.steps, rate, whole, measured, seconds))
+                bar.set_postfix(loss=f"{history[-1]['loss']:.3f}", top1=f"{measured[1]:.1%}")
+                began = time.perf_counter()
+                whole, lately = torch.zeros_like(whole), torch.zeros_like(lately)
+                sums.zero_()
+            if due:
+                if rank == 0:
+                    values = {"history": history, "elapsed": time.perf_counter() - began}
+                    states.save(step, training_state.collect(net, optimizer, whole), values)
+                written = time.monotonic()
     net.eval()
     return history
 
 
-def evaluate(net: nn.Module, images: Evaluation, whitening: Whitening, batch_size: int = 64) -> tuple[float, float]:
-    """Return mean cross-entropy (nats) and top-1 accuracy (share) over all images, summed in float64."""
+def evaluate(
+    net: nn.Module, images: Evaluation, whitening: Whitening, batch_size: int = 64, workers: int = 0
+) -> tuple[float, float]:
+    """Return mean cross-entropy (nats) and top-1 accuracy (share) over all images, summed in float64.
+
+    Several processes (`rfviz.distributed`) share the images, each of which counts once, and all get the answer.
+    """
     net.eval()
     device = next(net.parameters()).device
-    total, hits = torch.zeros((), dtype=torch.float64), 0
+    labels = torch.tensor(list(images.labels))
+    found = {"index": [torch.zeros(0, dtype=torch.int64)], "loss": [torch.zeros(0)], "hit": [torch.zeros(0)]}
+    cuda = device.type == "cuda"
     with torch.inference_mode():
-        for batch, labels in DataLoader(images, batch_size):
-            logits, labels = net(whitening(batch.to(device))), labels.to(device)
-            total += F.cross_entropy(logits, labels, reduction="none").double().sum().cpu()
-            hits += int((logits.argmax(1) == labels).sum())
-    return total.item() / len(images), hits / len(images)
+        for batch in batches(images, batch_size, workers=workers, share=distributed.world(), pin_memory=cuda):
+            logits = net(whitening(batch.images.to(device, non_blocking=cuda)))
+            wanted = labels[batch.index].to(device)
+            found["index"].append(batch.index)
+            found["loss"].append(F.cross_entropy(logits, wanted, reduction="none"))
+            found["hit"].append((logits.argmax(1) == wanted).float())
+    mine = {name: torch.cat([value.to(device) for value in values]) for name, values in found.items()}
+    whole = distributed.gather(mine)
+    losses, hits = torch.zeros(2, len(images), dtype=torch.float64)
+    for part in whole:  # by number, so that the sum does not depend on who computed what
+        losses[part["index"]], hits[part["index"]] = part["loss"].double(), part["hit"].double()
+    return losses.mean().item(), hits.mean().item()
 
 
-def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
-    """Return the learning rate of a step, counted from 0 over all epochs."""
-    if recipe.schedule == "step":
-        return recipe.learning_rate * 0.1 ** (step // (recipe.drop_every * steps_per_epoch))
-    steps = recipe.epochs * steps_per_epoch
-    rise = max(1, round(0.15 * steps))
-    if step < rise:
-        return recipe.learning_rate * (step + 1) / rise
-    return recipe.learning_rate * (0.5 + 0.5 * math.cos(math.pi * (step - rise) / (steps - rise)))
+def _plan(recipe: Recipe, visits: int, seed: int, rank: int, processes: int) -> Plan:
+    batch = min(recipe.batch_size, visits)
+    micro = min(recipe.micro_batch or -(-batch // processes), batch)
+    plan = Plan(visits, batch, micro, seed, (rank, processes))
+    if plan.micro_batches % processes:
+        raise RfvizError(
+            f"a batch of {batch} images in micro-batches of {micro} cannot be shared evenly by {processes} processes: "
+            "choose a micro_batch that divides the batch into a multiple of them."
+        )
+    return plan
 
 
-def _save(net: nn.Module, optimizer: torch.optim.SGD, history: list[dict], path: Path) -> None:
-    weights = {f"weights/{name}": value for name, value in net.state_dict().items()}
-    momenta = {
-        f"momentum/{name}": optimizer.state[parameter]["momentum_buffer"] for name, parameter in net.named_parameters()
+def _bar(net: Net34, step: int, steps: int, shown: bool) -> tqdm:
+    return tqdm(total=steps, initial=step, desc=f"training {net.name}", unit="step", disable=not shown)
+
+
+def _entry(epoch: int, rate: float, sums: Tensor, measured: tuple[float, float], seconds: float) -> dict:
+    loss, hits, seen = sums.tolist()
+    return {
+        "epoch": epoch,
+        "learning_rate": rate,
+        "loss": loss / seen,
+        "train_top1": hits / seen,
+        "evaluation_loss": measured[0],
+        "evaluation_top1": measured[1],
+        "images_per_second": seen / seconds,
     }
-    save_tensors({**weights, **momenta}, path, {"history": history})
 
 
-def _resume(net: nn.Module, optimizer: torch.optim.SGD, path: Path | None) -> list[dict]:
-    if path is None or not path.exists():
-        return []
-    try:
-        saved, info = load_tensors(path)
-    except SafetensorError:
-        return []  # damaged: train from the start
-    net.load_state_dict(
-        {key.removeprefix("weights/"): value for key, value in saved.items() if key.startswith("weights/")}
+def _check(loss: Tensor, net: Net34, recipe: Recipe, plan: Plan, steps: int, states: States) -> None:
+    """Refuse a sum of losses, up to the last of so many steps, that is not finite."""
+    if loss.isfinite():
+        return
+    rate = learning_rate(recipe, steps - 1, plan.steps)
+    files = states.files()
+    raise RfvizError(
+        f"the loss of {net.name} is {loss.item()} at step {steps} (epoch {(steps - 1) // plan.steps + 1}), at "
+        f"learning rate {rate:.3g}: lower the learning rate. "
+        + (f"The last good checkpoint is {files[-1]}." if files else "There is no checkpoint yet.")
     )
-    for name, parameter in net.named_parameters():
-        # empty_like keeps the memory format, on which the order of floating-point sums may depend
-        optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(saved[f"momentum/{name}"])
-    return info["history"]
+
+
+def _share_statistics(net: nn.Module) -> None:
+    """Give every process the running statistics of the first."""
+    if distributed.world()[1] > 1:
+        for buffer in net.buffers():
+            torch.distributed.broadcast(buffer, 0)

@@ -11,14 +11,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rfviz import models, training
-from rfviz.data import Augmented, Evaluation, ImagesInMemory, szegedy, training_batches
+from rfviz import models, training, training_state
+from rfviz.augmentation import Augmentation
+from rfviz.data import Evaluation, ImagesInMemory
 from rfviz.errors import RfvizError
-from rfviz.training import Recipe, evaluate, learning_rate, train
+from rfviz.files import load_tensors
+from rfviz.loading import MicroBatches, Plan
+from rfviz.recipe import SCHEDULES, Recipe, learning_rate
+from rfviz.training import evaluate, train
+from rfviz.training_state import States
 from rfviz.whitening import NONE, fit
 
 torch.set_num_threads(1)  # also where a child process imports this module
@@ -97,7 +101,7 @@ def test_one_cycle_rises_then_falls_to_nearly_zero():
     assert rates[30 + 85] == pytest.approx(0.2)  # half-way down
 
 
-@pytest.mark.parametrize("schedule", training.SCHEDULES)
+@pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("steps", [1, 2, 3])
 def test_schedules_are_positive_for_very_short_trainings(schedule, steps):
     recipe = Recipe(epochs=steps, learning_rate=0.1, schedule=schedule)
@@ -163,22 +167,25 @@ def test_first_epoch_equals_torch_sgd_on_the_same_batches():
     optimizer = torch.optim.SGD(reference.parameters(), 0.05, 0.9, weight_decay=1e-4)
     reference.to(memory_format=torch.channels_last)
     losses = []
-    for batch, labels in training_batches(Augmented(images, szegedy(32), 3), 4, 0):
+    micro_batches, augmentation = MicroBatches(images, Augmentation(32), Plan(12, 4, 4, seed=3)), Augmentation(32)
+    for step in range(3):
+        batch = micro_batches[0, step, 0]
         optimizer.zero_grad()
-        loss = F.cross_entropy(reference(whitening(batch).contiguous(memory_format=torch.channels_last)), labels)
+        inputs = whitening(augmentation(batch)).contiguous(memory_format=torch.channels_last)
+        loss = F.cross_entropy(reference(inputs), batch.labels)
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    assert len(losses) == 3
-    assert_same_weights(net, reference)
-    assert history[0]["loss"] == pytest.approx(sum(losses) / 3, rel=1e-12)
+    for value, expected in zip(net.state_dict().values(), reference.state_dict().values(), strict=True):
+        torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-6)  # a sum over 4, or a mean times 4
+    assert history[0]["loss"] == pytest.approx(sum(losses) / 3, rel=1e-6)
 
 
 # -- learning ---------------------------------------------------------------------------------------------------------
 
 
 def test_learns_to_tell_two_colours_apart():
-    net, recipe = small_net(), Recipe(epochs=12, batch_size=8, learning_rate=0.05, schedule="one-cycle", crop=32)
+    net, recipe = small_net(), Recipe(epochs=24, batch_size=8, learning_rate=0.05, schedule="one-cycle", crop=32)
     history = train(net, two_colours(), Evaluation(two_colours()), recipe, fit(two_colours().images))
     assert history[-1]["loss"] < 0.3 * history[0]["loss"]
     assert history[-1]["train_top1"] == 1
@@ -307,6 +314,8 @@ def test_another_seed_gives_other_weights(uninterrupted):
 
 # -- interruption -----------------------------------------------------------------------------------------------------
 
+STEPS = 2  # per epoch
+
 
 class InterruptionError(Exception):
     """Stands for whatever may stop a training."""
@@ -333,57 +342,68 @@ def kill():
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-@pytest.mark.parametrize("epochs_done", [1, 2, 3])
-def test_interrupted_training_resumes_bit_equal(uninterrupted, tmp_path, epochs_done):
-    checkpoint = tmp_path / "net.checkpoint"
-    stopping = Stopping(two_colours(), 16 * epochs_done + 9, interrupt)  # in the second batch of the next epoch
+def stopped(steps: int, checkpoint: Path, every: float = 0) -> None:
+    """Train and stop while the images of the step after so many are read."""
+    images = Stopping(two_colours(), 8 * steps + 3, interrupt)
     with pytest.raises(InterruptionError):
-        run(small_net(), images=stopping, checkpoint=checkpoint)
-    assert list(tmp_path.iterdir()) == [checkpoint]
+        run(small_net(), images=images, checkpoint=checkpoint, checkpoint_every=every)
+
+
+@pytest.mark.parametrize("steps", range(1, 4 * STEPS))
+def test_interrupted_training_resumes_bit_equal(uninterrupted, tmp_path, steps):
+    checkpoint = tmp_path / "net.checkpoint"
+    stopped(steps, checkpoint)
+    kept = sorted(path.name for path in tmp_path.iterdir())
+    assert kept == [f"net.checkpoint.{step:08d}" for step in (steps - 1, steps) if step]
 
     images = Counting(two_colours())
     net = small_net(seed=5)  # its weights come from the checkpoint
     history = run(net, images=images, checkpoint=checkpoint)
-    assert len(images.asked) == 16 * (4 - epochs_done)
+    assert len(images.asked) == 8 * (4 * STEPS - steps)
     assert_same_weights(net, uninterrupted[0])
     assert history == uninterrupted[1]
     assert not net.training
 
 
-def test_interruption_during_evaluation_repeats_that_epoch(uninterrupted, tmp_path, monkeypatch):
+def test_a_training_may_be_interrupted_again_and_again(uninterrupted, tmp_path):
     checkpoint = tmp_path / "net.checkpoint"
-    calls = []
-
-    def stops_third_time(*arguments):
-        calls.append(1)
-        if len(calls) == 3:
-            raise InterruptionError
-        return evaluate(*arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(training, "evaluate", stops_third_time)
+    for _ in range(4 * STEPS - 1):
+        images = Stopping(two_colours(), 8, interrupt)  # one step further each time
         with pytest.raises(InterruptionError):
-            run(small_net(), checkpoint=checkpoint)
-    net, images = small_net(), Counting(two_colours())
-    assert run(net, images=images, checkpoint=checkpoint) == uninterrupted[1]
-    assert len(images.asked) == 32
-    assert_same_weights(net, uninterrupted[0])
-
-
-def test_interruption_in_the_first_epoch_leaves_no_checkpoint(uninterrupted, tmp_path):
-    checkpoint = tmp_path / "net.checkpoint"
-    with pytest.raises(InterruptionError):
-        run(small_net(), images=Stopping(two_colours(), 9, interrupt), checkpoint=checkpoint)
-    assert list(tmp_path.iterdir()) == []
+            run(small_net(), images=images, checkpoint=checkpoint, checkpoint_every=0)
     net = small_net()
     assert run(net, checkpoint=checkpoint) == uninterrupted[1]
     assert_same_weights(net, uninterrupted[0])
 
 
-def test_nothing_is_trained_where_the_checkpoint_has_all_epochs(uninterrupted, tmp_path):
+def test_interruption_during_evaluation_repeats_that_step(uninterrupted, tmp_path, monkeypatch):
     checkpoint = tmp_path / "net.checkpoint"
-    with pytest.raises(InterruptionError):
-        run(small_net(), images=Stopping(two_colours(), 16 * 3 + 9, interrupt), checkpoint=checkpoint)
+    calls = []
+
+    def stops_third_time(*arguments, **options):
+        calls.append(1)
+        if len(calls) == 3:
+            raise InterruptionError
+        return evaluate(*arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "evaluate", stops_third_time)
+        with pytest.raises(InterruptionError):
+            run(small_net(), checkpoint=checkpoint, checkpoint_every=0)
+    net, images = small_net(), Counting(two_colours())
+    assert run(net, images=images, checkpoint=checkpoint) == uninterrupted[1]
+    assert len(images.asked) == 8 * 3
+    assert_same_weights(net, uninterrupted[0])
+
+
+def test_states_are_written_no_oftener_than_asked(tmp_path):
+    stopped(3, tmp_path / "net.checkpoint", every=3600)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_training_that_ended_goes_no_further(uninterrupted, tmp_path):
+    checkpoint = tmp_path / "net.checkpoint"
+    stopped(3 * STEPS, checkpoint)
     net, images = small_net(), Counting(two_colours())
     history = run(net, dataclasses.replace(SHORT, epochs=3), images=images, checkpoint=checkpoint)
     assert history == uninterrupted[1][:3]
@@ -394,8 +414,8 @@ def test_nothing_is_trained_where_the_checkpoint_has_all_epochs(uninterrupted, t
 def test_killed_training_resumes_bit_equal(uninterrupted, tmp_path):
     checkpoint = tmp_path / "net.checkpoint"
     script = (
-        "import sys, pathlib; from test_training import *; "
-        "run(small_net(), images=Stopping(two_colours(), 16 * 2 + 9, kill), checkpoint=pathlib.Path(sys.argv[1]))"
+        "import sys, pathlib; from test_training import *; run(small_net(), "
+        "images=Stopping(two_colours(), 43, kill), checkpoint=pathlib.Path(sys.argv[1]), checkpoint_every=0)"
     )
     path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
     ended = subprocess.run(
@@ -403,48 +423,85 @@ def test_killed_training_resumes_bit_equal(uninterrupted, tmp_path):
     )
     assert ended.returncode == -signal.SIGKILL
     net, images = small_net(seed=5), Counting(two_colours())
-    history = run(net, images=images, checkpoint=checkpoint)
-    assert len(images.asked) == 32
+    history = run(net, images=images, checkpoint=checkpoint, workers=2)
     assert_same_weights(net, uninterrupted[0])
     assert history == uninterrupted[1]
 
 
-def test_resuming_needs_the_momentum(uninterrupted, tmp_path, monkeypatch):
-    """The tests above would notice a momentum that is lost."""
-    checkpoint = tmp_path / "net.checkpoint"
-    with pytest.raises(InterruptionError):
-        run(small_net(), images=Stopping(two_colours(), 41, interrupt), checkpoint=checkpoint)
+@pytest.mark.parametrize("lost", ["momentum/", "sums"])
+def test_resuming_needs_all_of_the_state(uninterrupted, tmp_path, monkeypatch, lost):
+    """The tests above would notice a part of the state that is lost."""
+    stopped(5, tmp_path / "net.checkpoint")
 
-    def without_momentum(path):
-        tensors, info = training_load(path)
-        return {k: torch.zeros_like(v) if k.startswith("momentum/") else v for k, v in tensors.items()}, info
+    def without(path):
+        tensors, info = load_tensors(path)
+        return {k: torch.zeros_like(v) if k.startswith(lost) else v for k, v in tensors.items()}, info
 
-    training_load = training.load_tensors
-    monkeypatch.setattr(training, "load_tensors", without_momentum)
+    monkeypatch.setattr(training_state, "load_tensors", without)
     net = small_net()
-    run(net, checkpoint=checkpoint)
-    assert not torch.equal(net.conv1.weight, uninterrupted[0].conv1.weight)
+    history = run(net, checkpoint=tmp_path / "net.checkpoint")
+    assert history != uninterrupted[1]
 
 
-def test_checkpoint_is_plain_safetensors(tmp_path):
-    checkpoint = tmp_path / "net.checkpoint"
-    with pytest.raises(InterruptionError):
-        run(small_net(), images=Stopping(two_colours(), 41, interrupt), checkpoint=checkpoint)
-    saved = load_file(checkpoint)
+def test_a_state_is_plain_safetensors_and_json(tmp_path):
+    stopped(3, tmp_path / "net.checkpoint")
+    saved, info = load_tensors(tmp_path / "net.checkpoint.00000003")
     net = small_net()
     assert saved.keys() == {f"weights/{n}" for n in net.state_dict()} | {
         f"momentum/{n}" for n, _ in net.named_parameters()
-    }
+    } | {"sums"}
+    assert info.keys() == {"step", "history", "elapsed"}
+    assert info["step"] == 3
+    assert len(info["history"]) == 1
 
 
-def test_damaged_checkpoint_is_ignored(uninterrupted, tmp_path):
+@pytest.mark.parametrize("damaged", [1, 2])
+def test_a_damaged_state_is_passed_over(uninterrupted, tmp_path, damaged):
     checkpoint = tmp_path / "net.checkpoint"
-    with pytest.raises(InterruptionError):
-        run(small_net(), images=Stopping(two_colours(), 41, interrupt), checkpoint=checkpoint)
-    checkpoint.write_bytes(checkpoint.read_bytes()[:-100])
-    net = small_net()
-    assert run(net, checkpoint=checkpoint) == uninterrupted[1]
+    stopped(5, checkpoint)
+    for path in sorted(tmp_path.iterdir())[-damaged:]:
+        path.write_bytes(path.read_bytes()[:-100])
+    net, images = small_net(), Counting(two_colours())
+    assert run(net, images=images, checkpoint=checkpoint) == uninterrupted[1]
+    assert len(images.asked) == 8 * (4 * STEPS - (4 if damaged == 1 else 0))
     assert_same_weights(net, uninterrupted[0])
+
+
+# -- micro-batches ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("micro_batch", "precision"), [(4, "float32"), (3, "float32"), (4, "bfloat16")])
+def test_gradients_of_micro_batches_are_summed(micro_batch, precision):
+    """Equal to a hand-written accumulation, whose batch norm sees the micro-batches too."""
+    images = two_colours(16)
+    recipe = dataclasses.replace(SHORT, epochs=1, micro_batch=micro_batch, precision=precision)
+    net, reference = small_net(), small_net().to(memory_format=torch.channels_last)
+    train(net, images, Evaluation(images), recipe, NONE, seed=1)
+
+    optimizer = torch.optim.SGD(reference.parameters(), 0.05, 0.9, weight_decay=1e-4)
+    augmentation = Augmentation(32, (0.5, 1.0))
+    whole = MicroBatches(images, augmentation, Plan(16, 8, 8, seed=1))
+    for step in range(2):
+        batch = whole[0, step, 0]
+        inputs = augmentation(batch).contiguous(memory_format=torch.channels_last)
+        optimizer.zero_grad()
+        for x, y in zip(inputs.split(micro_batch), batch.labels.split(micro_batch), strict=True):
+            with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
+                logits = reference(x)
+            (F.cross_entropy(logits.float(), y) * len(x) / 8).backward()
+        optimizer.step()
+    tolerance = 1e-5 if precision == "float32" else 1e-2
+    for value, expected in zip(net.state_dict().values(), reference.state_dict().values(), strict=True):
+        torch.testing.assert_close(value, expected, rtol=tolerance, atol=tolerance)
+
+
+def test_without_batch_norm_micro_batches_change_nothing():
+    images = two_colours(16)
+    nets = [MeanColour(), MeanColour()]
+    for net, micro_batch in zip(nets, (None, 3), strict=True):
+        recipe = dataclasses.replace(SHORT, micro_batch=micro_batch)
+        train(net, images, Evaluation(images), recipe, NONE)
+    torch.testing.assert_close(nets[0].fc.weight, nets[1].fc.weight, rtol=1e-5, atol=1e-6)
 
 
 # -- bad input --------------------------------------------------------------------------------------------------------
@@ -452,11 +509,12 @@ def test_damaged_checkpoint_is_ignored(uninterrupted, tmp_path):
 
 def test_loss_that_is_not_finite_is_an_error():
     recipe = Recipe(epochs=9, batch_size=10, learning_rate=1e38, momentum=0, crop=8)
-    with pytest.raises(RfvizError, match=r"the loss of mean colour is (nan|inf) in epoch \d at learning rate 1e\+38"):
+    with pytest.raises(RfvizError, match=r"is (nan|inf) at step \d \(epoch \d\), at learning rate 1e\+38: lower"):
         train(MeanColour(), two_colours(10), Evaluation(two_colours(10)), recipe, NONE)
 
 
-def test_loss_that_is_not_finite_names_the_epoch_and_its_learning_rate():
+@pytest.mark.parametrize("every", [0, 3600])
+def test_loss_that_is_not_finite_names_step_learning_rate_and_checkpoint(tmp_path, every):
     class Breaks(MeanColour):
         steps = 0
 
@@ -465,10 +523,17 @@ def test_loss_that_is_not_finite_names_the_epoch_and_its_learning_rate():
             return super().forward(x) * (float("nan") if self.steps == 5 else 1)
 
     recipe = Recipe(epochs=9, batch_size=5, learning_rate=0.02, drop_every=1, crop=8)  # two steps per epoch
+    checkpoint = tmp_path / "net.checkpoint"
+    options = {"checkpoint": checkpoint, "checkpoint_every": every}
     with pytest.raises(RfvizError) as caught:
-        train(Breaks(), two_colours(10), Evaluation(two_colours(10)), recipe, NONE)
-    assert "in epoch 3 at learning rate 0.0002" in str(caught.value)
+        train(Breaks(), two_colours(10), Evaluation(two_colours(10)), recipe, NONE, **options)
+    assert "at step 5 (epoch 3), at learning rate 0.0002" in str(caught.value)
     assert "\n" not in str(caught.value)
+    if every:
+        assert str(caught.value).endswith("There is no checkpoint yet.")
+    else:
+        assert str(caught.value).endswith(f"The last good checkpoint is {checkpoint}.00000004.")
+        assert load_tensors(States(checkpoint).files()[-1])[0]["weights/fc.weight"].isfinite().all()
 
 
 def test_one_class_is_an_error():
