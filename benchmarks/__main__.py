@@ -47,6 +47,7 @@ def main() -> None:
         rows[row], commits[row] = in_a_process(row), measure.commit()
     RESULTS.write_text(json.dumps(results, indent=1) + "\n")
     print(speed_tables.benchmark_table(results).to_string())
+    print(speed_tables.training_table(results).to_string())
     print(f"\nEverything is in {RESULTS}.")
 
 

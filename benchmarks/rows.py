@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 import rfviz
-from benchmarks import measure, peers
+from benchmarks import measure, peers, training
 from rfviz import maximization, models, photographs, receptive_field, responses, runs
 from rfviz.graph import ForwardPass
 from rfviz.models import LAYERS
@@ -293,6 +293,7 @@ ROWS: dict[str, Callable[[], Iterator[Row]]] = {
     made.__name__: made
     for made in (
         floor_as_torch_comes, top_and_activity, mean_stimuli, all_layers, zennit, captum, patch_loop, lucent,
-        memory_1000, memory_10000, bfloat16, bfloat16_speed, gpu,
+        memory_1000, memory_10000, bfloat16, bfloat16_speed, gpu, training.train_step, training.train_loader,
+        training.train_gpu,
     )
 }  # fmt: skip

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from rfviz import distributed, models, presets, publish, runs, tables
+from rfviz import distributed, models, noise_tables, planning, presets, publish, runs, tables
 from rfviz.errors import RfvizError, unknown
 
 app = typer.Typer(
@@ -21,13 +21,18 @@ app = typer.Typer(
 
 PresetOption = Annotated[str, typer.Option("--preset", "-p", help="What to do; `rfviz presets` lists the choices.")]
 SeedOption = Annotated[int, typer.Option(help="Seed of the weights, the training images and the noise.")]
+SeedsOption = Annotated[
+    int, typer.Option(help="Networks to train of each kind, with consecutive seeds: results with mean and spread.")
+]
 ImagesOption = Annotated[
     str | None,
     typer.Option(help="Folder of images, train/CLASS/ and val/CLASS/, in place of the preset's."),
 ]
 WeightsOption = Annotated[
     list[str] | None,
-    typer.Option(help="Weights to read instead of training, as MODEL=FILE; may be given once per model."),
+    typer.Option(
+        help="Weights to read instead of training, as MODEL=FILE or MODEL=ADDRESS#sha256=...; once per model."
+    ),
 ]
 EpochsOption = Annotated[int | None, typer.Option(help="Number of training epochs.")]
 StrictOption = Annotated[bool, typer.Option("--strict", help="Refuse broken images instead of leaving them out.")]
@@ -85,16 +90,17 @@ def _architectures(model: str | None) -> list[str]:
 
 
 def _notebook_parameters(
-    run: runs.Run, preset: str, seed: int, channels: str, overrides: dict[str, Any]
+    run: runs.Run, preset: str, seed: int, seeds: int, channels: str, overrides: dict[str, Any]
 ) -> dict[str, Any]:
     numbers = list(run.channels(channels).values())  # a wrong channel is refused before anything is trained
-    return {"preset": preset, "seed": seed, "channels": numbers, "overrides": overrides}
+    return {"preset": preset, "seed": seed, "seeds": seeds, "channels": numbers, "overrides": overrides}
 
 
 @app.command()
 def book(
     preset: PresetOption = "quick",
     seed: SeedOption = 0,
+    seeds: SeedsOption = 1,
     channels: ChannelsOption = _DEFAULT_CHANNELS,
     images: ImagesOption = None,
     weights: WeightsOption = None,
@@ -108,8 +114,9 @@ def book(
     """
     overrides = _overrides(images, weights, epochs, strict, settings)
     run = runs.open_run(preset, seed, **overrides)
-    parameters = _notebook_parameters(run, preset, seed, channels, overrides)
-    publish.compute(run)
+    replicas = run.replicas(seeds)
+    parameters = _notebook_parameters(run, preset, seed, seeds, channels, overrides)
+    publish.compute(replicas)
     if distributed.world()[0] == 0:
         typer.echo(f"The book is ready: {publish.book(run, parameters)}")
 
@@ -119,6 +126,7 @@ def run(
     preset: PresetOption = "quick",
     only: Annotated[str | None, typer.Option(help="Run just the notebook whose name begins so, such as 02.")] = None,
     seed: SeedOption = 0,
+    seeds: SeedsOption = 1,
     channels: ChannelsOption = _DEFAULT_CHANNELS,
     images: ImagesOption = None,
     weights: WeightsOption = None,
@@ -132,10 +140,11 @@ def run(
     """
     overrides = _overrides(images, weights, epochs, strict, settings)
     opened = runs.open_run(preset, seed, **overrides)
+    replicas = opened.replicas(seeds)
     publish.choose(only)
-    parameters = _notebook_parameters(opened, preset, seed, channels, overrides)
+    parameters = _notebook_parameters(opened, preset, seed, seeds, channels, overrides)
     if only is None:
-        publish.compute(opened)
+        publish.compute(replicas)
     if distributed.world()[0] == 0:
         for path in publish.run_notebooks(opened, parameters, only):
             typer.echo(path)
@@ -146,6 +155,7 @@ def train(
     preset: PresetOption = "quick",
     model: ModelOption = None,
     seed: SeedOption = 0,
+    seeds: SeedsOption = 1,
     images: ImagesOption = None,
     epochs: EpochsOption = None,
     strict: StrictOption = False,
@@ -153,16 +163,18 @@ def train(
 ) -> None:
     """Train the networks and say where their weights are.
 
-    Interrupted, it goes on from the last epoch when it is called again.
+    Interrupted, it goes on where it was, at most a minute back, when it is called again. On several GPUs:
+    `torchrun --nproc-per-node 8 -m rfviz train --preset imagenet`
     """
     chosen = _architectures(model)
     opened = runs.open_run(preset, seed, **_overrides(images, None, epochs, strict, settings))
-    for architecture in chosen:
-        where = opened.preset.weights.get(architecture) or opened.weights_path(architecture)
-        _say(
-            f"{models.PAPER_ARCHITECTURES[architecture]}: {opened.accuracy(architecture):.1%} top-1 on held-out "
-            f"images; weights in {where}"
-        )
+    for replica in opened.replicas(seeds):
+        for architecture in chosen:
+            where = opened.preset.weights.get(architecture) or replica.weights_path(architecture)
+            _say(
+                f"{models.PAPER_ARCHITECTURES[architecture]}{f', seed {replica.seed}' if seeds > 1 else ''}: "
+                f"{replica.accuracy(architecture):.1%} top-1 on held-out images; weights in {where}"
+            )
 
 
 @app.command()
@@ -217,6 +229,7 @@ def maximize(
 def table(
     preset: PresetOption = "quick",
     seed: SeedOption = 0,
+    seeds: SeedsOption = 1,
     images: ImagesOption = None,
     weights: WeightsOption = None,
     epochs: EpochsOption = None,
@@ -225,8 +238,26 @@ def table(
 ) -> None:
     """Print Table 1: inactive channels, and what noise in them does to the loss."""
     opened = runs.open_run(preset, seed, **_overrides(images, weights, epochs, strict, settings))
-    effects = {architecture: opened.noise_effect(architecture) for architecture in models.ARCHITECTURES}
-    _say(tables.table1(effects).to_string())
+    replicas = opened.replicas(seeds)
+    effects = {name: [replica.noise_effect(name) for replica in replicas] for name in models.ARCHITECTURES}
+    _say(noise_tables.table1(effects).to_string())
+
+
+@app.command()
+def plan(
+    preset: PresetOption = "imagenet",
+    images: ImagesOption = None,
+    epochs: EpochsOption = None,
+    settings: SetOption = None,
+) -> None:
+    """Say what training would take on this machine: steps, images, hours and memory, from a short probe.
+
+    Nothing is trained, downloaded or kept. Example: `rfviz plan --preset imagenet --set micro_batch=64`
+    """
+    overrides = _overrides(images, None, epochs, False, settings)
+    chosen = presets.get(preset, **overrides)
+    for line in planning.report(chosen, progress=True):
+        _say(line)
 
 
 @app.command("presets")

@@ -186,18 +186,26 @@ def example_images(images: Labelled, classes: Sequence[str], columns: int = 7) -
     return figure
 
 
-def training_curves(histories: Mapping[str, Sequence[Mapping]], chance: float) -> Figure:
-    """Draw Fig. S3: loss and top-1 accuracy of training and held-out images, epoch by epoch."""
+def training_curves(histories: Mapping[str, Sequence[Sequence[Mapping]]], chance: float) -> Figure:
+    """Draw Fig. S3: loss and top-1 accuracy of training and held-out images, epoch by epoch.
+
+    Several histories of an architecture, one per seed, are drawn as their mean and the range from least to largest.
+    """
     figure = BookFigure(2.9)
     panels = figure.subplots(1, 2)
     for ax, (what, unit, scale) in zip(panels, (("loss", "nats", 1), ("top1", "%", 100)), strict=True):
-        for architecture, history in histories.items():
-            epochs = [entry["epoch"] for entry in history]
+        for architecture, replicas in histories.items():
+            epochs = [entry["epoch"] for entry in replicas[0]]
             for part, style in ((what if what == "loss" else "train_top1", "--"), (f"evaluation_{what}", "-")):
+                values = scale * np.array([[entry[part] for entry in history] for history in replicas])
                 ax.plot(
-                    epochs, [scale * entry[part] for entry in history], style, color=MODEL_COLOURS[architecture],
+                    epochs, values.mean(0), style, color=MODEL_COLOURS[architecture],
                     label=f"{PAPER_ARCHITECTURES[architecture]}, {'training' if style == '--' else 'held-out'}",
                 )  # fmt: skip
+                if len(replicas) > 1:
+                    ax.fill_between(
+                        epochs, values.min(0), values.max(0), color=MODEL_COLOURS[architecture], alpha=0.2, linewidth=0
+                    )
         ax.set(xlabel="epoch", ylabel=f"{'cross-entropy' if what == 'loss' else 'top-1 accuracy'} ({unit})")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.spines[["top", "right"]].set_visible(False)
@@ -300,18 +308,28 @@ def maximization(results: Mapping[str, Maximization], channel: int, whitening: W
     return figure
 
 
-def firing_rates(responses: Mapping[str, LayerResponses]) -> Figure:
-    """Draw Fig. S5: the share of neurons of each channel that fire, sorted; channels that never fire are crosses."""
+def firing_rates(responses: Mapping[str, Sequence[LayerResponses]]) -> Figure:
+    """Draw Fig. S5: the share of neurons of each channel that fire, sorted; channels that never fire are crosses.
+
+    Several networks of an architecture, one per seed, are drawn one over the other; only the first has markers.
+    """
     figure = BookFigure(2.9)
     ax = figure.subplots()
-    for architecture, result in responses.items():
-        rate = 100 * result.firing_rate.sort(descending=True).values
+    for architecture, replicas in responses.items():
         colour, name = MODEL_COLOURS[architecture], PAPER_ARCHITECTURES[architecture]
-        marker = "o" if architecture == "resnet34" else "s"
-        ax.plot(np.arange(len(rate)), rate.numpy(), marker=marker, markersize=4, color=colour, label=name)
-        silent = (rate == 0).nonzero().flatten().numpy()
-        if len(silent):
-            ax.plot(silent, np.zeros(len(silent)), "x", color=colour, label=f"{name}: never fires")
+        crossed = False
+        for i, result in enumerate(replicas):
+            rate = 100 * result.firing_rate.sort(descending=True).values
+            marker = ("o" if architecture == "resnet34" else "s") if i == 0 else None
+            ax.plot(
+                np.arange(len(rate)), rate.numpy(), marker=marker, markersize=4, color=colour,
+                linewidth=1.5 if i == 0 else 0.8, alpha=1 if i == 0 else 0.6, label=name if i == 0 else None,
+            )  # fmt: skip
+            silent = (rate == 0).nonzero().flatten().numpy()
+            if len(silent):
+                label = None if crossed else f"{name}: never fires"
+                ax.plot(silent, np.zeros(len(silent)), "x", color=colour, label=label)
+                crossed = True
     ax.set(xlabel="channel, sorted", ylabel="neurons that fire (%)", ylim=(-3, 103))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.spines[["top", "right"]].set_visible(False)

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL.JpegImagePlugin import JpegImageFile
 from torch import Tensor
 from torchvision.datasets import ImageFolder
 from torchvision.datasets.folder import IMG_EXTENSIONS
@@ -23,8 +24,8 @@ from rfviz.loading import available_cores
 
 _log = logging.getLogger(__name__)
 _PARTS = ("train", "val")
-_FIRST_TURNED = 5
-"""The orientations 5 to 8 of EXIF exchange height and width."""
+_TURNED, _LAST_ROW_FIRST, _LAST_COLUMN_FIRST = (5, 6, 7, 8), (3, 4, 7, 8), (2, 3, 6, 7)
+"""Orientations of EXIF that exchange height and width, and that put the last row or column (upright) first."""
 _SPARE = 3  # how much larger an image is before its last, careful reduction
 
 
@@ -90,19 +91,11 @@ class FolderImages:
         path = self.root / self.files[index]
         try:
             with Image.open(path) as opened:
-                turned = opened.getexif().get(ExifTags.Base.Orientation, 1) >= _FIRST_TURNED
-                width, height = reversed(opened.size) if turned else opened.size
-                box = choose(height, width)
-                reduction = min(box.height, box.width) / side
-                # never draft at a larger reduction than wanted, nor for the corner of a large image
-                opened.draft("RGB", tuple(math.ceil(length / max(reduction, 1)) for length in opened.size))  # type: ignore[arg-type]
-                pixels = _pixels(_upright(opened))
+                if isinstance(opened, JpegImageFile):  # nothing else can be decoded at a fraction of its size
+                    return _drafted(opened, choose, side)
+                return cut(_pixels(_upright(opened)), choose)
         except Exception as error:
             raise self._unreadable(path, error) from error
-        # 1, or the scale at which it was drafted; the boxes of a draft begin and end within its pixels
-        down, right = pixels.shape[1] / height, pixels.shape[2] / width
-        drafted = Box(box.top * down, box.left * right, box.height * down, box.width * right)
-        return cut(pixels, lambda height, width: drafted)
 
     @staticmethod
     def _unreadable(path: Path, error: Exception) -> RfvizError:
@@ -168,6 +161,23 @@ class FolderImages:
         self.labels = [self.labels[index] for index in good]
         self._contents = hashes
         self.in_memory = True
+
+
+def _drafted(opened: JpegImageFile, choose: Callable[[int, int], Box], side: int) -> Region:
+    """Decode a JPEG at 1, 1/2, 1/4 or 1/8 of its size, and cut out the part."""
+    orientation = opened.getexif().get(ExifTags.Base.Orientation, 1)
+    width, height = reversed(opened.size) if orientation in _TURNED else opened.size
+    box = choose(height, width)
+    reduction = max(1, min(box.height, box.width) / side)
+    stored = opened.size
+    drafted = opened.draft("RGB", (math.ceil(stored[0] / reduction), math.ceil(stored[1] / reduction)))
+    scale = 1 if drafted is None else round(stored[0] / drafted[1][2])
+    pixels = _pixels(_upright(opened))
+    # The last row and column of a draft may stand for less than a whole pixel; upright, they may be the first.
+    top = pixels.shape[1] - height / scale if orientation in _LAST_ROW_FIRST else 0
+    left = pixels.shape[2] - width / scale if orientation in _LAST_COLUMN_FIRST else 0
+    part = Box(top + box.top / scale, left + box.left / scale, box.height / scale, box.width / scale)
+    return cut(pixels, lambda height, width: part)
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -17,6 +17,9 @@ from torch.utils.data import DataLoader, Dataset
 from rfviz.augmentation import DRAWS, Augmentation, TrainingBatch
 from rfviz.data import Labelled, region
 
+# The first entry of every random key: numpy takes (1, 2) and (1, 2, 0) for the same key, so each purpose has its own.
+_ORDER, _DRAWS = 1, 2
+
 AHEAD = 2
 """Micro-batches that each worker prepares ahead."""
 
@@ -70,7 +73,7 @@ class Plan:
 
     def draws(self, epoch: int, step: int) -> np.ndarray:
         """Return the random numbers of a step, one row for each of its visits."""
-        generator = np.random.default_rng((self.seed, epoch, step))
+        generator = np.random.default_rng((_DRAWS, self.seed, epoch, step))
         return generator.random((self.batch_size, DRAWS), dtype=np.float32)
 
     def keys(self, first: int, epochs: int) -> Iterator[tuple[int, int, int]]:
@@ -82,7 +85,7 @@ class Plan:
 
 @lru_cache(maxsize=2)
 def _order(images: int, seed: int, epoch: int) -> np.ndarray:
-    return np.random.default_rng((seed, epoch)).permutation(images)
+    return np.random.default_rng((_ORDER, seed, epoch)).permutation(images)
 
 
 class MicroBatches(Dataset):
@@ -119,7 +122,7 @@ def training_batches(
     cuda = device.type == "cuda"
     loader = DataLoader(
         batches, batch_size=None, sampler=keys, num_workers=workers, prefetch_factor=AHEAD if workers else None,
-        pin_memory=cuda,
+        pin_memory=cuda, generator=torch.Generator(),  # not the global one, from which it would draw
     )  # fmt: skip
     for batch in loader:
         yield TrainingBatch(*(tensor.to(device, non_blocking=cuda) for tensor in batch))

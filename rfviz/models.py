@@ -12,14 +12,12 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torchvision.models import ResNet34_Weights
 from torchvision.models.resnet import BasicBlock
 
-from rfviz import graph, receptive_field
-from rfviz.errors import RfvizError, first_line, unknown
-from rfviz.files import load_tensors
+from rfviz import graph, receptive_field, weights
+from rfviz.errors import RfvizError, unknown
 from rfviz.receptive_field import ReceptiveField
-from rfviz.whitening import IMAGENET, Whitening
+from rfviz.weights import Stored
 
 BLOCKS = (3, 4, 6, 3)
 """Number of blocks in layer1 to layer4."""
@@ -133,15 +131,14 @@ def layers(net: nn.Module) -> list[Layer]:
     return [Layer(name, PAPER_NAMES[name], channels[name], fields[name]) for name in names]
 
 
-def load(source: str | Path | Mapping[str, Tensor]) -> Net34:
+def load(source: str | Path | Mapping[str, Tensor] | Stored) -> Net34:
     """Read a network from weights; architecture, width and number of classes follow from the names and shapes.
 
     Parameters
     ----------
-    source : path, mapping or str
-        A ``.safetensors`` file, a ``.pth``/``.pt``/``.model`` file that holds a state dict (read as tensors only, no
-        code in it is run), a state dict, or ``"IMAGENET1K_V1"`` for the ResNet34 that torchvision publishes. A
-        ``module.`` prefix, which `DataParallel` leaves behind, is taken off.
+    source : path, address, mapping or str
+        See `rfviz.weights.read`, whose answer may be given as well. A ``module.`` prefix, which `DataParallel` leaves
+        behind, is taken off.
 
     Returns
     -------
@@ -151,10 +148,11 @@ def load(source: str | Path | Mapping[str, Tensor]) -> Net34:
     Raises
     ------
     RfvizError
-        If the file is missing or unreadable, or does not hold a ResNet34 or a PlainNet34.
+        If the weights are missing or unreadable, or are not those of a ResNet34 or a PlainNet34.
     """
-    state, origin = _state_dict(source)
-    state = {re.sub(r"^module\.", "", str(key)): value for key, value in state.items()}
+    stored = source if isinstance(source, Stored) else weights.read(source)
+    origin = stored.origin
+    state = {re.sub(r"^module\.", "", str(key)): value for key, value in stored.tensors.items()}
     for key in ("conv1.weight", "fc.weight"):
         if not isinstance(state.get(key), Tensor) or state[key].dim() == 0:
             raise RfvizError(f"{origin} does not hold a ResNet34 or PlainNet34: it has no tensor {key!r}.")
@@ -177,49 +175,6 @@ def load(source: str | Path | Mapping[str, Tensor]) -> Net34:
         raise RfvizError(f"{origin} does not hold a {PAPER_ARCHITECTURES[net.name]}: {wrong[0]}{more}.")
     net.load_state_dict(state)
     return net.eval()
-
-
-def _state_dict(source: str | Path | Mapping[str, Tensor]) -> tuple[Mapping[str, Tensor], str]:
-    if isinstance(source, Mapping):
-        return source, "the state dict"
-    if str(source) in ResNet34_Weights.__members__:
-        try:
-            return ResNet34_Weights[str(source)].get_state_dict(check_hash=True), str(source)
-        except (OSError, RuntimeError) as error:
-            raise RfvizError(
-                f"the weights {str(source)!r} cannot be downloaded ({first_line(error)}): give a file that holds them."
-            ) from error
-    path = Path(source)
-    if not path.is_file():
-        raise RfvizError(f"there is no weights file {str(path)!r}: give a file, or 'IMAGENET1K_V1'.")
-    try:
-        if path.suffix == ".safetensors":
-            return load_tensors(path)[0], str(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # damaged files fail in many ways; to the user they all mean one thing
-        raise RfvizError(f"{path} cannot be read as weights ({first_line(error)}).") from error
-    if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
-        state = state["state_dict"]
-    if not isinstance(state, Mapping):
-        raise RfvizError(f"{path} does not hold a state dict but a {type(state).__name__}.")
-    return state, str(path)
-
-
-def stored_whitening(source: str | Path) -> Whitening | None:
-    """Return the whitening that weights were trained with, where that is known."""
-    if str(source) in ResNet34_Weights.__members__:
-        return IMAGENET
-    if Path(source).suffix == ".safetensors":
-        stored = load_tensors(Path(source))[1].get("values", {}).get("whitening")
-        return Whitening.from_json(stored) if stored else None
-    return None
-
-
-def stored_classes(source: str | Path) -> list[str] | None:
-    """Return the names of the classes that weights were trained on, where the file says so."""
-    if Path(source).suffix != ".safetensors":
-        return None
-    return load_tensors(Path(source))[1].get("made_of", {}).get("classes")
 
 
 def build(architecture: str, width: int, num_classes: int) -> Net34:

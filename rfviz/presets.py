@@ -43,7 +43,8 @@ class Preset:
     tile : int
         Photographs only: side of the tiles that the stimuli are taken from, px; what is classified are held-out crops
         of the size of the training crops. Elsewhere one set of evaluation images serves both.
-    whitening : {"channel", "zca", "none"}
+    whitening : {"channel", "zca", "imagenet", "none"}
+        See `rfviz.whitening.fit`.
     strongest : int
         Neurons per channel in the mean over the strongest.
     noise_seeds : int
@@ -52,8 +53,8 @@ class Preset:
         In which the networks compute the responses; ``"float32"`` is exact.
     images : str or None
         Folder with ``train/`` and ``val/``, in place of the source.
-    weights : dict from architecture to path
-        Weights to read instead of training.
+    weights : dict from architecture to str
+        Weights to read instead of training; see `rfviz.weights.read`.
     strict : bool
         Refuse broken images in a folder instead of leaving them out.
     """

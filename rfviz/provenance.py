@@ -6,18 +6,13 @@ import subprocess
 import time
 from datetime import UTC, datetime
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import torch
 
+from rfviz.places import repository
+
 _PACKAGES = ("torch", "torchvision", "numpy", "scikit-image", "matplotlib")
-
-
-def repository() -> Path:
-    """Return the folder that this package was cloned into, or the current folder where it was installed elsewhere."""
-    root = Path(__file__).resolve().parents[1]
-    return root if (root / "pyproject.toml").exists() else Path.cwd()
 
 
 def commit() -> str:

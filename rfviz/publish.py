@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from papermill.exceptions import PapermillExecutionError
 from sphinx_external_toc.parsing import parse_toc_yaml
 from tqdm.auto import tqdm
 
-from rfviz import provenance
+from rfviz import places
 from rfviz.errors import RfvizError, unknown
 from rfviz.files import written_whole
 from rfviz.models import ARCHITECTURES
@@ -44,7 +44,7 @@ QUIET = ["--IPKernelApp.log_level=50"]
 
 def sources() -> dict[str, Path]:
     """Return the pages of the book in order: name in the table of contents, and file."""
-    root = provenance.repository()
+    root = places.repository()
     names = parse_toc_yaml(root / "_toc.yml")
     return {name: root / "book" / f"{name}.md" for name in names}
 
@@ -72,15 +72,16 @@ def choose(only: str | None) -> dict[str, Path]:
     return chosen
 
 
-def compute(run: Run) -> None:
-    """Compute everything that the notebooks show, so that they only have to read it."""
-    for architecture in run.preset.weights:
-        run.net(architecture)  # a wrong file is refused before the other network is trained
-    for architecture in ARCHITECTURES:
-        run.net(architecture)
-        run.responses(architecture)
-        run.maximizations(architecture)
-        run.noise_effect(architecture)
+def compute(replicas: Sequence[Run]) -> None:
+    """Compute everything that the notebooks show of some runs, so that they only have to read it."""
+    for architecture in replicas[0].preset.weights:
+        replicas[0].net(architecture)  # a wrong file is refused before the other network is trained
+    for run in replicas:
+        for architecture in ARCHITECTURES:
+            run.net(architecture)
+            run.responses(architecture)
+            run.maximizations(architecture)
+            run.noise_effect(architecture)
 
 
 def execute(
@@ -179,7 +180,7 @@ def _threads_per_kernel(kernels: int) -> Iterator[None]:
 
 def stage(run: Run) -> Path:
     """Put prose, bibliography, table of contents and configuration beside the executed notebooks; return the folder."""
-    root, folder = provenance.repository(), run.folder / "book"
+    root, folder = places.repository(), run.folder / "book"
     config = yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8"))
     config["execute"]["execute_notebooks"] = "off"
     config["exclude_patterns"].remove("notebooks/*.ipynb")  # here, they are what is built

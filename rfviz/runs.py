@@ -14,12 +14,28 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, Subset
+from tqdm.auto import tqdm
 
-from rfviz import inactivity, maximization, models, presets, provenance, responses, sources, training, whitening
+from rfviz import (
+    distributed,
+    inactivity,
+    maximization,
+    models,
+    places,
+    presets,
+    provenance,
+    responses,
+    sources,
+    training,
+    weights,
+    whitening,
+)
 from rfviz.data import Evaluation
 from rfviz.digests import digest, tensor_digest
 from rfviz.errors import RfvizError, check_channel, unknown
 from rfviz.inactivity import Effect, NoiseEffect
+from rfviz.loading import in_memory, usual_workers
 from rfviz.maximization import Maximization
 from rfviz.models import ARCHITECTURES, Net34
 from rfviz.presets import FIGURE_LAYERS, Preset
@@ -27,12 +43,13 @@ from rfviz.receptive_field import ReceptiveField
 from rfviz.responses import LayerResponses
 from rfviz.store import Result, Store, source_digest
 from rfviz.training_state import States
+from rfviz.weights import Stored
 from rfviz.whitening import Whitening
 
 
 def root() -> Path:
     """Return the folder of all runs: ``RFVIZ_RUNS``, or ``runs/`` in the repository whatever the current folder."""
-    return Path(os.environ.get("RFVIZ_RUNS") or provenance.repository() / "runs").resolve()
+    return Path(os.environ.get("RFVIZ_RUNS") or places.repository() / "runs").resolve()
 
 
 def open_run(preset: str = "quick", seed: int = 0, **overrides: Any) -> "Run":
@@ -65,6 +82,9 @@ def open_run(preset: str = "quick", seed: int = 0, **overrides: Any) -> "Run":
     name = f"{preset}-{digest(overrides)[:6]}" if overrides else preset
     return Run(found, seed, root() / name)
 
+
+WHITENING_IMAGES = 10_000
+"""Images that the whitening is computed from, at most: spread evenly over the training images."""
 
 _PATHS = {"images", "weights"}
 _MAY_BE_NONE = {"window", "short_side", "evaluation_crop"}  # elsewhere None means: as the preset has it
@@ -120,6 +140,8 @@ class Run:
         A CUDA GPU where there is one.
     progress : bool
         Show progress bars.
+    workers : int, optional
+        Processes that load images; as many as are useful by default. Changes the speed, never a result.
     """
 
     def __init__(
@@ -129,13 +151,36 @@ class Run:
         folder: Path,
         device: torch.device | None = None,
         progress: bool = True,
+        workers: int | None = None,
     ):
         self.preset, self.seed, self.folder, self.progress = preset, seed, folder, progress
         self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.store = Store(folder / "results")
         for kernel in (inactivity, maximization, responses, training, whitening):
             source_digest(kernel.__name__)  # of the code as it was loaded, not as it may be edited while this runs
+        self.workers = workers
         self._nets: dict[str, Net34] = {}
+        self._given: dict[str, Stored] = {}
+
+    def replicas(self, seeds: int) -> list["Run"]:
+        """Return this run and others that differ in nothing but the seed: `seeds` of them, with consecutive seeds.
+
+        Raises
+        ------
+        RfvizError
+            If `seeds` is not a whole number from 1 up, or is more than 1 although weights were given.
+        """
+        if not isinstance(seeds, int) or isinstance(seeds, bool) or seeds < 1:
+            raise RfvizError(f"seeds is {seeds!r}: it must be a whole number from 1 up.")
+        if seeds > 1 and self.preset.weights:
+            raise RfvizError(f"seeds is {seeds}, but weights were given: networks that are not trained have no seed.")
+        others = [
+            Run(self.preset, self.seed + i, self.folder, self.device, self.progress, self.workers)
+            for i in range(1, seeds)
+        ]
+        for other in others:
+            other.__dict__["images"] = self.images  # read once
+        return [self, *others]
 
     @cached_property
     def images(self) -> sources.Images:
@@ -157,13 +202,20 @@ class Run:
     def data_whitening(self) -> Whitening:
         """The whitening that the training images give."""
         train = self.images.train
-        _, values = self.store.get(
-            "whitening",
-            whitening,
-            {"data": train.fingerprint, "kind": self.preset.whitening},
-            lambda: ({}, whitening.fit((train[i][0] for i in range(len(train))), self.preset.whitening).to_json()),
-        )
-        return Whitening.from_json(values)
+        chosen = range(0, len(train), -(-len(train) // WHITENING_IMAGES))
+
+        def compute() -> Result:
+            part: Any = Subset(train, chosen)  # type: ignore[arg-type]  # has what torch's Dataset needs
+            loader: DataLoader = DataLoader(part, batch_size=None, num_workers=self._workers(train))
+            shown = tqdm(loader, desc="whitening", unit="image", disable=not self.progress or in_memory(train))
+            return {}, whitening.fit((image for image, _ in shown), self.preset.whitening).to_json()
+
+        made_of = {"data": train.fingerprint, "images": len(chosen), "kind": self.preset.whitening}
+        return Whitening.from_json(self.store.get("whitening", whitening, made_of, compute)[1])
+
+    def _workers(self, images: Any) -> int:
+        processes = distributed.world()[1]
+        return usual_workers(images, self.device, processes) if self.workers is None else self.workers
 
     def _training_made_of(self, architecture: str) -> dict[str, Any]:
         if architecture not in ARCHITECTURES:
@@ -193,7 +245,8 @@ class Run:
                 net = models.build(architecture, self.preset.width, len(self.classes))
             history = training.train(
                 net.to(self.device), self.images.train, self.images.evaluation, self.preset.recipes[architecture],
-                self.data_whitening, seed=self.seed, checkpoint=checkpoint, progress=self.progress,
+                self.data_whitening, seed=self.seed, workers=self._workers(self.images.train), checkpoint=checkpoint,
+                progress=self.progress,
             )  # fmt: skip
             return net.state_dict(), {"history": history, "whitening": self.data_whitening.to_json()}
 
@@ -202,20 +255,24 @@ class Run:
         States(checkpoint).remove()
         return result
 
-    def net(self, architecture: str) -> Net34:
-        """Return the trained network, in evaluation mode: trained now, or read from the run or from given weights."""
-        if architecture not in self._nets:
-            given = self.preset.weights.get(architecture)
-            net = models.load(given if given is not None else self._trained(architecture)[0])
+    def _stored(self, architecture: str) -> Stored | None:
+        """Return the weights that were given for a network, if any, after making sure that they fit it."""
+        if architecture not in ARCHITECTURES:
+            raise unknown("model", architecture, ARCHITECTURES)
+        given = self.preset.weights.get(architecture)
+        if given is None:
+            return None
+        if architecture not in self._given:
+            stored = weights.read(given)
+            net = models.load(stored)
             if net.name != architecture:
                 raise RfvizError(
                     f"{given} holds a {models.PAPER_ARCHITECTURES[net.name]}, but was given as "
                     f"{models.PAPER_ARCHITECTURES[architecture]}."
                 )
-            named = models.stored_classes(given) if given is not None else None
-            if named is not None and list(named) != list(self.classes):
+            if stored.classes is not None and list(stored.classes) != list(self.classes):
                 raise RfvizError(
-                    f"{given} was trained on the classes {', '.join(named[:5])}, ..., the images have "
+                    f"{given} was trained on the classes {', '.join(stored.classes[:5])}, ..., the images have "
                     f"{', '.join(self.classes[:5])}, ...: give images of the same classes."
                 )
             if net.fc.out_features != len(self.classes):
@@ -223,25 +280,26 @@ class Run:
                     f"{given} tells {net.fc.out_features} classes apart, but the images have {len(self.classes)}: "
                     "give images of the classes that it was trained on."
                 )
+            self._given[architecture] = stored
+        return self._given[architecture]
+
+    def net(self, architecture: str) -> Net34:
+        """Return the trained network, in evaluation mode: trained now, or read from the run or from given weights."""
+        if architecture not in self._nets:
+            net = models.load(self._stored(architecture) or self._trained(architecture)[0])
             # On CPUs as on GPUs, convolutions are fastest with the channels last in memory.
             self._nets[architecture] = net.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return self._nets[architecture]
 
     def history(self, architecture: str) -> list[dict]:
-        """Return the history of training, one entry per epoch; empty where weights were given."""
-        if architecture in self.preset.weights:
-            return []
-        return self._trained(architecture)[1]["history"]
+        """Return the history of training, one entry per epoch; empty where weights were given that do not tell it."""
+        stored = self._stored(architecture)
+        return self._trained(architecture)[1]["history"] if stored is None else stored.history
 
     def whitening(self, architecture: str) -> Whitening:
         """Return the whitening that goes with the weights of a network."""
-        if architecture not in ARCHITECTURES:
-            raise unknown("model", architecture, ARCHITECTURES)
-        given = self.preset.weights.get(architecture)
-        if given is None:
-            return self.data_whitening
-        self.net(architecture)  # refuses a file that is missing or holds something else
-        return models.stored_whitening(given) or self.data_whitening
+        stored = self._stored(architecture)
+        return (stored and stored.whitening) or self.data_whitening
 
     def _made_of(self, architecture: str, **parameters: Any) -> dict:
         return {
@@ -273,7 +331,7 @@ class Run:
             return _pack_responses(
                 responses.collect(
                     net, images, layers, preprocess=white, checkpoint=checkpoint, progress=self.progress,
-                    **options,
+                    workers=self._workers(images.source), **options,
                 )
             )  # fmt: skip
 
@@ -330,8 +388,8 @@ class Run:
 
     def accuracy(self, architecture: str) -> float:
         """Return the top-1 accuracy on the evaluation images, a share."""
-        if history := self.history(architecture):
-            return history[-1]["evaluation_top1"]
+        if architecture not in self.preset.weights:
+            return self.history(architecture)[-1]["evaluation_top1"]
         images = self.images.evaluation
         _, values = self.store.get(
             f"accuracy-{architecture}",
@@ -339,8 +397,16 @@ class Run:
             self._made_of(architecture, images=images.fingerprint, labels=list(images.labels)),
             lambda: (
                 {},
-                {"top1": training.evaluate(self.net(architecture), images, self.whitening(architecture))[1]},
+                {
+                    "top1": training.evaluate(
+                        self.net(architecture),
+                        images,
+                        self.whitening(architecture),
+                        workers=self._workers(images.source),
+                    )[1]
+                },
             ),
+            together=True,
         )
         return values["top1"]
 
@@ -362,11 +428,16 @@ class Run:
             raise unknown("layer", layer, table)
         check_channel(channel, table[layer].channels)
 
-    def how_made(self) -> provenance.HowMade:
-        """Return the folded table "How this page was made" for the end of a notebook."""
+    def how_made(self, seeds: int = 1) -> provenance.HowMade:
+        """Return the folded table "How this page was made" for the end of a notebook that shows so many seeds."""
         seconds = time.monotonic() - provenance.STARTED
+        more = {"seed": f"{self.seed} to {self.seed + seeds - 1}; the hashes are of the first"} if seeds > 1 else {}
         return provenance.HowMade(
-            {**self.provenance(), "duration": f"{seconds:.0f} s for this page; results that were there are read"}
+            {
+                **self.provenance(),
+                **more,
+                "duration": f"{seconds:.0f} s for this page; results that were there are read",
+            }
         )
 
     def provenance(self) -> dict[str, Any]:

@@ -1,21 +1,16 @@
 """Where the images of a preset come from: the bundled photographs, a folder, or a data set that torchvision knows."""
 
-import os
 from pathlib import Path
 from typing import NamedTuple
 
 from torchvision import datasets
 
-from rfviz import folders, photographs, provenance
+from rfviz import folders, photographs
 from rfviz.data import Evaluation, Labelled, Split
 from rfviz.errors import RfvizError, first_line
 from rfviz.folders import FolderImages
+from rfviz.places import data_folder
 from rfviz.presets import Preset
-
-
-def data_folder() -> Path:
-    """Return where data sets are kept: ``RFVIZ_DATA``, or ``data/`` in the repository whatever the current folder."""
-    return Path(os.environ.get("RFVIZ_DATA") or provenance.repository() / "data").resolve()
 
 
 def caltech101(root: Path, short_side: int | None) -> Split:
@@ -40,9 +35,15 @@ def caltech101(root: Path, short_side: int | None) -> Split:
 
 def imagenette(root: Path, short_side: int | None) -> Split:
     """Read Imagenette (320 px) through torchvision."""
-    for part in ("train", "val"):
+    listed = [
         datasets.Imagenette(root, split=part, size="320px", download=not (root / "imagenette2-320").exists())
-    return folders.load(root / "imagenette2-320", short_side=short_side, progress=True)
+        for part in ("train", "val")
+    ]
+    found = folders.load(root / "imagenette2-320", short_side=short_side, progress=True)
+    for images in (found.train, found.evaluation):
+        assert isinstance(images, FolderImages)
+        images.classes = tuple(names[0] for names in listed[0].classes)  # words in place of numbers of WordNet
+    return found
 
 
 def imagenet(root: Path) -> Split:

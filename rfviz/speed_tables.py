@@ -8,6 +8,7 @@ import pandas as pd
 from rfviz.models import PAPER_ARCHITECTURES
 
 _FLOORS = ("top_and_activity", "mean_stimuli", "all_layers", "gpu")
+_TRAININGS = ("train_step", "train_gpu", "train_loader")
 _PEERS = ("zennit", "captum", "patch_loop", "lucent")
 
 
@@ -67,6 +68,32 @@ def benchmark_table(results: Mapping[str, Any]) -> pd.DataFrame:
         )
     order = ["work", "found", "aim", "reached", "of the pass as torch comes", "time", "peak memory", "compared with"]
     return pd.DataFrame(lines)[order].set_index("work")
+
+
+def training_table(results: Mapping[str, Any]) -> pd.DataFrame:
+    """Return one row per way of training that was measured, as text.
+
+    Parameters
+    ----------
+    results : mapping
+        What ``benchmarks/results.json`` holds; rows that were not run are left out.
+    """
+    rows = results["rows"]
+    lines = [
+        {
+            "work": row["work"],
+            "found": f"{row['share']:.1%}" if "target" in row else f"{row['times_faster']:.1f} x faster",
+            "aim": row.get("target", ""),
+            "reached": {True: "yes", False: "no"}.get(row.get("reached"), ""),
+            "images/s": f"{row['images_per_second']:,.0f}",
+            "compared with": row["reference"],
+            "its images/s": f"{row['reference_images_per_second']:,.0f}",
+        }
+        for name in _TRAININGS
+        for row in rows.get(name, [])
+    ]
+    columns = ["work", "found", "aim", "reached", "images/s", "compared with", "its images/s"]
+    return pd.DataFrame(lines, columns=columns).set_index("work")
 
 
 def bfloat16_table(results: Mapping[str, Any]) -> pd.DataFrame:

@@ -2,104 +2,19 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from statistics import fmean, stdev
+from typing import Any
 
 import pandas as pd
 from torch import Tensor
 from torch.nn import functional as F
 
-from rfviz.inactivity import NoiseEffect, control_count, mean_and_error
 from rfviz.maximization import Maximization
 from rfviz.models import PAPER_ARCHITECTURES, PAPER_NAMES
 from rfviz.presets import PRESETS, Preset
 from rfviz.responses import LayerResponses
 from rfviz.whitening import Whitening
-
-PAPER_TABLE = {
-    "resnet34": {"inactive": 13, "dL": 1.26962, "dL_rnd": 2.40560e-2},
-    "plainnet34": {"inactive": 2, "dL": -1.66893e-6, "dL_rnd": -8.34465e-7},
-}
-"""Table 1 of the paper: number of inactive channels of 64, and the two loss differences in nats."""
-
-_PAPER_ROWS = {"inactive": "dL", "random_inactive": "dL_rnd"}
-
-
-def noise_table(effects: Mapping[str, NoiseEffect]) -> pd.DataFrame:
-    """Return Table 1 with our two control rows, as numbers.
-
-    Parameters
-    ----------
-    effects : dict from architecture to NoiseEffect
-
-    Returns
-    -------
-    DataFrame
-        One row per network and kind of noise (see `rfviz.inactivity.ROWS`), with columns ``model``, ``noise``,
-        ``inactive`` and ``channels`` (of the layer), ``noisy`` (channels that get noise at a time), ``dL``,
-        ``dL_error``, ``dtop1``, ``dtop1_error`` (mean and standard error over seeds; nats, shares) and ``paper_dL``;
-        NaN where there is nothing to measure.
-    """
-    rows = []
-    for architecture, found in effects.items():
-        count = control_count(found.channels)
-        noisy = {
-            "inactive": len(found.inactive),
-            "random_inactive": min(1, len(found.inactive)),
-            "least_active": count,
-            "random_active": min(count, found.channels - len(found.inactive)),
-        }
-        for row, number in noisy.items():
-            effect = found.effects.get(row)
-            loss, loss_error = mean_and_error(effect.loss) if effect else (float("nan"),) * 2
-            top1, top1_error = mean_and_error(effect.top1) if effect else (float("nan"),) * 2
-            rows.append(
-                {
-                    "model": architecture,
-                    "noise": row,
-                    "inactive": len(found.inactive),
-                    "channels": found.channels,
-                    "noisy": number,
-                    "dL": loss,
-                    "dL_error": loss_error,
-                    "dtop1": top1,
-                    "dtop1_error": top1_error,
-                    "paper_dL": PAPER_TABLE[architecture].get(_PAPER_ROWS.get(row, ""), float("nan")),
-                }
-            )
-    return pd.DataFrame(rows)
-
-
-def table1(effects: Mapping[str, NoiseEffect]) -> pd.DataFrame:
-    """Return Table 1 with our two control rows, as text for people; the paper's numbers stand beside ours."""
-    names = {
-        "inactive": "all inactive: ΔL",
-        "random_inactive": "one inactive, drawn per 256 images: ΔL_rnd",
-        "least_active": "the {} least active (control)",
-        "random_active": "{} random active (control)",
-    }
-    rows = []
-    for entry in noise_table(effects).to_dict("records"):
-        paper = PAPER_TABLE[entry["model"]]
-        rows.append(
-            {
-                "network": PAPER_ARCHITECTURES[entry["model"]],
-                "inactive": f"{entry['inactive']} of {entry['channels']} (paper: {paper['inactive']} of 64)",
-                "noise in": names[entry["noise"]].format(entry["noisy"]),
-                "ΔL (nats)": _with_error(entry["dL"], entry["dL_error"]),
-                "ΔL in the paper": "–" if pd.isna(entry["paper_dL"]) else f"{entry['paper_dL']:.6g}",
-                "Δ top-1 (points)": _with_error(100 * entry["dtop1"], 100 * entry["dtop1_error"]),
-            }
-        )
-    return pd.DataFrame(rows).set_index(["network", "inactive", "noise in"])
-
-
-def _with_error(mean: float, error: float) -> str:
-    if pd.isna(mean):
-        return "–"
-    if pd.isna(error) or error == 0:
-        return f"{mean:+.3g}"
-    digits = max(0, -math.floor(math.log10(error)))  # to the first digit of the error
-    return f"{mean:+.{digits}f} ± {error:.{digits}f}"
 
 
 def recipes_table(preset: Preset) -> pd.DataFrame:
@@ -113,11 +28,68 @@ def recipes_table(preset: Preset) -> pd.DataFrame:
 
 
 def _short(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, tuple):
         return " to ".join(f"{each:g}" for each in value)
     if value is None or (isinstance(value, float) and pd.isna(value)):
         return "–"
     return f"{value:g}" if isinstance(value, (int, float)) else str(value)
+
+
+def over_seeds(frames: Sequence[pd.DataFrame]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the mean of tables of numbers, one per seed, and what to show: mean ± standard deviation if several.
+
+    Cells that are NaN in some of them are left out of mean and deviation there.
+    """
+    whole = pd.concat(frames)
+    rows = whole.groupby(level=list(range(whole.index.nlevels)), sort=False)
+    mean, spread = rows.mean(), rows.std()
+    if len(frames) == 1:
+        return mean, frames[0]
+    shown = mean.map(lambda value: f"{value:.3g}") + spread.map(
+        lambda value: "" if pd.isna(value) else f" ± {value:.2g}"
+    )
+    return mean, shown
+
+
+def training_summary(histories: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]], chance: float) -> str:
+    """Say in Markdown how training ended; the histories are those of `rfviz.figures.training_curves`."""
+    sentences = []
+    for model, replicas in histories.items():
+        last = {key: [history[-1][key] for history in replicas] for key in replicas[0][-1]}
+        count = f" ({len(replicas)} networks, mean ± standard deviation)" if len(replicas) > 1 else ""
+        sentences.append(
+            f"{PAPER_ARCHITECTURES[model]} ends with {_percent(last['evaluation_top1'])} top-1 accuracy on held-out "
+            f"images ({_percent(last['train_top1'])} on augmented training images), at a held-out cross-entropy of "
+            f"{fmean(last['evaluation_loss']):.2f} nats{count}."
+        )
+    sentences = sentences or ["Both networks came with their weights, so there is no history to show."]
+    return " ".join([*sentences, f"Chance is {chance:.1%}."])
+
+
+def accuracy_summary(accuracy: Mapping[str, Sequence[float]]) -> str:
+    """Say in Markdown which of the two networks classifies better, from top-1 accuracies, one per seed."""
+    gaps = [100 * (resnet - plain) for resnet, plain in zip(accuracy["resnet34"], accuracy["plainnet34"], strict=True)]
+    gap = fmean(gaps)
+    if not gap:
+        return "**Answer.** Both networks classify equally well in this run."
+    better = "better" if gap > 0 else "worse"
+    if len(gaps) == 1:
+        return (
+            f"**Answer.** With skips, the network classifies {abs(gap):.1f} points {better} than without in this run."
+        )
+    agreeing = sum(each * gap > 0 for each in gaps)
+    return (
+        f"**Answer.** With skips, the networks classify {abs(gap):.1f} ± {stdev(gaps):.1f} points {better} than "
+        f"without (mean ± standard deviation over {len(gaps)} seeds; {better} for {agreeing} of them)."
+    )
+
+
+def _percent(values: Sequence[float]) -> str:
+    if len(values) == 1:
+        return f"{values[0]:.1%}"
+    return f"{100 * fmean(values):.1f} ± {100 * stdev(values):.1f} %"
 
 
 def mean_stimulus_table(
@@ -185,35 +157,3 @@ def similarity_table(
                 }
             )
     return pd.DataFrame(rows).set_index(["network", "layer"]).round(3)
-
-
-def noise_summary(effects: Mapping[str, NoiseEffect]) -> str:
-    """Say in Markdown what the noise experiment of this run shows: a change counts beyond two standard errors."""
-    sentences = []
-    if not any(found.inactive for found in effects.values()):
-        return (
-            "**Answer.** Neither network has an inactive channel in this run, so there is nothing for the paper's two "
-            "experiments to disturb; only the controls can be measured. The paper finds 13 of 64 and 2 of 64."
-        )
-    for architecture, found in effects.items():
-        name = PAPER_ARCHITECTURES[architecture]
-        if not found.inactive:
-            sentences.append(
-                f"{name} has no inactive channel in this run, so the paper's two experiments have nothing to disturb."
-            )
-            continue
-        loss, error = mean_and_error(found.effects["inactive"].loss)
-        if math.isnan(error):
-            verdict = f"changes the loss by {loss:+.3g} nats (one noise seed: how sure that is cannot be said)"
-        elif abs(loss) <= 2 * error:
-            verdict = "does not change the loss measurably"
-        else:
-            verdict = f"{'raises' if loss > 0 else 'lowers'} the loss by {abs(loss):.3g} nats"
-        which = "one inactive channel" if len(found.inactive) == 1 else f"{len(found.inactive)} inactive channels"
-        sentences.append(f"In {name}, noise in the {which} {verdict}.")
-    counts = {architecture: len(found.inactive) for architecture, found in effects.items()}
-    if counts["resnet34"] > counts["plainnet34"]:
-        agreement = "As in the paper, ResNet34 has more inactive channels than PlainNet34."
-    else:
-        agreement = "Unlike in the paper, ResNet34 does not have more inactive channels than PlainNet34."
-    return f"**Answer.** {agreement} {' '.join(sentences)}"

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from rfviz.errors import RfvizError, unknown
 
-KINDS = ("channel", "zca", "none")
+KINDS = ("channel", "zca", "imagenet", "none")
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -63,6 +63,8 @@ IMAGENET = Whitening(
 )
 """What torchvision's published weights were trained with."""
 
+_FIXED = {"imagenet": IMAGENET, "none": NONE}
+
 
 def fit(images: Iterable[Tensor], kind: str = "channel") -> Whitening:
     """Compute a whitening from the pixels of training images.
@@ -71,10 +73,11 @@ def fit(images: Iterable[Tensor], kind: str = "channel") -> Whitening:
     ----------
     images : iterable of Tensor, shape (3, H, W)
         RGB in [0, 1], or uint8.
-    kind : {"channel", "zca", "none"}
+    kind : {"channel", "zca", "imagenet", "none"}
         ``"channel"`` takes the mean off and divides by the standard deviation per colour channel (our reading of the
         paper's "whitened with respect to colour channels"); ``"zca"`` makes the three colour channels uncorrelated
-        with unit variance; ``"none"`` leaves RGB alone.
+        with unit variance; ``"imagenet"`` takes torchvision's numbers, for weights that were trained with them;
+        ``"none"`` leaves RGB alone. The last two look at no image.
 
     Raises
     ------
@@ -83,8 +86,8 @@ def fit(images: Iterable[Tensor], kind: str = "channel") -> Whitening:
     """
     if kind not in KINDS:
         raise unknown("whitening", kind, KINDS)
-    if kind == "none":
-        return NONE
+    if kind in _FIXED:
+        return _FIXED[kind]
     count, total, products = 0, torch.zeros(3, dtype=torch.float64), torch.zeros(3, 3, dtype=torch.float64)
     for image in images:
         pixels = image.flatten(1).double() / (255 if image.dtype == torch.uint8 else 1)

@@ -12,13 +12,13 @@ import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
 
-from rfviz import provenance, publish, runs
+from rfviz import places, publish, runs, training
 from rfviz.errors import RfvizError
 from rfviz.files import load_tensors
 from rfviz.runs import Run
 
 BIN = Path(sys.executable).parent
-PARAMETERS = {"preset": "smoke", "seed": 0, "channels": [18, 19], "overrides": {}}
+PARAMETERS = {"preset": "smoke", "seed": 0, "seeds": 1, "channels": [18, 19], "overrides": {}}
 FIGURES = {
     "methods": ["fig-1", "fig-s1"],
     "notebooks/01_training": ["fig-s2", "fig-s3"],
@@ -35,7 +35,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
         patch.setenv("RFVIZ_RUNS", str(tmp_path_factory.mktemp("runs")))
         opened = runs.open_run("smoke")
         opened.progress = False
-        publish.compute(opened)
+        publish.compute([opened])
         publish.book(opened, PARAMETERS)
         yield opened
 
@@ -50,7 +50,7 @@ def notebook(run: Run, name: str) -> nbformat.NotebookNode:
 
 def test_every_entry_of_the_contents_became_a_page(run: Run) -> None:
     names = list(publish.sources())
-    assert len(names) == (provenance.repository() / "_toc.yml").read_text().count("file:") + 1  # the root
+    assert len(names) == (places.repository() / "_toc.yml").read_text().count("file:") + 1  # the root
     for name in names:
         assert page(run, name).find("h1") is not None
 
@@ -192,10 +192,44 @@ def test_unknown_notebook_gets_the_nearest_name(run: Run) -> None:
         publish.choose("02_prefered")
 
 
+def drawn(run: Run) -> dict[str, list[str]]:
+    """Every picture and table of the executed notebooks, as it stands there, but for what tells how they were made."""
+    found: dict[str, list[str]] = {}
+    for name in FIGURES:
+        if not name.startswith("notebooks/"):
+            continue
+        outputs = [output for cell in notebook(run, name).cells for output in cell.get("outputs", [])]
+        data = [output["data"] for output in outputs if "data" in output]
+        found[name] = [
+            str(each.get("image/png") or each.get("text/html") or each.get("text/markdown"))
+            for each in data
+            if "How this page was made" not in str(each.get("text/html"))
+            and "application/vnd.jupyter.widget-view+json" not in each
+        ]
+    return found
+
+
+def test_exported_weights_give_the_same_book_in_a_fresh_folder(run: Run, tmp_path: Path, monkeypatch) -> None:
+    """Nothing is trained, and every picture, table and sentence comes out the same, to the byte."""
+    weights = {}
+    for name in ("resnet34", "plainnet34"):
+        weights[name] = str(tmp_path / f"my {name}.safetensors")
+        shutil.copyfile(run.weights_path(name), weights[name])
+    monkeypatch.setenv("RFVIZ_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setattr(training, "train", None)  # calling it would fail
+    again = runs.open_run("smoke", weights=weights)
+    again.progress = False
+    publish.compute([again])
+    publish.run_notebooks(again, {**PARAMETERS, "overrides": {"weights": weights}})
+    here, there = drawn(again), drawn(run)
+    assert sum(map(len, here.values())) > 20
+    assert here == there
+
+
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
     """The sources of the book in another folder, with `smoke` as the notebooks' default preset."""
-    root = provenance.repository()
+    root = places.repository()
     for name in ("_config.yml", "_toc.yml"):
         shutil.copy(root / name, tmp_path)
     shutil.copytree(root / "book", tmp_path / "book", symlinks=True)
@@ -215,7 +249,7 @@ def test_plain_jupyter_book_needs_no_flags(run: Run, clone: Path) -> None:
 
 def test_the_plain_way_of_the_readme_works_as_written(run: Run, clone: Path) -> None:
     for page in ("README.md", "book/reproduce.md"):
-        text = (provenance.repository() / page).read_text()
+        text = (places.repository() / page).read_text()
         commands = re.findall(r"^(?:jupytext --to ipynb|papermill notebooks/) ?.*$", text, re.MULTILINE)
         assert len(commands) == 2, page
     for command in commands:

@@ -45,7 +45,7 @@ def test_presets_lists_all(rfviz) -> None:
     assert [line.split()[0] for line in out.splitlines()] == ["smoke", "quick", "caltech101", "imagenette", "imagenet"]
 
 
-@pytest.mark.parametrize("command", ["book", "run", "train", "responses", "maximize", "table", "presets"])
+@pytest.mark.parametrize("command", ["book", "run", "train", "responses", "maximize", "table", "plan", "presets"])
 def test_help_of_every_command(rfviz, command: str) -> None:
     code, out, _ = rfviz(command, "--help")
     assert code == 0
@@ -69,6 +69,25 @@ def test_single_steps(rfviz) -> None:
     code, out, _ = rfviz("table", "-p", "smoke", *TINY)
     assert code == 0
     assert "1.26962" in out
+
+
+def test_several_seeds(rfviz) -> None:
+    code, out, _ = rfviz("train", "-p", "smoke", "-m", "resnet34", "--seeds", "2", *TINY)
+    assert code == 0
+    assert [line.partition(":")[0] for line in out.splitlines()] == ["ResNet34, seed 0", "ResNet34, seed 1"]
+    assert len({line.split("weights in ")[1] for line in out.splitlines()}) == 2
+    code, out, _ = rfviz("table", "-p", "smoke", "--seeds", "2", *TINY)
+    assert code == 0
+    assert "2 networks" in out
+    code, _, error = rfviz("table", "-p", "smoke", "--seeds", "0", *TINY)
+    assert (code, error) == (2, "rfviz: seeds is 0: it must be a whole number from 1 up.")
+
+
+def test_plan_says_what_training_would_take(rfviz) -> None:
+    code, out, _ = rfviz("plan", "-p", "smoke", "--epochs", "3")
+    assert code == 0
+    assert "ResNet34: 3 epochs, 36 steps of 32, 1,152 images of 32 px" in out
+    assert "memory of this" in out
 
 
 def folder_of(tmp_path: Path, **classes: int) -> Path:

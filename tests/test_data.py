@@ -1,4 +1,4 @@
-"""Images in memory, the evaluation transform, and an augmentation that depends on nothing but (seed, epoch, index)."""
+"""Images in memory, the evaluation transform, and parts of images."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from rfviz import photographs
-from rfviz.data import Augmented, Evaluation, ImagesInMemory, keyed_seed, szegedy, training_batches
+from rfviz.augmentation import Box
+from rfviz.data import Evaluation, ImagesInMemory, Region, cut, region
 
 CLASSES = ("astronaut", "chelsea", "coffee")
 
@@ -17,17 +18,6 @@ CLASSES = ("astronaut", "chelsea", "coffee")
 def source() -> ImagesInMemory:
     """The training parts of three photographs."""
     return ImagesInMemory([photographs.parts(photographs.photograph(name))[0] for name in CLASSES], [0, 1, 2], CLASSES)
-
-
-@pytest.fixture(scope="module")
-def augmented(source) -> Augmented:
-    return Augmented(source, szegedy(24, window=48), seed=5, repeats=7)
-
-
-def batches(images, epoch=0, batch_size=5, workers=0) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return an epoch as one batch."""
-    parts = list(training_batches(images, batch_size, epoch, workers))
-    return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
 
 
 def in_bytes(image: torch.Tensor) -> torch.Tensor:
@@ -43,6 +33,10 @@ def test_images_in_memory(source):
     assert len(source) == 3
     image, label = source[1]
     assert torch.equal(image, photographs.photograph("chelsea")[:, :, :301]) and label == 1
+
+
+def test_images_in_memory_say_so(source):
+    assert source.in_memory is ImagesInMemory.in_memory is True
 
 
 def test_the_fingerprint_is_one_of_pixels_labels_and_names(source):
@@ -112,205 +106,65 @@ def test_the_fingerprint_of_an_evaluation_tells_its_geometry(source):
     assert Evaluation(other, 80, 60).fingerprint != Evaluation(source, 80, 60).fingerprint
 
 
-# --- augmentation ----------------------------------------------------------------------------------------------------
+# --- parts of images -------------------------------------------------------------------------------------------------
 
 
-def test_an_item_depends_on_seed_epoch_and_index_alone(source, augmented):
-    image, label = augmented[2, 4]
-    torch.manual_seed(123)
-    torch.rand(7)
-    assert torch.equal(augmented[2, 4][0], image)
-    assert torch.equal(Augmented(source, szegedy(24, window=48), seed=5, repeats=99)[2, 4][0], image)
-    assert label == 4 % 3
-    # index 7 shows the same photograph as index 4
-    others = [augmented[3, 4], augmented[2, 7], Augmented(source, szegedy(24, window=48), seed=6, repeats=7)[2, 4]]
-    for other, other_label in others:
-        assert other_label == label
-        assert not torch.equal(other, image)
+@st.composite
+def boxes(draw, height: int, width: int) -> Box:
+    """Return a box within an image, in quarters of a pixel."""
+    top, left = draw(st.integers(0, 4 * height - 1)), draw(st.integers(0, 4 * width - 1))
+    down, right = draw(st.integers(1, 4 * height - top)), draw(st.integers(1, 4 * width - left))
+    return Box(top / 4, left / 4, down / 4, right / 4)
 
 
-def test_global_random_states_are_untouched(augmented):
-    torch.manual_seed(99)
-    np.random.seed(99)  # noqa: NPY002  # the global state is what this is about
-    before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
-    for i in range(5):
-        augmented[0, i]
-    assert torch.equal(torch.get_rng_state(), before)
-    assert (np.random.get_state()[1] == numpy_before).all()  # noqa: NPY002
+@given(st.data())
+def test_a_cut_holds_the_pixels_that_the_box_touches_and_no_others(data):
+    image = photographs.photograph("chelsea")[:, :30, :40]
+    box = data.draw(boxes(30, 40))
+    found = cut(image, lambda height, width: box)
+    rows = [i for i in range(30) if i + 1 > box.top and i < box.top + box.height]
+    columns = [j for j in range(40) if j + 1 > box.left and j < box.left + box.width]
+    assert torch.equal(found.pixels, image[:, rows][:, :, columns])
+    assert found.box == (box.top - rows[0], box.left - columns[0], box.height, box.width)
+    assert 0 <= found.box.top < 1 and 0 <= found.box.left < 1
 
 
-def test_the_state_comes_back_after_an_error(source):
-    def fail(image):
-        torch.rand(3)
-        raise ValueError("no")
-
-    before = torch.get_rng_state()
-    with pytest.raises(ValueError, match="no"):
-        Augmented(source, fail, seed=0)[0, 0]
-    assert torch.equal(torch.get_rng_state(), before)
+def test_a_cut_is_no_copy(source):
+    image = source.images[1]
+    found = cut(image, lambda height, width: Box(2, 3, 10, 20))
+    assert found.pixels.dtype == torch.uint8
+    assert found.pixels.data_ptr() == image[:, 2:, 3:].data_ptr()
+    whole = cut(image, lambda height, width: Box(0, 0, height, width))
+    assert torch.equal(whole.pixels, image) and whole.box == (0, 0, *image.shape[1:])
 
 
-def test_generators_of_accelerators_are_not_seeded(augmented, monkeypatch):
-    """They are not put back after an item, so seeding them would make them repeat themselves."""
-    seeded = []
-    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
-    augmented[0, 0]
-    assert seeded == []
-    torch.manual_seed(0)  # as torch's own function would have done
-    assert seeded == [0]
+def test_a_region_is_cut_out_of_the_image_where_the_source_knows_no_better(source):
+    for i, image in enumerate(source.images):
+        asked = []
+
+        def choose(height, width, asked=asked):
+            asked.append((height, width))
+            return Box(height // 3, width // 2, height // 4, width // 2)
+
+        found = region(source, i, choose, side=8)
+        height, width = image.shape[1:]
+        assert asked == [(height, width)]
+        rows, columns = slice(height // 3, height // 3 + height // 4), slice(width // 2, width // 2 * 2)
+        assert torch.equal(found.pixels, image[:, rows, columns])
+        assert found.box == (0, 0, height // 4, width // 2)
 
 
-def test_workers_change_nothing(augmented):
-    alone, labels = batches(augmented, epoch=3)
-    for workers in (1, 2):
-        images, other_labels = batches(augmented, epoch=3, workers=workers)
-        assert torch.equal(images, alone)
-        assert torch.equal(other_labels, labels)
+def test_a_source_may_have_a_region_of_its_own(source):
+    class Own:
+        def __len__(self):
+            return 3
 
+        def __getitem__(self, index):
+            raise AssertionError("the whole image is not needed")
 
-def test_the_batch_size_changes_nothing(augmented):
-    threes, labels = batches(augmented, batch_size=3)
-    sevens, other_labels = batches(augmented, batch_size=7)
-    assert torch.equal(threes, sevens)
-    assert torch.equal(labels, other_labels)
+        def region(self, index, choose, side):
+            return Region(source.images[index][:, :side, :side], choose(side, index))
 
-
-def order(images, epoch, batch_size=1) -> list[int]:
-    """Return the indices that an epoch visits, in its order."""
-    assert {e for e, _ in training_batches(images, batch_size, epoch).sampler} == {epoch}
-    return [i for _, i in training_batches(images, batch_size, epoch).sampler]
-
-
-def test_an_epoch_is_a_permutation_that_depends_on_seed_and_epoch(source, augmented):
-    assert len(augmented) == 21
-    first = order(augmented, 0)
-    assert sorted(first) == list(range(21))
-    assert first != list(range(21))
-    assert order(augmented, 0) == first
-    other_seed = Augmented(source, szegedy(24, window=48), seed=6, repeats=7)
-    assert sorted(order(augmented, 1)) == sorted(order(other_seed, 0)) == list(range(21))
-    assert len({tuple(order(augmented, 0)), tuple(order(augmented, 1)), tuple(order(other_seed, 0))}) == 3
-
-
-def test_batches_hold_the_items_in_that_order(augmented):
-    images, labels = batches(augmented, epoch=1, batch_size=7)
-    visited = order(augmented, 1)
-    assert images.shape == (21, 3, 24, 24) and images.dtype == torch.float32
-    for image, label, i in zip(images, labels, visited, strict=True):
-        expected, expected_label = augmented[1, i]
-        assert torch.equal(image, expected)
-        assert label == expected_label == i % 3
-
-
-def test_a_short_last_batch_is_left_out_unless_it_is_the_only_one(augmented):
-    assert [len(labels) for _, labels in training_batches(augmented, 8, 0)] == [8, 8]
-    assert [len(labels) for _, labels in training_batches(augmented, 22, 0)] == [21]
-    assert [len(labels) for _, labels in training_batches(augmented, 21, 0)] == [21]
-
-
-@given(st.lists(st.integers(0, 2**40), min_size=1, max_size=4))
-def test_a_keyed_seed_is_64_bits_and_depends_on_every_part(key):
-    seed = keyed_seed(*key)
-    assert 0 <= seed < 2**64
-    assert seed == keyed_seed(*key)
-    for i in range(len(key)):
-        assert keyed_seed(*key[:i], key[i] + 1, *key[i + 1 :]) != seed
-
-
-def test_neighbouring_keys_give_unrelated_seeds():
-    seeds = [keyed_seed(seed, epoch, i) for seed in range(4) for epoch in range(4) for i in range(64)]
-    assert len(set(seeds)) == len(seeds)
-    ones = np.array([[seed >> bit & 1 for bit in range(64)] for seed in seeds])
-    assert abs(ones.mean(0) - 0.5).max() < 4.5 * 0.5 / len(seeds) ** 0.5  # each bit is a fair coin
-
-
-# --- what the augmentation does --------------------------------------------------------------------------------------
-
-# Red tells the row and green the column, so that a crop shows where it was taken: 128 x 128 px, two px per step.
-MAP = torch.stack(
-    [
-        torch.arange(128, dtype=torch.uint8)[:, None].expand(128, 128) * 2,
-        torch.arange(128, dtype=torch.uint8)[None, :].expand(128, 128) * 2,
-        torch.zeros(128, 128, dtype=torch.uint8),
-    ]
-)
-
-
-def crops(transform, count=300) -> list[torch.Tensor]:
-    images = Augmented(ImagesInMemory([MAP], [0], ["map"]), transform, seed=0, repeats=count)
-    return [images[0, i][0] for i in range(count)]
-
-
-def spans(crop: torch.Tensor) -> tuple[float, float, bool]:
-    """Return height and width of a crop of `MAP` in its px, and whether it is mirrored."""
-    side = crop.shape[-1]
-    rows, columns = crop[0].mean(1) * 255 / 2, crop[1].mean(0) * 255 / 2
-    # Inner pixels only: the filter of a reduction is cut off at the border.
-    inner, share = slice(side // 4, -side // 4), side / (side // 2 - 1)
-    height, width = (float(line[inner][-1] - line[inner][0]) * share for line in (rows, columns))
-    return height, abs(width), width < 0
-
-
-def test_crops_have_the_area_aspect_and_flips_of_szegedy():
-    measured = [spans(crop) for crop in crops(szegedy(32, distortion=0))]
-    area = np.array([height * width / 128**2 for height, width, _ in measured])
-    aspect = np.array([width / height for height, width, _ in measured])
-    flips = sum(mirrored for *_, mirrored in measured)
-    assert area.min() > 0.08 * 0.9 and area.max() < 1.02
-    assert area.min() < 0.12 and area.max() > 0.9  # the whole range is used
-    assert aspect.min() > 0.75 * 0.93 and aspect.max() < 4 / 3 * 1.07
-    assert aspect.min() < 0.8 and aspect.max() > 1.25
-    assert abs(flips - 150) < 4 * (300 / 4) ** 0.5
-
-
-def test_the_area_can_be_chosen():
-    area = [height * width / 128**2 for height, width, _ in map(spans, crops(szegedy(32, (0.4, 0.6), 0), 100))]
-    assert 0.36 < min(area) < 0.44 and 0.56 < max(area) < 0.64
-
-
-def test_a_window_bounds_the_crop():
-    measured = [spans(crop) for crop in crops(szegedy(16, distortion=0, window=32), 100)]
-    assert max(height for height, *_ in measured) < 33 and max(width for _, width, _ in measured) < 33
-    starts = {int(crop[0].min() * 255) // 64 for crop in crops(szegedy(16, distortion=0, window=32), 100)}
-    assert starts == {0, 1, 2, 3}  # windows lie everywhere
-
-
-def distorted(image: torch.Tensor, distortion: float, count: int = 200) -> torch.Tensor:
-    """Return whole images (count, 3, 40, 40) that only the photometric distortion and the flip have changed."""
-    one = ImagesInMemory([image], [0], ["one"])
-    images = Augmented(one, szegedy(40, (1, 1), distortion), seed=0, repeats=count)
-    return torch.stack([images[0, i][0] for i in range(count)])
-
-
-def test_without_distortion_colours_stay():
-    image = photographs.photograph("astronaut")[:, 100:140, 200:240]
-    for got in distorted(image, 0, 20):
-        assert torch.equal(in_bytes(got), image) or torch.equal(in_bytes(got), image.flip(2))
-
-
-def test_brightness_changes_within_its_bounds():
-    levels = distorted(torch.full((3, 40, 40), 100, dtype=torch.uint8), 0.4) * 255
-    assert levels.std((1, 2, 3)).max() < 1e-4  # contrast and saturation of an even grey stay
-    assert levels.min() >= 60 - 3 and levels.max() <= 140  # three steps in bytes, each of which rounds down
-    assert levels.min() < 65 and levels.max() > 135
-
-
-def test_contrast_and_saturation_change_within_their_bounds():
-    image = torch.empty(3, 40, 40, dtype=torch.uint8)
-    image[:, :14], image[:, 14:28] = 60, 100  # two greys: saturation does nothing to their difference
-    image[:, 28:] = torch.tensor([100, 80, 60], dtype=torch.uint8)[:, None, None]
-    rows = distorted(image, 0.4).mean(3) * 255
-    contrast = (rows[:, 0, 20] - rows[:, 0, 5]) / 40  # times brightness
-    saturation = (rows[:, 0, 35] - rows[:, 2, 35]) / 40 / contrast
-    assert contrast.min() >= 0.6**2 - 0.05 and contrast.max() <= 1.4**2 + 0.05
-    assert contrast.min() < 0.55 and contrast.max() > 1.45  # more than brightness alone could
-    assert saturation.min() >= 0.6 - 0.06 and saturation.max() <= 1.4 + 0.06
-    assert saturation.min() < 0.65 and saturation.max() > 1.35
-
-
-def test_colours_stay_in_range():
-    images = Augmented(
-        ImagesInMemory([photographs.photograph("astronaut")], [0], ["one"]), szegedy(16), seed=0, repeats=30
-    )
-    values = torch.stack([images[0, i][0] for i in range(30)])
-    assert values.min() >= 0 and values.max() <= 1
+    found = region(Own(), 2, lambda height, width: Box(1, 1, height, width), 7)
+    assert torch.equal(found.pixels, source.images[2][:, :7, :7])
+    assert found.box == (1, 1, 7, 2)

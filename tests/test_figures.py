@@ -108,7 +108,7 @@ def test_figure_s1_is_to_scale() -> None:
 def test_training_curves_and_examples(tiles: Evaluation) -> None:
     entry = {"epoch": 1, "loss": 1.0, "evaluation_loss": 1.2, "train_top1": 0.4, "evaluation_top1": 0.3}
     history = [entry, {**entry, "epoch": 2, "loss": 0.5}]
-    figure = figures.training_curves({"resnet34": history, "plainnet34": history}, chance=0.25)
+    figure = figures.training_curves({"resnet34": [history], "plainnet34": [history]}, chance=0.25)
     assert [axes.get_ylabel() for axes in figure.axes] == ["cross-entropy (nats)", "top-1 accuracy (%)"]
     assert pixels(figure).shape[1] == 1152
     assert len(images_in(figures.example_images(tiles, tiles.classes))) == 4
@@ -137,9 +137,26 @@ def test_firing_rates_cross_out_silent_channels(found: dict[str, LayerResponses]
     result = found["maxpool"]
     count = result.positive_count.clone()
     count[2] = 0
-    figure = figures.firing_rates({"resnet34": dataclasses.replace(result, positive_count=count)})
+    silent = dataclasses.replace(result, positive_count=count)
+    figure = figures.firing_rates({"resnet34": [silent]})
     crosses = [line for line in figure.axes[0].lines if line.get_marker() == "x"]
     assert [list(line.get_xdata()) for line in crosses] == [[5]]  # sorted: the silent one is last
+    figure = figures.firing_rates({"resnet34": [result, silent, silent]})
+    assert len(figure.axes[0].lines) == 5
+    labels = figure.axes[0].get_legend_handles_labels()[1]
+    assert labels == ["ResNet34", "ResNet34: never fires"]
+
+
+def test_curves_of_several_seeds_are_mean_and_range() -> None:
+    entry = {"epoch": 1, "loss": 1.0, "evaluation_loss": 1.2, "train_top1": 0.4, "evaluation_top1": 0.3}
+    replicas = [[{**entry, "loss": loss}] for loss in (1.0, 2.0, 6.0)]
+    figure = figures.training_curves({"resnet34": replicas}, chance=0.25)
+    loss = figure.axes[0]
+    assert list(loss.lines[0].get_ydata()) == [3.0]
+    assert (
+        loss.collections[0].get_datalim(loss.transData).ymin,
+        loss.collections[0].get_datalim(loss.transData).ymax,
+    ) == (1, 6)
 
 
 def test_channel_overview(found: dict[str, LayerResponses], tiles: Evaluation) -> None:

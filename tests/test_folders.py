@@ -1,14 +1,20 @@
 """Folders of real photographs: every kind of image file, broken files, wrong folders, and the sources built on them."""
 
+import hashlib
 import io
+import itertools
+import time
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
-from rfviz import folders, photographs, presets, provenance, sources
-from rfviz.data import Evaluation
+from rfviz import folders, photographs, places, presets, sources
+from rfviz.augmentation import Augmentation, Box, TrainingBatch
+from rfviz.data import Evaluation, Region
 from rfviz.errors import RfvizError
 from rfviz.folders import FolderImages
 
@@ -420,21 +426,6 @@ def test_caltech101_is_read_from_torchvisions_layout(tmp_path, monkeypatch):
     assert images.evaluation[1][0].shape == (3, 36, 36)
 
 
-def test_imagenette_is_read_from_torchvisions_layout(root, tmp_path, monkeypatch):
-    (tmp_path / "data").mkdir()
-    read = []
-    monkeypatch.setattr(sources.datasets, "Imagenette", lambda root, **options: read.append((root, options)))
-    for part in ("train", "val"):
-        (tmp_path / "data" / "imagenette2-320").mkdir(exist_ok=True)
-        (root / part).rename(tmp_path / "data" / "imagenette2-320" / part)
-    monkeypatch.setenv("RFVIZ_DATA", str(tmp_path / "data"))
-    images = sources.load(presets.get("imagenette", short_side=40, evaluation_crop=32))
-    assert (len(images.train), len(images.evaluation)) == (12, 6)
-    assert images.evaluation[0][0].shape == (3, 32, 32)
-    assert [options["split"] for _, options in read] == ["train", "val"]
-    assert not any(options["download"] for _, options in read)  # it is there
-
-
 @pytest.mark.parametrize("name", ["imagenet", "imagenette", "caltech101"])
 def test_a_data_set_that_cannot_be_had_is_refused(name, tmp_path, monkeypatch):
     def unreachable(*args, **options):
@@ -458,10 +449,10 @@ def test_imagenet_says_what_is_missing(tmp_path, monkeypatch):
 
 def test_the_data_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("RFVIZ_DATA", str(tmp_path))
-    assert sources.data_folder() == tmp_path
+    assert places.data_folder() == tmp_path
     monkeypatch.delenv("RFVIZ_DATA")
     monkeypatch.chdir(tmp_path)
-    assert sources.data_folder() == provenance.repository() / "data"  # not below the working folder
+    assert places.data_folder() == places.repository() / "data"  # not below the working folder
 
 
 def test_a_link_to_nowhere_is_left_out_like_a_broken_image(root):
@@ -469,3 +460,258 @@ def test_a_link_to_nowhere_is_left_out_like_a_broken_image(root):
     assert [reason.split(":")[0] for reason in folders.load(root).train.skipped] == ["train/coffee/9.png"]
     with pytest.raises(RfvizError, match=r"9\.png"):
         folders.load(root, strict=True)
+
+
+# --- parts of images -------------------------------------------------------------------------------------------------
+
+STORED = {
+    1: lambda upright: upright,
+    2: lambda upright: upright.transpose(Image.Transpose.FLIP_LEFT_RIGHT),
+    3: lambda upright: upright.transpose(Image.Transpose.ROTATE_180),
+    4: lambda upright: upright.transpose(Image.Transpose.FLIP_TOP_BOTTOM),
+    5: lambda upright: upright.transpose(Image.Transpose.TRANSPOSE),
+    6: lambda upright: upright.transpose(Image.Transpose.ROTATE_90),
+    7: lambda upright: upright.transpose(Image.Transpose.TRANSVERSE),
+    8: lambda upright: upright.transpose(Image.Transpose.ROTATE_270),
+}
+"""What a camera stores, by orientation."""
+
+
+def smooth(width: int, height: int) -> Image.Image:
+    """Enlarge a piece of a photograph so far that it holds nothing that a reduced JPEG could lose."""
+    return picture("coffee", 2, (50, 40)).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def held(image: Image.Image, orientation: int, kind: str) -> bytes:
+    """Return a file as a camera writes that was held in one of eight ways."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"quality": 95, "subsampling": 0} if kind == "JPEG" else {}
+    return encoded(STORED.get(orientation, STORED[1])(image), kind, exif=exif, **options)
+
+
+def read_region(images: FolderImages, box: Box, side: int, size: tuple[int, int]) -> Region:
+    """Read a part of the only image, of which height and width are expected to be asked for once."""
+    asked = []
+
+    def choose(height, width):
+        asked.append((height, width))
+        return box
+
+    found = images.region(0, choose, side)
+    assert asked == [size]
+    height, width = found.pixels.shape[1:]
+    top, left = found.box[:2]
+    # no more pixels than the box touches, all of them
+    assert 0 <= top < 1 and height - 1 < top + found.box.height < height + 1e-6
+    assert 0 <= left < 1 and width - 1 < left + found.box.width < width + 1e-6
+    return found
+
+
+def levels(pixels: torch.Tensor, box: Box, side: int) -> torch.Tensor:
+    """Return the training image that a box of an image gives, in levels from 0 to 255."""
+    whole = TrainingBatch(pixels[None], torch.tensor([box]).float(), torch.empty(0), torch.empty(0))
+    return 255 * Augmentation(side).resize(whole, torch.tensor([False]))[0]
+
+
+def assert_as_from_the_whole(images: FolderImages, found: Region, box: Box, side: int) -> None:
+    difference = (levels(*found, side) - levels(images[0][0], box, side)).abs()
+    assert difference.mean() < 0.5 and difference.max() < 5
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+@pytest.mark.parametrize("box", [Box(0, 0, 48, 60), Box(5, 7, 30, 20), Box(40, 52, 8, 8), Box(0, 59, 1, 1)])
+def test_a_region_is_that_of_the_whole_image_where_every_pixel_is_needed(box, kind, tmp_path):
+    images = one(tmp_path, "a.jpg", encoded(picture("coffee", 1), kind))
+    for side in (32, 64):
+        found = read_region(images, box, side, (48, 60))
+        whole = images[0][0][:, box.top : box.top + box.height, box.left : box.left + box.width]
+        assert torch.equal(found.pixels, whole)
+        assert found.box == (0, 0, box.height, box.width)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_regions_are_upright(orientation, kind, tmp_path):
+    upright, box = picture("rocket", 3, (64, 48)), Box(3, 30, 20, 33)
+    images = one(tmp_path, "a.jpg", held(upright, orientation, kind))
+    found = read_region(images, box, 20, (48, 64))
+    assert torch.equal(found.pixels, images[0][0][:, 3:23, 30:63])
+    if kind == "PNG":
+        assert torch.equal(found.pixels, tensor(upright)[:, 3:23, 30:63])
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+@pytest.mark.parametrize("orientation", [0, 9, 77])
+def test_orientations_that_do_not_exist_turn_nothing(orientation, kind, tmp_path):
+    images = one(tmp_path, "a.jpg", held(picture("rocket", 3, (64, 48)), orientation, kind))
+    assert images[0][0].shape == (3, 48, 64)
+    found = read_region(images, Box(3, 30, 20, 33), 20, (48, 64))
+    assert torch.equal(found.pixels, images[0][0][:, 3:23, 30:63])
+
+
+LARGE = {
+    "all": lambda height, width: Box(0, 0, height, width),
+    "upper left": lambda height, width: Box(0, 0, height // 2, width // 3),
+    "lower right": lambda height, width: Box(height - height // 2, width - width // 2, height // 2, width // 2),
+    "upper right": lambda height, width: Box(0, width - 400, 400, 400),
+    "middle": lambda height, width: Box(height // 3, width // 4, height // 3, width // 2),
+}
+
+
+@pytest.mark.parametrize("size", [(1200, 1600), (1201, 1607), (807, 1001)])
+@pytest.mark.parametrize("part", LARGE)
+def test_a_region_of_a_large_jpeg_is_decoded_small_and_shows_the_same(part, size, tmp_path):
+    images = one(tmp_path, "a.jpg", held(smooth(*size[::-1]), 1, "JPEG"))
+    box = LARGE[part](*size)
+    for side in (32, 50, 100, 130):
+        found = read_region(images, box, side, size)
+        reduction = min(box.height, box.width) / side
+        scale = max(scale for scale in (1, 2, 4, 8) if scale <= max(1, 0.98 * reduction))  # or just not
+        assert found.pixels[0].numel() <= (box.height / scale + 2) * (box.width / scale + 2)
+        if scale > 1:
+            assert found.pixels.shape[1] < box.height and found.pixels.shape[2] < box.width
+        assert_as_from_the_whole(images, found, box, side)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_region_of_a_large_jpeg_is_upright(orientation, tmp_path):
+    for size in ((800, 1000), (801, 1005)):
+        images = one(tmp_path, "a.jpg", held(smooth(*size[::-1]), orientation, "JPEG"))
+        for box in (Box(0, 0, 400, 320), Box(size[0] - 350, size[1] - 500, 350, 500), Box(0, 0, *size)):
+            found = read_region(images, box, 38, size)
+            assert found.pixels.shape[1] <= box.height // 8 + 2
+            assert_as_from_the_whole(images, found, box, 38)
+
+
+@pytest.mark.parametrize("mode", ["L", "CMYK"])
+def test_a_region_of_a_large_jpeg_of_other_colours_is_rgb(mode, tmp_path):
+    content = encoded(smooth(800, 640).convert(mode), "JPEG", quality=95, subsampling=0)
+    images, box = one(tmp_path, "a.jpg", content), Box(40, 80, 560, 640)
+    found = read_region(images, box, 40, (640, 800))
+    assert found.pixels.shape == (3, 70, 80)
+    assert_as_from_the_whole(images, found, box, 40)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.data(), st.integers(1, 200))
+def test_a_region_never_has_less_resolution_than_it_needs(large, data, side):
+    height, width = 803, 1007
+    top, left = data.draw(st.integers(0, height - 1)), data.draw(st.integers(0, width - 1))
+    box = Box(top, left, data.draw(st.integers(1, height - top)), data.draw(st.integers(1, width - left)))
+    found = read_region(large, box, side, (height, width))
+    assert found.box.height >= min(side, box.height) - 1e-6
+    assert found.box.width >= min(side, box.width) - 1e-6
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory) -> FolderImages:
+    return one(tmp_path_factory.mktemp("large"), "a.jpg", held(smooth(1007, 803), 1, "JPEG"))
+
+
+def test_png_files_are_decoded_whole(tmp_path):
+    images = one(tmp_path, "a.png", encoded(smooth(800, 640), "PNG"))
+    found = read_region(images, Box(40, 80, 560, 640), 40, (640, 800))
+    assert torch.equal(found.pixels, images[0][0][:, 40:600, 80:720])
+
+
+@pytest.mark.parametrize("how", ["kept", "reduced"])
+def test_a_region_of_a_kept_or_reduced_image_is_cut_out_of_that(how, tmp_path):
+    images = one(tmp_path, "a.jpg", held(smooth(800, 640), 6, "JPEG"), short_side=64 if how == "reduced" else None)
+    if how == "kept":
+        images.load_all()
+        (tmp_path / "a.jpg").unlink()
+    size = (64, 80) if how == "reduced" else (640, 800)
+    found = read_region(images, Box(10, 20, 40, 50), 10, size)
+    assert torch.equal(found.pixels, images[0][0][:, 10:50, 20:70])
+
+
+def test_a_region_needs_no_load(root):
+    images = folders.load(root, keep=False).train
+    for i, (name, number) in enumerate((name, number) for name in CLASSES for number in range(4)):
+        found = images.region(i, lambda height, width: Box(5, 6, 30, 40), 20)
+        assert torch.equal(found.pixels, tensor(picture(name, number))[:, 5:35, 6:46])
+
+
+@pytest.mark.parametrize("damage", ["cut short", "empty", "another kind", "missing"])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_a_region_of_a_damaged_file_is_refused_in_one_line(kind, damage, tmp_path):
+    whole = encoded(smooth(400, 300), kind)
+    content = {"cut short": whole[: len(whole) // 2], "empty": b"", "another kind": b"<html>404</html>"}
+    (tmp_path / "a.jpg").write_bytes(content.get(damage, whole))
+    images = one(tmp_path, "a.jpg")
+    if damage == "missing":
+        (tmp_path / "a.jpg").unlink()
+    with pytest.raises(RfvizError, match=r"a\.jpg: .*Repair or remove it") as caught:
+        images.region(0, lambda height, width: Box(0, 0, height, width), 100)
+    assert "\n" not in str(caught.value) and "0x" not in str(caught.value)
+
+
+# --- reading at once -------------------------------------------------------------------------------------------------
+
+
+def test_images_are_in_memory_once_all_are_loaded(root):
+    images = folders.load(root, keep=False).train
+    assert images.in_memory is False
+    images[3]
+    assert images.in_memory is False
+    images.load_all()
+    assert images.in_memory is True
+    assert [images.in_memory for images in folders.load(root)] == [True, True]
+
+
+def test_images_that_cannot_be_loaded_are_not_in_memory(root):
+    spoil(root)
+    images = folders.load(root, keep=False).train
+    with pytest.raises(RfvizError):
+        images.load_all(strict=True)
+    assert images.in_memory is False
+
+
+def out_of_order(monkeypatch, cores: int) -> None:
+    """Let several threads decode, of which those with earlier files take longer."""
+    decode, sizes = FolderImages._decode, itertools.count()
+
+    def late(self, content):
+        time.sleep(max(0.0, 0.1 - 0.03 * next(sizes)))
+        return decode(self, content)
+
+    monkeypatch.setattr(folders, "available_cores", lambda: cores)
+    monkeypatch.setattr(FolderImages, "_decode", late)
+
+
+@pytest.mark.parametrize("short_side", [None, 32])
+@pytest.mark.parametrize("cores", [1, 2, 5])
+def test_loading_at_once_is_a_slow_loop_over_the_files(cores, short_side, root, monkeypatch):
+    spoil(root)
+    listed = folders.load(root, keep=False, short_side=short_side).train
+    files, labels, skipped, images, hashes = [], [], [], [], []
+    for i, file in enumerate(listed.files):
+        try:
+            image, label = listed[i]
+        except RfvizError as error:
+            reason = str(error).removeprefix(f"{root / 'train' / file}: ").removesuffix(". Repair or remove it.")
+            skipped.append(f"train/{file}: {reason}")
+            continue
+        files.append(file)
+        labels.append(label)
+        images.append(image)
+        hashes.append(hashlib.sha256(image.numpy().tobytes() + repr(image.shape).encode()).hexdigest())
+    assert len(skipped) == 3 and len(images) == 10
+
+    out_of_order(monkeypatch, cores)
+    listed.load_all()
+    assert (listed.files, listed.labels, listed.skipped) == (files, labels, skipped)
+    assert len(listed) == 10
+    for i, (image, label) in enumerate(zip(images, labels, strict=True)):
+        assert torch.equal(listed[i][0], image) and listed[i][1] == label
+    described = repr([files, hashes, labels, CLASSES, short_side])
+    assert listed.fingerprint == hashlib.sha256(described.encode()).hexdigest()[:16]
+
+
+def test_strict_names_the_first_broken_file_whichever_thread_is_first(root, monkeypatch):
+    spoil(root)
+    images = folders.load(root, keep=False).train
+    out_of_order(monkeypatch, 5)
+    with pytest.raises(RfvizError, match=r"chelsea.0\.png: .*Repair or remove it, or leave --strict out"):
+        images.load_all(strict=True)

@@ -15,7 +15,6 @@ from rfviz import models
 from rfviz.errors import RfvizError
 from rfviz.files import save_tensors
 from rfviz.receptive_field import ReceptiveField
-from rfviz.whitening import IMAGENET, Whitening
 
 
 @pytest.fixture(scope="module")
@@ -339,18 +338,6 @@ def test_code_in_a_file_is_not_run(form, resnet, tmp_path):
 
 
 def test_missing_files_are_refused(tmp_path):
-    refused(tmp_path / "none.pth", "there is no weights file '.*none.pth': give a file, or 'IMAGENET1K_V1'")
+    refused(tmp_path / "none.pth", "there is no weights file '.*none.pth': give a file, an address, or 'IMAGENET1K_V1'")
     refused(tmp_path, "there is no weights file")
     refused("IMAGENET1K_V2", "there is no weights file 'IMAGENET1K_V2'")
-
-
-def test_stored_whitening(tmp_path, resnet):
-    whitening = Whitening(torch.tensor([0.1, 0.2, 0.3]).double(), torch.eye(3).double() * 4)
-    path = tmp_path / "w.safetensors"
-    save_tensors(resnet.state_dict(), path, {"values": {"whitening": whitening.to_json()}})
-    stored = models.stored_whitening(path)
-    assert torch.equal(stored.mean, whitening.mean) and torch.equal(stored.matrix, whitening.matrix)
-    save_tensors(resnet.state_dict(), path)
-    assert models.stored_whitening(path) is None
-    assert models.stored_whitening(tmp_path / "w.pth") is None
-    assert models.stored_whitening("IMAGENET1K_V1") is IMAGENET

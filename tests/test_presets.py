@@ -132,7 +132,7 @@ def test_every_field_of_a_recipe_and_a_preset_can_be_replaced():
     values = {
         "epochs": 3, "batch_size": 7, "learning_rate": 0.3, "momentum": 0.5, "weight_decay": 0.1, "schedule": "step",
         "drop_every": 2, "crop": 40, "area": (0.5, 0.9), "distortion": 0.1, "window": 50, "repeats": 2,
-        "precision": "bfloat16",
+        "precision": "bfloat16", "micro_batch": 4, "compile": True,
     }  # fmt: skip
     assert set(values) == {field.name for field in dataclasses.fields(Recipe)}
     assert presets.get("quick", **values).recipes == {"resnet34": Recipe(**values), "plainnet34": Recipe(**values)}

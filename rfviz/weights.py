@@ -1,0 +1,153 @@
+"""Reading the weights of others and our own: files, addresses with a checksum, and what torchvision publishes.
+
+Whatever the file, only tensors are read from it; no code in it is run.
+"""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urldefrag, urlparse
+
+import torch
+from torch import Tensor
+from torchvision.models import ResNet34_Weights
+
+from rfviz.errors import RfvizError, first_line
+from rfviz.files import load_tensors
+from rfviz.places import data_folder
+from rfviz.whitening import IMAGENET, Whitening
+
+SCHEMES = ("http", "https", "file")
+
+_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.[^.]+$")
+"""The beginning of the SHA-256 in a file's name, as in torchvision's ``resnet34-b627a593.pth``."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What a source of weights holds.
+
+    Parameters
+    ----------
+    tensors : mapping from str to Tensor
+        The state dict, as it stands there.
+    origin : str
+        What to call it in messages.
+    whitening : Whitening, optional
+        With which the network was trained, where that is known.
+    classes : list of str, optional
+        Names of the classes that it tells apart, where they are known.
+    history : list of dict
+        Of its training; see `rfviz.training.train`. Empty where it is unknown.
+    """
+
+    tensors: Mapping[str, Any]
+    origin: str = "the state dict"
+    whitening: Whitening | None = None
+    classes: list[str] | None = None
+    history: list[dict] = field(default_factory=list)
+
+
+def read(source: str | Path | Mapping[str, Tensor]) -> Stored:
+    """Read weights.
+
+    Parameters
+    ----------
+    source : path, address, mapping or str
+        - a ``.safetensors`` file, such as a run of this package writes: it says what it was trained with as well;
+        - any other file (``.pth``, ``.pt``, ``.model``) that `torch.save` has written and that holds a state dict;
+        - the address of such a file, beginning with ``https://``, ``http://`` or ``file://``, and its checksum:
+          ``ADDRESS#sha256=HEX``, or eight or more digits of it in the file's name as torchvision has them. It is
+          downloaded once;
+        - a state dict;
+        - ``"IMAGENET1K_V1"``: the ResNet34 that torchvision publishes.
+
+    Raises
+    ------
+    RfvizError
+        If the weights are not there, are damaged, or do not have the checksum.
+    """
+    if isinstance(source, Mapping):
+        return Stored(source)
+    name = str(source)
+    if name in ResNet34_Weights.__members__:
+        try:
+            tensors = ResNet34_Weights[name].get_state_dict(check_hash=True)
+        except (OSError, RuntimeError) as error:
+            raise RfvizError(
+                f"the weights {name!r} cannot be downloaded ({first_line(error)}): give a file that holds them."
+            ) from error
+        return Stored(tensors, name, IMAGENET)
+    return _of_file(download(name) if is_address(name) else Path(source), name)
+
+
+def is_address(source: str) -> bool:
+    """Tell whether a source of weights is the address of a file, such as ``https://...``."""
+    return re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", source) is not None
+
+
+def download(address: str) -> Path:
+    """Return the file of an address, from `rfviz.places.data_folder` where it is there already.
+
+    Raises
+    ------
+    RfvizError
+        If there is no checksum, it does not fit, or the file cannot be had.
+    """
+    url, fragment = urldefrag(address)
+    parts = urlparse(url)
+    if parts.scheme.lower() not in SCHEMES:
+        raise RfvizError(f"{address} cannot be read: give a file or an address that begins with https:// or http://.")
+    name = Path(unquote(parts.path)).name
+    given = re.fullmatch(r"sha256=([0-9a-fA-F]{64})", fragment)
+    in_name = _IN_NAME.search(name)
+    if not given and (fragment or not in_name):
+        raise RfvizError(
+            f"{address} has no checksum: add #sha256= and the 64 digits that 'sha256sum' prints for the file."
+        )
+    wanted = given[1].lower() if given else in_name[1]  # type: ignore[index]
+    path = data_folder() / "weights" / f"{wanted[:16]}-{name}"
+    if not (path.is_file() and _sha256(path).startswith(wanted)):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(url, str(path), hash_prefix=wanted)
+        except RuntimeError as error:  # torch's words for a wrong checksum
+            raise RfvizError(
+                f"{url} does not have the SHA-256 {wanted} ({first_line(error)}): the file is damaged or another one."
+            ) from error
+        except (OSError, ValueError) as error:
+            raise RfvizError(
+                f"{url} cannot be downloaded to {path.parent} ({first_line(error)}): give a file that holds the "
+                "weights, or another folder in RFVIZ_DATA."
+            ) from error
+    return path
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _of_file(path: Path, name: str) -> Stored:
+    if not path.is_file():
+        raise RfvizError(f"there is no weights file {name!r}: give a file, an address, or 'IMAGENET1K_V1'.")
+    try:
+        if path.suffix == ".safetensors":
+            tensors, info = load_tensors(path)
+            values, made_of = info.get("values", {}), info.get("made_of", {})
+            white = values.get("whitening")
+            return Stored(
+                tensors, name, Whitening.from_json(white) if white else None, made_of.get("classes"),
+                values.get("history", []),
+            )  # fmt: skip
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # damaged files fail in many ways; to the user they all mean one thing
+        raise RfvizError(f"{name} cannot be read as weights ({first_line(error)}).") from error
+    if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
+        state = state["state_dict"]
+    if not isinstance(state, Mapping):
+        raise RfvizError(f"{name} does not hold a state dict but a {type(state).__name__}.")
+    return Stored(state, name)
