@@ -1,12 +1,25 @@
 """The command line: ``rfviz book`` makes the whole book, the other commands its parts."""
 
 import json
+import shlex
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from rfviz import distributed, models, noise_tables, planning, presets, publish, runs, tables
+from rfviz import (
+    distributed,
+    models,
+    noise_tables,
+    planning,
+    presets,
+    provenance,
+    publish,
+    reference,
+    runs,
+    tables,
+)
 from rfviz.errors import RfvizError, unknown
 
 app = typer.Typer(
@@ -241,6 +254,31 @@ def table(
     replicas = opened.replicas(seeds)
     effects = {name: [replica.noise_effect(name) for replica in replicas] for name in models.ARCHITECTURES}
     _say(noise_tables.table1(effects).to_string())
+
+
+@app.command("reference")
+def export_reference(
+    to: Annotated[Path, typer.Argument(help="Folder to write to, such as book/reference.")],
+    preset: PresetOption = "caltech101",
+    seed: SeedOption = 0,
+    seeds: SeedsOption = 1,
+    images: ImagesOption = None,
+    weights: WeightsOption = None,
+    epochs: EpochsOption = None,
+    strict: StrictOption = False,
+    settings: SetOption = None,
+) -> None:
+    """Keep what is small of a long run: numbers as JSON, filters, mean stimuli and maximization images; no photograph.
+
+    The page Reference run of the book shows what lies in book/reference.
+    """
+    opened = runs.open_run(preset, seed, **_overrides(images, weights, epochs, strict, settings))
+    replicas = opened.replicas(seeds)
+    publish.compute(replicas)
+    command = shlex.join(["rfviz", *sys.argv[1:]])
+    if distributed.world()[0] == 0:
+        reference.export(replicas, to, {"command": command, "commit": provenance.commit()})
+        typer.echo(f"written to {to}")
 
 
 @app.command()

@@ -4,8 +4,10 @@ Without `torchrun` there is one process and nothing here does anything.
 """
 
 import contextlib
+import gc
 import os
-from collections.abc import Iterator, Mapping
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 
 import safetensors.torch
@@ -35,6 +37,12 @@ def process_group() -> Iterator[None]:
     dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
     try:
         yield
+    except BaseException as error:
+        # A traceback keeps the variables of its functions, among them a network that belongs to the group; freed after
+        # the group is gone, it waits for the other processes for ever.
+        traceback.clear_frames(error.__traceback__)
+        gc.collect()
+        raise
     finally:
         dist.destroy_process_group()
 
@@ -67,6 +75,15 @@ def first_says(flag: bool) -> bool:
     said = torch.tensor(int(flag))
     dist.broadcast(said, 0)
     return bool(said)
+
+
+def any_says(flags: Sequence[bool]) -> list[bool]:
+    """Return, on every process, which of some flags is true on any."""
+    if world()[1] == 1:
+        return list(flags)
+    said = torch.tensor([int(flag) for flag in flags])
+    dist.all_reduce(said, dist.ReduceOp.MAX)
+    return [bool(flag) for flag in said]
 
 
 def barrier() -> None:

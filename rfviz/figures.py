@@ -344,7 +344,7 @@ def channel_overview(
     channel: int,
     whitening: Whitening,
     title: str,
-) -> Figure:
+) -> BookFigure:
     """Draw all that is known of one channel: preferred stimuli, mean preferred stimulus, maximization image."""
     figure = BookFigure(3.6)
     left, right = figure.subfigures(1, 2, width_ratios=[1.1, 1], squeeze=False)[0]

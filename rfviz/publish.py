@@ -187,8 +187,8 @@ def stage(run: Run) -> Path:
     with written_whole(folder / "_config.yml") as temporary:
         temporary.write_text(yaml.safe_dump(config, allow_unicode=True), encoding="utf-8")
     pages = [page for page in sources().values() if not is_notebook(page)]
-    styles = sorted((root / "book" / "_static").iterdir())
-    for source in [root / "book" / "references.bib", *styles, *pages]:
+    others = [file for part in ("_static", "reference") for file in sorted((root / "book" / part).iterdir())]
+    for source in [root / "book" / "references.bib", *others, *pages]:
         with written_whole(folder / source.relative_to(root / "book")) as temporary:
             shutil.copyfile(source, temporary)
     with written_whole(folder / "_toc.yml") as temporary:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm.auto import tqdm
@@ -71,7 +72,8 @@ def train(
     Raises
     ------
     RfvizError
-        If there is only one class, the batch cannot be divided between the processes, or the loss is no longer finite.
+        If there is only one class, the batch cannot be divided between the processes, or the loss is no longer
+        finite.
     """
     if len(images.classes) < 2:
         raise RfvizError(f"training needs at least two classes, but there is only {list(images.classes)}.")
@@ -81,7 +83,7 @@ def train(
     augmentation = Augmentation(recipe.crop, recipe.area, recipe.distortion, recipe.window)
     workers = usual_workers(images, device, processes) if workers is None else workers
 
-    accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="no")  # what the recipe says, no config file
+    accelerator = _accelerator(device)
     net.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.SGD(
         net.parameters(), recipe.learning_rate, recipe.momentum, weight_decay=recipe.weight_decay
@@ -93,6 +95,8 @@ def train(
         so_far = training_state.restore(net, optimizer, saved[0])
         sums += so_far.to(device) * (rank == 0)
         history, step, elapsed = (saved[1][name] for name in ("history", "step", "elapsed"))
+    if len(set(torch.cat([each["step"] for each in distributed.gather({"step": torch.tensor([step])})]).tolist())) > 1:
+        raise RfvizError(f"the processes do not all see the same checkpoints {checkpoint}: give them one folder.")
     model = accelerator.prepare(torch.compile(net) if recipe.compile else net)
 
     end, written, began = recipe.epochs * plan.steps, time.monotonic(), time.perf_counter() - elapsed
@@ -112,23 +116,28 @@ def train(
                 loss = F.cross_entropy(logits, batch.labels, reduction="sum")
                 last = part == plan.parts[-1]
                 with contextlib.nullcontext() if last else accelerator.no_sync(model):
-                    # a mean over the batch; the gradients of the processes, which see a share each, are averaged
-                    accelerator.backward(loss * (processes / plan.batch_size))
+                    # A mean over the batch; the gradients of the processes, which see a share each, are averaged.
+                    # (accelerator.backward would divide by a number that a configuration file may set.)
+                    (loss * (processes / plan.batch_size)).backward()
                 sums += torch.stack(
                     [loss.detach(), (logits.argmax(1) == batch.labels).sum(), loss.new_tensor(len(inputs))]
                 )
             optimizer.step()
-            _check(lately, net, recipe, plan, step, states)
-            lately, step = sums[0].clone(), step + 1
+            step += 1
             bar.update()
 
+            waiting = rank == 0 and step < end and time.monotonic() - written >= checkpoint_every
+            broken, due = distributed.any_says([not lately.isfinite(), waiting])
+            if broken:
+                raise _not_finite(net, recipe, plan, step - 1, states)
+            lately = sums[0].clone()
             ends = step % plan.steps == 0
-            due = distributed.first_says(step < end and time.monotonic() - written >= checkpoint_every)
             if not (ends or due):
                 continue
             _share_statistics(net)
             whole = torch.stack([each["sums"] for each in distributed.gather({"sums": sums})]).sum(0)
-            _check(whole[0], net, recipe, plan, step, states)
+            if not (whole.isfinite().all() and all(value.isfinite().all() for value in net.parameters())):
+                raise _not_finite(net, recipe, plan, step, states)
             if ends:
                 seconds = time.perf_counter() - began
                 measured = evaluate(net, evaluation, whitening, workers=workers)
@@ -174,6 +183,21 @@ def evaluate(
     return losses.mean().item(), hits.mean().item()
 
 
+def _accelerator(device: torch.device) -> Accelerator:
+    # By default, torch puts gradients together in another way from the second step on, and so sums them in another
+    # order: a training that is resumed would not be the same to the bit. On GPUs it would not be anyhow.
+    same_order = DistributedDataParallelKwargs(find_unused_parameters=device.type == "cpu")
+    cpu = device.type == "cpu"
+    accelerator = Accelerator(cpu=cpu, mixed_precision="no", kwargs_handlers=[same_order])  # precision: the recipe says
+    processes = distributed.world()[1]
+    if accelerator.num_processes != processes:
+        raise RfvizError(
+            f"there are {processes} processes, but accelerate finds {accelerator.num_processes}: start them with "
+            "torchrun or 'accelerate launch'."
+        )
+    return accelerator
+
+
 def _plan(recipe: Recipe, visits: int, seed: int, rank: int, processes: int) -> Plan:
     batch = min(recipe.batch_size, visits)
     micro = min(recipe.micro_batch or -(-batch // processes), batch)
@@ -181,7 +205,7 @@ def _plan(recipe: Recipe, visits: int, seed: int, rank: int, processes: int) -> 
     if plan.micro_batches % processes:
         raise RfvizError(
             f"a batch of {batch} images in micro-batches of {micro} cannot be shared evenly by {processes} processes: "
-            "choose a micro_batch that divides the batch into a multiple of them."
+            "choose batch_size and micro_batch so that each step has a multiple of them."
         )
     return plan
 
@@ -203,14 +227,11 @@ def _entry(epoch: int, rate: float, sums: Tensor, measured: tuple[float, float],
     }
 
 
-def _check(loss: Tensor, net: Net34, recipe: Recipe, plan: Plan, steps: int, states: States) -> None:
-    """Refuse a sum of losses, up to the last of so many steps, that is not finite."""
-    if loss.isfinite():
-        return
+def _not_finite(net: Net34, recipe: Recipe, plan: Plan, steps: int, states: States) -> RfvizError:
     rate = learning_rate(recipe, steps - 1, plan.steps)
     files = states.files()
-    raise RfvizError(
-        f"the loss of {net.name} is {loss.item()} at step {steps} (epoch {(steps - 1) // plan.steps + 1}), at "
+    return RfvizError(
+        f"the loss of {net.name} is not a finite number at step {steps} (epoch {(steps - 1) // plan.steps + 1}), at "
         f"learning rate {rate:.3g}: lower the learning rate. "
         + (f"The last good checkpoint is {files[-1]}." if files else "There is no checkpoint yet.")
     )

@@ -60,7 +60,9 @@ def collect(net: nn.Module, optimizer: torch.optim.SGD, sums: Tensor) -> dict[st
     """Return weights, statistics, momentum and the sums of the current epoch under one set of names."""
     weights = {f"weights/{name}": value for name, value in net.state_dict().items()}
     momenta = {
-        f"momentum/{name}": optimizer.state[parameter]["momentum_buffer"] for name, parameter in net.named_parameters()
+        f"momentum/{name}": buffer
+        for name, parameter in net.named_parameters()
+        if (buffer := optimizer.state[parameter].get("momentum_buffer")) is not None  # there is none at momentum 0
     }
     return {**weights, **momenta, "sums": sums}
 
@@ -70,6 +72,8 @@ def restore(net: nn.Module, optimizer: torch.optim.SGD, saved: Mapping[str, Tens
     prefix = "weights/"
     net.load_state_dict({key.removeprefix(prefix): value for key, value in saved.items() if key.startswith(prefix)})
     for name, parameter in net.named_parameters():
+        if f"momentum/{name}" not in saved:
+            continue
         # empty_like keeps the memory format, on which the order of floating-point sums may depend
         optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(saved[f"momentum/{name}"])
     return saved["sums"]

@@ -1,7 +1,9 @@
 """Widgets for a live notebook: pick a network, a layer and a channel, and see what the channel prefers."""
 
+import base64
+import html
+
 import ipywidgets
-from IPython.display import display
 
 from rfviz import figures
 from rfviz.models import PAPER_ARCHITECTURES
@@ -33,8 +35,10 @@ class Browser(ipywidgets.VBox):
             value=PAPER_CHANNELS["resnet34"] if channel is None else channel, min=0, max=10**6, description="channel"
         )
         self._set_range()
-        self.output = ipywidgets.Output()
-        super().__init__([ipywidgets.HBox([self.model, self.layer, self.channel]), self.output])
+        # Not an Output widget: with one, a batch that runs the notebook now and then waits for ever for the end of the
+        # cell (nbclient, issue 312).
+        self.picture = ipywidgets.HTML()
+        super().__init__([ipywidgets.HBox([self.model, self.layer, self.channel]), self.picture])
         for control in (self.model, self.layer, self.channel):
             control.observe(self._redraw, names="value")
         self._redraw()
@@ -43,20 +47,28 @@ class Browser(ipywidgets.VBox):
         found = self.run.responses(self.model.value)[self.layer.value]
         self.channel.max = found.channels - 1  # takes a larger number down with it
 
-    def figure(self) -> figures.Figure:
+    @property
+    def title(self) -> str:
+        """What is shown, for people."""
+        model, layer = self.model.value, self.layer.value
+        return f"{PAPER_ARCHITECTURES[model]}, {figures.layer_title(layer)}, channel {self.channel.value}"
+
+    def figure(self) -> figures.BookFigure:
         """Draw the chosen channel."""
-        model, layer, channel = self.model.value, self.layer.value, self.channel.value
+        model, layer = self.model.value, self.layer.value
         return figures.channel_overview(
             self.run.images.stimuli,
             self.run.responses(model)[layer],
             self.run.maximization(model, layer),
-            channel,
+            self.channel.value,
             self.run.whitening(model),
-            f"{PAPER_ARCHITECTURES[model]}, {figures.layer_title(layer)}, channel {channel}",
+            self.title,
         )
 
     def _redraw(self, _change: object = None) -> None:
         self._set_range()
-        self.output.clear_output(wait=True)
-        with self.output:
-            display(self.figure())
+        picture = base64.b64encode(self.figure()._repr_png_()).decode()
+        alternative = f"{self.title}: preferred stimuli, mean preferred stimulus and maximization image"
+        self.picture.value = (
+            f'<img src="data:image/png;base64,{picture}" alt="{html.escape(alternative)}" style="max-width: 100%">'
+        )

@@ -86,6 +86,7 @@ def test_one_process_alone():
     assert held["b"].item() == 3
     assert distributed.gather({}) == [{}]
     assert distributed.first_says(True) is True and distributed.first_says(False) is False
+    assert distributed.any_says([True, False]) == [True, False]
 
 
 @pytest.mark.parametrize("size", [None, "1"])
@@ -145,6 +146,7 @@ def test_gather_returns_what_every_process_holds(tmp_path, processes):
 def ask_the_first() -> None:
     assert distributed.first_says(rank() == 0) is True
     assert distributed.first_says(rank() != 0) is False
+    assert distributed.any_says([rank() == 0, rank() == 1, False]) == [True, True, False]
 
 
 def test_the_first_process_decides_for_all(tmp_path):

@@ -34,7 +34,7 @@ from rfviz.whitening import fit
 
 torch.set_num_threads(1)  # also where a child process imports this module
 
-PATIENCE = 20  # seconds, for what takes a few
+PATIENCE = 60  # seconds, for what takes a few
 TOO_LONG = "Timeout"  # what `faulthandler` says then
 SEED = 3
 EPOCHS, STEPS = 3, 2  # steps per epoch
@@ -396,7 +396,7 @@ def test_a_batch_that_cannot_be_shared_evenly_is_refused(found):
     for kind, message in (each["refused"] for each in found):
         assert kind == "RfvizError"
         assert message.startswith(
-            "a batch of 9 images in micro-batches of 3 cannot be shared evenly by 2 processes: choose a micro_batch"
+            "a batch of 9 images in micro-batches of 3 cannot be shared evenly by 2 processes: choose batch_size"
         )
         assert "\n" not in message
 
@@ -406,7 +406,7 @@ def test_a_loss_that_is_not_finite_on_one_process_ends_both(folder, found):
     checkpoint = folder / "broken.checkpoint"
     for kind, message in (each["broken"] for each in found):
         assert kind == "RfvizError"
-        assert f"is nan at step {BROKEN_AT} (epoch 1), at learning rate 0.02: lower" in message
+        assert f"is not a finite number at step {BROKEN_AT} (epoch 1), at learning rate 0.02: lower" in message
         assert message.endswith(f"The last good checkpoint is {checkpoint}.{BROKEN_AT - 1:08d}.")
         assert "\n" not in message
     assert [file.suffix for file in states_in(checkpoint)] == [f".{step:08d}" for step in (1, 2)]
@@ -419,8 +419,9 @@ def test_between_states_a_loss_that_is_not_finite_on_one_process_ends_both_too(t
     for process in processes:
         process.wait(2 * PATIENCE)
     said = [(tmp_path / f"broken_between_states-{rank}.txt").read_text(encoding="utf-8") for rank in range(2)]
-    assert f"is nan at step {BROKEN_AT} (epoch 1)" in said[1]
-    assert said[1].endswith("There is no checkpoint yet.\n")
+    for each in said:
+        assert f"is not a finite number at step {BROKEN_AT} (epoch 1)" in each
+        assert each.endswith("There is no checkpoint yet.\n")
     assert [process.returncode for process in processes] == [1, 1]
     assert not any(TOO_LONG in each for each in said)
     assert states_in(tmp_path / "broken.checkpoint") == []

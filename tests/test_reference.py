@@ -1,0 +1,110 @@
+"""What is kept of a long run: numbers that come back as they were, sheets of pictures, and no photograph."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from rfviz import places, reference, runs
+from rfviz.figures import min_max, stretch
+from rfviz.noise_tables import noise_table
+from rfviz.reference import COLUMNS, sheet
+
+KEPT = places.repository() / "book" / "reference"
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """Two replicas of a very short `smoke` run, and the folder that they were written to."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RFVIZ_RUNS", str(tmp_path_factory.mktemp("runs")))
+        run = runs.open_run("smoke", epochs=1, repeats=8, noise_seeds=2)
+        run.progress = False
+        replicas = run.replicas(2)
+        folder = tmp_path_factory.mktemp("reference") / "new"
+        reference.export(replicas, folder, {"command": "rfviz reference here"})
+        yield replicas, folder
+
+
+def test_the_numbers_come_back_as_they_were(exported):
+    replicas, folder = exported
+    found = reference.load(folder)
+    for name in ("resnet34", "plainnet34"):
+        assert found.histories[name] == [run.history(name) for run in replicas]
+        assert [each["top1"] for each in found.facts["networks"][name]] == [run.accuracy(name) for run in replicas]
+    expected = {name: [run.noise_effect(name) for run in replicas] for name in found.effects}
+    assert noise_table(found.effects).equals(noise_table(expected))
+    for name, effects in expected.items():
+        for ours, theirs in zip(found.effects[name], effects, strict=True):
+            assert dataclasses.replace(ours, effects={}) == dataclasses.replace(theirs, effects={})
+            for row, effect in theirs.effects.items():
+                assert torch.equal(ours.effects[row].loss, effect.loss)
+                assert ours.effects[row].channels == effect.channels
+    assert found.facts["made by"]["command"] == "rfviz reference here"
+    assert found.facts["data"]["classes"] == 4
+
+
+def test_the_sheets_show_every_channel_in_its_place(exported):
+    replicas, folder = exported
+    run = replicas[0]
+    filters = run.net("plainnet34").conv1.weight.detach()
+    shown = np.asarray(Image.open(folder / "plainnet34-conv1-filter.png"))
+    step = (shown.shape[1] - 1) // COLUMNS
+    for channel in (0, 7, 8, 19):
+        row, column = divmod(channel, COLUMNS)
+        cell = shown[row * step + 1 : (row + 1) * step, column * step + 1 : (column + 1) * step]
+        scale = (step - 1) // 7
+        expected = (min_max(filters[channel]).permute(1, 2, 0).numpy() * 255).round()
+        assert np.array_equal(cell[scale // 2 :: scale, scale // 2 :: scale], expected)
+    found = run.responses("resnet34")["layer1.0"]
+    shown = np.asarray(Image.open(folder / "resnet34-layer1.0-mean.png"))
+    step = (shown.shape[1] - 1) // COLUMNS
+    channel = int(found.positive_count.argmax())
+    row, column = divmod(channel, COLUMNS)
+    cell = shown[row * step + 1 : (row + 1) * step : 3, column * step + 1 : (column + 1) * step : 3]
+    expected = (stretch(found.mean_stimulus[channel])[0].permute(1, 2, 0).numpy() * 255).round()
+    assert np.array_equal(cell, expected)
+
+
+def test_a_mean_over_few_neurons_is_left_out(exported, monkeypatch):
+    """It would show the photographs."""
+    run = exported[0][0]
+    found = run.responses("resnet34")
+    counts = found["maxpool"].positive_count
+    monkeypatch.setattr(reference, "FEWEST", int(counts.median()) + 1)
+    sheets, left_out = reference.pictures(run, "resnet34")
+    assert left_out["maxpool"] == (counts < int(counts.median()) + 1).nonzero().flatten().tolist()
+    for what in ("mean", "strongest"):
+        shown = sheets[f"maxpool-{what}"]
+        step = (shown.shape[1] - 1) // COLUMNS
+        for channel in range(20):
+            row, column = divmod(channel, COLUMNS)
+            cell = shown[row * step + 1 : (row + 1) * step, column * step + 1 : (column + 1) * step]
+            assert (len(np.unique(cell)) == 1) == (channel in left_out["maxpool"])
+
+
+def test_a_sheet_has_gaps_and_enlarges_small_pictures():
+    shown = sheet([torch.zeros(3, 4, 4), None, torch.ones(3, 4, 4)] + [None] * 6)
+    assert shown.dtype == np.uint8
+    assert shown.shape[1] >= reference.WIDTH and shown.shape[2] == 3
+    step = (shown.shape[1] - 1) // COLUMNS
+    assert (shown.shape[0] - 1) // step == 2
+    assert (shown[1:step, 1:step] == 0).all()
+    assert (shown[1:step, step + 1 : 2 * step] == round(255 * reference.BACKGROUND)).all()
+    assert (shown[1:step, 2 * step + 1 : 3 * step] == 255).all()
+
+
+def test_what_is_kept_is_small_and_complete():
+    files = sorted(KEPT.iterdir())
+    assert sum(file.stat().st_size for file in files) < 5e6
+    assert {file.suffix for file in files} == {".json", ".png"}
+    found = reference.load(KEPT)
+    assert set(found.histories) == {"resnet34", "plainnet34"}
+    facts = json.loads((KEPT / "reference.json").read_text())
+    assert facts["width"] == 64 and facts["data"]["classes"] == 101
+    page = (KEPT.parent / "reference_run.md").read_text()
+    for file in files:
+        assert file.suffix == ".json" or f"reference/{file.name}" in page  # every picture is shown
