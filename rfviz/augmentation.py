@@ -116,7 +116,11 @@ class Augmentation:
         rows = resizing(top, height, self.crop, batch.pixels.shape[2])
         columns = resizing(left, width, self.crop, batch.pixels.shape[3])
         columns = torch.where(mirrored[:, None, None], columns.flip(1), columns)
-        return rows[:, None] @ (batch.pixels.float() / 255) @ columns.transpose(1, 2)[:, None]
+        count, colours, lines, _ = batch.pixels.shape
+        across = batch.pixels.float().flatten(1, 2) @ columns.transpose(1, 2)  # one product per image, of all colours
+        across = across.view(count, colours, lines, self.crop).transpose(1, 2).flatten(2)
+        down = (rows / 255) @ across
+        return down.view(count, self.crop, colours, self.crop).transpose(1, 2)
 
     def distort(self, images: Tensor, factors: Tensor, order: Tensor) -> Tensor:
         """Change brightness, contrast and saturation of images `(N, 3, H, W)`.
@@ -134,15 +138,15 @@ class Augmentation:
         least = max(0.0, 1 - self.distortion)
         factors = least + factors * (1 + self.distortion - least)
         steps = _ORDERS.to(images.device)[(order * len(_ORDERS)).long()]
-        luma = torch.tensor(_LUMA, device=images.device)
+        images = images.clone()
         for which in steps.unbind(1):
             factor = factors.gather(1, which[:, None])[:, :, None, None]
-            grey = torch.einsum("c,nchw->nhw", luma, images)[:, None]
+            red, green, blue = images.split(1, 1)
+            grey = (red * _LUMA[0]).add_(green, alpha=_LUMA[1]).add_(blue, alpha=_LUMA[2])
             which = which[:, None, None, None]
             # each of the three is a mixture: with black, with the mean grey, with the grey of each pixel
             other = torch.where(which == _CONTRAST, grey.mean((2, 3), keepdim=True), grey)
-            other = torch.where(which == _BRIGHTNESS, torch.zeros_like(other), other)
-            images = (factor * images + (1 - factor) * other).clamp(0, 1)
+            images.mul_(factor).add_(other.mul_((1 - factor) * (which != _BRIGHTNESS))).clamp_(0, 1)
         return images
 
 
