@@ -20,7 +20,7 @@ from rfviz import distributed, training_state
 from rfviz.augmentation import Augmentation
 from rfviz.batches import batches
 from rfviz.data import Evaluation, Labelled
-from rfviz.errors import RfvizError
+from rfviz.errors import RfvizError, first_line
 from rfviz.loading import MicroBatches, Plan, training_batches, usual_workers
 from rfviz.models import Net34
 from rfviz.recipe import Recipe, learning_rate
@@ -112,7 +112,7 @@ def train(
                 batch = next(loaded)
                 inputs = whitening(augmentation(batch)).contiguous(memory_format=torch.channels_last)
                 with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
-                    logits = model(inputs).float()
+                    logits = _logits(model, inputs, recipe.compile)
                 loss = F.cross_entropy(logits, batch.labels, reduction="sum")
                 last = part == plan.parts[-1]
                 with contextlib.nullcontext() if last else accelerator.no_sync(model):
@@ -196,6 +196,15 @@ def _accelerator(device: torch.device) -> Accelerator:
             "torchrun or 'accelerate launch'."
         )
     return accelerator
+
+
+def _logits(model: nn.Module, inputs: Tensor, compiled: bool) -> Tensor:
+    try:
+        return model(inputs).float()
+    except RuntimeError as error:  # compilation happens at the first call; torch's errors of it are of this kind
+        if not compiled or isinstance(error, torch.OutOfMemoryError):
+            raise
+        raise RfvizError(f"torch.compile does not work here ({first_line(error)}): leave it out.") from error
 
 
 def _plan(recipe: Recipe, visits: int, seed: int, rank: int, processes: int) -> Plan:

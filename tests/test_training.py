@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import itertools
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -601,3 +602,35 @@ def test_a_configuration_of_accelerate_changes_nothing(uninterrupted, monkeypatc
     net = small_net()
     assert run(net) == uninterrupted[1]
     assert_same_weights(net, uninterrupted[0])
+
+
+# -- torch.compile ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
+def test_a_compiled_network_learns_the_same_to_rounding():
+    nets = [MeanColour(), MeanColour()]
+    histories = [
+        train(net, two_colours(), Evaluation(two_colours()), dataclasses.replace(SHORT, compile=compiled), NONE)
+        for net, compiled in zip(nets, (False, True), strict=True)
+    ]
+    torch.testing.assert_close(nets[0].fc.weight, nets[1].fc.weight, rtol=1e-4, atol=1e-5)
+    assert [entry["loss"] for entry in histories[1]] == pytest.approx(
+        [entry["loss"] for entry in histories[0]], rel=1e-4
+    )
+    assert set(nets[1].state_dict()) == {"fc.weight", "fc.bias"}  # its own names, not those of the compiled module
+
+
+def test_compilation_that_fails_is_said_in_one_line(monkeypatch):
+    class Fails(nn.Module):
+        def __init__(self, net):
+            super().__init__()
+            self.net = net
+
+        def forward(self, x):
+            raise RuntimeError("no compiler\nand many lines more")
+
+    monkeypatch.setattr(torch, "compile", Fails)
+    recipe = dataclasses.replace(SHORT, compile=True)
+    with pytest.raises(RfvizError, match=r"^torch\.compile does not work here \(no compiler\): leave it out\.$"):
+        train(MeanColour(), two_colours(), Evaluation(two_colours()), recipe, NONE)
