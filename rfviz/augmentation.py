@@ -137,7 +137,7 @@ class Augmentation:
             return images
         least = max(0.0, 1 - self.distortion)
         factors = least + factors * (1 + self.distortion - least)
-        steps = _ORDERS.to(images.device)[(order * len(_ORDERS)).long()]
+        steps = _ORDERS.to(images.device, non_blocking=True)[(order * len(_ORDERS)).long()]
         images = images.clone()
         for which in steps.unbind(1):
             factor = factors.gather(1, which[:, None])[:, :, None, None]

@@ -51,7 +51,7 @@ def noise_table(effects: Effects) -> pd.DataFrame:
         ``networks`` (trained ones), ``inactive`` (mean), ``fewest``, ``most``, ``channels`` (of the layer), ``noisy``
         (channels that get noise at a time, mean), ``measured`` (networks in which the row can be measured), ``dL``,
         ``dL_error``, ``dtop1``, ``dtop1_error`` (see `mean_and_spread`; nats, shares) and ``paper_dL``; NaN where there
-        is nothing to measure.
+        is nothing to measure, and for the error where one of several networks can be measured.
     """
     rows = []
     for architecture, replicas in effects.items():
@@ -68,6 +68,8 @@ def noise_table(effects: Effects) -> pd.DataFrame:
             measured = [found.effects[row] for found in replicas if row in found.effects]
             loss, loss_error = mean_and_spread([effect.loss for effect in measured])
             top1, top1_error = mean_and_spread([effect.top1 for effect in measured])
+            if len(measured) == 1 < len(replicas):
+                loss_error = top1_error = math.nan  # one network has no spread over networks
             rows.append(
                 {
                     "model": architecture,

@@ -6,7 +6,9 @@ same micro-batches, to rounding; the running statistics of batch norm are those 
 """
 
 import contextlib
+import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -95,14 +97,14 @@ def train(
         so_far = training_state.restore(net, optimizer, saved[0])
         sums += so_far.to(device) * (rank == 0)
         history, step, elapsed = (saved[1][name] for name in ("history", "step", "elapsed"))
-    if len(set(torch.cat([each["step"] for each in distributed.gather({"step": torch.tensor([step])})]).tolist())) > 1:
+    if len({int(each["step"]) for each in distributed.gather({"step": torch.tensor(step)})}) > 1:
         raise RfvizError(f"the processes do not all see the same checkpoints {checkpoint}: give them one folder.")
     model = accelerator.prepare(torch.compile(net) if recipe.compile else net)
 
     end, written, began = recipe.epochs * plan.steps, time.monotonic(), time.perf_counter() - elapsed
     keys = plan.keys(step, recipe.epochs)
     loaded = training_batches(MicroBatches(images, augmentation, plan), keys, workers, device)
-    lately = sums[0].clone()  # the loss up to the step before: read one step late, a GPU always has a step to work on
+    lately = _arriving(sums[0])  # the losses up to the step before: read one step late, a GPU always has work
     with _bar(net, step, end, progress and rank == 0) as bar:
         while step < end:
             rate = learning_rate(recipe, step, plan.steps)
@@ -119,18 +121,18 @@ def train(
                     # A mean over the batch; the gradients of the processes, which see a share each, are averaged.
                     # (accelerator.backward would divide by a number that a configuration file may set.)
                     (loss * (processes / plan.batch_size)).backward()
-                sums += torch.stack(
-                    [loss.detach(), (logits.argmax(1) == batch.labels).sum(), loss.new_tensor(len(inputs))]
-                )
+                sums[0] += loss.detach()
+                sums[1] += (logits.argmax(1) == batch.labels).sum()
+                sums[2] += len(inputs)
             optimizer.step()
             step += 1
             bar.update()
 
             waiting = rank == 0 and step < end and time.monotonic() - written >= checkpoint_every
-            broken, due = distributed.any_says([not lately.isfinite(), waiting])
+            broken, due = distributed.any_says([not math.isfinite(lately()), waiting])
             if broken:
                 raise _not_finite(net, recipe, plan, step - 1, states)
-            lately = sums[0].clone()
+            lately = _arriving(sums[0])
             ends = step % plan.steps == 0
             if not (ends or due):
                 continue
@@ -145,8 +147,9 @@ def train(
                 history.append(_entry(step // plan.steps, rate, whole, measured, seconds))
                 bar.set_postfix(loss=f"{history[-1]['loss']:.3f}", top1=f"{measured[1]:.1%}")
                 began = time.perf_counter()
-                whole, lately = torch.zeros_like(whole), torch.zeros_like(lately)
-                sums.zero_()
+                for each in (whole, sums):
+                    each.zero_()
+                lately = _arriving(sums[0])
             if due:
                 if rank == 0:
                     values = {"history": history, "elapsed": time.perf_counter() - began}
@@ -196,6 +199,22 @@ def _accelerator(device: torch.device) -> Accelerator:
             "torchrun or 'accelerate launch'."
         )
     return accelerator
+
+
+def _arriving(number: Tensor) -> Callable[[], float]:
+    """Begin to copy a number to the host; the function that comes back waits until it is there, and no longer."""
+    if number.device.type != "cuda":
+        kept = number.clone()
+        return lambda: kept.item()
+    host, event = torch.empty((), dtype=number.dtype, pin_memory=True), torch.cuda.Event()
+    host.copy_(number, non_blocking=True)
+    event.record()
+
+    def wait() -> float:
+        event.synchronize()
+        return host.item()
+
+    return wait
 
 
 def _logits(model: nn.Module, inputs: Tensor, compiled: bool) -> Tensor:

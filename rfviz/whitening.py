@@ -29,11 +29,11 @@ class Whitening:
 
     def __call__(self, images: Tensor) -> Tensor:
         """Whiten images `(..., 3, H, W)`, RGB in [0, 1]."""
-        return _mix(self.matrix.to(images), images - self.mean.to(images)[:, None, None])
+        return _mix(self.matrix, images - self.mean.to(images, non_blocking=True)[:, None, None])
 
     def to_rgb(self, images: Tensor, *, clip: bool = True) -> Tensor:
         """Take whitened images `(..., 3, H, W)` back to RGB, clipped to [0, 1] unless `clip` is false."""
-        inverse = torch.linalg.inv(self.matrix.double()).to(images)
+        inverse = torch.linalg.inv(self.matrix.double())
         rgb = _mix(inverse, images) + self.mean.to(images)[:, None, None]
         return rgb.clamp(0, 1) if clip else rgb
 
@@ -49,10 +49,11 @@ class Whitening:
 
 
 def _mix(matrix: Tensor, images: Tensor) -> Tensor:
+    # The matrix is looked at where it is: to look at it on a GPU would mean to wait for all that the GPU has to do.
     diagonal = matrix.diagonal()
     if torch.equal(matrix, torch.diag(diagonal)):
-        return images * diagonal[:, None, None]
-    return torch.einsum("ij,...jhw->...ihw", matrix, images)
+        return images * diagonal.to(images, non_blocking=True)[:, None, None]
+    return torch.einsum("ij,...jhw->...ihw", matrix.to(images, non_blocking=True), images)
 
 
 NONE = Whitening(torch.zeros(3, dtype=torch.float64), torch.eye(3, dtype=torch.float64))

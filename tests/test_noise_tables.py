@@ -102,6 +102,16 @@ def test_table_1_of_several_networks_gives_their_range() -> None:
     assert shown["ΔL (nats)"][4] == "–"
 
 
+def test_one_network_of_several_has_no_spread() -> None:
+    replicas = [
+        experiment((1,), inactive=effect(1.0, 1.2), random_inactive=effect(0.1, 0.3), **CONTROLS),
+        experiment(**CONTROLS),
+    ]
+    shown = noise_tables.table1({"resnet34": replicas}).reset_index()
+    assert shown["noise in"][0].endswith("[1 of 2 networks]")
+    assert shown["ΔL (nats)"].tolist() == ["+1.1", "+0.2", "+0.15", "+0.4"]
+
+
 def test_summary_of_several_networks_follows_the_numbers() -> None:
     text = noise_tables.noise_summary(REPLICAS)
     assert "As in the paper, ResNet34 has on average more inactive channels" in text
