@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from rfviz.data import Indexed
-from rfviz.errors import RfvizError
+from rfviz.errors import RfvizError, plainly
 
 Images = Tensor | Indexed | Iterable
 """Images of one size as a tensor (N, 3, H, W), a data set, or an iterable of batches."""
@@ -117,7 +117,7 @@ def _image(item: Any) -> Tensor:
 
 def _of_data_set(images: Any, plan: list[Sequence[int]], workers: int) -> Iterator[Batch]:
     loader = DataLoader(images, batch_sampler=plan, num_workers=workers, collate_fn=list)  # type: ignore[arg-type]
-    for part, items in zip(plan, loader, strict=True):
+    for part, items in zip(plan, plainly(loader), strict=True):
         loaded = [_image(item) for item in items]
         kinds = [(image.shape, image.dtype) for image in loaded]  # stack would turn integers into floating point
         begins = [i for i in range(len(loaded)) if i == 0 or kinds[i] != kinds[i - 1]]

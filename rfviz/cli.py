@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 import typer
 
 from rfviz import (
@@ -20,7 +21,7 @@ from rfviz import (
     runs,
     tables,
 )
-from rfviz.errors import RfvizError, unknown
+from rfviz.errors import RfvizError, first_line, unknown
 
 app = typer.Typer(
     help="Preferred stimuli, receptive fields and inactive neurons of ResNet34 and PlainNet34.\n\n"
@@ -276,9 +277,8 @@ def export_reference(
     replicas = opened.replicas(seeds)
     publish.compute(replicas)
     command = shlex.join(["rfviz", *sys.argv[1:]])
-    if distributed.world()[0] == 0:
-        reference.export(replicas, to, {"command": command, "commit": provenance.commit()})
-        typer.echo(f"written to {to}")
+    reference.export(replicas, to, {"command": command, "commit": provenance.commit()})
+    _say(f"written to {to}")
 
 
 @app.command()
@@ -292,9 +292,8 @@ def plan(
 
     Nothing is trained, downloaded or kept. Example: `rfviz plan --preset imagenet --set micro_batch=64`
     """
-    overrides = _overrides(images, None, epochs, False, settings)
-    chosen = presets.get(preset, **overrides)
-    for line in planning.report(chosen, progress=True):
+    opened = runs.open_run(preset, **_overrides(images, None, epochs, False, settings))
+    for line in planning.report(opened.preset, progress=True):
         _say(line)
 
 
@@ -312,6 +311,12 @@ def main() -> None:
             app()
     except RfvizError as error:
         typer.echo(f"rfviz: {error}", err=True)
+        sys.exit(2)
+    except torch.OutOfMemoryError as error:
+        typer.echo(
+            f"rfviz: {first_line(error)} Let fewer images through the network at a time, such as --set micro_batch=32.",
+            err=True,
+        )
         sys.exit(2)
     except OSError as error:  # a full disk, a folder that may not be written
         typer.echo(f"rfviz: {error}. Earlier results are unchanged.", err=True)

@@ -47,6 +47,22 @@ def process_group() -> Iterator[None]:
         dist.destroy_process_group()
 
 
+def processes_here() -> int:
+    """Return how many processes of the group share this machine, as `torchrun` says it."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if world()[1] > 1 else 1
+
+
+@contextlib.contextmanager
+def first_of_machine() -> Iterator[None]:
+    """Let the first process of each machine do something, and then the others."""
+    first = int(os.environ.get("LOCAL_RANK", "0")) == 0
+    if not first:
+        barrier()
+    yield
+    if first:
+        barrier()
+
+
 def gather(tensors: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
     """Return the named tensors of every process, in the order of the processes, on the CPU.
 

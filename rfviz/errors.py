@@ -1,7 +1,10 @@
 """The one error that a user of the command line sees as a single line."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+Item = TypeVar("Item")
 
 
 class RfvizError(ValueError):
@@ -20,6 +23,20 @@ def unknown(kind: str, value: object, choices: Iterable[str]) -> RfvizError:
     hint = f" Did you mean {near[0]!r}?" if near else ""
     shown = ", ".join(choices[:20]) + (", ..." if len(choices) > 20 else "")
     return RfvizError(f"unknown {kind} {str(value)!r}.{hint} Choose from: {shown}.")
+
+
+def plainly(items: Iterable[Item]) -> Iterator[Item]:
+    """Pass items on that torch's worker processes load; of an error there, only what was meant to be said comes out.
+
+    Raises
+    ------
+    RfvizError
+        In one line, without the traceback that torch writes into it.
+    """
+    try:
+        yield from items
+    except RfvizError as error:
+        raise RfvizError(str(error).strip().splitlines()[-1].partition("RfvizError: ")[2] or str(error)) from error
 
 
 def check_channel(channel: int, channels: int) -> None:

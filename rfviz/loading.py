@@ -16,6 +16,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from rfviz.augmentation import DRAWS, Augmentation, TrainingBatch
 from rfviz.data import Labelled, region
+from rfviz.distributed import processes_here
+from rfviz.errors import plainly
 
 # The first entry of every random key: numpy takes (1, 2) and (1, 2, 0) for the same key, so each purpose has its own.
 _ORDER, _DRAWS = 1, 2
@@ -124,13 +126,16 @@ def training_batches(
         batches, batch_size=None, sampler=keys, num_workers=workers, prefetch_factor=AHEAD if workers else None,
         pin_memory=cuda, generator=torch.Generator(),  # not the global one, from which it would draw
     )  # fmt: skip
-    for batch in loader:
+    for batch in plainly(loader):
         yield TrainingBatch(*(tensor.to(device, non_blocking=cuda) for tensor in batch))
 
 
-def usual_workers(images: Any, device: torch.device, processes: int = 1) -> int:
-    """Return how many processes should load images: none where they are in memory and the CPU computes as well."""
-    cores = available_cores()
+def usual_workers(images: Any, device: torch.device) -> int:
+    """Return how many processes should load images: none where they are in memory and the CPU computes as well.
+
+    Processes of a group that share the machine (`rfviz.distributed`) share its cores.
+    """
+    cores, processes = available_cores(), processes_here()
     if device.type == "cpu":
         return 0 if in_memory(images) else max(1, cores // 2 // processes)
     return max(1, min(cores // processes, 2 if in_memory(images) else 16))

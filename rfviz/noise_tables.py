@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 import torch
+from scipy import stats
 from torch import Tensor
 
 from rfviz.inactivity import NoiseEffect, control_count, mean_and_error
@@ -138,19 +139,28 @@ def spread_note(networks: int, noise_seeds: int) -> str:
 
 
 def noise_summary(effects: Effects) -> str:
-    """Say in Markdown what the noise experiment shows: a change counts beyond two standard errors of its mean."""
+    """Say in Markdown what the noise experiment shows.
+
+    A change counts where the 95 % confidence interval of its mean (Student's t, over noise seeds of one network or over
+    networks) does not hold 0.
+    """
     if not any(found.inactive for replicas in effects.values() for found in replicas):
         return (
             "**Answer.** Neither network has an inactive channel in this run, so there is nothing for the paper's two "
             "experiments to disturb; only the controls can be measured. The paper finds 13 of 64 and 2 of 64."
         )
     sentences = [_verdict(PAPER_ARCHITECTURES[architecture], replicas) for architecture, replicas in effects.items()]
-    mean = {name: sum(len(found.inactive) for found in found_) / len(found_) for name, found_ in effects.items()}
-    on_average = " on average" if max(map(len, effects.values())) > 1 else ""
-    if mean["resnet34"] > mean["plainnet34"]:
-        agreement = f"As in the paper, ResNet34 has{on_average} more inactive channels than PlainNet34."
+    counts = {name: [len(found.inactive) for found in replicas] for name, replicas in effects.items()}
+    pairs = list(zip(counts["resnet34"], counts["plainnet34"], strict=True))
+    seeds = len(pairs)
+    more = sum(resnet > plain for resnet, plain in pairs)
+    how_often = f" for {more} of {seeds} seeds" if seeds > 1 else ""
+    if more > seeds / 2:
+        agreement = f"As in the paper, ResNet34 has more inactive channels than PlainNet34{how_often}."
+    elif how_often and more:
+        agreement = f"ResNet34 has more inactive channels than PlainNet34, as in the paper, only{how_often}."
     else:
-        agreement = f"Unlike in the paper, ResNet34 does not have{on_average} more inactive channels than PlainNet34."
+        agreement = "Unlike in the paper, ResNet34 does not have more inactive channels than PlainNet34."
     return f"**Answer.** {agreement} {' '.join(sentences)}"
 
 
@@ -161,11 +171,12 @@ def _verdict(name: str, replicas: Sequence[NoiseEffect]) -> str:
         return f"{name} {which}, so the paper's two experiments have nothing to disturb."
     losses = [found.effects["inactive"].loss for found in having]
     loss, error = mean_and_spread(losses)
+    count = len(having) if len(having) > 1 else len(losses[0])
     if len(having) > 1:
-        error /= math.sqrt(len(having))
+        error /= math.sqrt(count)
     if math.isnan(error):
         verdict = f"changes the loss by {loss:+.3g} nats (one noise seed: how sure that is cannot be said)"
-    elif abs(loss) <= 2 * error:
+    elif abs(loss) <= stats.t.ppf(0.975, count - 1) * error:
         verdict = "does not change the loss measurably"
     else:
         verdict = f"{'raises' if loss > 0 else 'lowers'} the loss by {abs(loss):.3g} nats"
@@ -173,6 +184,6 @@ def _verdict(name: str, replicas: Sequence[NoiseEffect]) -> str:
         return (
             f"In {name}, noise in the inactive channels {verdict} ({len(having)} of {len(replicas)} networks have any)."
         )
-    count = len(having[0].inactive)
-    which = "one inactive channel" if count == 1 else f"{count} inactive channels"
+    inactive = len(having[0].inactive)
+    which = "one inactive channel" if inactive == 1 else f"{inactive} inactive channels"
     return f"In {name}, noise in the {which} {verdict}."

@@ -14,9 +14,11 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torchvision.utils import make_grid
 
 from rfviz import provenance
 from rfviz.digests import tensor_digest
+from rfviz.distributed import world
 from rfviz.figures import min_max, stretch
 from rfviz.files import written_whole
 from rfviz.inactivity import Effect, NoiseEffect
@@ -24,8 +26,8 @@ from rfviz.models import ARCHITECTURES
 from rfviz.presets import FIGURE_LAYERS
 from rfviz.runs import Run
 
-FEWEST = 64
-"""Neurons that a mean preferred stimulus must average over to be shown."""
+FEWEST = 10
+"""Images that a mean preferred stimulus averages over at least, for all their positions, to be shown."""
 
 COLUMNS = 8
 WIDTH = 480
@@ -60,7 +62,7 @@ def export(replicas: Sequence[Run], folder: Path, made_by: Mapping[str, str]) ->
     replicas : sequence of Run
         They differ in the seed, or in the weights that were given.
     folder : Path
-        ``reference.json`` and the pictures in it are replaced, each whole or not at all.
+        ``reference.json`` and the pictures in it are replaced. Of several processes, all compute and the first writes.
     made_by : mapping
         For people: the command, and whatever else is to be known.
     """
@@ -102,6 +104,10 @@ def export(replicas: Sequence[Run], folder: Path, made_by: Mapping[str, str]) ->
         "networks": networks,
         "left out": {name: left_out for name, (_, left_out) in sheets.items()},
     }
+    if world()[0] > 0:
+        return
+    for file in folder.glob("*net34-*.png"):
+        file.unlink()
     for name, (drawn, _) in sheets.items():
         for what, sheet in drawn.items():
             with written_whole(folder / f"{name}-{what}.png") as temporary:
@@ -146,7 +152,8 @@ def pictures(run: Run, architecture: str) -> tuple[dict[str, np.ndarray], dict[s
     white = run.whitening(architecture)
     for layer, found in run.responses(architecture, FIGURE_LAYERS).items():
         assert found.mean_stimulus is not None and found.strongest_stimulus is not None
-        silent = (found.positive_count < FEWEST).nonzero().flatten().tolist()
+        positions = found.neuron_count / found.image_count
+        silent = (found.positive_count < FEWEST * positions).nonzero().flatten().tolist()
         left_out[layer] = silent
         for what, means in (("mean", found.mean_stimulus), ("strongest", found.strongest_stimulus)):
             sheets[f"{layer}-{what}"] = sheet(
@@ -163,12 +170,9 @@ def sheet(images: Sequence[Tensor | None]) -> np.ndarray:
     Small images are enlarged, pixel by pixel, until the sheet is `WIDTH` px wide or more.
     """
     side = next((image.shape[1] for image in images if image is not None), 1)
+    gap = torch.full((3, side, side), BACKGROUND)
+    whole = torch.stack([gap if image is None else image.clamp(0, 1) for image in images])
     scale = max(1, -(-(WIDTH // COLUMNS - 1) // side))
-    step, rows = side * scale + 1, -(-len(images) // COLUMNS)
-    whole = np.full((rows * step + 1, COLUMNS * step + 1, 3), BACKGROUND, dtype=np.float32)
-    for i, image in enumerate(images):
-        if image is not None:
-            row, column = divmod(i, COLUMNS)
-            large = image.permute(1, 2, 0).numpy().repeat(scale, 0).repeat(scale, 1)
-            whole[row * step + 1 : (row + 1) * step, column * step + 1 : (column + 1) * step] = large
-    return (whole.clip(0, 1) * 255).round().astype(np.uint8)
+    whole = whole.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
+    grid = make_grid(whole, nrow=COLUMNS, padding=1, pad_value=BACKGROUND)
+    return (grid.permute(1, 2, 0) * 255).round().byte().numpy()

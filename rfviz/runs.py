@@ -33,7 +33,7 @@ from rfviz import (
 )
 from rfviz.data import Evaluation
 from rfviz.digests import digest, tensor_digest
-from rfviz.errors import RfvizError, check_channel, unknown
+from rfviz.errors import RfvizError, check_channel, plainly, unknown
 from rfviz.inactivity import Effect, NoiseEffect
 from rfviz.loading import in_memory, usual_workers
 from rfviz.maximization import Maximization
@@ -185,7 +185,8 @@ class Run:
     @cached_property
     def images(self) -> sources.Images:
         """Training, evaluation and stimulus images."""
-        loaded = sources.load(self.preset)
+        with distributed.first_of_machine():  # it downloads and unpacks, the others find everything there
+            loaded = sources.load(self.preset)
         if len(loaded.train.classes) < 2:
             raise RfvizError(
                 f"{self.preset.images or self.preset.source} has only the class {loaded.train.classes[0]!r}: training "
@@ -207,15 +208,14 @@ class Run:
         def compute() -> Result:
             part: Any = Subset(train, chosen)  # type: ignore[arg-type]  # has what torch's Dataset needs
             loader: DataLoader = DataLoader(part, batch_size=None, num_workers=self._workers(train))
-            shown = tqdm(loader, desc="whitening", unit="image", disable=not self.progress or in_memory(train))
+            shown = tqdm(plainly(loader), "whitening", len(chosen), disable=not self.progress or in_memory(train))
             return {}, whitening.fit((image for image, _ in shown), self.preset.whitening).to_json()
 
         made_of = {"data": train.fingerprint, "images": len(chosen), "kind": self.preset.whitening}
         return Whitening.from_json(self.store.get("whitening", whitening, made_of, compute)[1])
 
     def _workers(self, images: Any) -> int:
-        processes = distributed.world()[1]
-        return usual_workers(images, self.device, processes) if self.workers is None else self.workers
+        return usual_workers(images, self.device) if self.workers is None else self.workers
 
     def _training_made_of(self, architecture: str) -> dict[str, Any]:
         if architecture not in ARCHITECTURES:
@@ -248,7 +248,8 @@ class Run:
                 self.data_whitening, seed=self.seed, workers=self._workers(self.images.train), checkpoint=checkpoint,
                 progress=self.progress,
             )  # fmt: skip
-            return net.state_dict(), {"history": history, "whitening": self.data_whitening.to_json()}
+            made = {"processes": distributed.world()[1]}
+            return net.state_dict(), {"history": history, "whitening": self.data_whitening.to_json(), **made}
 
         made_of = self._training_made_of(architecture)
         result = self.store.get(f"weights-{architecture}", training, made_of, compute, together=True)
@@ -364,9 +365,9 @@ class Run:
         """Return the noise experiment of Table 1, on the evaluation images."""
         seeds = [self.seed * self.preset.noise_seeds + i for i in range(self.preset.noise_seeds)]
         net, images, white = self.net(architecture), self.images.evaluation, self.whitening(architecture)
+        pooled = self.pooling_responses(architecture)  # not in compute, which one of several processes runs alone
 
         def compute() -> Result:
-            pooled = self.pooling_responses(architecture)
             found = inactivity.noise_effect(net, images, pooled, seeds=seeds, preprocess=white, progress=self.progress)
             tensors: dict[str, Tensor] = {}
             for row, effect in found.effects.items():

@@ -97,9 +97,8 @@ def _check_size(what: str, side: int, images: Labelled) -> None:
 def _split(preset: Preset) -> Split:
     if preset.source == "folder":
         keep = preset.name != "imagenet"  # too large to be decoded before it is used
-        return folders.load(
-            str(preset.images), short_side=preset.short_side, keep=keep, strict=preset.strict, progress=True
-        )
+        side = preset.short_side if keep else None  # crops are cut from images of full size, as ImageNet's are
+        return folders.load(str(preset.images), short_side=side, keep=keep, strict=preset.strict, progress=True)
     try:
         if preset.source == "caltech101":
             return caltech101(data_folder(), preset.short_side)

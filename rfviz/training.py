@@ -25,9 +25,13 @@ from rfviz.data import Evaluation, Labelled
 from rfviz.errors import RfvizError, first_line
 from rfviz.loading import MicroBatches, Plan, training_batches, usual_workers
 from rfviz.models import Net34
+from rfviz.precision import multiplying
 from rfviz.recipe import Recipe, learning_rate
 from rfviz.training_state import States
 from rfviz.whitening import Whitening
+
+ONE_PIXEL = 32
+"""Side of a training image, px, from which down the last maps of the networks have one position."""
 
 
 def train(
@@ -74,8 +78,8 @@ def train(
     Raises
     ------
     RfvizError
-        If there is only one class, the batch cannot be divided between the processes, or the loss is no longer
-        finite.
+        If there is only one class, the batch cannot be divided between the processes, the processes or their number do
+        not fit the checkpoint, torch.compile does not work, or the loss is no longer finite.
     """
     if len(images.classes) < 2:
         raise RfvizError(f"training needs at least two classes, but there is only {list(images.classes)}.")
@@ -83,7 +87,7 @@ def train(
     rank, processes = distributed.world()
     plan = _plan(recipe, len(images) * recipe.repeats, seed, rank, processes)
     augmentation = Augmentation(recipe.crop, recipe.area, recipe.distortion, recipe.window)
-    workers = usual_workers(images, device, processes) if workers is None else workers
+    workers = usual_workers(images, device) if workers is None else workers
 
     accelerator = _accelerator(device)
     net.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -96,7 +100,12 @@ def train(
     if (saved := states.last()) is not None:
         so_far = training_state.restore(net, optimizer, saved[0])
         sums += so_far.to(device) * (rank == 0)
-        history, step, elapsed = (saved[1][name] for name in ("history", "step", "elapsed"))
+        history, step, elapsed, before = (saved[1][name] for name in ("history", "step", "elapsed", "micro_batch"))
+        if before != plan.micro_batch:
+            raise RfvizError(
+                f"{checkpoint} was begun with micro-batches of {before} images, now they would have "
+                f"{plan.micro_batch}: go on with as many processes as before, or set micro_batch to that."
+            )
     if len({int(each["step"]) for each in distributed.gather({"step": torch.tensor(step)})}) > 1:
         raise RfvizError(f"the processes do not all see the same checkpoints {checkpoint}: give them one folder.")
     model = accelerator.prepare(torch.compile(net) if recipe.compile else net)
@@ -105,7 +114,8 @@ def train(
     keys = plan.keys(step, recipe.epochs)
     loaded = training_batches(MicroBatches(images, augmentation, plan), keys, workers, device)
     lately = _arriving(sums[0])  # the losses up to the step before: read one step late, a GPU always has work
-    with _bar(net, step, end, progress and rank == 0) as bar:
+    began_at = step
+    with _bar(net, step, end, progress and rank == 0) as bar, multiplying("float32", device):
         while step < end:
             rate = learning_rate(recipe, step, plan.steps)
             optimizer.param_groups[0]["lr"] = rate
@@ -113,11 +123,11 @@ def train(
             for part in plan.parts:
                 batch = next(loaded)
                 inputs = whitening(augmentation(batch)).contiguous(memory_format=torch.channels_last)
-                with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
-                    logits = _logits(model, inputs, recipe.compile)
-                loss = F.cross_entropy(logits, batch.labels, reduction="sum")
                 last = part == plan.parts[-1]
                 with contextlib.nullcontext() if last else accelerator.no_sync(model):
+                    with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
+                        logits = _logits(model, inputs, recipe.compile and step == began_at)
+                    loss = F.cross_entropy(logits, batch.labels, reduction="sum")
                     # A mean over the batch; the gradients of the processes, which see a share each, are averaged.
                     # (accelerator.backward would divide by a number that a configuration file may set.)
                     (loss * (processes / plan.batch_size)).backward()
@@ -136,12 +146,12 @@ def train(
             ends = step % plan.steps == 0
             if not (ends or due):
                 continue
-            _share_statistics(net)
             whole = torch.stack([each["sums"] for each in distributed.gather({"sums": sums})]).sum(0)
+            seconds = time.perf_counter() - began
+            _share_statistics(net)
             if not (whole.isfinite().all() and all(value.isfinite().all() for value in net.parameters())):
                 raise _not_finite(net, recipe, plan, step, states)
             if ends:
-                seconds = time.perf_counter() - began
                 measured = evaluate(net, evaluation, whitening, workers=workers)
                 net.train()
                 history.append(_entry(step // plan.steps, rate, whole, measured, seconds))
@@ -152,7 +162,7 @@ def train(
                 lately = _arriving(sums[0])
             if due:
                 if rank == 0:
-                    values = {"history": history, "elapsed": time.perf_counter() - began}
+                    values = {"history": history, "elapsed": 0.0 if ends else seconds, "micro_batch": plan.micro_batch}
                     states.save(step, training_state.collect(net, optimizer, whole), values)
                 written = time.monotonic()
     net.eval()
@@ -171,7 +181,7 @@ def evaluate(
     labels = torch.tensor(list(images.labels))
     found = {"index": [torch.zeros(0, dtype=torch.int64)], "loss": [torch.zeros(0)], "hit": [torch.zeros(0)]}
     cuda = device.type == "cuda"
-    with torch.inference_mode():
+    with torch.inference_mode(), multiplying("float32", device):
         for batch in batches(images, batch_size, workers=workers, share=distributed.world(), pin_memory=cuda):
             logits = net(whitening(batch.images.to(device, non_blocking=cuda)))
             wanted = labels[batch.index].to(device)
@@ -191,7 +201,8 @@ def _accelerator(device: torch.device) -> Accelerator:
     # order: a training that is resumed would not be the same to the bit. On GPUs it would not be anyhow.
     same_order = DistributedDataParallelKwargs(find_unused_parameters=device.type == "cpu")
     cpu = device.type == "cpu"
-    accelerator = Accelerator(cpu=cpu, mixed_precision="no", kwargs_handlers=[same_order])  # precision: the recipe says
+    # What a configuration file of accelerate says of precision and compilation does not count: the recipe says it.
+    accelerator = Accelerator(cpu=cpu, mixed_precision="no", dynamo_backend="no", kwargs_handlers=[same_order])
     processes = distributed.world()[1]
     if accelerator.num_processes != processes:
         raise RfvizError(
@@ -217,11 +228,11 @@ def _arriving(number: Tensor) -> Callable[[], float]:
     return wait
 
 
-def _logits(model: nn.Module, inputs: Tensor, compiled: bool) -> Tensor:
+def _logits(model: nn.Module, inputs: Tensor, compiles: bool) -> Tensor:
     try:
         return model(inputs).float()
-    except RuntimeError as error:  # compilation happens at the first call; torch's errors of it are of this kind
-        if not compiled or isinstance(error, torch.OutOfMemoryError):
+    except RuntimeError as error:  # torch's errors of compilation, which happens at the first call, are of this kind
+        if not compiles or isinstance(error, torch.OutOfMemoryError):
             raise
         raise RfvizError(f"torch.compile does not work here ({first_line(error)}): leave it out.") from error
 
@@ -234,6 +245,11 @@ def _plan(recipe: Recipe, visits: int, seed: int, rank: int, processes: int) -> 
         raise RfvizError(
             f"a batch of {batch} images in micro-batches of {micro} cannot be shared evenly by {processes} processes: "
             "choose batch_size and micro_batch so that each step has a multiple of them."
+        )
+    if recipe.crop <= ONE_PIXEL and 1 in (micro, batch % micro):
+        raise RfvizError(
+            f"a micro-batch would hold a single image, of which batch norm in the last layers sees a single value at "
+            f"{recipe.crop} px: choose another micro_batch or batch_size."
         )
     return plan
 

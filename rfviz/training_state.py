@@ -33,12 +33,17 @@ class States:
         return sorted(file for file in found if file.suffix[1:].isdigit())
 
     def save(self, step: int, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
-        """Write a state, whole or not at all, and remove all but the last `KEPT`."""
+        """Write a state, whole or not at all, and remove all but the last `KEPT`.
+
+        States of later steps are removed too: they were damaged, or training would have gone on from them.
+        """
         if self.path is None:
             return
         path = self.path.with_name(f"{self.path.name}.{step:08d}")
         save_tensors(tensors, path, {"step": step, **values})
-        for file in self.files()[:-KEPT]:
+        files = self.files()
+        written = files.index(path)
+        for file in [*files[: max(0, written + 1 - KEPT)], *files[written + 1 :]]:
             file.unlink(missing_ok=True)
 
     def last(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:

@@ -7,6 +7,7 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urldefrag, urlparse
@@ -118,7 +119,7 @@ def download(address: str) -> Path:
             raise RfvizError(
                 f"{url} does not have the SHA-256 {wanted} ({first_line(error)}): the file is damaged or another one."
             ) from error
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, HTTPException) as error:
             raise RfvizError(
                 f"{url} cannot be downloaded to {path.parent} ({first_line(error)}): give a file that holds the "
                 "weights, or another folder in RFVIZ_DATA."
@@ -146,8 +147,9 @@ def _of_file(path: Path, name: str) -> Stored:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged files fail in many ways; to the user they all mean one thing
         raise RfvizError(f"{name} cannot be read as weights ({first_line(error)}).") from error
-    if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
-        state = state["state_dict"]
+    for name_of_weights in ("state_dict", "model"):  # what training scripts put them under
+        if isinstance(state, Mapping) and isinstance(state.get(name_of_weights), Mapping):
+            state = state[name_of_weights]
     if not isinstance(state, Mapping):
         raise RfvizError(f"{name} does not hold a state dict but a {type(state).__name__}.")
     return Stored(state, name)

@@ -303,7 +303,8 @@ class Read:
 )
 def test_usual_workers(cores, processes, device, kept, workers, monkeypatch):
     monkeypatch.setattr(loading, "available_cores", lambda: cores)
-    assert usual_workers(Read(kept), device, processes) == workers
+    monkeypatch.setattr(loading, "processes_here", lambda: processes)
+    assert usual_workers(Read(kept), device) == workers
 
 
 def test_images_in_memory_need_no_workers_on_the_cpu(source):

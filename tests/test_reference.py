@@ -2,13 +2,16 @@
 
 import dataclasses
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from rfviz import places, reference, runs
+from rfviz import places, presets, reference, runs
 from rfviz.figures import min_max, stretch
 from rfviz.noise_tables import noise_table
 from rfviz.reference import COLUMNS, sheet
@@ -47,6 +50,23 @@ def test_the_numbers_come_back_as_they_were(exported):
     assert found.facts["data"]["classes"] == 4
 
 
+def test_two_processes_share_the_work_of_a_whole_run(tmp_path):
+    """Training, responses, maximization, the noise experiment and the export: nobody waits for ever."""
+    command = ["-m", "rfviz", "reference", str(tmp_path / "new"), "-p", "smoke", "--epochs", "1", "--set", "repeats=8",
+               "--set", "noise_seeds=1"]  # fmt: skip
+    ended = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *command],
+        env={**os.environ, "RFVIZ_RUNS": str(tmp_path / "runs"), "OMP_NUM_THREADS": "1"}, cwd=places.repository(),
+        check=False, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.count("written to") == 1
+    found = reference.load(tmp_path / "new")
+    assert {len(history) for histories in found.histories.values() for history in histories} == {1}
+    assert set(found.effects["resnet34"][0].effects) >= {"least_active", "random_active"}
+    assert len(list((tmp_path / "new").glob("*.png"))) == 20
+
+
 def test_the_sheets_show_every_channel_in_its_place(exported):
     replicas, folder = exported
     run = replicas[0]
@@ -69,14 +89,17 @@ def test_the_sheets_show_every_channel_in_its_place(exported):
     assert np.array_equal(cell, expected)
 
 
-def test_a_mean_over_few_neurons_is_left_out(exported, monkeypatch):
+def test_a_mean_over_few_images_is_left_out(exported, monkeypatch):
     """It would show the photographs."""
     run = exported[0][0]
     found = run.responses("resnet34")
     counts = found["maxpool"].positive_count
-    monkeypatch.setattr(reference, "FEWEST", int(counts.median()) + 1)
+    found["maxpool"].positive_count[:3] = torch.tensor([0, 10 * 256 - 1, 10 * 256])  # 16 x 16 positions of ten images
+    monkeypatch.setattr(run, "responses", lambda *_: found)
     sheets, left_out = reference.pictures(run, "resnet34")
-    assert left_out["maxpool"] == (counts < int(counts.median()) + 1).nonzero().flatten().tolist()
+    assert counts is found["maxpool"].positive_count
+    assert left_out["maxpool"] == (counts < 10 * 256).nonzero().flatten().tolist()
+    assert {0, 1} <= set(left_out["maxpool"]) and 2 not in left_out["maxpool"]
     for what in ("mean", "strongest"):
         shown = sheets[f"maxpool-{what}"]
         step = (shown.shape[1] - 1) // COLUMNS
@@ -104,7 +127,12 @@ def test_what_is_kept_is_small_and_complete():
     found = reference.load(KEPT)
     assert set(found.histories) == {"resnet34", "plainnet34"}
     facts = json.loads((KEPT / "reference.json").read_text())
-    assert facts["width"] == 64 and facts["data"]["classes"] == 101
+    assert (facts["preset"], facts["width"], facts["data"]["classes"]) == ("caltech101", 64, 101)
+    recipes = presets.get("caltech101").recipes
+    for name, recipe in facts["recipes"].items():  # but for what the page names
+        usual = dataclasses.asdict(recipes[name]) | {key: recipe[key] for key in ("epochs", "crop", "precision")}
+        assert recipe == json.loads(json.dumps(usual))
+        assert recipe["epochs"] == len(found.histories[name][0]) >= 20
     page = (KEPT.parent / "reference_run.md").read_text()
     for file in files:
         assert file.suffix == ".json" or f"reference/{file.name}" in page  # every picture is shown

@@ -451,7 +451,7 @@ def test_a_state_is_plain_safetensors_and_json(tmp_path):
     assert saved.keys() == {f"weights/{n}" for n in net.state_dict()} | {
         f"momentum/{n}" for n, _ in net.named_parameters()
     } | {"sums"}
-    assert info.keys() == {"step", "history", "elapsed"}
+    assert info.keys() == {"step", "history", "elapsed", "micro_batch"}
     assert info["step"] == 3
     assert len(info["history"]) == 1
 
@@ -466,6 +466,25 @@ def test_a_damaged_state_is_passed_over(uninterrupted, tmp_path, damaged):
     assert run(net, images=images, checkpoint=checkpoint) == uninterrupted[1]
     assert len(images.asked) == 8 * (4 * STEPS - (4 if damaged == 1 else 0))
     assert_same_weights(net, uninterrupted[0])
+
+
+def test_new_states_push_out_damaged_ones_of_later_steps(uninterrupted, tmp_path):
+    checkpoint = tmp_path / "net.checkpoint"
+    stopped(5, checkpoint)
+    for path in tmp_path.iterdir():
+        path.write_bytes(path.read_bytes()[:-100])
+    stopped(3, checkpoint)  # from the start again
+    assert [path.name[-1] for path in States(checkpoint).files()] == ["2", "3"]
+    net = small_net(seed=5)
+    assert run(net, checkpoint=checkpoint) == uninterrupted[1]
+    assert_same_weights(net, uninterrupted[0])
+
+
+def test_a_training_does_not_go_on_with_other_micro_batches(tmp_path):
+    stopped(3, tmp_path / "net.checkpoint")
+    recipe = dataclasses.replace(SHORT, micro_batch=4)
+    with pytest.raises(RfvizError, match="was begun with micro-batches of 8 images, now they would have 4: go on with"):
+        run(small_net(), recipe, checkpoint=tmp_path / "net.checkpoint")
 
 
 # -- micro-batches ----------------------------------------------------------------------------------------------------
@@ -537,6 +556,13 @@ def test_loss_that_is_not_finite_names_step_learning_rate_and_checkpoint(tmp_pat
     else:
         assert str(caught.value).endswith(f"The last good checkpoint is {checkpoint}.00000004.")
         assert load_tensors(States(checkpoint).files()[-1])[0]["weights/fc.weight"].isfinite().all()
+
+
+@pytest.mark.parametrize("micro_batch", [1, 7])
+def test_a_micro_batch_of_one_small_image_is_refused(micro_batch):
+    recipe = dataclasses.replace(SHORT, micro_batch=micro_batch)
+    with pytest.raises(RfvizError, match="a micro-batch would hold a single image"):
+        run(small_net(), recipe)
 
 
 def test_one_class_is_an_error():
