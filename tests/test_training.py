@@ -1,5 +1,6 @@
 """The recipe, the trainer and what an interruption may not change."""
 
+import contextlib
 import copy
 import dataclasses
 import itertools
@@ -513,6 +514,28 @@ def test_gradients_of_micro_batches_are_summed(micro_batch, precision):
     tolerance = 1e-5 if precision == "float32" else 1e-2
     for value, expected in zip(net.state_dict().values(), reference.state_dict().values(), strict=True):
         torch.testing.assert_close(value, expected, rtol=tolerance, atol=tolerance)
+
+
+def test_processes_share_gradients_once_per_step(monkeypatch):
+    """The pass forward of every micro-batch but the last lies within `no_sync`, where torch decides what to share."""
+    within, seen = [], []
+
+    @contextlib.contextmanager
+    def no_sync(self, model):
+        within.append(True)
+        yield
+        within.pop()
+
+    class Seeing(MeanColour):
+        def forward(self, x):
+            if self.training:
+                seen.append(bool(within))
+            return super().forward(x)
+
+    monkeypatch.setattr(training.Accelerator, "no_sync", no_sync)
+    recipe = dataclasses.replace(SHORT, epochs=1, micro_batch=3)  # 3, 3 and 2 of 8
+    train(Seeing(), two_colours(), Evaluation(two_colours()), recipe, NONE)
+    assert seen == [True, True, False] * STEPS
 
 
 def test_without_batch_norm_micro_batches_change_nothing():
