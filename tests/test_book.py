@@ -39,6 +39,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
         opened.progress = False
         publish.compute([opened])
         publish.book(opened, PARAMETERS)
+        # tests below run notebooks again, with other parameters
+        shutil.copytree(opened.folder / "book" / "notebooks", opened.folder / "as made" / "notebooks")
         yield opened
 
 
@@ -46,8 +48,8 @@ def page(run: Run, name: str) -> BeautifulSoup:
     return BeautifulSoup((run.folder / "html" / f"{name}.html").read_text(), "html.parser")
 
 
-def notebook(run: Run, name: str) -> nbformat.NotebookNode:
-    return nbformat.read(run.folder / "book" / f"{name}.ipynb", as_version=4)
+def notebook(run: Run, name: str, part: str = "book") -> nbformat.NotebookNode:
+    return nbformat.read(run.folder / part / f"{name}.ipynb", as_version=4)
 
 
 def test_every_entry_of_the_contents_became_a_page(run: Run) -> None:
@@ -194,13 +196,13 @@ def test_unknown_notebook_gets_the_nearest_name(run: Run) -> None:
         publish.choose("02_prefered")
 
 
-def drawn(run: Run) -> dict[str, list[str]]:
+def drawn(run: Run, part: str = "book") -> dict[str, list[str]]:
     """Every picture and table of the executed notebooks, as it stands there, but for what tells how they were made."""
     found: dict[str, list[str]] = {}
     for name in FIGURES:
         if not name.startswith("notebooks/"):
             continue
-        outputs = [output for cell in notebook(run, name).cells for output in cell.get("outputs", [])]
+        outputs = [output for cell in notebook(run, name, part).cells for output in cell.get("outputs", [])]
         data = [output["data"] for output in outputs if "data" in output]
         found[name] = [
             str(each.get("image/png") or each.get("text/html") or each.get("text/markdown"))
@@ -232,7 +234,7 @@ def test_exported_weights_give_the_same_book_in_a_fresh_folder(run: Run, tmp_pat
                 ours, theirs = getattr(found, field.name), getattr(expected, field.name)
                 same = torch.equal(ours, theirs) if isinstance(ours, torch.Tensor) else ours == theirs
                 assert same, f"{name}, {layer}: {field.name}"
-    here, there = drawn(again), drawn(run)
+    here, there = drawn(again), drawn(run, "as made")
     assert sum(map(len, here.values())) > 20
     for name, outputs in here.items():
         differ = [i for i, (ours, theirs) in enumerate(zip(outputs, there[name], strict=True)) if ours != theirs]

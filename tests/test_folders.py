@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from rfviz import folders, photographs, places, presets, sources
+from rfviz import folders, photographs, presets, sources
 from rfviz.augmentation import Augmentation, Box, TrainingBatch
 from rfviz.data import Evaluation, Region
 from rfviz.errors import RfvizError
@@ -445,14 +445,6 @@ def test_imagenet_says_what_is_missing(tmp_path, monkeypatch):
     monkeypatch.setenv("RFVIZ_DATA", str(tmp_path))
     with pytest.raises(RfvizError, match=r"imagenet cannot be had in .*ILSVRC2012_devkit"):
         sources.load(presets.get("imagenet"))
-
-
-def test_the_data_folder(tmp_path, monkeypatch):
-    monkeypatch.setenv("RFVIZ_DATA", str(tmp_path))
-    assert places.data_folder() == tmp_path
-    monkeypatch.delenv("RFVIZ_DATA")
-    monkeypatch.chdir(tmp_path)
-    assert places.data_folder() == places.repository() / "data"  # not below the working folder
 
 
 def test_a_link_to_nowhere_is_left_out_like_a_broken_image(root):

@@ -10,7 +10,7 @@ import torch
 from bs4 import BeautifulSoup
 
 from rfviz import provenance
-from rfviz.provenance import HowMade, commit, device_name, environment, repository
+from rfviz.provenance import HowMade, commit, device_name, environment
 
 CPU = torch.device("cpu")
 
@@ -65,18 +65,6 @@ def test_commit_without_git_is_unknown(clone, monkeypatch):
 def test_commit_without_the_folder_is_unknown(tmp_path, monkeypatch):
     monkeypatch.setattr(provenance, "repository", lambda: tmp_path / "gone")
     assert commit() == "unknown"
-
-
-def test_repository_is_the_clone_whatever_the_working_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert repository() == Path(__file__).resolve().parents[1]
-
-
-def test_repository_of_an_installed_package_is_the_working_folder(tmp_path, monkeypatch):
-    installed = tmp_path / "site-packages" / "rfviz"
-    monkeypatch.setattr(provenance, "__file__", str(installed / "provenance.py"))
-    monkeypatch.chdir(tmp_path)
-    assert repository() == tmp_path.resolve()
 
 
 def test_environment_has_the_versions():
