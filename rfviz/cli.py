@@ -255,6 +255,7 @@ def table(
     replicas = opened.replicas(seeds)
     effects = {name: [replica.noise_effect(name) for replica in replicas] for name in models.ARCHITECTURES}
     _say(noise_tables.table1(effects).to_string())
+    _say(f"\n{noise_tables.spread_note(seeds, opened.preset.noise_seeds)}.")
 
 
 @app.command("reference")

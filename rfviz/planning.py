@@ -147,8 +147,9 @@ def report(preset: Preset, device: torch.device | None = None, *, progress: bool
         speed = probe(architecture, preset, classes, device, progress=progress)
         hours = (steps * batch / speed.training + recipe.epochs * held_out / speed.evaluation) / 3600
         total += hours
+        often = f" of {recipe.repeats} visits to each image" if recipe.repeats > 1 else ""
         yield (
-            f"{PAPER_ARCHITECTURES[architecture]}: {recipe.epochs} epochs, {steps:,} steps of {batch}, "
+            f"{PAPER_ARCHITECTURES[architecture]}: {recipe.epochs} epochs{often}, {steps:,} steps of {batch}, "
             f"{steps * batch:,} images of {recipe.crop} px; {speed.training:,.1f} images/s in the probe: "
             f"about {duration(hours)}"
         )
@@ -157,7 +158,10 @@ def report(preset: Preset, device: torch.device | None = None, *, progress: bool
         smaller = f"; with a smaller micro_batch less ({for_16 / GIB:.1f} GiB for 16)" if together > 16 else ""
         yield f"  memory: about {needed / GIB:.1f} GiB for {together} images at a time{smaller}"
         yield f"  states on disk: {2 * 2 * speed.fixed / 3 / GIB:.2f} GiB while it trains"
-    yield f"together: about {duration(total)} of training with one process, if reading the images keeps up"
+    yield (
+        f"together: about {duration(total)} of training with one process, if reading the images keeps up (from a few "
+        "steps, so a rough number; a machine with other work is slower)"
+    )
     memory = installed_memory(device)
     yield f"memory of this {'GPU' if device.type == 'cuda' else 'machine'}: {memory / GIB:.0f} GiB"
 

@@ -35,7 +35,8 @@ def device_name(device: torch.device) -> str:
     """Return what a person would call the device."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"CPU ({platform.machine()}, {torch.get_num_threads()} threads)"
+    threads = torch.get_num_threads()
+    return f"CPU ({platform.machine()}, {threads} thread{'s' * (threads != 1)})"
 
 
 def environment(device: torch.device) -> dict[str, str]:

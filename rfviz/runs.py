@@ -248,7 +248,7 @@ class Run:
                 self.data_whitening, seed=self.seed, workers=self._workers(self.images.train), checkpoint=checkpoint,
                 progress=self.progress,
             )  # fmt: skip
-            made = {"processes": distributed.world()[1]}
+            made = {"processes": distributed.world()[1], "trained on": provenance.device_name(self.device)}
             return net.state_dict(), {"history": history, "whitening": self.data_whitening.to_json(), **made}
 
         made_of = self._training_made_of(architecture)
@@ -452,6 +452,13 @@ class Run:
             **{
                 f"weights of {models.PAPER_ARCHITECTURES[name]} (hash)": tensor_digest(self.net(name).state_dict())
                 for name in ARCHITECTURES
+            },
+            **{
+                f"{models.PAPER_ARCHITECTURES[name]} was trained on": self._trained(name)[1].get(
+                    "trained on", "unknown"
+                )
+                for name in ARCHITECTURES
+                if name not in self.preset.weights
             },
             "training images (hash)": self.images.train.fingerprint,
             "evaluation images (hash)": f"{self.images.evaluation.fingerprint}, {len(self.images.evaluation)} images",

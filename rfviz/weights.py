@@ -23,7 +23,7 @@ from rfviz.whitening import IMAGENET, Whitening
 
 SCHEMES = ("http", "https", "file")
 
-_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.[^.]+$")
+_IN_NAME = re.compile(r"-([0-9a-f]{8})\.pth$")
 """The beginning of the SHA-256 in a file's name, as in torchvision's ``resnet34-b627a593.pth``."""
 
 
@@ -61,8 +61,8 @@ def read(source: str | Path | Mapping[str, Tensor]) -> Stored:
         - a ``.safetensors`` file, such as a run of this package writes: it says what it was trained with as well;
         - any other file (``.pth``, ``.pt``, ``.model``) that `torch.save` has written and that holds a state dict;
         - the address of such a file, beginning with ``https://``, ``http://`` or ``file://``, and its checksum:
-          ``ADDRESS#sha256=HEX``, or eight or more digits of it in the file's name as torchvision has them. It is
-          downloaded once;
+          ``ADDRESS#sha256=HEX``, or the first eight digits of it in the file's name as torchvision has them
+          (``NAME-DIGITS.pth``). It is downloaded once;
         - a state dict;
         - ``"IMAGENET1K_V1"``: the ResNet34 that torchvision publishes.
 
@@ -105,7 +105,9 @@ def download(address: str) -> Path:
     name = Path(unquote(parts.path)).name
     given = re.fullmatch(r"sha256=([0-9a-fA-F]{64})", fragment)
     in_name = _IN_NAME.search(name)
-    if not given and (fragment or not in_name):
+    if not given and fragment:
+        raise RfvizError(f"{address}: what follows # must be sha256= and the 64 digits that 'sha256sum' prints.")
+    if not given and not in_name:
         raise RfvizError(
             f"{address} has no checksum: add #sha256= and the 64 digits that 'sha256sum' prints for the file."
         )
@@ -117,7 +119,7 @@ def download(address: str) -> Path:
             torch.hub.download_url_to_file(url, str(path), hash_prefix=wanted)
         except RuntimeError as error:  # torch's words for a wrong checksum
             raise RfvizError(
-                f"{url} does not have the SHA-256 {wanted} ({first_line(error)}): the file is damaged or another one."
+                f"{url} does not have the SHA-256 {wanted}: the file is damaged, or another one."
             ) from error
         except (OSError, ValueError, HTTPException) as error:
             raise RfvizError(

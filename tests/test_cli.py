@@ -86,7 +86,7 @@ def test_several_seeds(rfviz) -> None:
 def test_plan_says_what_training_would_take(rfviz) -> None:
     code, out, _ = rfviz("plan", "-p", "smoke", "--epochs", "3")
     assert code == 0
-    assert "ResNet34: 3 epochs, 36 steps of 32, 1,152 images of 32 px" in out
+    assert "ResNet34: 3 epochs of 96 visits to each image, 36 steps of 32, 1,152 images of 32 px" in out
     assert "memory of this" in out
 
 

@@ -95,7 +95,7 @@ def test_an_address_may_be_one_of_a_file_and_have_spaces(published):
 
 def test_another_checksum_is_refused_and_leaves_nothing(published, data):
     _, server, _ = published
-    refused(f"{server}/resnet34.pth#sha256={'0' * 64}", rf"resnet34\.pth does not have the SHA-256 {'0' * 64} ")
+    refused(f"{server}/resnet34.pth#sha256={'0' * 64}", rf"resnet34\.pth does not have the SHA-256 {'0' * 64}: ")
     refused(f"{server}/resnet34.pth#sha256={'0' * 64}", "does not have the SHA-256")
     assert list((data / "weights").iterdir()) == []
 
@@ -111,9 +111,15 @@ def test_a_file_that_was_damaged_since_is_downloaded_again(published, state, dat
     assert len(asked) == 1
 
 
-@pytest.mark.parametrize("fragment", ["", "#sha256=", "#sha256=12ab", "#md5=" + "0" * 32])
-def test_an_address_without_a_checksum_is_refused(published, fragment):
-    refused(f"{published[1]}/resnet34.pth{fragment}", r"has no checksum: add #sha256= and the 64 digits")
+@pytest.mark.parametrize("fragment", ["#sha256=", "#sha256=12ab", "#md5=" + "0" * 32])
+def test_a_checksum_of_another_kind_is_refused(published, fragment):
+    refused(f"{published[1]}/resnet34.pth{fragment}", "what follows # must be sha256= and the 64 digits")
+
+
+@pytest.mark.parametrize("name", ["resnet34.pth", "weights-resnet34-17991e41d9c99e0e.safetensors"])
+def test_an_address_without_a_checksum_is_refused(published, name):
+    """The name of one of our own files ends in digits too, which are no checksum."""
+    refused(f"{published[1]}/{name}", r"has no checksum: add #sha256= and the 64 digits")
 
 
 def test_addresses_that_cannot_be_had_are_refused(published):
