@@ -106,14 +106,19 @@ def export(replicas: Sequence[Run], folder: Path, made_by: Mapping[str, str]) ->
     }
     if world()[0] > 0:
         return
-    for file in folder.glob("*net34-*.png"):
-        file.unlink()
+    written = set()
     for name, (drawn, _) in sheets.items():
         for what, sheet in drawn.items():
-            with written_whole(folder / f"{name}-{what}.png") as temporary:
+            path = folder / f"{name}-{what}.png"
+            written.add(path)
+            with written_whole(path) as temporary:
                 Image.fromarray(sheet).save(temporary, "PNG", optimize=True)
     with written_whole(folder / "reference.json") as temporary:
         temporary.write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    for file in (
+        set(folder.glob("*net34-*.png")) - written
+    ):  # of an earlier export, and only now that the new one is there
+        file.unlink()
 
 
 def load(folder: Path) -> Reference:

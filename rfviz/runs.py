@@ -245,7 +245,7 @@ class Run:
                 net = models.build(architecture, self.preset.width, len(self.classes))
             history = training.train(
                 net.to(self.device), self.images.train, self.images.evaluation, self.preset.recipes[architecture],
-                self.data_whitening, seed=self.seed, workers=self._workers(self.images.train), checkpoint=checkpoint,
+                self.data_whitening, seed=self.seed, workers=self.workers, checkpoint=checkpoint,
                 progress=self.progress,
             )  # fmt: skip
             made = {"processes": distributed.world()[1], "trained on": provenance.device_name(self.device)}

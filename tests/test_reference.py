@@ -50,6 +50,19 @@ def test_the_numbers_come_back_as_they_were(exported):
     assert found.facts["data"]["classes"] == 4
 
 
+def test_pictures_of_an_earlier_export_go_when_the_new_ones_are_there(exported, tmp_path, monkeypatch):
+    run = exported[0][0]
+    (tmp_path / "resnet34-old.png").touch()
+    monkeypatch.setattr(reference.Image.Image, "save", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        reference.export([run], tmp_path, {})
+    assert [path.name for path in tmp_path.iterdir()] == ["resnet34-old.png"]  # nothing is lost
+    monkeypatch.undo()
+    reference.export([run], tmp_path, {})
+    assert not (tmp_path / "resnet34-old.png").exists()
+    assert len(list(tmp_path.glob("*.png"))) == 20
+
+
 def test_two_processes_share_the_work_of_a_whole_run(tmp_path):
     """Training, responses, maximization, the noise experiment and the export: nobody waits for ever."""
     command = ["-m", "rfviz", "reference", str(tmp_path / "new"), "-p", "smoke", "--epochs", "1", "--set", "repeats=8",
