@@ -11,6 +11,7 @@ import typer
 
 from rfviz import (
     distributed,
+    launch,
     models,
     noise_tables,
     planning,
@@ -162,6 +163,33 @@ def run(
     if distributed.world()[0] == 0:
         for path in publish.run_notebooks(opened, parameters, only):
             typer.echo(path)
+
+
+@app.command()
+def build(
+    preset: PresetOption = "quick",
+    seed: SeedOption = 0,
+    images: ImagesOption = None,
+    weights: WeightsOption = None,
+    epochs: EpochsOption = None,
+    strict: StrictOption = False,
+    settings: SetOption = None,
+    pdf: Annotated[bool, typer.Option("--pdf", help="The whole book as one PDF, which takes Chromium.")] = False,
+) -> None:
+    """Build the HTML, or a PDF, from notebooks that `rfviz book` has run before, without running them again.
+
+    For changes of the prose. A page whose results are older than the code that made them gets a mark.
+    """
+    opened = runs.open_run(preset, seed, **_overrides(images, weights, epochs, strict, settings))
+    publish.check_executed(opened)
+    typer.echo(publish.build_pdf(opened) if pdf else publish.build_html(opened))
+
+
+@app.command()
+def notebooks(to: Annotated[Path, typer.Argument(help="Folder to write to.")]) -> None:
+    """Write the notebooks as .ipynb files that install the package themselves, for Binder and Colab."""
+    for path in launch.export_notebooks(publish.choose(None), to, launch.address()):
+        typer.echo(path)
 
 
 @app.command()

@@ -22,6 +22,7 @@ from rfviz.maximization import Maximization
 from rfviz.models import PAPER_ARCHITECTURES, PAPER_NAMES
 from rfviz.responses import LayerResponses
 from rfviz.responses import preferred_stimuli as cut_stimuli
+from rfviz.similarity import centred
 from rfviz.whitening import Whitening
 
 BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#767676"
@@ -337,36 +338,26 @@ def firing_rates(responses: Mapping[str, Sequence[LayerResponses]]) -> Figure:
     return figure
 
 
-def channel_overview(
-    images: Tensor | Indexed,
-    result: LayerResponses,
-    found: Maximization,
-    channel: int,
-    whitening: Whitening,
-    title: str,
+def poster(
+    images: Tensor | Indexed, result: LayerResponses, maxima: Maximization, whitening: Whitening, channels: int = 6
 ) -> BookFigure:
-    """Draw all that is known of one channel: preferred stimuli, mean preferred stimulus, maximization image."""
-    figure = BookFigure(3.6)
-    left, right = figure.subfigures(1, 2, width_ratios=[1.1, 1], squeeze=False)[0]
-    _stimulus_panel(left, images, result, channel, 4)
-    left.suptitle("preferred stimuli, strongest first", fontsize=8)
-    grid = right.subplots(2, 2)
-    for ax in grid.flat:
-        _show(ax, None)
-    if result.positive_count[channel]:
-        assert result.mean_stimulus is not None and result.strongest_stimulus is not None
-        stretched, gain = stretch(result.mean_stimulus[channel])
-        strong, strong_gain = stretch(result.strongest_stimulus[channel])
-        shown: list[tuple[Tensor | None, str]] = [
-            (result.mean_stimulus[channel], f"mean, N = {int(result.positive_count[channel]):,}"),
-            (stretched, f"mean, gain {gain:.1f}"),
-            (strong, f"mean of strongest, gain {strong_gain:.1f}"),
-        ]
-    else:
-        shown = [(None, "never fires")]
-    shown.append((whitening.to_rgb(found.images[channel]), "activation maximization"))
-    for ax, (image, name) in zip(grid.flat, shown, strict=False):
-        _show(ax, image)
-        ax.set_title(name, fontsize=8)
-    figure.suptitle(title, fontsize=10)
+    """Draw Fig. S6: some channels of a layer, each with its strongest stimulus, its mean and its maximization image.
+
+    Shown are the `channels` channels whose mean over the strongest neurons has the highest contrast, in their order.
+    """
+    assert result.strongest_stimulus is not None
+    contrast = centred(result.strongest_stimulus).abs().amax((1, 2, 3))
+    chosen = contrast.topk(min(channels, result.channels)).indices.sort().values.tolist()
+    figure = BookFigure(3.78)  # the proportions of a preview in social media
+    grid = figure.subplots(3, len(chosen), squeeze=False)
+    rows = ("what drives\nit most", "mean of\nits stimuli", "what it would\ndraw")
+    for ax, name in zip(grid[:, 0], rows, strict=True):
+        ax.set_ylabel(name, fontsize=9, rotation=0, ha="right", va="center")
+    for column, channel in zip(grid.T, chosen, strict=True):
+        column[0].set_title(f"channel {channel}", fontsize=8)
+        fires = bool(result.positive_count[channel])
+        patch, inside = (part[0] for part in cut_stimuli(images, result, channel))
+        _show(column[0], patch if fires else None, inside)
+        _show(column[1], stretch(result.strongest_stimulus[channel])[0] if fires else None)
+        _show(column[2], whitening.to_rgb(maxima.images[channel]))
     return figure

@@ -20,6 +20,9 @@ PAPER_CHANNELS = {"resnet34": 18, "plainnet34": 19}
 FIGURE_LAYERS = ("maxpool", "layer1.0", "layer1.2")
 """The layers that the paper shows: first pooling layer, conv. layers 3 and 7."""
 
+EXPLORER_LAYERS = ("maxpool", "layer1.0", "layer1.1", "layer1.2")
+"""The layers of the explorer: all that share the channels of the stem."""
+
 
 @dataclass(frozen=True)
 class Preset:

@@ -1,9 +1,11 @@
 """What a result was made with: code, machine, versions."""
 
 import html
+import json
 import platform
 import subprocess
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
@@ -57,17 +59,24 @@ class HowMade:
     ----------
     facts : dict
         Name and value of each row.
+    code : dict, optional
+        Digest of the source of each module that made the results (`rfviz.store.source_digest`): a page whose code has
+        changed since is marked as stale when the book is built.
     """
 
-    def __init__(self, facts: dict[str, Any]):
-        self.facts = facts
+    def __init__(self, facts: dict[str, Any], code: Mapping[str, str] | None = None):
+        self.facts, self.code = facts, dict(code or {})
 
     def _repr_html_(self) -> str:
         rows = "".join(
             f"<tr><th scope='row'>{html.escape(name)}</th><td>{html.escape(str(value))}</td></tr>"
             for name, value in self.facts.items()
         )
-        return f"<details class='how-made'><summary>How this page was made</summary><table>{rows}</table></details>"
+        code = html.escape(json.dumps(self.code))
+        return (
+            f'<details class="how-made" data-code="{code}"><summary>How this page was made</summary>'
+            f"<table>{rows}</table></details>"
+        )
 
     def __repr__(self) -> str:
         return "\n".join(f"{name}: {value}" for name, value in self.facts.items())

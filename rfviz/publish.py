@@ -25,10 +25,12 @@ from papermill.exceptions import PapermillExecutionError
 from sphinx_external_toc.parsing import parse_toc_yaml
 from tqdm.auto import tqdm
 
-from rfviz import places
+from rfviz import figures, launch, places
 from rfviz.errors import RfvizError, unknown
+from rfviz.explorer.sources import RunSource
 from rfviz.files import written_whole
 from rfviz.models import ARCHITECTURES
+from rfviz.presets import EXPLORER_LAYERS, FIGURE_LAYERS
 from rfviz.runs import Run
 
 PATIENCE = 300
@@ -82,6 +84,10 @@ def compute(replicas: Sequence[Run]) -> None:
             run.responses(architecture)
             run.maximizations(architecture)
             run.noise_effect(architecture)
+    source = RunSource(replicas[0])
+    for architecture in ARCHITECTURES:
+        for layer in EXPLORER_LAYERS:
+            source.drawn(architecture, layer)
 
 
 def execute(
@@ -133,10 +139,11 @@ def execute(
         notebook = nbformat.read(executed, as_version=4)
     notebook.metadata.pop("papermill", None)  # holds paths of this machine
     tags = [cell.metadata.setdefault("tags", []) for cell in notebook.cells]
-    if any("injected-parameters" in each for each in tags):
-        for each in tags:
-            if "parameters" in each:  # the defaults are folded away, the values that count are shown
-                each.append("hide-input")
+    injected = [each for each in tags if "injected-parameters" in each]
+    for each in tags:
+        if injected and "parameters" in each:  # the defaults are folded away, the values that count are shown
+            injected[0] += [tag for tag in each if tag == "remove-input"]
+            each.append("hide-input")
     with written_whole(target) as temporary:
         nbformat.write(notebook, temporary)
 
@@ -178,14 +185,27 @@ def _threads_per_kernel(kernels: int) -> Iterator[None]:
             del os.environ["OMP_NUM_THREADS"]
 
 
+def check_executed(run: Run) -> None:
+    """Raise RfvizError unless every notebook of the book has been run into the run's folder."""
+    for name in choose(None):
+        path = run.folder / "book" / f"{name}.ipynb"
+        if not path.exists():
+            raise RfvizError(f"{path} is not there: run the notebooks first, with `rfviz book`.")
+
+
 def stage(run: Run) -> Path:
     """Put prose, bibliography, table of contents and configuration beside the executed notebooks; return the folder."""
     root, folder = places.repository(), run.folder / "book"
     config = yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8"))
     config["execute"]["execute_notebooks"] = "off"
     config["exclude_patterns"].remove("notebooks/*.ipynb")  # here, they are what is built
+    launch.configuration(config, launch.address())
     with written_whole(folder / "_config.yml") as temporary:
         temporary.write_text(yaml.safe_dump(config, allow_unicode=True), encoding="utf-8")
+    for old in [*folder.glob("*.md"), *folder.glob("*.ipynb"), *folder.glob("notebooks/*.ipynb")]:
+        name = old.relative_to(folder).with_suffix("").as_posix()
+        if name not in sources() or is_notebook(sources()[name]) != (old.suffix == ".ipynb"):
+            old.unlink()  # a page that the book no longer has, or has as another kind
     pages = [page for page in sources().values() if not is_notebook(page)]
     others = [file for part in ("_static", "reference") for file in sorted((root / "book" / part).iterdir())]
     for source in [root / "book" / "references.bib", *others, *pages]:
@@ -193,6 +213,11 @@ def stage(run: Run) -> Path:
             shutil.copyfile(source, temporary)
     with written_whole(folder / "_toc.yml") as temporary:
         shutil.copyfile(root / "_toc.yml", temporary)
+    with written_whole(folder / "_static" / "preview.png") as temporary:
+        model, layer = "resnet34", FIGURE_LAYERS[-1]
+        found, maxima = run.responses(model)[layer], run.maximization(model, layer)
+        poster = figures.poster(run.images.stimuli, found, maxima, run.whitening(model))
+        poster.savefig(temporary, format="png", dpi=1200 / figures.WIDTH, facecolor="white")
     return folder
 
 
@@ -205,16 +230,51 @@ def build_html(run: Run) -> Path:
         If the build fails or warns; the HTML of the last good build stays.
     """
     folder = stage(run)
-    log = run.folder / "build.log"
     with tempfile.TemporaryDirectory(dir=run.folder, prefix=".build-") as temporary:
-        program = Path(sys.executable).with_name("jupyter-book")  # the one of this environment
-        command = [str(program), "build", str(folder), "--path-output", temporary, "--all", "-W", "--keep-going"]
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        log.write_text(done.stdout, encoding="utf-8")
-        if done.returncode:
-            raise RfvizError(f"jupyter-book failed: {_first_complaint(done.stdout)} The whole output is in {log}.")
-        replace_folder(Path(temporary, "_build", "html"), run.folder / "html")
+        replace_folder(_build(folder, Path(temporary), "html", run.folder / "build.log"), run.folder / "html")
     return run.folder / "html" / "index.html"
+
+
+def _build(folder: Path, to: Path, builder: str, log: Path) -> Path:
+    """Run jupyter-book, warnings being errors, and return the folder that it wrote."""
+    program = Path(sys.executable).with_name("jupyter-book")  # the one of this environment
+    command = [str(program), "build", str(folder), "--path-output", str(to), "--all", "-W", "--keep-going"]
+    command += [] if builder == "html" else ["--builder", "custom", "--custom-builder", builder]
+    environment = {**os.environ, "RFVIZ_RUNS": str(folder.parents[1])}  # where the explorer's files are
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+    log.write_text(done.stdout, encoding="utf-8")
+    if done.returncode:
+        raise RfvizError(f"jupyter-book failed: {_first_complaint(done.stdout)} The whole output is in {log}.")
+    return to / "_build" / builder
+
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+"""Names under which the browser that prints is looked for."""
+
+
+def build_pdf(run: Run) -> Path:
+    """Print the staged book, all pages in one, with a headless Chromium, and return the PDF.
+
+    Raises
+    ------
+    RfvizError
+        If there is no Chromium or Chrome, or a build fails; the last good PDF stays.
+    """
+    browser = next((found for name in BROWSERS if (found := shutil.which(name))), None)
+    if browser is None:
+        raise RfvizError("the PDF needs Chromium or Chrome, and neither is on the PATH: install one of them.")
+    folder = stage(run)
+    with tempfile.TemporaryDirectory(dir=run.folder, prefix=".build-") as temporary:
+        whole = _build(folder, Path(temporary), "singlehtml", run.folder / "build.log")
+        with written_whole(run.folder / "book.pdf") as target:
+            options = ["--headless", "--disable-gpu", "--no-pdf-header-footer", "--virtual-time-budget=60000"]
+            if os.name == "posix" and os.geteuid() == 0:
+                options.append("--no-sandbox")  # Chromium refuses to run as root with it
+            command = [browser, *options, f"--user-data-dir={temporary}/profile", f"--print-to-pdf={target}"]
+            done = subprocess.run([*command, (whole / "index.html").as_uri()], capture_output=True, text=True)
+            if done.returncode or not target.stat().st_size:
+                raise RfvizError(f"{browser} could not print the book: {done.stderr.strip()[-300:]}")
+    return run.folder / "book.pdf"
 
 
 def _first_complaint(output: str) -> str:

@@ -99,6 +99,7 @@ def export(replicas: Sequence[Run], folder: Path, made_by: Mapping[str, str]) ->
             "side": int(first.images.evaluation[0][0].shape[1]),
         },
         "analysed with": provenance.environment(first.device),
+        "code": first.code,
         "strongest": first.preset.strongest,
         "noise_seeds": first.preset.noise_seeds,
         "networks": networks,

@@ -38,7 +38,7 @@ from rfviz.inactivity import Effect, NoiseEffect
 from rfviz.loading import in_memory, usual_workers
 from rfviz.maximization import Maximization
 from rfviz.models import ARCHITECTURES, Net34
-from rfviz.presets import FIGURE_LAYERS, Preset
+from rfviz.presets import EXPLORER_LAYERS, FIGURE_LAYERS, Preset
 from rfviz.receptive_field import ReceptiveField
 from rfviz.responses import LayerResponses
 from rfviz.store import Result, Store, source_digest
@@ -127,6 +127,10 @@ def parse_channels(channels: int | str | Sequence[int]) -> dict[str, int]:
     return dict(zip(ARCHITECTURES, numbers * (len(ARCHITECTURES) // len(numbers)), strict=True))
 
 
+KERNELS = (inactivity, maximization, responses, training, whitening)
+"""The modules that make the results of a run."""
+
+
 class Run:
     """Everything that a preset and a seed lead to.
 
@@ -156,8 +160,8 @@ class Run:
         self.preset, self.seed, self.folder, self.progress = preset, seed, folder, progress
         self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.store = Store(folder / "results")
-        for kernel in (inactivity, maximization, responses, training, whitening):
-            source_digest(kernel.__name__)  # of the code as it was loaded, not as it may be edited while this runs
+        # of the code as it was loaded, not as it may be edited while this runs
+        self.code = {kernel.__name__: source_digest(kernel.__name__) for kernel in KERNELS}
         self.workers = workers
         self._nets: dict[str, Net34] = {}
         self._given: dict[str, Stored] = {}
@@ -302,7 +306,8 @@ class Run:
         stored = self._stored(architecture)
         return (stored and stored.whitening) or self.data_whitening
 
-    def _made_of(self, architecture: str, **parameters: Any) -> dict:
+    def made_of(self, architecture: str, **parameters: Any) -> dict[str, Any]:
+        """Return what a result of a network depends on, for the key under which it is kept."""
         return {
             "weights": tensor_digest(self.net(architecture).state_dict()),
             "whitening": self.whitening(architecture).to_json(),
@@ -311,8 +316,11 @@ class Run:
 
     def responses(self, architecture: str, layers: Sequence[str] = FIGURE_LAYERS) -> dict[str, LayerResponses]:
         """Return what the channels of some layers respond to, over the stimulus images."""
+        # One pass serves the figures and the explorer.
+        together = EXPLORER_LAYERS if set(layers) <= set(EXPLORER_LAYERS) else layers
         options = {"top_k": self.preset.top_k, "strongest": self.preset.strongest}
-        return self._collected(f"responses-{architecture}", architecture, self.images.stimuli, layers, **options)
+        found = self._collected(f"responses-{architecture}", architecture, self.images.stimuli, together, **options)
+        return {layer: found[layer] for layer in layers}
 
     def pooling_responses(self, architecture: str) -> LayerResponses:
         """Return the activity of the first pooling layer over the evaluation images, in which inactivity is defined."""
@@ -325,7 +333,7 @@ class Run:
     ) -> dict[str, LayerResponses]:
         net, white = self.net(architecture), self.whitening(architecture)
         options["precision"] = self.preset.analysis_precision
-        made_of = self._made_of(architecture, layers=list(layers), images=images.fingerprint, **options)
+        made_of = self.made_of(architecture, layers=list(layers), images=images.fingerprint, **options)
         checkpoint = self.store.path(name, responses, made_of).with_suffix(".checkpoint")
 
         def compute() -> Result:
@@ -352,7 +360,7 @@ class Run:
         tensors, _ = self.store.get(
             f"maximization-{architecture}-{layer}",
             maximization,
-            self._made_of(architecture, layer=layer, **options),
+            self.made_of(architecture, layer=layer, **options),
             compute,
         )
         return Maximization(**tensors)
@@ -378,7 +386,7 @@ class Run:
         tensors, values = self.store.get(
             f"noise-{architecture}",
             inactivity,
-            self._made_of(architecture, seeds=seeds, images=images.fingerprint, labels=list(images.labels)),
+            self.made_of(architecture, seeds=seeds, images=images.fingerprint, labels=list(images.labels)),
             compute,
         )
         effects = {
@@ -395,7 +403,7 @@ class Run:
         _, values = self.store.get(
             f"accuracy-{architecture}",
             training,
-            self._made_of(architecture, images=images.fingerprint, labels=list(images.labels)),
+            self.made_of(architecture, images=images.fingerprint, labels=list(images.labels)),
             lambda: (
                 {},
                 {
@@ -438,7 +446,8 @@ class Run:
                 **self.provenance(),
                 **more,
                 "duration": f"{seconds:.0f} s for this page; results that were there are read",
-            }
+            },
+            self.code,
         )
 
     def provenance(self) -> dict[str, Any]:

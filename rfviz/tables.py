@@ -7,13 +7,12 @@ from statistics import fmean, stdev
 from typing import Any
 
 import pandas as pd
-from torch import Tensor
-from torch.nn import functional as F
 
 from rfviz.maximization import Maximization
 from rfviz.models import PAPER_ARCHITECTURES, PAPER_NAMES
 from rfviz.presets import PRESETS, Preset
 from rfviz.responses import LayerResponses
+from rfviz.similarity import centred, correlations
 from rfviz.whitening import Whitening
 
 
@@ -111,16 +110,11 @@ def mean_stimulus_table(
                     "channel": channel,
                     "strongest response": f"{found.maximum[channel].item():.2f}",
                     "neurons that fire": f"{found.firing_rate[channel].item():.1%}",
-                    "contrast of the mean": f"{_centred(found.mean_stimulus)[channel].abs().max().item():.3f}",
-                    "of the strongest": f"{_centred(found.strongest_stimulus)[channel].abs().max().item():.3f}",
+                    "contrast of the mean": f"{centred(found.mean_stimulus)[channel].abs().max().item():.3f}",
+                    "of the strongest": f"{centred(found.strongest_stimulus)[channel].abs().max().item():.3f}",
                 }
             )
     return pd.DataFrame(rows).set_index(["network", "layer"])
-
-
-def _centred(images: Tensor) -> Tensor:
-    """Take the mean colour off images `(C, 3, R, R)`."""
-    return images - images.mean(dim=(2, 3), keepdim=True)
 
 
 def similarity_table(
@@ -139,10 +133,8 @@ def similarity_table(
         for layer, found in layers.items():
             assert found.mean_stimulus is not None
             there = found.positive_count > 0
-            means = F.normalize(_centred(found.mean_stimulus[there].double()).flatten(1), dim=1)
             driven = whitenings[architecture].to_rgb(maxima[architecture][layer].images[there].double(), clip=False)
-            images = F.normalize(_centred(driven).flatten(1), dim=1)
-            correlation = means @ images.T
+            correlation = correlations(found.mean_stimulus[there], driven)
             count = len(correlation)
             same = correlation.diagonal().sum().item()
             rows.append(

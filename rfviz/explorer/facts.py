@@ -1,0 +1,181 @@
+"""What the explorer says in numbers of every channel of a layer."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from rfviz.activity import HISTOGRAM_EDGES
+from rfviz.data import Indexed
+from rfviz.maximization import Maximization
+from rfviz.responses import LayerResponses
+from rfviz.similarity import centred, correlations
+from rfviz.top_stimuli import EMPTY
+from rfviz.whitening import Whitening
+
+NEAREST = 6
+"""Channels that are listed as the nearest ones."""
+
+
+class Layer(NamedTuple):
+    """Everything that is known of a layer, as the explorer takes it.
+
+    Parameters
+    ----------
+    images : Tensor (N, 3, H, W) or data set
+        Those that `found` was collected over, RGB in [0, 1].
+    found : LayerResponses
+    maxima : Maximization
+        Of every channel.
+    whitening : Whitening
+        The way back from the network's input units.
+    filters : Tensor, shape (C, 3, F, F), or None
+        The first convolution's filter of the same channel, where there is one.
+    inactive : tuple of int, or None
+        Channels that are inactive as Table 1 counts them; None where that is not defined.
+    """
+
+    images: Tensor | Indexed
+    found: LayerResponses
+    maxima: Maximization
+    whitening: Whitening
+    filters: Tensor | None = None
+    inactive: tuple[int, ...] | None = None
+
+
+class Statistic(NamedTuple):
+    """A number per channel, to sort and filter by; `of` returns it as `(C,)`, NaN where it is not defined."""
+
+    key: str
+    name: str
+    unit: str
+    explanation: str
+    of: Callable[[Layer], Tensor]
+
+
+def _peak(layer: Layer) -> Tensor:
+    return torch.where(layer.found.mean > 0, layer.found.maximum / layer.found.mean, torch.nan)
+
+
+def _fires(layer: Layer) -> Tensor:
+    return layer.found.positive_count > 0
+
+
+def _contrast(layer: Layer) -> Tensor:
+    strongest = layer.found.strongest_stimulus
+    if strongest is None:
+        return torch.full((layer.found.channels,), torch.nan)
+    return torch.where(_fires(layer), centred(strongest.double()).abs().amax((1, 2, 3)), torch.nan)
+
+
+def _agreement(layer: Layer) -> Tensor:
+    mean = layer.found.mean_stimulus
+    if mean is None:
+        return torch.full((layer.found.channels,), torch.nan)
+    driven = layer.whitening.to_rgb(layer.maxima.images.double(), clip=False)
+    return torch.where(_fires(layer), correlations(mean, driven).diagonal(), torch.nan)
+
+
+STATISTICS = (
+    Statistic(
+        "maximum", "largest response", "", "the strongest response of any neuron to any image",
+        lambda layer: layer.found.maximum,
+    ),
+    Statistic(
+        "mean", "mean response", "", "over all neurons of the channel and all images", lambda layer: layer.found.mean
+    ),
+    Statistic(
+        "firing_rate", "neurons that fire", "%", "share of neurons with a response above 0, over all images",
+        lambda layer: 100 * layer.found.firing_rate,
+    ),
+    Statistic(
+        "peak", "selectivity (largest over mean)", "×",
+        "the largest response over the mean one: large where few stimuli drive the channel", _peak,
+    ),
+    Statistic(
+        "contrast", "contrast of the mean stimulus", "",
+        "largest deviation of a pixel from the mean colour, RGB from 0 to 1, in the mean over the strongest neurons",
+        _contrast,
+    ),
+    Statistic(
+        "agreement", "mean against maximization", "",
+        "correlation of the mean preferred stimulus with the maximization image, from -1 to 1", _agreement,
+    ),
+)  # fmt: skip
+
+
+def describe(layer: Layer) -> dict[str, Any]:
+    """Return what is said of a layer, as JSON values; `channels` has one entry per channel.
+
+    A preferred stimulus is ``[response, number of the image, top, left, bottom, right]``: its receptive field in px of
+    the image, half open, which may stick out.
+    """
+    found, maxima = layer.found, layer.maxima
+    fires = _fires(layer).tolist()
+    statistics = {statistic.key: _plain(statistic.of(layer)) for statistic in STATISTICS}
+    nearest = _nearest(layer)
+    curves, histograms = _plain(maxima.activations.T), found.histogram.tolist()
+    channels = [
+        {
+            "statistics": {key: values[channel] for key, values in statistics.items()},
+            "fires": fires[channel],
+            "inactive": None if layer.inactive is None else channel in layer.inactive,
+            "positive": int(found.positive_count[channel]),
+            "histogram": histograms[channel],
+            "curve": curves[channel],
+            "stimuli": _stimuli(found, channel),
+            "nearest": nearest[channel],
+        }
+        for channel in range(found.channels)
+    ]
+    field = found.receptive_field
+    return {
+        "field": {"size": field.size, "stride": field.stride, "start": field.start},
+        "images": found.image_count,
+        "neurons": found.neuron_count,
+        "edges": HISTOGRAM_EDGES.tolist(),
+        "channels": channels,
+    }
+
+
+def _stimuli(found: LayerResponses, channel: int) -> list[list[float]]:
+    listed = []
+    for value, index, (y, x) in zip(
+        _plain(found.top_values[channel]),
+        found.top_images[channel].tolist(),
+        found.top_positions[channel].tolist(),
+        strict=True,
+    ):
+        if index == EMPTY or not value or value <= 0:  # what does not drive a channel is no preferred stimulus
+            break
+        listed.append([value, index, *found.receptive_field.box(y, x)])
+    return listed
+
+
+def _nearest(layer: Layer) -> list[list[list[float]]]:
+    """Return for every channel the others whose mean over the strongest is most like its own: [channel, r]."""
+    found = layer.found
+    if found.strongest_stimulus is None:
+        return [[] for _ in range(found.channels)]
+    alike = correlations(found.strongest_stimulus, found.strongest_stimulus)
+    fires = _fires(layer)
+    alike[:, ~fires] = -torch.inf
+    alike.fill_diagonal_(-torch.inf)
+    values, order = alike.sort(dim=1, descending=True, stable=True)
+    lists = zip(values[:, :NEAREST].tolist(), order[:, :NEAREST].tolist(), fires.tolist(), strict=True)
+    return [
+        [[other, round(r, 3)] for r, other in zip(rs, others, strict=True) if there and r > -torch.inf]
+        for rs, others, there in lists
+    ]
+
+
+def _plain(values: Tensor) -> Any:
+    """Return numbers to six significant digits, None in place of what is not finite: JSON has no NaN."""
+
+    def each(value: Any) -> Any:
+        if isinstance(value, list):
+            return [each(item) for item in value]
+        return float(f"{value:.6g}") if torch.isfinite(torch.tensor(value)) else None
+
+    return each(values.double().tolist())

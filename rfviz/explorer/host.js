@@ -1,0 +1,67 @@
+// The static host: what a live notebook's kernel would answer, read from files beside the page. A classic script, because
+// browsers load neither modules nor data from file://. The place in the book is kept in the address.
+
+(() => {
+  const here = new URL(".", document.currentScript.src);
+  const book = globalThis.rfvizExplorer;
+
+  function load(key) {
+    return new Promise((resolve, reject) => {
+      if (book.data[key]) return resolve(book.data[key]);
+      const script = document.createElement("script");
+      script.src = new URL(`${key.replace("/", "-")}.js`, here);
+      script.onload = () => resolve(book.data[key]);
+      script.onerror = () => reject(new Error(`${script.src} could not be read`));
+      document.head.append(script);
+    });
+  }
+
+  class Host {
+    constructor() {
+      this.values = { manifest: { ...book.data.manifest, live: false }, state: location.hash.slice(1) };
+      this.listeners = {};
+      addEventListener("hashchange", () => {
+        this.values.state = location.hash.slice(1);
+        this.emit("change:state");
+      });
+    }
+
+    get(name) {
+      return this.values[name];
+    }
+
+    set(name, value) {
+      this.values[name] = value;
+    }
+
+    save_changes() {
+      if (location.hash.slice(1) !== this.values.state) history.replaceState(null, "", `#${this.values.state}`);
+    }
+
+    on(event, listener) {
+      (this.listeners[event] ??= []).push(listener);
+    }
+
+    off() {}
+
+    emit(event, ...values) {
+      for (const listener of this.listeners[event] ?? []) listener(...values);
+    }
+
+    async send({ model, layer }) {
+      const key = `${model}/${layer}`;
+      try {
+        const facts = await load(key);
+        const sheets = ["", "-sources"].map((part) => new URL(`${model}-${layer}${part}.webp`, here).href);
+        this.emit("msg:custom", { kind: "layer", key, facts, sheets }, []);
+      } catch (error) {
+        this.emit("msg:custom", { kind: "error", key, text: error.message }, []);
+      }
+    }
+  }
+
+  for (const element of document.querySelectorAll(".rfviz-explorer")) {
+    element.replaceChildren();
+    book.render({ model: new Host(), el: element });
+  }
+})();

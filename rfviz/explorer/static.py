@@ -1,0 +1,131 @@
+"""The explorer of a built book: files that work from a folder on disk, without a server.
+
+Browsers load neither modules nor data from ``file://``, but they do load classic scripts and pictures: so the module
+becomes a script, and the data of a layer a script that hands it over.
+"""
+
+import html
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rfviz.explorer.sources import RunSource
+from rfviz.files import written_whole
+
+if TYPE_CHECKING:
+    from rfviz.runs import Run
+
+HERE = Path(__file__).parent
+MODULE, STYLE = HERE / "explorer.js", HERE / "explorer.css"
+NAME = "rfvizExplorer"
+"""The one global name in a page: what a script hands over, it hands to this."""
+
+
+def classic(module: str) -> str:
+    """Turn our module into a classic script: what it exports becomes a property of the global name."""
+    body, exports = re.subn(r"^export default \{ (\w+) \};$", rf"globalThis.{NAME}.\1 = \1;", module, flags=re.M)
+    assert exports == 1 and not re.search(r"^(import|export)\b", body, re.M)
+    return f'"use strict";\nglobalThis.{NAME} ??= {{}};\n(() => {{\n{body}}})();\n'
+
+
+def write_atlas(run: "Run", folder: Path | None = None) -> Path:
+    """Write everything that the static explorer of a run loads, and return the folder.
+
+    Parameters
+    ----------
+    run : Run
+    folder : Path, optional
+        ``explorer`` in the run's folder by default. Files of an earlier atlas are replaced one by one, each whole.
+
+    Raises
+    ------
+    RfvizError
+        If a file cannot be written.
+    """
+    folder = run.folder / "explorer" if folder is None else folder
+    source = RunSource(run)
+    manifest = source.manifest()
+    files: dict[str, bytes] = {
+        "explorer.css": STYLE.read_bytes(),
+        "explorer.js": (classic(MODULE.read_text(encoding="utf-8")) + (HERE / "host.js").read_text("utf-8")).encode(),
+        "manifest.js": _script("manifest", manifest),
+    }
+    for row in manifest["layers"]:
+        model, layer = row["model"], row["key"]
+        cells, sources, facts = source.drawn(model, layer)
+        files |= {
+            f"{model}-{layer}.webp": cells,
+            f"{model}-{layer}-sources.webp": sources,
+            f"{model}-{layer}.js": _script(f"{model}/{layer}", facts),
+        }
+    for name, content in files.items():
+        with written_whole(folder / name) as temporary:
+            temporary.write_bytes(content)
+    for file in folder.iterdir():
+        if file.name not in files:
+            file.unlink()
+    return folder
+
+
+def _script(key: str, value: Any) -> bytes:
+    text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    return f"((globalThis.{NAME} ??= {{}}).data ??= {{}})[{json.dumps(key)}]={text};\n".encode()
+
+
+class Page:
+    """The explorer of a run in a page, with a table of all numbers that reads without JavaScript.
+
+    Parameters
+    ----------
+    run : Run
+    folder : Path
+        What `write_atlas` returned.
+    """
+
+    def __init__(self, run: "Run", folder: Path):
+        self.run, self.source = run, RunSource(run)
+        self.folder = folder
+
+    def __repr__(self) -> str:
+        return f"the explorer of {self.folder}"
+
+    def _repr_html_(self) -> str:
+        return (
+            f'<link rel="stylesheet" href="explorer/explorer.css">'
+            f'<div class="rfviz-explorer" data-run="{html.escape(self.run.folder.name)}">'
+            "<noscript><p>The explorer needs JavaScript. The table below reads without it.</p></noscript></div>"
+            '<script src="explorer/manifest.js"></script><script src="explorer/explorer.js"></script>'
+            f"<details class='rfviz-numbers'><summary>All numbers as a table</summary>{self._tables()}</details>"
+        )
+
+    def _tables(self) -> str:
+        manifest = self.source.manifest()
+        titles = {model["key"]: model["title"] for model in manifest["models"]}
+        statistics = manifest["statistics"]
+        head = "".join(
+            f'<th scope="col" title="{html.escape(each["explanation"])}">{html.escape(each["name"])}'
+            f"{' (' + html.escape(each['unit']) + ')' if each['unit'] else ''}</th>"
+            for each in statistics
+        )
+        tables = []
+        for row in manifest["layers"]:
+            facts = self.source.drawn(row["model"], row["key"]).facts
+            rows = []
+            for number, channel in enumerate(facts["channels"]):
+                values = "".join(f"<td>{_number(channel['statistics'][each['key']])}</td>" for each in statistics)
+                silent = "" if channel["fires"] else " (never fires)"
+                link = f"#{row['model']}/{row['key']}/{number}"
+                rows.append(f'<tr><th scope="row"><a href="{link}">{number}</a>{silent}</th>{values}</tr>')
+            name = f"{titles[row['model']]}, {row['title']} ({row['key']})"
+            tables.append(
+                f'<div class="rfviz-scroll" tabindex="0" role="region" aria-label="{html.escape(name)}"><table>'
+                f"<caption>{html.escape(name)}: {facts['images']} images, field of {row['size']} px</caption>"
+                f'<thead><tr><th scope="col">channel</th>{head}</tr></thead>'
+                f"<tbody>{''.join(rows)}</tbody></table></div>"
+            )
+        return "".join(tables)
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"

@@ -1,0 +1,100 @@
+"""The book's own Sphinx extension: a picture without alternative text is a warning, a page whose results are older
+than the code says so, and the explorer's files go where the page *Explorer* looks for them.
+"""
+
+import html
+import json
+import re
+import shutil
+from typing import Any
+
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.util import logging
+
+from rfviz import runs
+from rfviz.store import source_digest
+
+_LOG = logging.getLogger(__name__)
+
+
+def changed(code: dict[str, str]) -> list[str]:
+    """Return which modules differ from those of the given digests, or are gone."""
+    now = {module: source_digest(module) for module in code}
+    return sorted(module.removeprefix("rfviz.") for module, digest in code.items() if now[module] != digest)
+
+
+def mark(body: str) -> str:
+    """Put a mark below the title of a page that says, in ``data-code``, that its results come from other code."""
+    stale = sorted(
+        {
+            module
+            for code in re.findall(r'data-code="([^"]*)"', body)
+            for module in changed(json.loads(html.unescape(code)))
+        }
+    )
+    if not stale:
+        return body
+    text = (
+        f"The code of {', '.join(f'<code>{html.escape(module)}</code>' for module in stale)} has changed since the "
+        "results on this page were computed."
+    )
+    note = f'<div class="admonition warning stale" role="note"><p class="admonition-title">Stale</p><p>{text}</p></div>'
+    return body.replace("</h1>", f"</h1>{note}", 1)
+
+
+def _mark_page(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
+    if "body" not in context:
+        return
+    explored = re.search(r'class="rfviz-explorer" data-run="([^"]+)"', context["body"])
+    if explored:
+        app.env.rfviz_explored = html.unescape(explored[1])  # type: ignore[attr-defined]
+    context["body"] = mark(context["body"])
+    # Thebe, which would run cells on a server elsewhere: twice in every page, and nobody uses it here.
+    context["script_files"] = [
+        script
+        for script in context["script_files"]
+        if "thebe"
+        not in f"{getattr(script, 'filename', '')}{getattr(script, 'attributes', {}).get('body', '')}".lower()
+    ]
+
+
+def _check_pictures(app: Sphinx, doctree: nodes.document, page: str) -> None:
+    for image in doctree.findall(nodes.image):
+        if not str(image.get("alt", "")).strip():
+            _LOG.warning("picture %s has no alternative text", image.get("uri"), location=image)
+
+
+UNUSED = re.compile(r'^ *<script[^>]* src="[^"]*/(?:fontawesome|searchtools|language_data)\.js[^"]*"></script>\n', re.M)
+SEARCH_ONLY = re.compile(r'^ *<script src="[^"]*searchindex\.js"></script>\n', re.M)
+"""What the theme puts into every page: a second copy of its icons, of 1.5 MB, and what only the page of the search
+needs."""
+
+
+def _lighten(app: Sphinx, failed: Exception | None) -> None:
+    if failed or app.builder.format != "html":
+        return
+    for page in app.outdir.rglob("*.html"):
+        if page.name != "search.html":
+            text = page.read_text(encoding="utf-8")
+            page.write_text(SEARCH_ONLY.sub("", UNUSED.sub("", text)), encoding="utf-8")
+
+
+def _copy_explorer(app: Sphinx, failed: Exception | None) -> None:
+    name = getattr(app.env, "rfviz_explored", None)
+    if failed or name is None or app.builder.format != "html":
+        return
+    source = runs.root() / name / "explorer"
+    if source.is_dir():
+        shutil.copytree(source, app.outdir / "explorer", dirs_exist_ok=True)
+    else:
+        _LOG.warning("there is nothing to explore in %s: run the page Explorer again", source)
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Connect everything; called by Sphinx."""
+    app.connect("html-page-context", _mark_page)
+    app.connect("doctree-resolved", _check_pictures)
+    app.connect("build-finished", _copy_explorer)
+    app.connect("build-finished", _lighten)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
