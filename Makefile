@@ -1,6 +1,8 @@
 # make book [PRESET=quick] [IMAGES=folder] [SEED=0]   the whole book, into runs/PRESET/html
 # make test                                            all tests
 # make serve [PRESET=quick] [RUN=folder below runs/]    read the book at http://localhost:8000
+# make pdf [PRESET=quick]                              the book that was made last as one file, runs/PRESET/book.pdf
+# make lab                                             JupyterLab, to run the notebooks and the explorer live
 # make bench                                           speed against floors and peers: the table, and results.json
 # make lock                                            renew requirements.lock from pyproject.toml
 # make clean                                           remove what the commands above made, results included
@@ -14,7 +16,7 @@ PORT ?= 8000
 BIN := $(VENV)/bin
 IMAGES_OPTION := $(if $(IMAGES),--images "$(IMAGES)")
 
-.PHONY: book run test lint bench serve lock clean
+.PHONY: book run test lint bench serve pdf lab lock clean
 .DEFAULT_GOAL := book
 
 # The environment: made once, and again whenever the lock or the project file changes.
@@ -32,13 +34,18 @@ book: $(VENV)/installed
 run: $(VENV)/installed
 	$(BIN)/rfviz run --preset $(PRESET) --seed $(SEED) $(IMAGES_OPTION)
 
-test: lint
+test: lint tests/axe/node_modules
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The accessibility checker of the browser tests, which are skipped where it is not.
+tests/axe/node_modules: tests/axe/package-lock.json
+	@if command -v npm > /dev/null; then npm ci --silent --no-fund --no-audit --prefix tests/axe && touch $@; \
+	  else echo "npm is not here: the tests of accessibility will be skipped"; fi
 
 # The peers that the kernels are measured against; they stay out of the lock of the project.
 $(VENV)/peers: $(VENV)/installed requirements-bench.lock
@@ -54,6 +61,12 @@ serve: $(VENV)/installed
 	$(BIN)/python -m http.server $(PORT) --bind 127.0.0.1 --directory runs/$(RUN)/html || \
 	  { echo "Port $(PORT) could not be opened. Try: make serve PORT=8001"; exit 1; }
 
+pdf: $(VENV)/installed
+	$(BIN)/rfviz build --preset $(PRESET) --seed $(SEED) $(IMAGES_OPTION) --pdf
+
+lab: $(VENV)/installed
+	$(BIN)/jupyter lab --notebook-dir notebooks
+
 # The local part of a version (torch 2.13.0+cpu) names a build, not a release, and what a CUDA build of torch brings
 # along is pinned by torch itself: neither belongs in the lock.
 lock:
@@ -68,4 +81,4 @@ lock:
 	rm -rf .lock
 
 clean:
-	rm -rf $(VENV) runs _build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) tests/axe/node_modules runs _build .pytest_cache .mypy_cache .ruff_cache .hypothesis

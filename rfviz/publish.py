@@ -28,6 +28,7 @@ from tqdm.auto import tqdm
 from rfviz import figures, launch, places
 from rfviz.errors import RfvizError, unknown
 from rfviz.explorer.sources import RunSource
+from rfviz.explorer.static import write_atlas
 from rfviz.files import written_whole
 from rfviz.models import ARCHITECTURES
 from rfviz.presets import EXPLORER_LAYERS, FIGURE_LAYERS
@@ -196,6 +197,7 @@ def check_executed(run: Run) -> None:
 def stage(run: Run) -> Path:
     """Put prose, bibliography, table of contents and configuration beside the executed notebooks; return the folder."""
     root, folder = places.repository(), run.folder / "book"
+    write_atlas(run)
     config = yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8"))
     config["execute"]["execute_notebooks"] = "off"
     config["exclude_patterns"].remove("notebooks/*.ipynb")  # here, they are what is built

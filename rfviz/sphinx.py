@@ -43,20 +43,40 @@ def mark(body: str) -> str:
     return body.replace("</h1>", f"</h1>{note}", 1)
 
 
+def accessible(body: str) -> str:
+    """Mend what docutils writes so that a keyboard reaches wide tables, and readers of screens find no empty list."""
+    body = re.sub(r'<figure (?=[^>]*id="table-)', '<figure tabindex="0" ', body)
+    return body.replace('<div role="list" class="citation-list">', '<div class="citation-list">')
+
+
+PARTS = {
+    "thebe": None,  # would run cells on a server elsewhere; twice in every page, and nobody uses it here
+    "design": r'class="[^"]*\bsd-',
+    "copybutton": r'class="[^"]*\bhighlight',
+    "clipboard": r'class="[^"]*\bhighlight',
+    "toggle": r'class="[^"]*\b(?:toggle|dropdown)',
+}
+"""What extensions put into every page, and by what a page is known that uses it."""
+
+
+def _used(file: Any, body: str) -> bool:
+    """Tell whether a page uses a script or a style sheet, going by its name or its text."""
+    told = f"{getattr(file, 'filename', None) or ''} {getattr(file, 'attributes', {}).get('body') or ''}".lower()
+    for part, sign in PARTS.items():
+        if part in told:
+            return sign is not None and re.search(sign, body) is not None
+    return True
+
+
 def _mark_page(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
-    if "body" not in context:
+    for kind in ("css_files", "script_files"):
+        context[kind] = [file for file in context[kind] if _used(file, context.get("body", ""))]
+    if "body" not in context:  # the index, the search
         return
     explored = re.search(r'class="rfviz-explorer" data-run="([^"]+)"', context["body"])
     if explored:
         app.env.rfviz_explored = html.unescape(explored[1])  # type: ignore[attr-defined]
-    context["body"] = mark(context["body"])
-    # Thebe, which would run cells on a server elsewhere: twice in every page, and nobody uses it here.
-    context["script_files"] = [
-        script
-        for script in context["script_files"]
-        if "thebe"
-        not in f"{getattr(script, 'filename', '')}{getattr(script, 'attributes', {}).get('body', '')}".lower()
-    ]
+    context["body"] = accessible(mark(context["body"]))
 
 
 def _check_pictures(app: Sphinx, doctree: nodes.document, page: str) -> None:

@@ -1,13 +1,51 @@
 """Fixtures that several test modules share: small real photographs and small networks."""
 
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import browsing
 import pytest
 import torch
+from filelock import FileLock
+from playwright.sync_api import Browser, sync_playwright
 
 import rfviz  # noqa: F401  # declares torchvision's operators: must come before anything that imports torchvision
-from rfviz import models, photographs
+from rfviz import models, photographs, publish, runs
 from rfviz.data import Evaluation
+from rfviz.runs import Run
 
 torch.set_num_threads(1)  # the tests run in several processes
+
+
+PARAMETERS = {"preset": "smoke", "seed": 0, "seeds": 1, "channels": [18, 19], "overrides": {}}
+"""Of the notebooks of `smoke_runs`."""
+
+
+@pytest.fixture(scope="session")
+def smoke_runs(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """A folder of runs that holds one finished book of the preset `smoke`, made once for all processes of the tests."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if worker_id == "master" else base.parent) / "smoke runs"
+    with FileLock(f"{folder}.lock"), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RFVIZ_RUNS", str(folder))
+        run = runs.open_run("smoke")
+        if not (run.folder / "as made").exists():
+            run.progress = False
+            publish.compute([run])
+            publish.book(run, PARAMETERS)
+            # some tests run notebooks again, with other parameters
+            shutil.copytree(run.folder / "book" / "notebooks", run.folder / "as made" / "notebooks")
+    return folder
+
+
+@pytest.fixture
+def smoke(smoke_runs: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """The run of that book."""
+    monkeypatch.setenv("RFVIZ_RUNS", str(smoke_runs))
+    run = runs.open_run("smoke")
+    run.progress = False
+    return run
 
 
 @pytest.fixture(scope="session")
@@ -48,3 +86,16 @@ def plainnet() -> models.Net34:
     """A PlainNet34 of width 6 with random weights and batch-norm statistics, 4 classes."""
     torch.manual_seed(1)
     return settled(models.plainnet34(6, 4))
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """A headless Chromium."""
+    program = browsing.executable()
+    if program is None:
+        pytest.skip("there is no Chromium or Chrome on the PATH")
+    options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=program, args=options)
+        yield opened
+        opened.close()

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import nbformat
@@ -13,6 +14,7 @@ import pandas as pd
 import pytest
 import torch
 from bs4 import BeautifulSoup
+from conftest import PARAMETERS
 
 from rfviz import places, publish, runs, training
 from rfviz.errors import RfvizError
@@ -20,8 +22,8 @@ from rfviz.files import load_tensors
 from rfviz.runs import Run
 
 BIN = Path(sys.executable).parent
-PARAMETERS = {"preset": "smoke", "seed": 0, "seeds": 1, "channels": [18, 19], "overrides": {}}
 FIGURES = {
+    "index": ["fig-s6"],
     "methods": ["fig-1", "fig-s1"],
     "notebooks/01_training": ["fig-s2", "fig-s3"],
     "notebooks/02_preferred_stimuli": ["fig-2", "fig-3", "fig-4", "fig-5"],
@@ -31,16 +33,12 @@ FIGURES = {
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A finished book in a folder of its own."""
+def run(smoke_runs: Path) -> Iterator[Run]:
+    """The finished book."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RFVIZ_RUNS", str(tmp_path_factory.mktemp("runs")))
+        patch.setenv("RFVIZ_RUNS", str(smoke_runs))
         opened = runs.open_run("smoke")
         opened.progress = False
-        publish.compute([opened])
-        publish.book(opened, PARAMETERS)
-        # tests below run notebooks again, with other parameters
-        shutil.copytree(opened.folder / "book" / "notebooks", opened.folder / "as made" / "notebooks")
         yield opened
 
 

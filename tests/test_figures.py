@@ -10,7 +10,6 @@ from PIL import Image
 
 from rfviz import figures, maximization, models, responses
 from rfviz.data import Evaluation
-from rfviz.maximization import Maximization
 from rfviz.presets import FIGURE_LAYERS
 from rfviz.responses import LayerResponses
 from rfviz.whitening import NONE
@@ -159,8 +158,17 @@ def test_curves_of_several_seeds_are_mean_and_range() -> None:
     ) == (1, 6)
 
 
-def test_channel_overview(found: dict[str, LayerResponses], tiles: Evaluation) -> None:
-    driven = Maximization(torch.rand(6, 3, 11, 11), torch.rand(4, 6))
-    figure = figures.channel_overview(tiles, found["maxpool"], driven, 1, NONE, "a title")
-    assert len(images_in(figure)) == 20
-    assert figure.get_suptitle() == "a title"
+def test_the_poster_shows_the_channels_with_the_highest_contrast(
+    resnet: models.Net34, found: dict[str, LayerResponses], tiles: Evaluation
+) -> None:
+    result, driven = found["layer1.0"], maximization.maximize(resnet, "layer1.0")
+    means = result.strongest_stimulus
+    contrast = (means - means.mean((2, 3), keepdim=True)).abs().amax((1, 2, 3))
+    best = sorted(sorted(range(6), key=lambda channel: -contrast[channel])[:4])
+    figure = figures.poster(tiles, result, driven, NONE, channels=4)
+    assert [ax.get_title() for ax in figure.axes[:4]] == [f"channel {channel}" for channel in best]
+    shown = images_in(figure)
+    assert len(shown) == 12
+    for i, channel in enumerate(best):
+        np.testing.assert_array_equal(shown[4 + i], figures.stretch(means[channel])[0].permute(1, 2, 0).numpy())
+        np.testing.assert_array_equal(shown[8 + i], driven.images[channel].clamp(0, 1).permute(1, 2, 0).numpy())

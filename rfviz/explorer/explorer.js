@@ -471,7 +471,7 @@ class Explorer {
       const seen = format(state);
       if (seen !== this.said) this.say(this.summary(layer));
       this.said = seen;
-      this.prepare();
+      setTimeout(() => this.prepare()); // after the picture that was asked for
     }
   }
 

@@ -94,7 +94,7 @@ class Page:
         return (
             f'<link rel="stylesheet" href="explorer/explorer.css">'
             f'<div class="rfviz-explorer" data-run="{html.escape(self.run.folder.name)}">'
-            "<noscript><p>The explorer needs JavaScript. The table below reads without it.</p></noscript></div>"
+            "<p>The explorer needs JavaScript. The table below reads without it.</p></div>"
             '<script src="explorer/manifest.js"></script><script src="explorer/explorer.js"></script>'
             f"<details class='rfviz-numbers'><summary>All numbers as a table</summary>{self._tables()}</details>"
         )

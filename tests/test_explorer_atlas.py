@@ -1,0 +1,174 @@
+"""The sheets and numbers of the explorer, against the results that they are drawn from."""
+
+import dataclasses
+import io
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from rfviz import figures, maximization, models, responses
+from rfviz.data import Evaluation
+from rfviz.explorer import atlas, facts
+from rfviz.explorer.facts import NEAREST, STATISTICS, Layer
+from rfviz.responses import LayerResponses
+from rfviz.similarity import correlations
+from rfviz.whitening import IMAGENET
+
+LAYER = "layer1.0"
+
+
+@pytest.fixture
+def layer(resnet: models.Net34, tiles: Evaluation) -> Layer:
+    found = responses.collect(resnet, tiles, [LAYER], 5, strongest=8)[LAYER]
+    driven = maximization.maximize(resnet, LAYER, steps=3)
+    return Layer(tiles, found, driven, IMAGENET, resnet.conv1.weight.detach(), (2, 4))
+
+
+def silenced(layer: Layer, channel: int) -> Layer:
+    """A copy in which a channel has never responded."""
+
+    def zero(values: torch.Tensor) -> torch.Tensor:
+        values = values.clone()
+        values[channel] = 0
+        return values
+
+    found = layer.found
+    changes = {name: zero(getattr(found, name)) for name in ("top_values", "positive_count", "maximum", "mean")}
+    return layer._replace(found=dataclasses.replace(found, **changes))
+
+
+def cell(drawn: atlas.Atlas, key: str, channel: int) -> np.ndarray:
+    """Cut a picture out of the encoded sheet, as a browser does."""
+    sheet = np.asarray(Image.open(io.BytesIO(drawn.files()[0])))
+    column = [each["key"] for each in drawn.facts["columns"]].index(key)
+    side, size = drawn.facts["cell"], drawn.facts["columns"][column]["size"]
+    return sheet[channel * side : channel * side + size, column * side : column * side + size]
+
+
+def as_bytes(image: torch.Tensor) -> np.ndarray:
+    return (image.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
+
+
+def test_every_cell_is_the_picture_that_it_says(layer: Layer) -> None:
+    drawn, found = atlas.draw(layer), layer.found
+    assert drawn.facts["cell"] == found.receptive_field.size == 27
+    for channel in range(6):
+        expected = {
+            "filter": figures.min_max(layer.filters[channel]),
+            "mean": found.mean_stimulus[channel],
+            "stretched": figures.stretch(found.mean_stimulus[channel])[0],
+            "strongest": figures.stretch(found.strongest_stimulus[channel])[0],
+            "maximization": IMAGENET.to_rgb(layer.maxima.images[channel]),
+        }
+        patches, inside = responses.preferred_stimuli(layer.images, found, channel)
+        for rank, (patch, there) in enumerate(zip(patches, inside, strict=True)):
+            expected[f"stimulus {rank}"] = torch.where(there, patch, torch.tensor(figures.NO_IMAGE))
+        assert list(expected) == [each["key"] for each in drawn.facts["columns"]]
+        for key, image in expected.items():
+            np.testing.assert_array_equal(cell(drawn, key, channel), as_bytes(image), err_msg=f"{key} {channel}")
+
+
+def test_gains_are_those_of_the_figures(layer: Layer) -> None:
+    for channel, said in enumerate(atlas.draw(layer).facts["channels"]):
+        for key, mean in (("stretched", layer.found.mean_stimulus), ("strongest", layer.found.strongest_stimulus)):
+            assert said["gains"][key] == pytest.approx(figures.stretch(mean[channel])[1], rel=1e-3)
+
+
+def test_statistics_are_those_of_the_responses(layer: Layer) -> None:
+    found, told = layer.found, facts.describe(layer)["channels"]
+    agreement = correlations(found.mean_stimulus, IMAGENET.to_rgb(layer.maxima.images.double(), clip=False))
+    for channel in range(6):
+        mean, strong = found.mean[channel].item(), found.strongest_stimulus[channel].double()
+        expected = {
+            "maximum": found.maximum[channel].item(),
+            "mean": mean,
+            "firing_rate": 100 * int(found.positive_count[channel]) / found.neuron_count,
+            "peak": found.maximum[channel].item() / mean,
+            "contrast": (strong - strong.mean((1, 2), keepdim=True)).abs().max().item(),
+            "agreement": agreement[channel, channel].item(),
+        }
+        assert list(expected) == [each.key for each in STATISTICS]
+        for key, value in expected.items():
+            assert told[channel]["statistics"][key] == pytest.approx(value, rel=1e-5), key
+        assert told[channel]["histogram"] == found.histogram[channel].tolist()
+        assert told[channel]["positive"] == int(found.positive_count[channel])
+        assert told[channel]["inactive"] == (channel in (2, 4))
+        assert told[channel]["curve"] == pytest.approx(layer.maxima.activations[:, channel].tolist(), rel=1e-5)
+
+
+def test_a_stimulus_says_where_it_was(layer: Layer) -> None:
+    drawn, found = atlas.draw(layer), layer.found
+    sheet = np.asarray(Image.open(io.BytesIO(drawn.files()[1]))).astype(float)
+    for channel, said in enumerate(drawn.facts["channels"]):
+        for rank, (value, place, *box) in enumerate(said["stimuli"]):
+            assert value == pytest.approx(found.top_values[channel, rank].item(), rel=1e-5)
+            source = drawn.facts["sources"][place]
+            assert source["image"] == found.top_images[channel, rank]
+            assert tuple(box) == found.receptive_field.box(*found.top_positions[channel, rank].tolist())
+            image, label = layer.images[source["image"]]
+            assert (source["height"], source["width"]) == (64, 64)
+            assert source["class"] == layer.images.classes[label]
+            side = atlas.SOURCE
+            small = sheet[source["y"] : source["y"] + side, source["x"] : source["x"] + side]
+            again = np.asarray(Image.fromarray(small.astype(np.uint8)).resize((64, 64), Image.Resampling.BOX))
+            assert np.abs(again - as_bytes(image).astype(float)).mean() < 8  # lossy, but the same picture
+
+
+def test_nearest_channels_are_the_most_alike(layer: Layer) -> None:
+    alike = correlations(layer.found.strongest_stimulus, layer.found.strongest_stimulus)
+    for channel, said in enumerate(facts.describe(layer)["channels"]):
+        others = sorted((other for other in range(6) if other != channel), key=lambda other: -alike[channel, other])
+        assert [other for other, _ in said["nearest"]] == others[:NEAREST]
+        assert [r for _, r in said["nearest"]] == pytest.approx([alike[channel, o].item() for o in others], abs=1e-3)
+
+
+def test_a_channel_that_never_fires_has_no_picture_of_its_stimuli(layer: Layer) -> None:
+    drawn = atlas.draw(silenced(layer, 3))
+    said = drawn.facts["channels"]
+    assert not said[3]["fires"] and said[2]["fires"]
+    assert said[3]["stimuli"] == [] and said[3]["nearest"] == []
+    assert said[3]["statistics"] == {
+        "maximum": 0, "mean": 0, "firing_rate": 0, "peak": None, "contrast": None, "agreement": None,
+    }  # fmt: skip
+    assert all(3 not in [other for other, _ in each["nearest"]] for each in said)
+    grey = round(255 * figures.NO_IMAGE)
+    for key in ("mean", "stretched", "strongest", "stimulus 0"):
+        assert np.unique(cell(drawn, key, 3)).tolist() == [grey]
+    assert len(np.unique(cell(drawn, "maximization", 3))) > 10
+    json.dumps(drawn.facts, allow_nan=False)
+
+
+def test_layers_without_means_or_filters(layer: Layer) -> None:
+    bare = dataclasses.replace(layer.found, mean_stimulus=None, strongest_stimulus=None)
+    drawn = atlas.draw(layer._replace(found=bare, filters=None, inactive=None))
+    assert [each["key"] for each in drawn.facts["columns"][:2]] == ["maximization", "stimulus 0"]
+    said = drawn.facts["channels"][0]
+    assert said["statistics"]["contrast"] is None and said["statistics"]["agreement"] is None
+    assert said["nearest"] == [] and said["inactive"] is None
+
+
+def test_a_large_field_is_reduced(resnet: models.Net34, tiles: Evaluation) -> None:
+    deep = "layer2.2"
+    found: LayerResponses = responses.collect(resnet, tiles, [deep], 2, mean_stimulus=False)[deep]
+    drawn = atlas.draw(Layer(tiles, found, maximization.maximize(resnet, deep, steps=1), IMAGENET))
+    assert found.receptive_field.size > atlas.LARGEST_CELL == drawn.facts["cell"]
+    assert drawn.facts["field"]["size"] == found.receptive_field.size
+    assert drawn.cells.shape == (3, 12 * atlas.LARGEST_CELL, 3 * atlas.LARGEST_CELL)
+
+
+def test_images_without_labels_and_of_other_shapes(resnet: models.Net34) -> None:
+    images = torch.rand(3, 3, 40, 80, generator=torch.Generator().manual_seed(0))
+    found = responses.collect(resnet, images, ["maxpool"], 2)["maxpool"]
+    drawn = atlas.draw(Layer(images, found, maximization.maximize(resnet, "maxpool", steps=1), IMAGENET))
+    for source in drawn.facts["sources"]:
+        assert source["class"] is None
+        assert (source["height"], source["width"]) == (40, 80)
+
+
+def test_the_same_layer_gives_the_same_files(layer: Layer) -> None:
+    first, second = atlas.draw(layer), atlas.draw(layer)
+    assert first.files() == second.files()
+    assert first.facts == second.facts

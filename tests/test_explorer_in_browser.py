@@ -1,0 +1,457 @@
+"""The explorer used by mouse, keyboard and link, in the built book and in a live notebook."""
+
+import contextlib
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+from browsing import serving, watch
+from playwright.sync_api import Browser, Locator, Page, expect
+
+from rfviz.explorer.sources import RunSource
+from rfviz.runs import Run
+
+
+@pytest.fixture(scope="module")
+def homes(smoke_runs: Path) -> Iterator[dict[str, str]]:
+    html = smoke_runs / "smoke" / "html"
+    with serving(html) as address:
+        yield {"http": address, "file": f"{html.as_uri()}/"}
+
+
+@pytest.fixture(params=["http", "file"])
+def page(request: pytest.FixtureRequest, browser: Browser, homes: dict[str, str]) -> Iterator[Page]:
+    """The explorer of the built book, with what goes wrong counted at the end."""
+    context = browser.new_context(viewport={"width": 1400, "height": 1000})
+    opened = context.new_page()
+    opened.set_default_timeout(10_000)
+    home = homes[request.param]
+    wrong = watch(opened, home)
+    opened.home = home
+    go(opened)
+    yield opened
+    assert wrong == []
+    context.close()
+
+
+def go(page: Page, state: str = "") -> None:
+    page.goto("about:blank")  # else only the part behind the # would change
+    page.goto(f"{page.home}explorer.html{'#' if state else ''}{state}")
+    shown(page)
+
+
+def shown(page: Page, title: str | None = None, side: int = 0) -> Locator:
+    """Wait until a panel shows a channel, by its title, and return it."""
+    panel = page.locator(".rx-panel").nth(side)
+    if title is not None:
+        expect(panel.locator("h3")).to_have_text(title)
+    panel.locator("[data-picture=maximization] canvas").wait_for()
+    return panel
+
+
+def state(page: Page) -> str:
+    return page.evaluate("location.hash.slice(1)")
+
+
+def pixels(canvas: Locator) -> np.ndarray:
+    """Read the pixels of a canvas, RGB `(H, W, 3)`; only of pages that are served."""
+    values = canvas.evaluate(
+        """(canvas) => {
+             const { height, width } = canvas;
+             return [height, width, ...canvas.getContext("2d").getImageData(0, 0, width, height).data];
+           }"""
+    )
+    height, width, *data = values
+    return np.array(data, np.uint8).reshape(height, width, 4)[..., :3]
+
+
+def tiles(page: Page) -> list[int]:
+    return page.eval_on_selector_all(".rx-tile", "all => all.map((tile) => Number(tile.dataset.channel))")
+
+
+def test_it_begins_with_the_papers_channel(page: Page) -> None:
+    panel = shown(page, "ResNet34, first pooling layer, channel 18")
+    expect(panel.locator("[data-picture]")).to_have_count(5)
+    for canvas in panel.locator("[role=img]").all():
+        assert len(canvas.get_attribute("aria-label")) > 20
+
+
+def test_a_click_shows_another_channel(page: Page) -> None:
+    page.locator(".rx-tile[data-channel='3']").click()
+    shown(page, "ResNet34, first pooling layer, channel 3")
+    assert state(page) == "resnet34/maxpool/3"
+    expect(page.get_by_role("status")).to_contain_text("channel 3: ")
+    expect(page.locator(".rx-tile[aria-selected=true]")).to_have_attribute("data-channel", "3")
+
+
+def test_menus_and_the_number(page: Page) -> None:
+    page.get_by_label("Network").select_option("plainnet34")
+    page.get_by_label("Layer", exact=True).select_option("layer1.1")
+    page.get_by_label("Channel", exact=True).fill("7")
+    shown(page, "PlainNet34, conv. layer 5, channel 7")
+    assert state(page) == "plainnet34/layer1.1/7"
+    page.get_by_label("Channel", exact=True).fill("99")  # there is none: nothing changes
+    page.get_by_label("Channel", exact=True).blur()
+    expect(page.get_by_label("Channel", exact=True)).to_have_value("7")
+    assert state(page) == "plainnet34/layer1.1/7"
+
+
+def test_layer_before_and_after_keep_the_channel(page: Page) -> None:
+    before, after = page.get_by_role("button", name="Layer before"), page.get_by_role("button", name="Layer after")
+    expect(before).to_be_disabled()
+    for title in ("conv. layer 3", "conv. layer 5", "conv. layer 7"):
+        after.click()
+        shown(page, f"ResNet34, {title}, channel 18")
+    expect(after).to_be_disabled()
+    before.click()
+    shown(page, "ResNet34, conv. layer 5, channel 18")
+
+
+def test_the_keyboard_is_enough(page: Page) -> None:
+    page.locator(".rx-tile[aria-selected=true]").focus()
+    moves = [("Home", 0), ("ArrowRight", 1), ("ArrowRight", 2), ("ArrowLeft", 1), ("End", 19), ("ArrowRight", 19)]
+    for key, channel in moves:
+        page.keyboard.press(key)
+        shown(page, f"ResNet34, first pooling layer, channel {channel}")
+        expect(page.locator(":focus")).to_have_attribute("data-channel", str(channel))
+    across = page.evaluate(
+        "(() => { const all = [...document.querySelectorAll('.rx-tile')];"
+        " return all.filter((tile) => tile.offsetTop === all[0].offsetTop).length; })()"
+    )
+    page.keyboard.press("Home")
+    page.keyboard.press("ArrowDown")
+    expect(page.locator(":focus")).to_have_attribute("data-channel", str(across if across < 20 else 0))
+    page.keyboard.press("Home")
+    page.keyboard.press("PageDown")
+    shown(page, "ResNet34, conv. layer 3, channel 0")
+    expect(page.locator(":focus")).to_have_attribute("data-channel", "0")
+    page.keyboard.press("PageUp")
+    shown(page, "ResNet34, first pooling layer, channel 0")
+    outline = page.locator(":focus").evaluate("(tile) => getComputedStyle(tile).outlineStyle")
+    assert outline == "solid"
+
+
+def test_every_control_can_be_reached_by_tab(page: Page) -> None:
+    page.get_by_label("Network").focus()
+    reached = set()
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        reached.add(
+            page.evaluate(
+                "(document.activeElement.getAttribute('aria-label') ?? document.activeElement.textContent).slice(0, 90)"
+            )
+        )
+    assert {"Random", "Copy link", "Layer after ▸"} <= reached
+    assert any("strongest" in name for name in reached)
+
+
+def test_sorting_by_any_statistic(page: Page, smoke: Run) -> None:
+    go(page, "resnet34/layer1.1/0")
+    channels = RunSource(smoke).drawn("resnet34", "layer1.1").facts["channels"]
+    for statistic in RunSource(smoke).manifest()["statistics"]:
+        values = [channel["statistics"][statistic["key"]] for channel in channels]
+        for order, sign in (("up", 1), ("down", -1)):
+            page.get_by_label("Sort by").select_option(statistic["key"])
+            page.get_by_label("Order").select_option(order)
+            known = sorted((i for i in range(20) if values[i] is not None), key=lambda i: (sign * values[i], i))
+            assert tiles(page) == known + [i for i in range(20) if values[i] is None]
+            assert statistic["explanation"] in page.locator(".rx-finder .rx-note").first.text_content()
+
+
+def test_filters(page: Page, smoke: Run) -> None:
+    go(page, "plainnet34/layer1.2/0&sort=firing_rate&order=down")
+    channels = RunSource(smoke).drawn("plainnet34", "layer1.2").facts["channels"]
+    rates = [channel["statistics"]["firing_rate"] for channel in channels]
+    limit = sorted(rates)[10]
+    show = page.get_by_label("Show", exact=True)
+    expect(page.get_by_label("Limit")).to_be_hidden()
+    show.select_option("least")
+    page.get_by_label("Limit").fill(str(limit))
+    assert sorted(tiles(page)) == [i for i in range(20) if rates[i] >= limit]
+    show.select_option("most")
+    assert sorted(tiles(page)) == [i for i in range(20) if rates[i] <= limit]
+    assert state(page) == f"plainnet34/layer1.2/0&sort=firing_rate&order=down&only=most&limit={limit}"
+    page.reload()
+    shown(page)
+    assert sorted(tiles(page)) == [i for i in range(20) if rates[i] <= limit]
+    show.select_option("inactive")
+    silent = [i for i, channel in enumerate(channels) if not channel["fires"]]
+    assert sorted(tiles(page)) == silent
+    if not silent:
+        expect(page.get_by_text("No channel is like that.")).to_be_visible()
+    show.select_option("active")
+    assert sorted(tiles(page)) == [i for i in range(20) if i not in silent]
+
+
+def test_random_stays_within_the_filter(page: Page, smoke: Run) -> None:
+    rates = [c["statistics"]["maximum"] for c in RunSource(smoke).drawn("resnet34", "maxpool").facts["channels"]]
+    limit = sorted(rates)[-4]
+    go(page, f"resnet34/maxpool/0&sort=maximum&only=least&limit={limit}")
+    chosen = set()
+    for _ in range(12):
+        page.get_by_role("button", name="Random").click()
+        chosen.add(int(re.match(r"resnet34/maxpool/(\d+)", state(page))[1]))
+    assert chosen <= {i for i in range(20) if rates[i] >= limit}
+    assert len(chosen) > 1
+
+
+def test_a_link_leads_to_exactly_the_same_view(page: Page, browser: Browser) -> None:
+    link = "plainnet34/layer1.0/19&with=resnet34/18&sort=peak&order=down&picture=maximization&stimulus=2"
+    go(page, link)
+    shown(page, "PlainNet34, conv. layer 3, channel 19")
+    shown(page, "ResNet34, conv. layer 3, channel 18", side=1)
+    assert state(page) == link
+    expect(page.get_by_label("Sort by")).to_have_value("peak")
+    expect(page.get_by_label("Order")).to_have_value("down")
+    expect(page.get_by_label("Picture")).to_have_value("maximization")
+    expect(page.get_by_label("side by side")).to_be_checked()
+    pressed = page.locator(".rx-panel").first.locator("[aria-pressed=true]")
+    expect(pressed).to_have_attribute("aria-label", re.compile("3rd|2nd strongest|3th"))
+    page.evaluate("location.hash = 'resnet34/layer1.2/5'")  # as the browser's own buttons do
+    shown(page, "ResNet34, conv. layer 7, channel 5")
+
+
+@pytest.mark.parametrize(
+    "link", ["resnet99/layer7/4000", "resnet34/layer1.0/-1", "resnet34/maxpool/1.5", "&&&=", "a/b/c&with=x/9&sort=no"]
+)
+def test_a_wrong_link_shows_something_right(page: Page, link: str) -> None:
+    go(page, link)
+    assert re.match(
+        r"ResNet34, (first pooling layer|conv. layer 3), channel \d+$", shown(page).locator("h3").text_content()
+    )
+
+
+def test_copy_link(page: Page) -> None:
+    page.get_by_role("button", name="Copy link").click()
+    expect(page.get_by_role("status")).to_contain_text(page.evaluate("location.href"))
+
+
+def test_side_by_side(page: Page) -> None:
+    page.get_by_label("side by side").check()
+    shown(page, "PlainNet34, first pooling layer, channel 18", side=1)
+    page.get_by_label("Channel of PlainNet34").fill("19")
+    shown(page, "PlainNet34, first pooling layer, channel 19", side=1)
+    assert state(page) == "resnet34/maxpool/18&with=plainnet34/19"
+    first, second = (page.locator(".rx-panel").nth(i).bounding_box() for i in range(2))
+    assert first["y"] == second["y"] and second["x"] > first["x"] + first["width"]
+    page.get_by_role("button", name="Layer after").click()
+    shown(page, "PlainNet34, conv. layer 3, channel 19", side=1)
+    page.get_by_label("Network").select_option("plainnet34")  # the other side becomes the one that was left
+    shown(page, "ResNet34, conv. layer 3, channel 18", side=1)
+    page.get_by_label("side by side").uncheck()
+    expect(page.locator(".rx-panel")).to_have_count(1)
+
+
+def test_where_a_stimulus_was(page: Page, smoke: Run) -> None:
+    go(page, "resnet34/layer1.0/18")
+    facts = RunSource(smoke).drawn("resnet34", "layer1.0").facts
+    stimuli = facts["channels"][18]["stimuli"]
+    buttons = page.locator(".rx-stimuli .rx-strip button")
+    expect(buttons).to_have_count(len(stimuli))
+    buttons.nth(4).click()
+    value, place, top, left, bottom, right = stimuli[4]
+    source = facts["sources"][place]
+    words = page.locator(".rx-where .rx-note")
+    expect(words).to_contain_text(f"5th strongest: response {float(f'{value:.3g}'):g}")
+    expect(words).to_contain_text(
+        f"rows {top} to {bottom - 1}, columns {left} to {right - 1} of image {source['image']} ("
+    )
+    expect(words).to_contain_text(f"class: {source['class']}")
+    assert state(page) == "resnet34/layer1.0/18&stimulus=4"
+
+
+def test_nearest_channels_and_other_layers_are_links(page: Page, smoke: Run) -> None:
+    go(page, "resnet34/layer1.0/18")
+    nearest = RunSource(smoke).drawn("resnet34", "layer1.0").facts["channels"][18]["nearest"]
+    section = page.locator("div", has=page.get_by_role("heading", name="Nearest channels")).last
+    section.get_by_role("button").first.click()
+    shown(page, f"ResNet34, conv. layer 3, channel {nearest[0][0]}")
+    layers = page.locator("div", has=page.get_by_role("heading", name="from layer to layer")).last
+    expect(layers.get_by_role("button")).to_have_count(4)
+    expect(layers.locator("[aria-current=true]")).to_contain_text("conv. layer 3")
+    layers.get_by_role("button").nth(3).click()
+    shown(page, f"ResNet34, conv. layer 7, channel {nearest[0][0]}")
+    expect(page.locator("h3:focus")).to_have_count(1)
+
+
+def test_a_click_shows_its_picture_within_a_tenth_of_a_second(page: Page) -> None:
+    """Not how fast this machine is, but that nothing is waited for: everything happens within the click itself."""
+    before = page.locator(".rx-panel h3").text_content()
+    at_once = page.evaluate(
+        """() => {
+             document.querySelector(".rx-tile[data-channel='5']").click();
+             const panel = document.querySelector(".rx-panel");
+             return [panel.querySelector("h3").textContent, panel.querySelectorAll("[data-picture] canvas").length];
+           }"""
+    )
+    assert at_once == ["ResNet34, first pooling layer, channel 5", 5] != before
+
+
+def test_pictures_are_those_of_the_atlas(browser: Browser, homes: dict[str, str], smoke: Run) -> None:
+    import io
+
+    from PIL import Image
+
+    page = browser.new_page()
+    page.home = homes["http"]
+    for model, layer in (("resnet34", "maxpool"), ("plainnet34", "layer1.2")):
+        drawn = RunSource(smoke).drawn(model, layer)
+        sheet = np.asarray(Image.open(io.BytesIO(drawn.cells)))
+        side = drawn.facts["cell"]
+        for channel in (0, 19):
+            go(page, f"{model}/{layer}/{channel}")
+            for column, each in enumerate(drawn.facts["columns"]):
+                canvas = page.locator(f".rx-panel [data-picture='{each['key']}'] canvas")
+                if each["key"].startswith("stimulus"):
+                    canvas = page.locator(".rx-stimuli .rx-strip canvas").nth(int(each["key"].split()[1]))
+                if canvas.count():
+                    top, left, size = channel * side, column * side, each["size"]
+                    np.testing.assert_array_equal(pixels(canvas), sheet[top : top + size, left : left + size])
+    page.close()
+
+
+def test_data_that_is_missing_is_said(browser: Browser, homes: dict[str, str]) -> None:
+    page = browser.new_page()
+    page.home = homes["http"]
+    page.route("**/resnet34-layer1.2.js", lambda route: route.abort())
+    page.goto(f"{homes['http']}explorer.html#resnet34/layer1.2/3")
+    expect(page.locator(".rx-panel")).to_contain_text("resnet34-layer1.2.js could not be read")
+    page.get_by_label("Layer", exact=True).select_option("maxpool")
+    shown(page, "ResNet34, first pooling layer, channel 3")
+    page.close()
+
+
+# ---------------------------------------------------------------- live
+
+CELLS = {
+    "run": """from rfviz import runs
+from rfviz.explorer import Explorer
+run = runs.open_run("smoke")
+Explorer.of_run(run, "plainnet34/layer1.0/19")""",
+    "net": """import torch
+from rfviz import models, photographs
+from rfviz.data import Evaluation
+from rfviz.explorer import Explorer
+torch.manual_seed(0)
+images = Evaluation(photographs.load(64, classes=2).evaluation)
+Explorer({"mine": models.resnet34(6, 2).eval(), "plain": models.plainnet34(6, 2).eval()}, images, steps=2)""",
+}
+
+
+@pytest.fixture(scope="module")
+def lab(smoke_runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """JupyterLab with one notebook per cell above; the address, without the notebook's name."""
+    folder = tmp_path_factory.mktemp("lab")
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    for name, source in CELLS.items():
+        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)], metadata=kernel)
+        nbformat.write(notebook, folder / f"{name}.ipynb")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    settings = [
+        "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}", f"--ServerApp.root_dir={folder}",
+        "--IdentityProvider.token=", "--LabApp.news_url=",
+        "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+    ]  # fmt: skip
+    environment = os.environ | {
+        "RFVIZ_RUNS": str(smoke_runs), "JUPYTER_CONFIG_DIR": str(folder / ".config"),
+        "IPYTHONDIR": str(folder / ".ipython"), "JUPYTER_RUNTIME_DIR": str(folder / ".runtime"), "OMP_NUM_THREADS": "1",
+    }  # fmt: skip
+    log = folder / "lab.log"
+    with log.open("w") as output:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "jupyterlab", *settings], stdout=output, stderr=output, cwd=folder, env=environment
+        )
+    try:
+        address = f"http://127.0.0.1:{port}/"
+        for _ in range(300):
+            with contextlib.suppress(OSError):
+                urllib.request.urlopen(f"{address}api", timeout=1)  # noqa: S310  # our own server
+                break
+            assert server.poll() is None, log.read_text()
+            time.sleep(0.2)
+        yield f"{address}doc/tree/"
+    finally:
+        server.terminate()
+        server.wait()
+
+
+@contextlib.contextmanager
+def live(browser: Browser, lab: str, name: str) -> Iterator[Page]:
+    """Open a notebook, run its cell and wait for the explorer."""
+    page = browser.new_page(viewport={"width": 1400, "height": 1000})
+    page.set_default_timeout(60_000)
+    page.goto(f"{lab}{name}.ipynb")
+    cell = page.locator(".jp-CodeCell .cm-content").first
+    cell.click()
+    page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").wait_for()
+    page.keyboard.press("Shift+Enter")
+    page.locator(".jp-OutputArea .rx-panel [data-picture=maximization] canvas").first.wait_for()
+    yield page
+    page.close()
+
+
+def test_live_and_static_show_the_same_pictures(browser: Browser, homes: dict[str, str], lab: str) -> None:
+    views = ["plainnet34/layer1.0/19", "resnet34/layer1.2/18", "resnet34/maxpool/0"]
+    seen: dict[str, dict[str, list]] = {}
+    static = browser.new_page(viewport={"width": 1400, "height": 1000})
+    static.home = homes["http"]
+    with live(browser, lab, "run") as page:
+        for view in views:
+            model, layer, channel = view.split("/")
+            page.get_by_label("Network").select_option(model)
+            page.get_by_label("Layer", exact=True).select_option(layer)
+            page.get_by_label("Channel", exact=True).fill(channel)
+            panel = page.locator(f".rx-panel[data-view='{view}']")
+            panel.locator("[data-picture=maximization] canvas").wait_for()
+            go(static, view)
+            for host, where in (("live", panel), ("static", static.locator(".rx-panel"))):
+                canvases = where.locator("[data-picture] canvas, .rx-stimuli .rx-strip canvas").all()
+                names = [canvas.get_attribute("aria-label") for canvas in canvases]
+                seen.setdefault(host, {})[view] = [names, [pixels(canvas).tolist() for canvas in canvases]]
+                assert len(canvases) >= 21
+    static.close()
+    assert seen["live"] == seen["static"]
+
+
+def test_a_network_of_ones_own_and_maximizing_again(browser: Browser, lab: str) -> None:
+    with live(browser, lab, "net") as page:
+        layers = page.get_by_label("Layer", exact=True)
+        layers.select_option("bn1")
+        panel = page.locator(".rx-panel[data-view='mine/bn1/0']")
+        panel.locator("[data-picture=maximization] canvas").wait_for()
+        canvas = panel.locator("[data-picture=maximization] canvas")
+        before = pixels(canvas)
+        panel.get_by_label("Steps", exact=True).fill("40")
+        panel.get_by_label("Total variation weight").fill("0.01")
+        panel.get_by_role("button", name="Maximize again").click()
+        expect(page.get_by_role("status")).to_contain_text(
+            "Maximized with 40 steps, rate 0.1, L2 1e-06, total variation 0.01"
+        )
+        expect(panel.locator("[data-picture=maximization] small")).to_contain_text("40 steps")
+        after = pixels(canvas)
+        assert after.shape == before.shape and not np.array_equal(after, before)
+        panel.get_by_label("Steps", exact=True).fill("1")
+        panel.get_by_label("Learning rate").fill("-1")
+        page.get_by_label("side by side").check()
+        other = page.locator(".rx-panel[data-view='plain/bn1/0']")
+        other.locator("[data-picture=maximization] canvas").wait_for()
+
+
+def test_the_state_of_a_live_explorer_holds_no_pixels(browser: Browser, lab: str) -> None:
+    with live(browser, lab, "run") as page:
+        page.keyboard.press("Control+s")
+        page.wait_for_timeout(1500)
+        saved = json.loads(urllib.request.urlopen(lab.replace("doc/tree", "api/contents") + "run.ipynb").read())  # noqa: S310
+        assert len(json.dumps(saved["content"])) < 300_000

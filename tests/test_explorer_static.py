@@ -1,0 +1,78 @@
+"""The files of the static explorer, and the table that reads without JavaScript."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from bs4 import BeautifulSoup
+
+from rfviz.errors import RfvizError
+from rfviz.explorer import Page, static, write_atlas
+from rfviz.explorer.sources import RunSource
+from rfviz.presets import EXPLORER_LAYERS
+from rfviz.runs import Run
+
+
+def test_the_module_becomes_a_classic_script() -> None:
+    script = static.classic(static.MODULE.read_text())
+    assert not re.search(r"^\s*(import|export)\b", script, re.MULTILINE)
+    assert script.count("globalThis.rfvizExplorer.render = render;") == 1
+
+
+def test_a_module_that_exports_something_else_is_noticed() -> None:
+    with pytest.raises(AssertionError):
+        static.classic("export const render = 1;\nexport default { render };\n")
+    with pytest.raises(AssertionError):
+        static.classic("function render() {}\n")
+
+
+def test_every_layer_has_its_files_and_nothing_else_is_left(smoke: Run, tmp_path: Path) -> None:
+    (tmp_path / "resnet34-layer9.9.webp").write_bytes(b"of an earlier atlas")
+    assert write_atlas(smoke, tmp_path) == tmp_path
+    names = {"explorer.css", "explorer.js", "manifest.js"}
+    source = RunSource(smoke)
+    for model in ("resnet34", "plainnet34"):
+        for layer in EXPLORER_LAYERS:
+            drawn = source.drawn(model, layer)
+            assert (tmp_path / f"{model}-{layer}.webp").read_bytes() == drawn.cells
+            assert (tmp_path / f"{model}-{layer}-sources.webp").read_bytes() == drawn.sources
+            text = (tmp_path / f"{model}-{layer}.js").read_text()
+            key, value = re.fullmatch(r"\(\(.*\)\.data \?\?= \{\}\)\[(.*?)\]=(.*);\n", text).groups()
+            assert json.loads(key) == f"{model}/{layer}"
+            assert json.loads(value) == drawn.facts
+            names |= {f"{model}-{layer}{end}" for end in (".webp", "-sources.webp", ".js")}
+    assert {file.name for file in tmp_path.iterdir()} == names
+
+
+def test_a_folder_that_cannot_be_written_is_named(smoke: Run, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RfvizError, match=r"file/explorer\.css cannot be written"):
+        write_atlas(smoke, tmp_path / "file")
+
+
+def test_all_numbers_are_in_the_table(smoke: Run) -> None:
+    page = BeautifulSoup(Page(smoke, Path("explorer"))._repr_html_(), "html.parser")
+    tables = page.find_all("table")
+    source = RunSource(smoke)
+    rows = source.manifest()["layers"]
+    assert len(tables) == len(rows) == 8
+    for table, row in zip(tables, rows, strict=True):
+        assert row["title"] in table.caption.get_text()
+        channels = source.drawn(row["model"], row["key"]).facts["channels"]
+        lines = table.tbody.find_all("tr")
+        assert len(lines) == len(channels)
+        for number, (line, said) in enumerate(zip(lines, channels, strict=True)):
+            assert line.a["href"] == f"#{row['model']}/{row['key']}/{number}"
+            assert ("never fires" in line.th.get_text()) == (not said["fires"])
+            shown = [cell.get_text() for cell in line.find_all("td")]
+            for text, value in zip(shown, said["statistics"].values(), strict=True):
+                assert text == "–" if value is None else float(text.replace(",", "")) == pytest.approx(value, rel=5e-3)
+
+
+def test_the_page_loads_only_its_own_files(smoke: Run) -> None:
+    page = BeautifulSoup(Page(smoke, Path("explorer"))._repr_html_(), "html.parser")
+    loaded = [tag.get("src") or tag.get("href") for tag in page.find_all(["script", "link"])]
+    assert loaded == ["explorer/explorer.css", "explorer/manifest.js", "explorer/explorer.js"]
+    assert page.find(class_="rfviz-explorer")["data-run"] == smoke.folder.name
+    assert "needs JavaScript" in page.find(class_="rfviz-explorer").get_text()

@@ -1,0 +1,171 @@
+"""Every page of the built book in a real browser: on a desk, on a phone, served, from a folder, light and dark."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from browsing import serving, watch
+from playwright.sync_api import Browser, Page
+
+from rfviz import publish
+from rfviz.models import ARCHITECTURES
+
+AXE = Path(__file__).parent / "axe" / "node_modules" / "axe-core" / "axe.min.js"
+SIZES = {"desk": (1280, 900), "phone": (390, 844)}
+PAGES = [*publish.sources(), "search", "genindex", "py-modindex"]
+
+
+@pytest.fixture(scope="module")
+def html(smoke_runs: Path) -> Path:
+    return smoke_runs / "smoke" / "html"
+
+
+@pytest.fixture(scope="module")
+def homes(html: Path) -> Iterator[dict[str, str]]:
+    with serving(html) as address:
+        yield {"http": address, "file": f"{html.as_uri()}/"}
+
+
+def open_page(browser: Browser, address: str, size: str = "desk", **options: str) -> Page:
+    width, height = SIZES[size]
+    page = browser.new_page(viewport={"width": width, "height": height}, **options)
+    page.set_default_timeout(20_000)
+    return page
+
+
+@pytest.mark.parametrize("scheme", ["http", "file"])
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_loads_without_errors_and_asks_nobody_else(
+    browser: Browser, homes: dict[str, str], name: str, scheme: str
+) -> None:
+    page = open_page(browser, homes[scheme])
+    wrong = watch(page, homes[scheme])
+    page.goto(f"{homes[scheme]}{name}.html", wait_until="load")
+    page.wait_for_timeout(200)
+    assert wrong == []
+    without = page.eval_on_selector_all("img:not([alt]), canvas[role=img]:not([aria-label])", "all => all.length")
+    assert without == 0
+    empty = page.eval_on_selector_all("article img[alt='']", "all => all.map((image) => image.src)")
+    assert empty == []
+    page.close()
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_phone_scrolls_down_only(browser: Browser, homes: dict[str, str], name: str) -> None:
+    page = open_page(browser, homes["http"], "phone")
+    page.goto(f"{homes['http']}{name}.html", wait_until="load")
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    page.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("name", PAGES)
+def test_nothing_serious_stands_in_the_way_of_anybody(
+    browser: Browser, homes: dict[str, str], name: str, scheme: str
+) -> None:
+    if not AXE.exists():
+        pytest.skip("axe-core is not installed: `make test` does it where there is npm")
+    page = open_page(browser, homes["http"], "phone" if scheme == "dark" else "desk", color_scheme=scheme)
+    page.goto(f"{homes['http']}{name}.html", wait_until="load")
+    page.evaluate(AXE.read_text())
+    found = page.evaluate("axe.run(document, { resultTypes: ['violations'] })")["violations"]
+    serious = [(each["id"], each["nodes"][0]["html"]) for each in found if each["impact"] in ("serious", "critical")]
+    assert serious == []
+    page.close()
+
+
+def test_the_checker_of_accessibility_finds_what_is_wrong(browser: Browser) -> None:
+    if not AXE.exists():
+        pytest.skip("axe-core is not installed: `make test` does it where there is npm")
+    page = browser.new_page()
+    page.set_content(
+        "<html lang=en><title>t</title><main><img src='data:,'><p style='color:#ccc'>pale</p></main></html>"
+    )
+    page.evaluate(AXE.read_text())
+    found = {each["id"] for each in page.evaluate("axe.run()")["violations"]}
+    assert {"image-alt", "color-contrast"} <= found
+    page.close()
+
+
+@pytest.mark.parametrize("scheme", ["http", "file"])
+def test_the_search_finds_double_opponent(browser: Browser, homes: dict[str, str], scheme: str) -> None:
+    page = open_page(browser, homes[scheme])
+    page.goto(f"{homes[scheme]}search.html?q=double+opponent", wait_until="load")
+    page.wait_for_selector("#search-results li a")
+    titles = page.eval_on_selector_all("#search-results li a", "all => all.map((link) => link.textContent)")
+    assert any("Introduction" in title for title in titles), titles
+    page.close()
+
+
+def test_the_field_in_the_sidebar_searches(browser: Browser, homes: dict[str, str]) -> None:
+    page = open_page(browser, homes["http"])
+    page.goto(homes["http"])
+    page.keyboard.press("Control+k")
+    page.keyboard.type("double opponent")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/search.html?q=*")
+    page.wait_for_selector("#search-results li a")
+    page.close()
+
+
+def test_code_is_one_click_away(browser: Browser, homes: dict[str, str]) -> None:
+    page = open_page(browser, homes["http"])
+    page.goto(f"{homes['http']}notebooks/02_preferred_stimuli.html")
+    code = page.get_by_text("figures.preferred_stimuli(").first
+    assert not code.is_visible()
+    page.locator("details", has=code).first.locator("summary").first.click()
+    assert code.is_visible()
+    page.close()
+
+
+def test_icons_are_there_without_the_second_copy_of_them(browser: Browser, html: Path, homes: dict[str, str]) -> None:
+    page = open_page(browser, homes["http"])
+    page.goto(homes["http"], wait_until="networkidle")
+    assert "fontawesome.js" not in page.content()
+    assert page.evaluate("document.fonts.check('900 16px \"Font Awesome 6 Free\"') || [...document.fonts].length")
+    widths = page.eval_on_selector_all(
+        ".header-article i, .search-button i, .theme-switch",
+        "all => all.map((icon) => icon.getBoundingClientRect().width)",
+    )
+    assert any(width > 5 for width in widths)
+    page.close()
+
+
+def test_previews_say_what_the_book_is(html: Path) -> None:
+    text = (html / "index.html").read_text()
+    assert '<meta property="og:title"' in text
+    assert re.search(r'<meta property="og:image:alt" content="[^"]{40,}"', text)
+    assert (html / "_static" / "preview.png").read_bytes()[16:24] == (1200).to_bytes(4) + (630).to_bytes(4)
+
+
+def test_a_page_of_the_explorer_is_light(browser: Browser, homes: dict[str, str]) -> None:
+    """Less than a megabyte comes before the first picture, the theme and its fonts included."""
+    page = open_page(browser, homes["http"])
+    page.add_init_script(
+        """new MutationObserver(() => {
+             if (!window.first && document.querySelector('.rx-panel canvas')) window.first = performance.now();
+           }).observe(document, { childList: true, subtree: true });"""
+    )
+    page.goto(f"{homes['http']}explorer.html", wait_until="networkidle")
+    sizes = page.evaluate(
+        """[...performance.getEntriesByType('navigation'), ...performance.getEntriesByType('resource')]
+             .filter((entry) => entry.startTime < window.first)
+             .map((entry) => [entry.name, entry.encodedBodySize])"""
+    )
+    total = sum(size for _, size in sizes)
+    assert any("resnet34-maxpool.webp" in name for name, _ in sizes)
+    assert 200_000 < total < 1_000_000, json.dumps(sizes, indent=1)
+    page.close()
+
+
+def test_every_model_has_a_table_without_javascript(browser: Browser, homes: dict[str, str]) -> None:
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(f"{homes['http']}explorer.html")
+    assert page.get_by_text("The explorer needs JavaScript.").is_visible()
+    page.get_by_text("All numbers as a table").click()
+    for name in ARCHITECTURES:
+        assert page.locator(f"tbody a[href='#{name}/layer1.2/19']").is_visible()
+    context.close()

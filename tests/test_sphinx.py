@@ -1,0 +1,78 @@
+"""The book's own extension, on small books and pages."""
+
+import html
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rfviz import sphinx
+from rfviz.provenance import HowMade
+from rfviz.store import source_digest
+
+
+def page(code: dict[str, str]) -> str:
+    return f"<h1>Title<a>#</a></h1><p>text</p>{HowMade({'seed': 0}, code)._repr_html_()}"
+
+
+def test_a_page_made_with_this_code_has_no_mark() -> None:
+    body = page(
+        {"rfviz.training": source_digest("rfviz.training"), "rfviz.responses": source_digest("rfviz.responses")}
+    )
+    assert sphinx.mark(body) == body
+    assert sphinx.mark("<h1>Prose</h1>") == "<h1>Prose</h1>"
+
+
+def test_a_page_made_with_other_code_is_marked_below_its_title() -> None:
+    body = page({"rfviz.training": source_digest("rfviz.training"), "rfviz.responses": "0" * 16})
+    marked = sphinx.mark(body)
+    _, after = marked.split("</h1>")
+    assert after.startswith('<div class="admonition warning stale" role="note">')
+    assert "<code>responses</code> has changed" in after
+    assert "training" not in after.split("</div>")[0]
+
+
+def test_code_that_is_gone_or_strange_counts_as_changed() -> None:
+    assert sphinx.changed({"rfviz.no_such_module": "0" * 16}) == ["no_such_module"]
+    marked = sphinx.mark(page({"rfviz.<b>": "0"}))
+    assert "<code>&lt;b&gt;</code>" in marked
+
+
+def test_the_digests_survive_html() -> None:
+    code = {"rfviz.a&b": '"quoted"'}
+    shown = HowMade({}, code)._repr_html_()
+    quoted = shown.split('data-code="')[1].split('"')[0]
+    assert json.loads(html.unescape(quoted)) == code
+
+
+def test_wide_tables_can_be_reached_and_lists_are_lists() -> None:
+    body = '<figure class="align-default" id="table-1"><table></table></figure><figure id="fig-1"></figure>'
+    assert sphinx.accessible(body) == body.replace("<figure class", '<figure tabindex="0" class')
+    assert sphinx.accessible('<div role="list" class="citation-list">') == '<div class="citation-list">'
+
+
+def build(folder: Path, text: str) -> str:
+    """Build a book of one page and return what Sphinx says."""
+    (folder / "conf.py").write_text('extensions = ["myst_parser", "rfviz.sphinx"]\n')
+    (folder / "index.md").write_text(text)
+    (folder / "dot.png").write_bytes(b"")
+    command = [sys.executable, "-m", "sphinx", "-q", "-b", "html", str(folder), str(folder / "out")]
+    return subprocess.run(command, capture_output=True, text=True).stderr
+
+
+def test_a_picture_without_alternative_text_is_a_warning(tmp_path: Path) -> None:
+    said = build(tmp_path, "# A page\n\n```{image} dot.png\n```\n\n```{image} dot.png\n:alt: a dot\n```\n")
+    assert said.count("has no alternative text") == 1
+    assert "index.md" in said and "dot.png" in said
+
+
+def test_an_explorer_without_files_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RFVIZ_RUNS", str(tmp_path / "runs"))
+    source = '# A page\n\n<div class="rfviz-explorer" data-run="mine"></div>\n'
+    assert "there is nothing to explore in" in build(tmp_path, source)
+    (tmp_path / "runs" / "mine" / "explorer").mkdir(parents=True)
+    (tmp_path / "runs" / "mine" / "explorer" / "manifest.js").write_text("here")
+    assert build(tmp_path, source + "\n") == ""
+    assert (tmp_path / "out" / "explorer" / "manifest.js").read_text() == "here"
