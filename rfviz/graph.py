@@ -139,6 +139,13 @@ def _after_normalization_and_relu(traced: fx.GraphModule, node: fx.Node) -> fx.N
     return node
 
 
+def ends_in_relu(traced: fx.GraphModule, node: fx.Node) -> bool:
+    """Tell whether a ReLU ends `node`, looking through max pooling, which commutes with it."""
+    while isinstance(module_of(traced, node), nn.MaxPool2d):
+        node = node.all_input_nodes[0]
+    return is_relu(traced, node)
+
+
 def _without_last_relu(traced: fx.GraphModule, node: fx.Node, layer: str) -> fx.Node:
     """Return what the ReLU that ends `node` rectifies, looking through max pooling, which commutes with it."""
     poolings, candidate = [], node

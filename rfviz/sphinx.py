@@ -25,22 +25,25 @@ def changed(code: dict[str, str]) -> list[str]:
 
 
 def mark(body: str) -> str:
-    """Put a mark below the title of a page that says, in ``data-code``, that its results come from other code."""
-    stale = sorted(
-        {
-            module
-            for code in re.findall(r'data-code="([^"]*)"', body)
-            for module in changed(json.loads(html.unescape(code)))
-        }
+    """Put a mark below the title of a page whose results come from other code, as their ``data-code`` says.
+
+    Where several pages are one, each gets its own.
+    """
+    for found in reversed(list(re.finditer(r'data-code="([^"]*)"', body))):
+        stale = changed(json.loads(html.unescape(found[1])))
+        title = body.rfind("</h1>", 0, found.start())
+        if stale and title >= 0:
+            below = title + len("</h1>")
+            body = f"{body[:below]}{_stale(stale)}{body[below:]}"
+    return body
+
+
+def _stale(modules: list[str]) -> str:
+    names = ", ".join(f"<code>{html.escape(module)}</code>" for module in modules)
+    return (
+        '<div class="admonition warning stale" role="note"><p class="admonition-title">Stale</p>'
+        f"<p>The code of {names} has changed since the results on this page were computed.</p></div>"
     )
-    if not stale:
-        return body
-    text = (
-        f"The code of {', '.join(f'<code>{html.escape(module)}</code>' for module in stale)} has changed since the "
-        "results on this page were computed."
-    )
-    note = f'<div class="admonition warning stale" role="note"><p class="admonition-title">Stale</p><p>{text}</p></div>'
-    return body.replace("</h1>", f"</h1>{note}", 1)
 
 
 def accessible(body: str) -> str:
@@ -117,4 +120,4 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("doctree-resolved", _check_pictures)
     app.connect("build-finished", _copy_explorer)
     app.connect("build-finished", _lighten)
-    return {"parallel_read_safe": True, "parallel_write_safe": True}
+    return {"parallel_read_safe": True, "parallel_write_safe": False}

@@ -1,5 +1,6 @@
 """The command line: what it prints, and one clear line for everything that is wrong."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from rfviz import cli
+from rfviz import cli, publish
 
 TINY = ["--set", "repeats=4", "--epochs", "1", "--set", "noise_seeds=2"]
 
@@ -45,7 +46,9 @@ def test_presets_lists_all(rfviz) -> None:
     assert [line.split()[0] for line in out.splitlines()] == ["smoke", "quick", "caltech101", "imagenette", "imagenet"]
 
 
-@pytest.mark.parametrize("command", ["book", "run", "train", "responses", "maximize", "table", "plan", "presets"])
+@pytest.mark.parametrize(
+    "command", ["book", "run", "train", "responses", "maximize", "table", "plan", "presets", "build", "notebooks"]
+)
 def test_help_of_every_command(rfviz, command: str) -> None:
     code, out, _ = rfviz(command, "--help")
     assert code == 0
@@ -69,6 +72,22 @@ def test_single_steps(rfviz) -> None:
     code, out, _ = rfviz("table", "-p", "smoke", *TINY)
     assert code == 0
     assert "1.26962" in out
+
+
+def test_building_needs_notebooks_that_were_run(rfviz) -> None:
+    code, out, error = rfviz("build", "-p", "smoke", *TINY)
+    assert (code, out) == (2, "")
+    assert re.search(r"index\.ipynb is not there: run the notebooks first, with `rfviz book`", error)
+
+
+def test_notebooks_for_binder_and_colab(rfviz, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RFVIZ_REPOSITORY", "someone/rfviz")
+    code, out, _ = rfviz("notebooks", str(tmp_path / "out"))
+    assert code == 0
+    assert [Path(line).exists() for line in out.splitlines()] == [True] * len(publish.choose(None))
+    monkeypatch.setenv("RFVIZ_REPOSITORY", "no address")
+    code, _, error = rfviz("notebooks", str(tmp_path / "out"))
+    assert code == 2 and "set RFVIZ_REPOSITORY=OWNER/NAME" in error
 
 
 def test_several_seeds(rfviz) -> None:

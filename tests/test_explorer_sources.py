@@ -66,7 +66,8 @@ def test_any_network(tiles: Evaluation) -> None:
     )  # fmt: skip
     source = NetSource({"mine": net}, tiles, IMAGENET, top_k=3, strongest=4, steps=2)
     rows = source.manifest()["layers"]
-    assert [(row["key"], row["channels"]) for row in rows] == [("0", 5), ("1", 5), ("2", 5), ("3", 7), ("4", 7)]
+    # a convolution is read after its ReLU, so each pair is one layer
+    assert [(row["key"], row["channels"]) for row in rows] == [("0", 5), ("2", 5), ("3", 7)]
     for row in rows:
         assert row["size"] == receptive_field.of(net, row["key"]).size
     facts = source.drawn("mine", "3").facts
@@ -84,7 +85,20 @@ def test_the_layers_of_a_resnet_in_the_order_of_the_pass(resnet: models.Net34, p
     source = NetSource({"with skips": resnet, "without": plainnet}, images)
     keys = [row["key"] for row in source.manifest()["layers"] if row["model"] == "with skips"]
     assert [key for key in keys if key in models.LAYERS] == list(models.LAYERS)
-    assert "layer1.0.relu1" in keys and "avgpool" not in keys and "fc" not in keys
+    assert "layer1.0.conv1" in keys and "layer1.0.bn1" in keys and "avgpool" not in keys and "fc" not in keys
+    assert "layer1.0.relu2" not in keys and "layer1.0.relu" not in keys  # the response of the block
+    assert "relu" not in keys and "layer1" not in keys
+
+
+def test_every_layer_that_is_offered_can_be_drawn(resnet: models.Net34) -> None:
+    source = NetSource({"a": resnet}, torch.rand(2, 3, 64, 64), top_k=1, strongest=1, steps=1)
+    rows = [row for row in source.manifest()["layers"] if row["size"] < 100]
+    assert len(rows) > 15
+    for row in rows:
+        facts = source.drawn("a", row["key"]).facts
+        last = "response" if row["key"].endswith(("bn1", "bn2", "conv2", "downsample")) else "before_relu"
+        assert facts["objective"] == last, row["key"]
+        assert len(facts["channels"]) == row["channels"]
 
 
 def test_chosen_layers_only(resnet: models.Net34) -> None:

@@ -76,3 +76,9 @@ def test_an_explorer_without_files_is_a_warning(tmp_path: Path, monkeypatch: pyt
     (tmp_path / "runs" / "mine" / "explorer" / "manifest.js").write_text("here")
     assert build(tmp_path, source + "\n") == ""
     assert (tmp_path / "out" / "explorer" / "manifest.js").read_text() == "here"
+
+
+def test_of_several_pages_in_one_each_has_its_own_mark() -> None:
+    new, old = {"rfviz.training": source_digest("rfviz.training")}, {"rfviz.training": "0" * 16}
+    marked = sphinx.mark(page(new) + page(old) + page(new))
+    assert [part.startswith("<div") for part in marked.split("</h1>")[1:]] == [False, True, False]

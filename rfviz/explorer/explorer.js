@@ -185,13 +185,13 @@ function histogram(facts, channel) {
   );
 }
 
-function curve(values) {
+function curve(values, what) {
   const [width, height, base] = [240, 84, 66];
   const [low, high] = [Math.min(0, ...values), Math.max(0, ...values)];
   const x = (i) => (i / Math.max(1, values.length - 1)) * (width - 4) + 2;
   const y = (value) => base - ((value - low) / (high - low || 1)) * (base - 6);
   const label =
-    `Activation before the ReLU over ${values.length - 1} steps: from ${number(values[0])} to ${number(values.at(-1))}.`;
+    `The ${what} over ${values.length - 1} steps: from ${number(values[0])} to ${number(values.at(-1))}.`;
   return s(
     "svg",
     { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label, class: "rx-chart" },
@@ -549,7 +549,8 @@ class Explorer {
       figures.push(figure);
     }
     const made = this.made.get(`${model}/${this.state.layer}/${channel}`);
-    const ascent = h("figure", { class: "rx-curve" }, curve(made?.curve ?? values), h("figcaption", {}, "activation before the ReLU, by step"));
+    const what = layer.facts.objective === "response" ? "response" : "activation before the ReLU";
+    const ascent = h("figure", { class: "rx-curve" }, curve(made?.curve ?? values, what), h("figcaption", {}, `${what}, by step`));
     return h("div", { class: "rx-pictures" }, figures, ascent, this.manifest.live ? this.maximizer(model, channel) : null);
   }
 

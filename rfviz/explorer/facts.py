@@ -34,6 +34,8 @@ class Layer(NamedTuple):
         The first convolution's filter of the same channel, where there is one.
     inactive : tuple of int, or None
         Channels that are inactive as Table 1 counts them; None where that is not defined.
+    objective : str
+        What `maxima` maximised; see `rfviz.objectives`.
     """
 
     images: Tensor | Indexed
@@ -42,6 +44,7 @@ class Layer(NamedTuple):
     whitening: Whitening
     filters: Tensor | None = None
     inactive: tuple[int, ...] | None = None
+    objective: str = "before_relu"
 
 
 class Statistic(NamedTuple):
@@ -132,6 +135,7 @@ def describe(layer: Layer) -> dict[str, Any]:
     field = found.receptive_field
     return {
         "field": {"size": field.size, "stride": field.stride, "start": field.start},
+        "objective": layer.objective,
         "images": found.image_count,
         "neurons": found.neuron_count,
         "edges": HISTOGRAM_EDGES.tolist(),

@@ -179,9 +179,11 @@ class NetSource:
         if (model, layer) not in self._drawn:
             net = self.nets[model]
             found = self._collect(net, layer, self._fields[model][layer])
-            maxima = maximize(net, layer, steps=self.steps)
+            objective = objective_of(net, layer)
+            maxima = maximize(net, layer, steps=self.steps, objective=objective)
             maxima = Maximization(maxima.images.cpu(), maxima.activations.cpu())
-            self._drawn[model, layer] = Drawn(*_encoded(Layer(self.images, found, maxima, self.whitening)))
+            whole = Layer(self.images, found, maxima, self.whitening, objective=objective)
+            self._drawn[model, layer] = _encoded(whole)
         return self._drawn[model, layer]
 
     def _collect(self, net: nn.Module, layer: str, field: ReceptiveField) -> responses.LayerResponses:
@@ -198,19 +200,34 @@ class NetSource:
         return self.nets[model], self.whitening
 
 
+def objective_of(net: nn.Module, layer: str) -> str:
+    """Return what to maximise: the value before a layer's last ReLU, or its response where none ends it."""
+    traced = graph.trace(net)
+    return "before_relu" if graph.ends_in_relu(traced, graph.find(traced, layer)) else "response"
+
+
 def _fields(net: nn.Module, chosen: list[str] | None) -> dict[str, ReceptiveField]:
     if chosen is not None:
         return receptive_field.of_layers(net, chosen)
     traced = graph.trace(net)
-    fields: dict[str, ReceptiveField] = {}
+    named: dict[Any, list[str]] = {}  # several names may mean one response: a block, and the ReLU that ends it
     for name in graph.names(traced):
+        named.setdefault(graph.find(traced, name), []).append(name)
+    fields: dict[str, ReceptiveField] = {}
+    for node, names in named.items():
+        name = min(names, key=lambda name: (name not in PAPER_NAMES, _is_relu(net, name), len(name)))
         try:
-            fields |= receptive_field.of_nodes(traced, {name: graph.find(traced, name)})
+            fields |= receptive_field.of_nodes(traced, {name: node})
         except RfvizError:  # a layer that sees the whole image, such as the classifier
             continue
     if not fields:
         raise RfvizError(f"{type(net).__name__} has no layer with a receptive field: nothing to explore.")
     return fields
+
+
+def _is_relu(net: nn.Module, name: str) -> bool:
+    modules = dict(net.named_modules())
+    return isinstance(modules.get(name, modules.get(name.rstrip("0123456789"))), nn.ReLU)
 
 
 def _channels(net: nn.Module, names: list[str], images: Tensor | Indexed) -> dict[str, int]:

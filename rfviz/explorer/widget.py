@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from rfviz.data import Indexed
 from rfviz.errors import RfvizError, first_line
 from rfviz.explorer.atlas import LARGEST_CELL, to_cell, webp
-from rfviz.explorer.sources import NetSource, RunSource, Source
+from rfviz.explorer.sources import NetSource, RunSource, Source, objective_of
 from rfviz.explorer.static import MODULE, STYLE
 from rfviz.maximization import maximize
 from rfviz.regularizers import L2, Jitter, Regularizer, TotalVariation
@@ -107,7 +107,10 @@ class Explorer(anywidget.AnyWidget):
         if int(message["jitter"]):
             used.append(Jitter(int(message["jitter"])))
         net, whitening = self.source.net(model)
-        found = maximize(net, layer, [channel], steps=steps, learning_rate=rate, regularizers=used)
+        found = maximize(
+            net, layer, [channel], steps=steps, learning_rate=rate, regularizers=used,
+            objective=objective_of(net, layer),
+        )  # fmt: skip
         image = to_cell(whitening.to_rgb(found.images[0].float().cpu()), LARGEST_CELL)
         made_with = f"{steps} steps, rate {rate:g}, " + ", ".join(_name(each) for each in used)
         curve = [float(f"{value:.6g}") for value in found.activations[:, 0].tolist()]
