@@ -6,13 +6,16 @@ import html
 import json
 import re
 import shutil
+from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 
 from docutils import nodes
+from sphinx import __display_version__ as sphinx_version
 from sphinx.application import Sphinx
 from sphinx.util import logging
 
-from rfviz import runs
+from rfviz import provenance, runs
 from rfviz.store import source_digest
 
 _LOG = logging.getLogger(__name__)
@@ -79,7 +82,20 @@ def _mark_page(app: Sphinx, page: str, template: str, context: dict[str, Any], d
     explored = re.search(r'class="rfviz-explorer" data-run="([^"]+)"', context["body"])
     if explored:
         app.env.rfviz_explored = html.unescape(explored[1])  # type: ignore[attr-defined]
+    if doctree is not None and "how-made" not in context["body"]:
+        context["body"] += _how_prose_was_made()
     context["body"] = accessible(mark(context["body"]))
+
+
+@cache
+def _how_prose_was_made() -> str:
+    facts = {
+        "results": "none: this page is text",
+        "commit": provenance.commit(),
+        "Sphinx": sphinx_version,
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    }
+    return provenance.HowMade(facts)._repr_html_()
 
 
 def _check_pictures(app: Sphinx, doctree: nodes.document, page: str) -> None:

@@ -247,7 +247,7 @@ def clone(tmp_path: Path) -> Path:
         shutil.copy(root / name, tmp_path)
     shutil.copytree(root / "book", tmp_path / "book", symlinks=True)
     shutil.copytree(root / "notebooks", tmp_path / "notebooks", ignore=shutil.ignore_patterns("*.ipynb"))
-    for path in (tmp_path / "notebooks").glob("*.md"):
+    for path in [*(tmp_path / "notebooks").glob("*.md"), *(tmp_path / "book").glob("*.md")]:
         path.write_text(path.read_text().replace('preset = "quick"', 'preset = "smoke"'))
     return tmp_path
 
