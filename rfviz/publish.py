@@ -4,6 +4,7 @@ What is published replaces the last good version only when everything worked: a 
 build leaves the HTML as it was.
 """
 
+import base64
 import contextlib
 import os
 import re
@@ -25,13 +26,12 @@ from papermill.exceptions import PapermillExecutionError
 from sphinx_external_toc.parsing import parse_toc_yaml
 from tqdm.auto import tqdm
 
-from rfviz import figures, launch, places
+from rfviz import launch, places
 from rfviz.errors import RfvizError, unknown
 from rfviz.explorer.sources import RunSource
-from rfviz.explorer.static import write_atlas
 from rfviz.files import written_whole
 from rfviz.models import ARCHITECTURES
-from rfviz.presets import EXPLORER_LAYERS, FIGURE_LAYERS
+from rfviz.presets import EXPLORER_LAYERS
 from rfviz.runs import Run
 
 PATIENCE = 300
@@ -197,7 +197,6 @@ def check_executed(run: Run) -> None:
 def stage(run: Run) -> Path:
     """Put prose, bibliography, table of contents and configuration beside the executed notebooks; return the folder."""
     root, folder = places.repository(), run.folder / "book"
-    write_atlas(run)
     config = yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8"))
     config["execute"]["execute_notebooks"] = "off"
     config["exclude_patterns"].remove("notebooks/*.ipynb")  # here, they are what is built
@@ -216,11 +215,16 @@ def stage(run: Run) -> Path:
     with written_whole(folder / "_toc.yml") as temporary:
         shutil.copyfile(root / "_toc.yml", temporary)
     with written_whole(folder / "_static" / "preview.png") as temporary:
-        model, layer = "resnet34", FIGURE_LAYERS[-1]
-        found, maxima = run.responses(model)[layer], run.maximization(model, layer)
-        poster = figures.poster(run.images.stimuli, found, maxima, run.whitening(model))
-        poster.savefig(temporary, format="png", dpi=1200 / figures.WIDTH, facecolor="white")
+        temporary.write_bytes(_first_picture(folder / "index.ipynb"))
     return folder
+
+
+def _first_picture(notebook: Path) -> bytes:
+    for cell in nbformat.read(notebook, as_version=4).cells:
+        for output in cell.get("outputs", []):
+            if "image/png" in output.get("data", {}):
+                return base64.b64decode(output["data"]["image/png"])
+    raise RfvizError(f"{notebook} shows no picture: run the notebooks again, with `rfviz book`.")
 
 
 def build_html(run: Run) -> Path:
@@ -254,6 +258,10 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 """Names under which the browser that prints is looked for."""
 
 
+PRINTING = 300
+"""Seconds that a browser may take to print."""
+
+
 def build_pdf(run: Run) -> Path:
     """Print the staged book, all pages in one, with a headless Chromium, and return the PDF.
 
@@ -273,7 +281,11 @@ def build_pdf(run: Run) -> Path:
             if os.name == "posix" and os.geteuid() == 0:
                 options.append("--no-sandbox")  # Chromium refuses to run as root with it
             command = [browser, *options, f"--user-data-dir={temporary}/profile", f"--print-to-pdf={target}"]
-            done = subprocess.run([*command, (whole / "index.html").as_uri()], capture_output=True, text=True)
+            page = (whole / "index.html").as_uri()
+            try:
+                done = subprocess.run([*command, page], capture_output=True, text=True, timeout=PRINTING)
+            except subprocess.TimeoutExpired as error:
+                raise RfvizError(f"{browser} has not printed the book after {PRINTING} s.") from error
             if done.returncode or not target.stat().st_size:
                 raise RfvizError(f"{browser} could not print the book: {done.stderr.strip()[-300:]}")
     return run.folder / "book.pdf"

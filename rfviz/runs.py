@@ -130,6 +130,9 @@ def parse_channels(channels: int | str | Sequence[int]) -> dict[str, int]:
 KERNELS = (inactivity, maximization, responses, training, whitening)
 """The modules that make the results of a run."""
 
+SHOWN_BY = ("rfviz.figures", "rfviz.noise_tables", "rfviz.tables", "rfviz.explorer.sources")
+"""The modules that make pictures, tables and words of results."""
+
 
 class Run:
     """Everything that a preset and a seed lead to.
@@ -162,6 +165,7 @@ class Run:
         self.store = Store(folder / "results")
         # of the code as it was loaded, not as it may be edited while this runs
         self.code = {kernel.__name__: source_digest(kernel.__name__) for kernel in KERNELS}
+        self._page_code = {module: source_digest(module) for module in SHOWN_BY}
         self.workers = workers
         self._nets: dict[str, Net34] = {}
         self._given: dict[str, Stored] = {}
@@ -447,7 +451,7 @@ class Run:
                 **more,
                 "duration": f"{seconds:.0f} s for this page; results that were there are read",
             },
-            self.code,
+            self.code | self._page_code,
         )
 
     def provenance(self) -> dict[str, Any]:

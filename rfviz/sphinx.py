@@ -16,6 +16,7 @@ from sphinx.application import Sphinx
 from sphinx.util import logging
 
 from rfviz import provenance, runs
+from rfviz.explorer.static import front_end
 from rfviz.store import source_digest
 
 _LOG = logging.getLogger(__name__)
@@ -126,6 +127,8 @@ def _copy_explorer(app: Sphinx, failed: Exception | None) -> None:
     source = runs.root() / name / "explorer"
     if source.is_dir():
         shutil.copytree(source, app.outdir / "explorer", dirs_exist_ok=True)
+        for file, content in front_end().items():
+            (app.outdir / "explorer" / file).write_bytes(content)
     else:
         _LOG.warning("there is nothing to explore in %s: run the page Explorer again", source)
 

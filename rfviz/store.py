@@ -37,9 +37,12 @@ def source_digest(module: str) -> str:
         name = waiting.pop()
         if name in trees:
             continue
-        spec = importlib.util.find_spec(name)
+        try:
+            spec = importlib.util.find_spec(name)
+        except ModuleNotFoundError:  # a name that was imported from a module, such as a function, is no module
+            continue
         if spec is None or spec.origin is None:
-            continue  # a name that was imported from a package, such as a function, is no module
+            continue
         tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
         waiting += _imports(tree)
         trees[name] = ast.dump(_without_docstrings(tree))
@@ -52,7 +55,7 @@ def _imports(tree: ast.Module) -> list[str]:
         if isinstance(node, ast.ImportFrom) and node.module == "rfviz":
             found += [f"rfviz.{alias.name}" for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("rfviz."):
-            found.append(str(node.module))
+            found += [str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)]
         elif isinstance(node, ast.Import):
             found += [alias.name for alias in node.names if alias.name.startswith("rfviz.")]
     return found

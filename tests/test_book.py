@@ -18,8 +18,10 @@ from conftest import PARAMETERS
 
 from rfviz import places, publish, runs, training
 from rfviz.errors import RfvizError
+from rfviz.explorer import static
 from rfviz.files import load_tensors
 from rfviz.runs import Run
+from rfviz.store import Store
 
 BIN = Path(sys.executable).parent
 FIGURES = {
@@ -187,6 +189,17 @@ def test_a_failing_build_keeps_the_last_good_html(run: Run, monkeypatch: pytest.
         publish.build_html(run)
     assert (run.folder / "html" / "index.html").read_bytes() == before
     assert not list(run.folder.glob(".build-*"))
+
+
+def test_building_again_computes_nothing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever has changed in the code: that is for running the notebooks."""
+    monkeypatch.setattr(Store, "get", None)
+    monkeypatch.setattr(Run, "net", None)
+    assert publish.build_html(run).exists()
+    front = (run.folder / "html" / "explorer" / "explorer.js").read_bytes()
+    assert front == static.front_end()["explorer.js"]
+    for file in (run.folder / "explorer").glob("*.webp"):
+        assert (run.folder / "html" / "explorer" / file.name).read_bytes() == file.read_bytes()
 
 
 def test_unknown_notebook_gets_the_nearest_name(run: Run) -> None:

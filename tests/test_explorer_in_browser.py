@@ -222,13 +222,64 @@ def test_a_link_leads_to_exactly_the_same_view(page: Page, browser: Browser) -> 
 
 
 @pytest.mark.parametrize(
-    "link", ["resnet99/layer7/4000", "resnet34/layer1.0/-1", "resnet34/maxpool/1.5", "&&&=", "a/b/c&with=x/9&sort=no"]
+    "link",
+    [
+        "resnet99/layer7/4000",
+        "resnet34/layer1.0/-1",
+        "resnet34/maxpool/1.5",
+        "&&&=",
+        "a/b/c&with=x/9&sort=no",
+        "resnet34/maxpool/3&with=resnet34/4",
+        "resnet34/maxpool/3&stimulus=1.5",
+        "resnet34/maxpool/3&stimulus=999",
+        "resnet34/maxpool/3&only=least&limit=abc",
+        "how-to-read-it",
+    ],
 )
 def test_a_wrong_link_shows_something_right(page: Page, link: str) -> None:
     go(page, link)
+    expect(page.locator(".rx-tile")).to_have_count(20)
+    expect(page.locator(".rx-panel")).to_have_count(1)
     assert re.match(
         r"ResNet34, (first pooling layer|conv. layer 3), channel \d+$", shown(page).locator("h3").text_content()
     )
+
+
+def test_other_links_of_the_page_leave_the_view_alone(page: Page) -> None:
+    go(page, "plainnet34/layer1.2/19&sort=peak")
+    for link in ("#main-content", "#how-to-read-it"):
+        page.evaluate("(link) => { location.hash = link; }", link)
+        page.wait_for_timeout(50)
+        shown(page, "PlainNet34, conv. layer 7, channel 19")
+        expect(page.get_by_label("Sort by")).to_have_value("peak")
+
+
+def test_a_number_in_the_table_leads_to_its_channel(page: Page) -> None:
+    page.get_by_text("All numbers as a table").click()
+    page.locator("tbody a[href='#plainnet34/layer1.1/7']").click()
+    heading = shown(page, "PlainNet34, conv. layer 5, channel 7").locator("h3")
+    expect(heading).to_be_focused()
+    assert page.locator(".rfviz-explorer").bounding_box()["y"] > -50
+
+
+def test_the_focus_stays_where_the_reader_is(page: Page) -> None:
+    """While a layer is on its way, and where a button has nothing more to do."""
+    page.route("**/plainnet34-layer1.0.js", lambda route: (page.wait_for_timeout(300), route.continue_()))
+    page.get_by_label("Network").select_option("plainnet34")
+    shown(page, "PlainNet34, first pooling layer, channel 18")
+    page.locator(".rx-tile[aria-selected=true]").focus()
+    page.keyboard.press("PageDown")
+    shown(page, "PlainNet34, conv. layer 3, channel 18")
+    expect(page.locator(".rx-tile[data-channel='18']")).to_be_focused()
+    after = page.get_by_role("button", name="Layer after")
+    after.focus()
+    for _ in range(3):
+        page.keyboard.press("Enter")
+    shown(page, "PlainNet34, conv. layer 7, channel 18")
+    expect(after).to_be_focused()
+    page.locator(".rx-tile[aria-selected=true]").focus()
+    page.keyboard.press("Alt+ArrowRight")  # the browser's own
+    shown(page, "PlainNet34, conv. layer 7, channel 18")
 
 
 def test_copy_link(page: Page) -> None:
@@ -246,7 +297,8 @@ def test_side_by_side(page: Page) -> None:
     assert first["y"] == second["y"] and second["x"] > first["x"] + first["width"]
     page.get_by_role("button", name="Layer after").click()
     shown(page, "PlainNet34, conv. layer 3, channel 19", side=1)
-    page.get_by_label("Network").select_option("plainnet34")  # the other side becomes the one that was left
+    page.get_by_label("Network").select_option("plainnet34")  # the sides change places, and both keep their channels
+    shown(page, "PlainNet34, conv. layer 3, channel 19")
     shown(page, "ResNet34, conv. layer 3, channel 18", side=1)
     page.get_by_label("side by side").uncheck()
     expect(page.locator(".rx-panel")).to_have_count(1)
@@ -328,6 +380,26 @@ def test_data_that_is_missing_is_said(browser: Browser, homes: dict[str, str]) -
     expect(page.locator(".rx-panel")).to_contain_text("resnet34-layer1.2.js could not be read")
     page.get_by_label("Layer", exact=True).select_option("maxpool")
     shown(page, "ResNet34, first pooling layer, channel 3")
+    page.unroute("**/resnet34-layer1.2.js")
+    page.get_by_label("Layer", exact=True).select_option("layer1.2")  # it is asked for again
+    shown(page, "ResNet34, conv. layer 7, channel 3")
+    page.close()
+
+
+def test_an_image_that_cannot_be_read_is_said(browser: Browser, homes: dict[str, str]) -> None:
+    page = browser.new_page()
+    errors = []
+    page.on("pageerror", lambda error: errors.append(error))
+    page.route("**/resnet34-maxpool-sources.webp", lambda route: route.abort())
+    page.goto(f"{homes['http']}explorer.html#resnet34/maxpool/3")
+    words = page.locator(".rx-where .rx-note")
+    expect(words).to_have_text("The image it was in could not be read.")
+    page.unroute("**/resnet34-maxpool-sources.webp")
+    page.locator(".rx-stimuli .rx-strip button").nth(1).click()
+    expect(words).to_contain_text("2nd strongest")
+    page.wait_for_timeout(300)
+    expect(words).to_contain_text("2nd strongest")
+    assert errors == []
     page.close()
 
 
@@ -393,10 +465,14 @@ def live(browser: Browser, lab: str, name: str) -> Iterator[Page]:
     page = browser.new_page(viewport={"width": 1400, "height": 1000})
     page.set_default_timeout(60_000)
     page.goto(f"{lab}{name}.ipynb")
-    cell = page.locator(".jp-CodeCell .cm-content").first
-    cell.click()
     page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").wait_for()
-    page.keyboard.press("Shift+Enter")
+    page.locator(".jp-CodeCell .cm-content").first.click()
+    for _ in range(6):  # while it is still starting, JupyterLab may take the focus away
+        page.keyboard.press("Shift+Enter")
+        with contextlib.suppress(AssertionError):
+            expect(page.locator(".jp-InputPrompt").first).to_have_text(re.compile(r"\[[*\d]+\]"), timeout=5000)
+            break
+        page.locator(".jp-CodeCell .cm-content").first.click()
     page.locator(".jp-OutputArea .rx-panel [data-picture=maximization] canvas").first.wait_for()
     yield page
     page.close()
@@ -437,13 +513,21 @@ def test_a_network_of_ones_own_and_maximizing_again(browser: Browser, lab: str) 
         panel.get_by_label("Total variation weight").fill("0.01")
         panel.get_by_role("button", name="Maximize again").click()
         expect(page.get_by_role("status")).to_contain_text(
-            "Maximized with 40 steps, rate 0.1, L2 1e-06, total variation 0.01"
+            "channel 0: maximized with 40 steps, rate 0.1, L2 1e-06, total variation 0.01"
         )
         expect(panel.locator("[data-picture=maximization] small")).to_contain_text("40 steps")
         after = pixels(canvas)
         assert after.shape == before.shape and not np.array_equal(after, before)
-        panel.get_by_label("Steps", exact=True).fill("1")
-        panel.get_by_label("Learning rate").fill("-1")
+        expect(panel.get_by_label("Steps", exact=True)).to_have_value("40")  # the form is as it was
+        expect(panel.get_by_role("button", name="Maximize again")).to_be_focused()
+        panel.get_by_label("Learning rate").fill("1e30")
+        panel.get_by_role("button", name="Maximize again").click()
+        expect(page.get_by_role("status")).to_contain_text(
+            "learning rate is 1e+30: it must be a number from 0 to 1e+06"
+        )
+        page.get_by_role("button", name="Random").focus()
+        page.keyboard.type("dd")  # not JupyterLab's "delete the cell"
+        expect(page.locator(".jp-CodeCell").first).to_contain_text("torch.manual_seed(0)")
         page.get_by_label("side by side").check()
         other = page.locator(".rx-panel[data-view='plain/bn1/0']")
         other.locator("[data-picture=maximization] canvas").wait_for()

@@ -29,8 +29,11 @@ def test_a_module_that_exports_something_else_is_noticed() -> None:
 
 def test_every_layer_has_its_files_and_nothing_else_is_left(smoke: Run, tmp_path: Path) -> None:
     (tmp_path / "resnet34-layer9.9.webp").write_bytes(b"of an earlier atlas")
+    (tmp_path / "resnet34-layer9.9-sources.webp").write_bytes(b"of an earlier atlas")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "thesis.txt").write_text("years of work")
     assert write_atlas(smoke, tmp_path) == tmp_path
-    names = {"explorer.css", "explorer.js", "manifest.js"}
+    names = {"explorer.css", "explorer.js", "manifest.js", "mine", "thesis.txt"}
     source = RunSource(smoke)
     for model in ("resnet34", "plainnet34"):
         for layer in EXPLORER_LAYERS:

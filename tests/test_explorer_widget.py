@@ -88,19 +88,36 @@ def test_maximizing_again(explorer, resnet, settings, regularizers, words) -> No
         ({"kind": "layer", "model": "<b>", "layer": "maxpool"}, "unknown model '<b>'"),
         (
             {**ASKED, "steps": 10**9, "l2": 0, "variation": 0, "jitter": 0},
-            "steps is 1000000000: it must be from 1 to 2000",
+            "steps is 1000000000: it must be a number from 1 to 2000",
         ),
         ({**ASKED, "channel": 6, "l2": 0, "variation": 0, "jitter": 0}, "there is no channel 6"),
-        ({**ASKED, "steps": None}, "TypeError"),
+        ({**ASKED, "steps": None}, "steps is empty: it must be a number from 1 to 2000"),
+        ({**ASKED, "l2": "<b>", "variation": 0, "jitter": 0}, "l2 is <b>: it must be a number"),
+        ({**ASKED, "learning_rate": -1, "l2": 0, "variation": 0, "jitter": 0}, "learning rate is -1"),
         ({"kind": "nonsense"}, "KeyError: 'nonsense'"),
         ({}, "KeyError"),
     ],
 )
 def test_what_cannot_be_answered_is_said(explorer: Explorer, message: dict, text: str) -> None:
     content, _ = ask(explorer, **message)
-    assert content["kind"] == "error"
+    assert content["kind"] == ("failed" if message.get("kind") == "maximize" else "error")
     assert content["text"].startswith(text)
     assert content["key"] == f"{message.get('model')}/{message.get('layer')}"
+
+
+def test_numbers_that_leave_their_range_are_no_picture(explorer: Explorer) -> None:
+    content, buffers = ask(explorer, **{**ASKED, "steps": 200}, l2=1e6, variation=1e6, jitter=0)
+    assert content["kind"] in ("failed", "maximized")
+    explorer.source.nets["Net34"].conv1.weight.data[2] = float("inf")
+    content, buffers = ask(explorer, **ASKED, l2=0, variation=0, jitter=0)
+    assert (content["kind"], buffers) == ("failed", None)
+    assert "the maximization left the range of numbers: a rate of 0.1 is too high." in content["text"]
+
+
+@pytest.mark.parametrize("name", ["a/b", "a&b", "", "#1"])
+def test_names_that_would_not_survive_a_link(resnet: models.Net34, name: str) -> None:
+    with pytest.raises(RfvizError, match="give it a name without /, &, # and %"):
+        Explorer({name: resnet}, torch.rand(1, 3, 64, 64))
 
 
 def test_no_images(resnet: models.Net34) -> None:

@@ -89,14 +89,15 @@ function repaired(state, manifest) {
   state.layer = row.key;
   state.channel = inRange(state.channel, row.channels);
   if (state.other) {
-    const other = known(state.other.model) && rowOf(state.other.model, state.layer);
+    const other = state.other.model !== state.model && rowOf(state.other.model, state.layer);
     state.other = other ? { model: state.other.model, channel: inRange(state.other.channel, other.channels) } : null;
   }
   const keys = ["channel", ...manifest.statistics.map(({ key }) => key)];
   if (!keys.includes(state.sort)) state.sort = "channel";
   if (!["up", "down"].includes(state.order)) state.order = "up";
   if (!["all", "inactive", "active", "least", "most"].includes(state.only)) state.only = "all";
-  if (!(state.stimulus >= 0)) state.stimulus = 0;
+  if (!Number.isInteger(state.stimulus) || state.stimulus < 0) state.stimulus = 0;
+  if (!Number.isFinite(Number(state.limit))) state.limit = "";
   return state;
 }
 
@@ -216,6 +217,11 @@ class Explorer {
     this.element = element;
     element.classList.add("rfviz-explorer");
     this.build();
+    // JupyterLab would take keys for its own: "d d" deletes a cell. What is meant for it passes.
+    if (this.manifest.live)
+      element.addEventListener("keydown", (event) => {
+        if (!event.ctrlKey && !event.metaKey && !event.altKey && !(event.shiftKey && event.key === "Enter")) event.stopPropagation();
+      });
     this.onState = () => {
       const text = model.get("state") ?? "";
       if (text !== format(this.state)) {
@@ -275,7 +281,12 @@ class Explorer {
         const [cells, sources] = message.sheets ?? buffers;
         // The sheet of sources is only fetched when a place is to be shown, after the first picture.
         let promised = null;
-        const layer = { facts: message.facts, cells: await loaded(cells), key: message.key, sources: () => (promised ??= loaded(sources)) };
+        const forget = (error) => {
+          promised = null; // to be fetched again
+          throw error;
+        };
+        const fetched = () => (promised ??= loaded(sources).catch(forget));
+        const layer = { facts: message.facts, cells: await loaded(cells), key: message.key, sources: fetched };
         this.layers.set(message.key, layer);
       } catch {
         this.errors.set(message.key, `The pictures of ${message.key} could not be read.`);
@@ -285,11 +296,14 @@ class Explorer {
       if (shown.includes(message.key)) this.show();
       else for (const fill of this.strips) fill();
     } else if (message.kind === "maximized") {
-      const image = await loaded(buffers[0]);
-      this.made.set(message.key, { image, ...message });
-      this.say(message.text);
-      this.show();
-    }
+      try {
+        this.made.set(message.key, { ...message, image: await loaded(buffers[0]) });
+        this.refills.get(message.key)?.();
+        this.say(message.text);
+      } catch {
+        this.say("The picture could not be read.");
+      }
+    } else if (message.kind === "failed") this.say(message.text);
   }
 
   // -------------------------------------------------------------- the controls, built once
@@ -363,8 +377,7 @@ class Explorer {
     this.sortMenu = this.menu("Sort by", [["channel", "channel number"], ...statistics], (sort) => change({ sort }));
     this.orderMenu = this.menu("Order", [["up", "smallest first"], ["down", "largest first"]], (order) => change({ order }));
     this.onlyMenu = this.menu(
-      "Show", [["all", "all channels"], ["inactive", "inactive only"], ["active", "active only"], ["least", "at least"], ["most", "at most"]],
-      (only) => change({ only }),
+      "Show", [], (only) => change({ only }),
     );
     this.limitField = h("input", {
       type: "number", step: "any", id: unique("limit"),
@@ -375,7 +388,7 @@ class Explorer {
     this.explained = h("p", { class: "rx-note" });
     this.heading = h("h3", { id: unique("finder") });
     this.tiles = h("div", {
-      class: "rx-tiles", role: "listbox", "aria-labelledby": this.heading.id,
+      class: "rx-tiles", role: "listbox", "aria-labelledby": this.heading.id, tabindex: -1,
       onkeydown: (event) => this.key(event),
       onclick: (event) => {
         const tile = event.target.closest("[data-channel]");
@@ -396,8 +409,13 @@ class Explorer {
 
   change(values) {
     const before = this.state;
-    this.state = repaired({ ...before, ...values }, this.manifest);
-    if (this.state.other?.model === this.state.model) this.state.other = { model: before.model, channel: before.channel };
+    const wanted = { ...before, ...values };
+    if (before.other?.model === wanted.model) {
+      wanted.channel = before.other.channel; // the two sides change places
+      wanted.other = { model: before.model, channel: before.channel };
+    }
+    this.state = repaired(wanted, this.manifest);
+    this.errors.clear(); // what failed is asked for again
     this.model.set("state", format(this.state));
     this.model.save_changes();
     this.show();
@@ -410,19 +428,27 @@ class Explorer {
   }
 
   key(event) {
+    if (event.altKey || event.ctrlKey || event.metaKey) return;
     const tiles = [...this.tiles.children];
     const here = tiles.indexOf(event.target.closest("[data-channel]"));
     if (here < 0) return;
     const top = tiles[0].offsetTop;
     const across = tiles.filter((tile) => tile.offsetTop === top).length;
     const moves = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: across, ArrowUp: -across, Home: -here, End: tiles.length - 1 - here };
+    this.wantsTile = true; // the tile may only come with its layer
     if (event.key === "PageDown" || event.key === "PageUp") this.step(event.key === "PageDown" ? 1 : -1);
     else if (event.key in moves) {
       const next = tiles[here + moves[event.key]];
       if (next) this.change({ channel: Number(next.dataset.channel), stimulus: 0 });
     } else return;
     event.preventDefault();
-    this.tiles.querySelector("[aria-selected=true]")?.focus();
+    this.focusTile();
+  }
+
+  focusTile() {
+    const tile = this.tiles.querySelector("[tabindex='0']");
+    (tile ?? this.tiles).focus();
+    if (tile) this.wantsTile = false;
   }
 
   async copy() {
@@ -451,8 +477,9 @@ class Explorer {
     this.channelField.max = row.channels - 1;
     if (document.activeElement !== this.channelField) this.channelField.value = state.channel;
     const rows = this.rows();
-    this.before.disabled = rows[0] === row;
-    this.after.disabled = rows.at(-1) === row;
+    // Not disabled, which would take the focus away from a button that has just been pressed.
+    this.before.setAttribute("aria-disabled", String(rows[0] === row));
+    this.after.setAttribute("aria-disabled", String(rows.at(-1) === row));
     this.besideBox.checked = state.other !== null;
     this.other.hidden = state.other === null;
     if (state.other) {
@@ -463,7 +490,11 @@ class Explorer {
     const sides = [{ model: state.model, channel: state.channel, first: true }];
     if (state.other) sides.push({ ...state.other, first: false });
     this.strips = []; // what is filled as further layers come, without touching the rest
+    this.refills = new Map(); // and as maximization images come
+    const within = [...this.panels.children].findIndex((panel) => panel.contains(document.activeElement));
     this.panels.replaceChildren(...sides.map((side) => this.panel(side)));
+    // What had the focus is gone with the channel before.
+    if (within >= 0) this.panels.children[Math.min(within, sides.length - 1)].querySelector("h3").focus();
     this.panels.classList.toggle("rx-two", sides.length > 1);
     this.showFinder();
     const layer = this.layers.get(`${state.model}/${state.layer}`);
@@ -525,33 +556,42 @@ class Explorer {
   }
 
   pictures(layer, model, channel) {
+    const figures = h("div", { class: "rx-pictures" });
+    const fill = () => figures.replaceChildren(...this.figures(layer, model, channel));
+    fill();
+    this.refills.set(`${model}/${this.state.layer}/${channel}`, fill);
+    return h("div", {}, figures, this.manifest.live ? this.maximizer(model, channel) : null);
+  }
+
+  figures(layer, model, channel) {
     const shown = Object.keys(PICTURES).filter((key) => columnOf(layer, key) >= 0 && !key.startsWith("stimulus"));
     const { fires, gains, positive, curve: values } = layer.facts.channels[channel];
+    const made = this.made.get(`${model}/${this.state.layer}/${channel}`);
     const figures = [];
     for (const key of shown) {
       const average = ["mean", "stretched", "strongest"].includes(key);
+      if (average && !fires) continue;
       const { size } = layer.facts.columns[columnOf(layer, key)];
       const side = key === "filter" ? size : layer.facts.field.size;
       const alt = `${this.name(model, this.state.layer, channel)}: ${PICTURES[key]}, ${side} px`;
-      if (average && !fires) continue;
       let note = `${side} px`;
       if (key === "mean") note = `N = ${number(positive)}`;
-      if (gains?.[key] !== undefined && key !== "mean") note = `gain ${number(gains[key])}`;
-      const made = key === "maximization" ? this.made.get(`${model}/${this.state.layer}/${channel}`) : null;
-      const canvas = picture(layer, key, channel, made ? `${alt}, made with ${made.made_with}` : alt);
-      if (made) {
-        canvas.width = made.image.width;
-        canvas.height = made.image.height;
-        canvas.getContext("2d").drawImage(made.image, 0, 0);
-        note = made.made_with;
+      else if (gains?.[key] !== undefined) note = `gain ${number(gains[key])}`;
+      const again = key === "maximization" ? made : null;
+      const canvas = picture(layer, key, channel, again ? `${alt}, made with ${again.made_with}` : alt);
+      if (again) {
+        canvas.width = again.image.width;
+        canvas.height = again.image.height;
+        canvas.getContext("2d").drawImage(again.image, 0, 0);
+        note = again.made_with;
       }
-      const figure = h("figure", { class: "rx-picture", "data-picture": key }, canvas, h("figcaption", {}, PICTURES[key], h("small", {}, note)));
-      figures.push(figure);
+      figures.push(
+        h("figure", { class: "rx-picture", "data-picture": key }, canvas, h("figcaption", {}, PICTURES[key], h("small", {}, note))),
+      );
     }
-    const made = this.made.get(`${model}/${this.state.layer}/${channel}`);
     const what = layer.facts.objective === "response" ? "response" : "activation before the ReLU";
-    const ascent = h("figure", { class: "rx-curve" }, curve(made?.curve ?? values, what), h("figcaption", {}, `${what}, by step`));
-    return h("div", { class: "rx-pictures" }, figures, ascent, this.manifest.live ? this.maximizer(model, channel) : null);
+    figures.push(h("figure", { class: "rx-curve" }, curve(made?.curve ?? values, what), h("figcaption", {}, `${what}, by step`)));
+    return figures;
   }
 
   stimuli(layer, model, channel, first) {
@@ -563,7 +603,7 @@ class Explorer {
     const show = (rank) => {
       const [value, source, top, left, bottom, right] = stimuli[rank];
       const image = layer.facts.sources[source];
-      drawPlace(place, layer, stimuli[rank]);
+      drawPlace(place, layer, stimuli[rank]).catch(() => (words.textContent = "The image it was in could not be read."));
       const where = `rows ${top} to ${bottom - 1}, columns ${left} to ${right - 1} of image ${image.image} (${image.height} × ${image.width} px)`;
       words.textContent =
         `${ORDINALS[rank] ?? `${rank + 1}th strongest`}: response ${number(value)}; ${where}` +
@@ -620,10 +660,7 @@ class Explorer {
     const shown = this.tilePicture(layer, channel);
     const canvas = h("canvas", { "aria-hidden": "true" });
     if (shown !== null) draw(canvas, layer, shown, channel);
-    const go = () => {
-      this.change(first ? { layer: key, channel, stimulus: 0 } : { layer: key, other: { model, channel } });
-      this.panels.children[first ? 0 : 1]?.querySelector("h3").focus(); // the button is gone with the channel before
-    };
+    const go = () => this.change(first ? { layer: key, channel, stimulus: 0 } : { layer: key, other: { model, channel } });
     return h("button", { type: "button", class: "rx-stimulus", onclick: go, "aria-label": `${this.name(model, key, channel)}, ${words}` }, canvas, h("small", { "aria-hidden": "true" }, words));
   }
 
@@ -647,7 +684,11 @@ class Explorer {
       if (key === this.state.layer) link.setAttribute("aria-current", "true");
       return link;
     };
-    const fill = () => strip.replaceChildren(...rows.map(entry));
+    const fill = () => {
+      const focused = [...strip.children].indexOf(document.activeElement);
+      strip.replaceChildren(...rows.map(entry));
+      strip.children[focused]?.focus();
+    };
     fill();
     this.strips.push(fill);
     return h("div", {}, h("h4", {}, `Channel ${channel} from layer to layer`), strip);
@@ -695,6 +736,14 @@ class Explorer {
     const layer = this.layers.get(`${state.model}/${state.layer}`);
     this.sortMenu.select.value = state.sort;
     this.orderMenu.select.value = state.order;
+    const defined = layer?.facts.channels[0]?.inactive !== null; // inactivity is, of the first pooling layer
+    this.onlyMenu.fill([
+      ["all", "all channels"],
+      ["inactive", defined ? "inactive only" : "those that never fire"],
+      ["active", defined ? "active only" : "those that fire"],
+      ["least", "at least"],
+      ["most", "at most"],
+    ]);
     this.onlyMenu.select.value = state.only;
     this.limit.hidden = !["least", "most"].includes(state.only);
     if (document.activeElement !== this.limitField) this.limitField.value = state.limit;
@@ -731,6 +780,7 @@ class Explorer {
     if (current) current.tabIndex = 0;
     else this.tiles.replaceChildren(h("p", { class: "rx-note", role: "option", "aria-selected": "false" }, "No channel is like that."));
     if (!channels.length) this.drawn = null;
+    if (this.wantsTile && [this.tiles, document.body].includes(document.activeElement)) this.focusTile();
   }
 
   tile(layer, channel, statistic) {
@@ -739,7 +789,7 @@ class Explorer {
     if (column !== null) draw(canvas, layer, column, channel);
     const silent = this.silent(layer.facts, channel);
     const value = statistic ? number(layer.facts.channels[channel].statistics[statistic.key], statistic.unit) : "";
-    const label = `channel ${channel}${statistic ? `, ${statistic.name} ${value}` : ""}${silent ? ", inactive" : ""}`;
+    const label = `channel ${channel}${statistic ? `, ${statistic.name} ${value}` : ""}${silent ? `, ${layer.facts.channels[channel].inactive === null ? "never fires" : "inactive"}` : ""}`;
     return h(
       "div", { role: "option", class: silent ? "rx-tile rx-silent" : "rx-tile", "data-channel": channel, "aria-label": label },
       canvas, h("span", { "aria-hidden": "true" }, String(channel), statistic ? h("small", {}, value) : null),
@@ -751,7 +801,7 @@ class Explorer {
   maximizer(model, channel) {
     const fields = {};
     const field = (key, label, value, attributes) => {
-      fields[key] = h("input", { type: "number", id: unique(key), value: this.asked?.[key] ?? value, ...attributes });
+      fields[key] = h("input", { type: "number", required: true, id: unique(key), value: this.asked?.[key] ?? value, ...attributes });
       return h("span", { class: "rx-field" }, h("label", { for: fields[key].id }, label), fields[key]);
     };
     const form = h(
@@ -778,8 +828,13 @@ class Explorer {
 // A sheet comes as an address or as bytes; it is decoded before anything is drawn from it.
 async function loaded(sheet) {
   const image = new Image();
-  image.src = typeof sheet === "string" ? sheet : URL.createObjectURL(new Blob([sheet], { type: "image/webp" }));
-  await image.decode();
+  const own = typeof sheet === "string" ? null : URL.createObjectURL(new Blob([sheet], { type: "image/webp" }));
+  image.src = own ?? sheet;
+  try {
+    await image.decode();
+  } finally {
+    if (own) URL.revokeObjectURL(own);
+  }
   return image;
 }
 

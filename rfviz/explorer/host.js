@@ -17,13 +17,23 @@
   }
 
   class Host {
-    constructor() {
-      this.values = { manifest: { ...book.data.manifest, live: false }, state: location.hash.slice(1) };
+    constructor(element) {
+      this.values = { manifest: { ...book.data.manifest, live: false }, state: this.address() ?? "" };
       this.listeners = {};
+      // From a link to a channel, or back and forth. Links to other parts of the page are none of ours.
       addEventListener("hashchange", () => {
-        this.values.state = location.hash.slice(1);
+        const state = this.address();
+        if (state === null) return;
+        this.values.state = state;
         this.emit("change:state");
+        element.scrollIntoView();
+        element.querySelector(".rx-panel h3").focus({ preventScroll: true });
       });
+    }
+
+    address() {
+      const text = location.hash.slice(1);
+      return book.data.manifest.models.some(({ key }) => text.startsWith(`${key}/`)) ? text : null;
     }
 
     get(name) {
@@ -62,6 +72,6 @@
 
   for (const element of document.querySelectorAll(".rfviz-explorer")) {
     element.replaceChildren();
-    book.render({ model: new Host(), el: element });
+    book.render({ model: new Host(element), el: element });
   }
 })();

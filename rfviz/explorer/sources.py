@@ -16,6 +16,7 @@ from rfviz.maximization import Maximization, maximize
 from rfviz.models import LAYERS, PAPER_ARCHITECTURES, PAPER_NAMES, layers
 from rfviz.presets import EXPLORER_LAYERS, PAPER_CHANNELS
 from rfviz.receptive_field import ReceptiveField
+from rfviz.store import source_digest
 from rfviz.whitening import NONE, Whitening
 
 if TYPE_CHECKING:  # results are read through a run; what makes them is not needed here
@@ -113,6 +114,7 @@ class RunSource:
             evaluation=run.images.evaluation.fingerprint,
             options=[run.preset.top_k, run.preset.strongest, run.preset.maximization_steps],
             precision=run.preset.analysis_precision,
+            source=source_digest(__name__),
         )
         tensors, facts = run.store.get(f"atlas-{model}-{layer}", atlas, made_of, compute)
         return Drawn(tensors["cells"].numpy().tobytes(), tensors["sources"].numpy().tobytes(), facts)
@@ -140,7 +142,7 @@ class NetSource:
     Raises
     ------
     RfvizError
-        If a network has no layer with a known receptive field, or a layer is unknown.
+        If a network has no layer with a known receptive field, a layer is unknown, or a name has one of ``/&#%`` in it.
     """
 
     def __init__(
@@ -154,6 +156,9 @@ class NetSource:
         strongest: int = 256,
         steps: int = 31,
     ):
+        for name in nets:
+            if not name or set(name) & set("/&#%"):
+                raise RfvizError(f"a network is called {name!r}: give it a name without /, &, # and %.")
         self.nets, self.images, self.whitening = dict(nets), images, whitening
         self.top_k, self.strongest, self.steps = top_k, strongest, steps
         self._fields = {model: _fields(net, layers) for model, net in self.nets.items()}

@@ -12,12 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 from rfviz.explorer.sources import RunSource
 from rfviz.files import written_whole
+from rfviz.models import PAPER_ARCHITECTURES
 
 if TYPE_CHECKING:
     from rfviz.runs import Run
 
 HERE = Path(__file__).parent
-MODULE, STYLE = HERE / "explorer.js", HERE / "explorer.css"
+MODULE, HOST, STYLE = (HERE / name for name in ("explorer.js", "host.js", "explorer.css"))
+OWN = re.compile(rf"(?:{'|'.join(PAPER_ARCHITECTURES)})-[\w.]+(?:-sources)?\.(?:webp|js)")
+"""Names of the files of a layer."""
+
 NAME = "rfvizExplorer"
 """The one global name in a page: what a script hands over, it hands to this."""
 
@@ -29,6 +33,12 @@ def classic(module: str) -> str:
     return f'"use strict";\nglobalThis.{NAME} ??= {{}};\n(() => {{\n{body}}})();\n'
 
 
+def front_end() -> dict[str, bytes]:
+    """Return the files of the static explorer that are the same for every run, by name."""
+    script = classic(MODULE.read_text(encoding="utf-8")) + HOST.read_text(encoding="utf-8")
+    return {"explorer.css": STYLE.read_bytes(), "explorer.js": script.encode()}
+
+
 def write_atlas(run: "Run", folder: Path | None = None) -> Path:
     """Write everything that the static explorer of a run loads, and return the folder.
 
@@ -36,7 +46,8 @@ def write_atlas(run: "Run", folder: Path | None = None) -> Path:
     ----------
     run : Run
     folder : Path, optional
-        ``explorer`` in the run's folder by default. Files of an earlier atlas are replaced one by one, each whole.
+        ``explorer`` in the run's folder by default. Files of an earlier atlas are replaced one by one, each whole, and
+        those of layers that are there no longer are removed; nothing else is touched.
 
     Raises
     ------
@@ -46,11 +57,7 @@ def write_atlas(run: "Run", folder: Path | None = None) -> Path:
     folder = run.folder / "explorer" if folder is None else folder
     source = RunSource(run)
     manifest = source.manifest()
-    files: dict[str, bytes] = {
-        "explorer.css": STYLE.read_bytes(),
-        "explorer.js": (classic(MODULE.read_text(encoding="utf-8")) + (HERE / "host.js").read_text("utf-8")).encode(),
-        "manifest.js": _script("manifest", manifest),
-    }
+    files = {**front_end(), "manifest.js": _script("manifest", manifest)}
     for row in manifest["layers"]:
         model, layer = row["model"], row["key"]
         cells, sources, facts = source.drawn(model, layer)
@@ -63,8 +70,8 @@ def write_atlas(run: "Run", folder: Path | None = None) -> Path:
         with written_whole(folder / name) as temporary:
             temporary.write_bytes(content)
     for file in folder.iterdir():
-        if file.name not in files:
-            file.unlink()
+        if OWN.fullmatch(file.name) and file.name not in files:
+            file.unlink(missing_ok=True)
     return folder
 
 

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 MOST_STEPS = 2000
 """Steps of a maximization that a reader may ask for."""
 
+MOST_JITTER = 32
+"""And px of jitter."""
+
 
 class Explorer(anywidget.AnyWidget):
     """Pick a network, a layer and a channel, and see what is known of it; maximize it again with other settings.
@@ -83,12 +86,13 @@ class Explorer(anywidget.AnyWidget):
     def _answer(self, _widget: object, message: dict[str, Any], _buffers: list) -> None:
         key = f"{message.get('model')}/{message.get('layer')}"
         answers: dict[str, Callable] = {"layer": self._send_layer, "maximize": self._send_maximization}
+        failed = "failed" if message.get("kind") == "maximize" else "error"
         try:
             answers[message["kind"]](message)
         except RfvizError as error:
-            self.send({"kind": "error", "key": key, "text": str(error)})
+            self.send({"kind": failed, "key": key, "text": str(error)})
         except Exception as error:  # a reader sees what went wrong; a traceback in a log does not help there
-            self.send({"kind": "error", "key": key, "text": f"{type(error).__name__}: {first_line(error)}"})
+            self.send({"kind": failed, "key": key, "text": f"{type(error).__name__}: {first_line(error)}"})
 
     def _send_layer(self, message: Mapping[str, Any]) -> None:
         model, layer = str(message["model"]), str(message["layer"])
@@ -98,19 +102,18 @@ class Explorer(anywidget.AnyWidget):
 
     def _send_maximization(self, message: Mapping[str, Any]) -> None:
         model, layer, channel = str(message["model"]), str(message["layer"]), int(message["channel"])
-        steps, rate = int(message["steps"]), float(message["learning_rate"])
-        if not 1 <= steps <= MOST_STEPS:
-            raise RfvizError(f"steps is {steps}: it must be from 1 to {MOST_STEPS}.")
-        used: list[Regularizer] = [L2(float(message["l2"]))]
-        if float(message["variation"]):
-            used.append(TotalVariation(float(message["variation"])))
-        if int(message["jitter"]):
-            used.append(Jitter(int(message["jitter"])))
+        steps, jitter = int(_number(message, "steps", 1, MOST_STEPS)), int(_number(message, "jitter", 0, MOST_JITTER))
+        rate, l2, variation = (_number(message, name, 0, 1e6) for name in ("learning_rate", "l2", "variation"))
+        used: list[Regularizer] = [L2(l2)]
+        used += [TotalVariation(variation)] if variation else []
+        used += [Jitter(jitter)] if jitter else []
         net, whitening = self.source.net(model)
         found = maximize(
             net, layer, [channel], steps=steps, learning_rate=rate, regularizers=used,
             objective=objective_of(net, layer),
         )  # fmt: skip
+        if not (found.images.isfinite().all() and found.activations.isfinite().all()):
+            raise RfvizError(f"the maximization left the range of numbers: a rate of {rate:g} is too high.")
         image = to_cell(whitening.to_rgb(found.images[0].float().cpu()), LARGEST_CELL)
         made_with = f"{steps} steps, rate {rate:g}, " + ", ".join(_name(each) for each in used)
         curve = [float(f"{value:.6g}") for value in found.activations[:, 0].tolist()]
@@ -120,10 +123,20 @@ class Explorer(anywidget.AnyWidget):
                 "key": f"{model}/{layer}/{channel}",
                 "made_with": made_with,
                 "curve": curve,
-                "text": f"Maximized with {made_with}: from {curve[0]:.3g} to {curve[-1]:.3g}.",
+                "text": f"{model}, {layer}, channel {channel}: maximized with {made_with}, "
+                f"from {curve[0]:.3g} to {curve[-1]:.3g}.",
             },
             [webp(image)],
         )
+
+
+def _number(message: Mapping[str, Any], name: str, low: float, high: float) -> float:
+    """Return a number that a reader typed; an empty field comes as None."""
+    value = message.get(name)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+        given = "empty" if value is None else value
+        raise RfvizError(f"{name.replace('_', ' ')} is {given}: it must be a number from {low:g} to {high:g}.")
+    return value
 
 
 def _name(regularizer: Regularizer) -> str:
