@@ -27,11 +27,12 @@ from sphinx_external_toc.parsing import parse_toc_yaml
 from tqdm.auto import tqdm
 
 from rfviz import launch, places
+from rfviz.controls import CONTROLS, DRAWS
 from rfviz.errors import RfvizError, unknown
 from rfviz.explorer.sources import RunSource
 from rfviz.files import written_whole
 from rfviz.models import ARCHITECTURES
-from rfviz.presets import EXPLORER_LAYERS
+from rfviz.presets import EXPLORER_LAYERS, FIGURE_LAYERS
 from rfviz.runs import Run
 
 PATIENCE = 300
@@ -85,10 +86,26 @@ def compute(replicas: Sequence[Run]) -> None:
             run.responses(architecture)
             run.maximizations(architecture)
             run.noise_effect(architecture)
+    measure_tuning(replicas[0])
     source = RunSource(replicas[0])
     for architecture in ARCHITECTURES:
         for layer in EXPLORER_LAYERS:
             source.drawn(architecture, layer)
+
+
+def measure_tuning(run: Run) -> None:
+    """Compute the tuning that the notebook of orientation and colour shows, with its controls."""
+    for architecture in ARCHITECTURES:
+        run.gabors(architecture)
+        for layer in FIGURE_LAYERS:
+            run.orientation(architecture, layer)
+            run.colour(architecture, layer)
+        for kind in CONTROLS:
+            run.gabors(architecture, kind)
+            for layer in FIGURE_LAYERS:
+                for draw in range(DRAWS):
+                    run.orientation(architecture, layer, kind, draw)
+                    run.colour(architecture, layer, kind, draw)
 
 
 def execute(

@@ -18,22 +18,28 @@ from torch.utils.data import DataLoader, Subset
 from tqdm.auto import tqdm
 
 from rfviz import (
+    controls,
     distributed,
+    gabor,
     inactivity,
     maximization,
     models,
+    opponent,
     places,
     presets,
     provenance,
     responses,
     sources,
     training,
+    tuning,
     weights,
     whitening,
 )
 from rfviz.data import Evaluation
 from rfviz.digests import digest, tensor_digest
 from rfviz.errors import RfvizError, check_channel, plainly, unknown
+from rfviz.gabor import Gabor
+from rfviz.gratings import Gratings
 from rfviz.inactivity import Effect, NoiseEffect
 from rfviz.loading import in_memory, usual_workers
 from rfviz.maximization import Maximization
@@ -43,6 +49,7 @@ from rfviz.receptive_field import ReceptiveField
 from rfviz.responses import LayerResponses
 from rfviz.store import Result, Store, source_digest
 from rfviz.training_state import States
+from rfviz.tuning import ColourTuning, Tuning
 from rfviz.weights import Stored
 from rfviz.whitening import Whitening
 
@@ -127,10 +134,10 @@ def parse_channels(channels: int | str | Sequence[int]) -> dict[str, int]:
     return dict(zip(ARCHITECTURES, numbers * (len(ARCHITECTURES) // len(numbers)), strict=True))
 
 
-KERNELS = (inactivity, maximization, responses, training, whitening)
+KERNELS = (gabor, inactivity, maximization, responses, training, tuning, whitening)
 """The modules that make the results of a run."""
 
-SHOWN_BY = ("rfviz.figures", "rfviz.noise_tables", "rfviz.tables", "rfviz.explorer.sources")
+SHOWN_BY = ("rfviz.figures", "rfviz.noise_tables", "rfviz.tables", "rfviz.tuning_tables", "rfviz.explorer.sources")
 """The modules that make pictures, tables and words of results."""
 
 
@@ -372,6 +379,64 @@ class Run:
     def maximizations(self, architecture: str) -> dict[str, Maximization]:
         """Return the activation maximization of the layers that the paper shows."""
         return {layer: self.maximization(architecture, layer) for layer in FIGURE_LAYERS}
+
+    def orientation(self, architecture: str, layer: str, control: str | None = None, draw: int = 0) -> Tuning:
+        """Return the tuning of a layer's channels for grey gratings, of the network or of a control.
+
+        Parameters
+        ----------
+        control : {"random weights", "shuffled filters"}, optional
+            See `rfviz.controls.control`.
+        draw : int
+            Which of several such controls.
+        """
+        return self._tuned("orientation", architecture, layer, control, draw)["luminance"]
+
+    def colour(self, architecture: str, layer: str, control: str | None = None, draw: int = 0) -> ColourTuning:
+        """Return the tuning of a layer's channels for gratings along the three colour axes, as `orientation` does."""
+        return ColourTuning(self._tuned("colour", architecture, layer, control, draw))
+
+    def _tuned(self, what: str, architecture: str, layer: str, control: str | None, draw: int) -> dict[str, Tuning]:
+        white = self.whitening(architecture)
+
+        def compute() -> Result:
+            net = self.net(architecture)
+            net = net if control is None else controls.control(net, control, draw)
+            if what == "colour":
+                along = tuning.measure_colour(net, layer, preprocess=white).along
+            else:
+                along = {"luminance": tuning.measure(net, layer, preprocess=white)}
+            tensors = {f"{axis}/responses": each.responses for axis, each in along.items()}
+            tensors |= {f"{axis}/blank": each.blank for axis, each in along.items()}
+            return tensors, {"gratings": dataclasses.asdict(next(iter(along.values())).gratings)}
+
+        made_of = self.made_of(
+            architecture, layer=layer, control=control, draw=draw, controls=source_digest(controls.__name__)
+        )
+        name = f"{what}-{architecture}-{layer}" + (f"-{control.replace(' ', '-')}-{draw}" if control else "")
+        tensors, values = self.store.get(name, tuning, made_of, compute)
+        size, *lists = (values["gratings"][key] for key in ("size", "orientations", "frequencies", "phases"))
+        gratings = Gratings(size, *map(tuple, lists))
+        return {
+            axis: Tuning(gratings, tensors[f"{axis}/responses"], tensors[f"{axis}/blank"])
+            for axis in opponent.AXES
+            if f"{axis}/responses" in tensors
+        }
+
+    def gabors(self, architecture: str, control: str | None = None) -> list[Gabor | None]:
+        """Return the Gabor fit of every filter of the first convolution, of the network or of a control."""
+
+        def compute() -> Result:
+            net = self.net(architecture)
+            net = net if control is None else controls.control(net, control)
+            fits = [gabor.fit(each) for each in net.conv1.weight]
+            return {}, {"fits": [each and dataclasses.asdict(each) for each in fits]}
+
+        made_of = self.made_of(architecture, control=control, controls=source_digest(controls.__name__))
+        name = f"gabors-{architecture}" + (f"-{control.replace(' ', '-')}" if control else "")
+        _, values = self.store.get(name, gabor, made_of, compute)
+        pairs = ("centre", "width")
+        return [each and Gabor(**each | {key: tuple(each[key]) for key in pairs}) for each in values["fits"]]
 
     def noise_effect(self, architecture: str) -> NoiseEffect:
         """Return the noise experiment of Table 1, on the evaluation images."""

@@ -31,6 +31,7 @@ FIGURES = {
     "notebooks/02_preferred_stimuli": ["fig-2", "fig-3", "fig-4", "fig-5"],
     "notebooks/03_activation_maximization": ["fig-6", "fig-s4"],
     "notebooks/04_inactive_neurons": ["fig-s5"],
+    "notebooks/05_orientation_and_colour": ["fig-s7", "fig-s8", "fig-s9"],
 }
 
 

@@ -3,13 +3,14 @@
 import dataclasses
 import io
 import json
+import math
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from rfviz import figures, maximization, models, responses
+from rfviz import figures, maximization, models, responses, tuning
 from rfviz.data import Evaluation
 from rfviz.explorer import atlas, facts
 from rfviz.explorer.facts import NEAREST, STATISTICS, Layer
@@ -24,7 +25,8 @@ LAYER = "layer1.0"
 def layer(resnet: models.Net34, tiles: Evaluation) -> Layer:
     found = responses.collect(resnet, tiles, [LAYER], 5, strongest=8)[LAYER]
     driven = maximization.maximize(resnet, LAYER, steps=3)
-    return Layer(tiles, found, driven, IMAGENET, resnet.conv1.weight.detach(), (2, 4))
+    tuned = {"orientation": tuning.measure(resnet, LAYER), "colour": tuning.measure_colour(resnet, LAYER)}
+    return Layer(tiles, found, driven, IMAGENET, resnet.conv1.weight.detach(), (2, 4), **tuned)
 
 
 def silenced(layer: Layer, channel: int) -> Layer:
@@ -89,12 +91,20 @@ def test_statistics_are_those_of_the_responses(layer: Layer) -> None:
             "peak": found.maximum[channel].item() / mean,
             "contrast": (strong - strong.mean((1, 2), keepdim=True)).abs().max().item(),
             "agreement": agreement[channel, channel].item(),
+            "orientation": layer.orientation.selectivity[channel].item(),
+            "colour": layer.colour.sensitivity[channel].item(),
         }
         assert list(expected) == [each.key for each in STATISTICS]
         for key, value in expected.items():
-            assert told[channel]["statistics"][key] == pytest.approx(value, rel=1e-5), key
+            expected_value = pytest.approx(value, rel=1e-5) if math.isfinite(value) else None
+            assert told[channel]["statistics"][key] == expected_value, key
         assert told[channel]["histogram"] == found.histogram[channel].tolist()
         assert told[channel]["positive"] == int(found.positive_count[channel])
+        assert told[channel]["colour"] == layer.colour.classes[channel]
+        curve = told[channel]["orientation"]
+        assert curve["curve"] == pytest.approx(layer.orientation.orientation_curve[channel].tolist(), rel=1e-5)
+        preferred = layer.orientation.preferred_orientation[channel].item()
+        assert curve["preferred"] == (pytest.approx(preferred, rel=1e-5) if math.isfinite(preferred) else None)
         assert told[channel]["inactive"] == (channel in (2, 4))
         assert told[channel]["curve"] == pytest.approx(layer.maxima.activations[:, channel].tolist(), rel=1e-5)
 
@@ -130,7 +140,8 @@ def test_a_channel_that_never_fires_has_no_picture_of_its_stimuli(layer: Layer) 
     said = drawn.facts["channels"]
     assert not said[3]["fires"] and said[2]["fires"]
     assert said[3]["stimuli"] == [] and said[3]["nearest"] == []
-    assert said[3]["statistics"] == {
+    seen = {key: said[3]["statistics"][key] for key in list(said[3]["statistics"])[:6]}  # without the gratings
+    assert seen == {
         "maximum": 0, "mean": 0, "firing_rate": 0, "peak": None, "contrast": None, "agreement": None,
     }  # fmt: skip
     assert all(3 not in [other for other, _ in each["nearest"]] for each in said)

@@ -35,6 +35,8 @@ def test_what_a_run_shows_is_what_its_results_say(smoke: Run) -> None:
             smoke.whitening(model),
             smoke.net(model).conv1.weight.detach(),
             smoke.noise_effect(model).inactive,
+            orientation=smoke.orientation(model, "maxpool"),
+            colour=smoke.colour(model, "maxpool"),
         )
         drawn, expected = RunSource(smoke).drawn(model, "maxpool"), atlas.draw(whole)
         assert (drawn.cells, drawn.sources) == expected.files()

@@ -14,7 +14,21 @@ import pytest
 import torch
 from PIL import Image
 
-from rfviz import inactivity, maximization, models, photographs, provenance, responses, runs, store, training, whitening
+from rfviz import (
+    controls,
+    gabor,
+    inactivity,
+    maximization,
+    models,
+    photographs,
+    provenance,
+    responses,
+    runs,
+    store,
+    training,
+    tuning,
+    whitening,
+)
 from rfviz.digests import tensor_digest
 from rfviz.errors import RfvizError
 from rfviz.files import save_tensors
@@ -28,7 +42,7 @@ TINY = {**SHORT, "repeats": 8, "classes": 3, "crop": 48, "tile": 96}
 LAYERS = ("maxpool", "layer1.0")
 KERNELS = (
     (training, "train"), (responses, "collect"), (maximization, "maximize"), (inactivity, "noise_effect"),
-    (whitening, "fit"),
+    (whitening, "fit"), (tuning, "measure"), (gabor, "fit"),
 )  # fmt: skip
 
 
@@ -48,6 +62,11 @@ def everything(run: runs.Run, architecture: str) -> dict:
         "maximization": run.maximization(architecture, "maxpool"),
         "pooling": run.pooling_responses(architecture),
         "noise": run.noise_effect(architecture),
+        "orientation": run.orientation(architecture, "maxpool"),
+        "orientation by chance": run.orientation(architecture, "maxpool", "random weights", 1),
+        "colour": run.colour(architecture, "maxpool"),
+        "gabors": run.gabors(architecture),
+        "gabors by chance": run.gabors(architecture, "shuffled filters"),
     }
 
 
@@ -130,6 +149,11 @@ def test_an_empty_run_computes(empty_folder, no_kernels):
     for method in (run.net, run.history, run.whitening, run.responses, run.pooling_responses, run.noise_effect):
         with pytest.raises(KernelCalledError):
             method("resnet34")
+    for method in (run.orientation, run.colour):
+        with pytest.raises(KernelCalledError):
+            method("resnet34", "maxpool")
+    with pytest.raises(KernelCalledError):
+        run.gabors("resnet34")
     with pytest.raises(KernelCalledError):
         run.maximization("resnet34", "maxpool")
 
@@ -145,6 +169,13 @@ def test_results_are_what_the_kernels_give(first):
     assert_equal(results["resnet34"]["pooling"], pooled)
     noise = inactivity.noise_effect(net, images.evaluation, pooled, seeds=[0, 1], preprocess=white)
     assert_equal(results["resnet34"]["noise"], noise)
+    assert_equal(results["resnet34"]["orientation"], tuning.measure(net, "maxpool", preprocess=white))
+    fresh = controls.control(net, "random weights", 1)
+    assert_equal(results["resnet34"]["orientation by chance"], tuning.measure(fresh, "maxpool", preprocess=white))
+    assert_equal(results["resnet34"]["colour"], tuning.measure_colour(net, "maxpool", preprocess=white))
+    assert results["resnet34"]["gabors"][3] == gabor.fit(net.conv1.weight[3])
+    shuffled = controls.control(net, "shuffled filters")
+    assert results["resnet34"]["gabors by chance"][3] == gabor.fit(shuffled.conv1.weight[3])
     assert_equal(results["resnet34"]["whitening"], whitening.fit([images.train[i][0] for i in range(3)]))
 
 

@@ -18,6 +18,7 @@ const PICTURES = {
   maximization: "maximization image",
   "stimulus 0": "strongest stimulus",
 };
+const NEEDS_GRATINGS = ["orientation", "colour"]; // not measured of every network
 const ORDINALS = ["strongest", "2nd strongest", "3rd strongest"];
 
 // ---------------------------------------------------------------- small helpers
@@ -200,6 +201,28 @@ function curve(values, what) {
     s("polyline", { points: values.map((value, i) => `${x(i)},${y(value)}`).join(" ") }),
     s("text", { x: 0, y: height - 4, "text-anchor": "start" }, `step 0: ${number(values[0])}`),
     s("text", { x: width, y: height - 4, "text-anchor": "end" }, `step ${values.length - 1}: ${number(values.at(-1))}`),
+  );
+}
+
+// How strongly each orientation of drifting gratings drives a channel.
+function orientationCurve({ degrees, curve: values, preferred, frequency }) {
+  if (preferred === null) return null;
+  const [width, height, base] = [240, 84, 66];
+  const most = Math.max(...values);
+  const points = [...degrees.map((degree, i) => [degree, values[i]]), [180, values[0]]];
+  const x = (degree) => (degree / 180) * (width - 4) + 2;
+  const y = (value) => base - (value / most) * (base - 6);
+  const label =
+    `Tuning for orientation: the channel prefers bars at ${number(preferred)}° (0° is horizontal) with ` +
+    `${number(frequency)} cycles per px; its weakest orientation gives ${number((100 * Math.min(...values)) / most)} % of the best.`;
+  return s(
+    "svg",
+    { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label, class: "rx-chart" },
+    s("line", { x1: 0, x2: width, y1: base, y2: base }),
+    s("polyline", { points: points.map(([degree, value]) => `${x(degree)},${y(value)}`).join(" ") }),
+    s("text", { x: 0, y: height - 4, "text-anchor": "start" }, "0°"),
+    s("text", { x: width / 2, y: height - 4, "text-anchor": "middle" }, `prefers ${number(preferred)}°`),
+    s("text", { x: width, y: height - 4, "text-anchor": "end" }, "180°"),
   );
 }
 
@@ -645,13 +668,19 @@ class Explorer {
     const facts = layer.facts.channels[channel];
     const list = h(
       "dl", { class: "rx-numbers" },
-      this.manifest.statistics.map(({ key, name, unit, explanation }) =>
+      this.manifest.statistics.filter(({ key }) => facts.statistics[key] !== null || !NEEDS_GRATINGS.includes(key)).map(({ key, name, unit, explanation }) =>
         h("div", {}, h("dt", { title: explanation }, name), h("dd", {}, number(facts.statistics[key], unit)))),
     );
     const bars = histogram(layer.facts, facts);
+    const tuning = facts.orientation ? orientationCurve(facts.orientation) : null;
+    const chart = (drawing, words) => drawing && h("figure", { class: "rx-curve" }, drawing, h("figcaption", {}, words));
     return h(
-      "div", { class: "rx-responses" }, h("h4", {}, `Responses to ${number(layer.facts.images)} images`), list,
-      bars && h("figure", { class: "rx-curve" }, bars, h("figcaption", {}, "how many neurons respond how strongly")),
+      "div", { class: "rx-responses" }, h("h4", {}, `Responses to ${number(layer.facts.images)} images, and to gratings`), list,
+      h(
+        "div", { class: "rx-charts" },
+        chart(bars, "how many neurons respond how strongly"),
+        chart(tuning, `response by orientation of a grating${facts.colour ? `; colour: ${facts.colour}` : ""}`),
+      ),
     );
   }
 

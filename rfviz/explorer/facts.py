@@ -12,6 +12,7 @@ from rfviz.maximization import Maximization
 from rfviz.responses import LayerResponses
 from rfviz.similarity import centred, correlations
 from rfviz.top_stimuli import EMPTY
+from rfviz.tuning import ColourTuning, Tuning
 from rfviz.whitening import Whitening
 
 NEAREST = 6
@@ -36,6 +37,9 @@ class Layer(NamedTuple):
         Channels that are inactive as Table 1 counts them; None where that is not defined.
     objective : str
         What `maxima` maximised; see `rfviz.objectives`.
+    orientation : Tuning, or None
+    colour : ColourTuning, or None
+        How the channels are tuned, where that was measured.
     """
 
     images: Tensor | Indexed
@@ -45,6 +49,8 @@ class Layer(NamedTuple):
     filters: Tensor | None = None
     inactive: tuple[int, ...] | None = None
     objective: str = "before_relu"
+    orientation: Tuning | None = None
+    colour: ColourTuning | None = None
 
 
 class Statistic(NamedTuple):
@@ -80,6 +86,18 @@ def _agreement(layer: Layer) -> Tensor:
     return torch.where(_fires(layer), correlations(mean, driven).diagonal(), torch.nan)
 
 
+def _selectivity(layer: Layer) -> Tensor:
+    if layer.orientation is None:
+        return torch.full((layer.found.channels,), torch.nan)
+    return layer.orientation.selectivity
+
+
+def _chromatic(layer: Layer) -> Tensor:
+    if layer.colour is None:
+        return torch.full((layer.found.channels,), torch.nan)
+    return layer.colour.sensitivity
+
+
 STATISTICS = (
     Statistic(
         "maximum", "largest response", "", "the strongest response of any neuron to any image",
@@ -105,6 +123,14 @@ STATISTICS = (
         "agreement", "mean against maximization", "",
         "correlation of the mean preferred stimulus with the maximization image, from -1 to 1", _agreement,
     ),
+    Statistic(
+        "orientation", "orientation selectivity (OSI)", "",
+        "response to drifting gratings of the best orientation against those across it, from 0 to 1", _selectivity,
+    ),
+    Statistic(
+        "colour", "colour over luminance", "×",
+        "largest response to gratings of equal luminance over the largest to grey ones", _chromatic,
+    ),
 )  # fmt: skip
 
 
@@ -118,6 +144,7 @@ def describe(layer: Layer) -> dict[str, Any]:
     fires = _fires(layer).tolist()
     statistics = {statistic.key: _plain(statistic.of(layer)) for statistic in STATISTICS}
     nearest = _nearest(layer)
+    tuned = _tuned(layer)
     curves, histograms = _plain(maxima.activations.T), found.histogram.tolist()
     channels = [
         {
@@ -129,6 +156,7 @@ def describe(layer: Layer) -> dict[str, Any]:
             "curve": curves[channel],
             "stimuli": _stimuli(found, channel),
             "nearest": nearest[channel],
+            **tuned[channel],
         }
         for channel in range(found.channels)
     ]
@@ -155,6 +183,23 @@ def _stimuli(found: LayerResponses, channel: int) -> list[list[float]]:
             break
         listed.append([value, index, *found.receptive_field.box(y, x)])
     return listed
+
+
+def _tuned(layer: Layer) -> list[dict[str, Any]]:
+    """Return the tuning of every channel: orientation curve and preference, colour class; empty where not measured."""
+    told: list[dict[str, Any]] = [{} for _ in range(layer.found.channels)]
+    if layer.orientation is not None:
+        tuning = layer.orientation
+        preferred = _plain(tuning.preferred_orientation), _plain(tuning.preferred_frequency)
+        for channel, curve in enumerate(_plain(tuning.orientation_curve)):
+            told[channel]["orientation"] = {
+                "degrees": list(tuning.gratings.orientations), "curve": curve,
+                "preferred": preferred[0][channel], "frequency": preferred[1][channel],
+            }  # fmt: skip
+    if layer.colour is not None:
+        for channel, name in enumerate(layer.colour.classes):
+            told[channel]["colour"] = name
+    return told
 
 
 def _nearest(layer: Layer) -> list[list[list[float]]]:

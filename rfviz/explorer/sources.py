@@ -101,6 +101,8 @@ class RunSource:
             run.whitening(model),
             run.net(model).conv1.weight.detach().cpu(),
             run.noise_effect(model).inactive if layer == "maxpool" else None,
+            orientation=run.orientation(model, layer),
+            colour=run.colour(model, layer),
         )
 
         def compute() -> tuple[dict[str, Tensor], dict[str, Any]]:
