@@ -1,9 +1,9 @@
 """rfviz: preferred stimuli, receptive fields and inactive neurons of residual networks.
 
 The helper package of the book *Interpretation of ResNet by Visualization of Preferred Stimulus in Receptive Fields*.
-Kernels (`receptive_field`, `responses`, `maximization`, `inactivity`) take a network, images and numbers and return
-small dataclasses of tensors; `presets` and `runs` say what to compute and keep it; `figures` draws; `publish` makes the
-book.
+Kernels (`receptive_field`, `responses`, `maximization`, `inactivity`, `tuning`) take a network, images and numbers and
+return small dataclasses of tensors; `presets` and `runs` say what to compute and keep it; `figures` draws; `publish`
+makes the book.
 """
 
 import os

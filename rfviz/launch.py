@@ -72,7 +72,9 @@ def export_notebooks(notebooks: dict[str, Path], folder: Path, of: str | None) -
         If the address is not known: the first cell would not know what to install.
     """
     if of is None:
-        raise RfvizError("the repository has no address on GitHub: set RFVIZ_REPOSITORY=OWNER/NAME.")
+        given = os.environ.get("RFVIZ_REPOSITORY")
+        found = f"RFVIZ_REPOSITORY is {given!r}" if given else "the repository has no address on GitHub"
+        raise RfvizError(f"{found}: set RFVIZ_REPOSITORY=OWNER/NAME.")
     install = (
         "# Elsewhere than in a clone, such as on Colab: install the package first.\n"
         "import importlib.util\n\n"

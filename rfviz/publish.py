@@ -208,7 +208,7 @@ def check_executed(run: Run) -> None:
     for name in choose(None):
         path = run.folder / "book" / f"{name}.ipynb"
         if not path.exists():
-            raise RfvizError(f"{path} is not there: run the notebooks first, with `rfviz book`.")
+            raise RfvizError(f"{path} is not there: run the notebooks first, with `rfviz book -p {run.preset.name}`.")
 
 
 def stage(run: Run) -> Path:

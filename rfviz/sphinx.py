@@ -33,21 +33,25 @@ def mark(body: str) -> str:
 
     Where several pages are one, each gets its own.
     """
-    for found in reversed(list(re.finditer(r'data-code="([^"]*)"', body))):
+    for found in reversed(list(re.finditer(r'data-code="([^"]*)" data-remedy="([^"]*)"', body))):
         stale = changed(json.loads(html.unescape(found[1])))
-        title = body.rfind("</h1>", 0, found.start())
-        if stale and title >= 0:
-            below = title + len("</h1>")
-            body = f"{body[:below]}{_stale(stale)}{body[below:]}"
+        below = _below_title(body, found.start())
+        if stale and below is not None:
+            body = f"{body[:below]}{_stale(stale, html.unescape(found[2]))}{body[below:]}"
     return body
 
 
-def _stale(modules: list[str]) -> str:
+def _below_title(body: str, place: int) -> int | None:
+    """Return where the title of the page ends that a place belongs to."""
+    begin = max(0, body.rfind('<span id="document-', 0, place))  # a page within the one page of the whole book
+    title = re.compile(r"</h[1-6]>").search(body, begin, place)
+    return title and title.end()
+
+
+def _stale(modules: list[str], remedy: str) -> str:
     names = ", ".join(f"<code>{html.escape(module)}</code>" for module in modules)
-    return (
-        '<div class="admonition warning stale" role="note"><p class="admonition-title">Stale</p>'
-        f"<p>The code of {names} has changed since the results on this page were computed.</p></div>"
-    )
+    told = f"The code of {names} has changed since the results on this page were computed. {html.escape(remedy)}"
+    return f'<div class="admonition warning stale" role="note"><p class="admonition-title">Stale</p><p>{told}</p></div>'
 
 
 def accessible(body: str) -> str:

@@ -87,7 +87,7 @@ class Tuning:
 
     @property
     def circular_variance(self) -> Tensor:
-        """1 - |sum r exp(2i theta)| / sum r of the curve, `(C,)`: 0 for one orientation only, 1 for all alike.
+        """``1 - |sum r exp(2i theta)| / sum r`` of the curve, `(C,)`: 0 for one orientation only, 1 for all alike.
 
         After Ringach, Shapley and Hawken (2002).
         """

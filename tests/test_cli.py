@@ -77,7 +77,7 @@ def test_single_steps(rfviz) -> None:
 def test_building_needs_notebooks_that_were_run(rfviz) -> None:
     code, out, error = rfviz("build", "-p", "smoke", *TINY)
     assert (code, out) == (2, "")
-    assert re.search(r"index\.ipynb is not there: run the notebooks first, with `rfviz book`", error)
+    assert re.search(r"index\.ipynb is not there: run the notebooks first, with `rfviz book -p smoke`", error)
 
 
 def test_notebooks_for_binder_and_colab(rfviz, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,7 +87,7 @@ def test_notebooks_for_binder_and_colab(rfviz, tmp_path: Path, monkeypatch: pyte
     assert [Path(line).exists() for line in out.splitlines()] == [True] * len(publish.choose(None))
     monkeypatch.setenv("RFVIZ_REPOSITORY", "no address")
     code, _, error = rfviz("notebooks", str(tmp_path / "out"))
-    assert code == 2 and "set RFVIZ_REPOSITORY=OWNER/NAME" in error
+    assert code == 2 and "RFVIZ_REPOSITORY is 'no address': set RFVIZ_REPOSITORY=OWNER/NAME." in error
 
 
 def test_several_seeds(rfviz) -> None:

@@ -104,6 +104,13 @@ def test_menus_and_the_number(page: Page) -> None:
     page.get_by_label("Channel", exact=True).blur()
     expect(page.get_by_label("Channel", exact=True)).to_have_value("7")
     assert state(page) == "plainnet34/layer1.1/7"
+    for wrong in ("99", "7.5", "-1"):
+        page.get_by_label("Channel", exact=True).fill(wrong)
+        expect(page.get_by_role("status")).to_have_text(
+            f"There is no channel {wrong}: this layer has channels 0 to 19."
+        )
+        expect(page.get_by_label("Channel", exact=True)).to_have_attribute("aria-invalid", "true")
+        assert state(page) == "plainnet34/layer1.1/7"
 
 
 def test_layer_before_and_after_keep_the_channel(page: Page) -> None:
@@ -174,7 +181,7 @@ def test_filters(page: Page, smoke: Run) -> None:
     rates = [channel["statistics"]["firing_rate"] for channel in channels]
     limit = sorted(rates)[10]
     show = page.get_by_label("Show", exact=True)
-    expect(page.get_by_label("Limit")).to_be_hidden()
+    expect(page.get_by_label("Limit: neurons that fire (%)")).to_be_hidden()
     show.select_option("least")
     page.get_by_label("Limit").fill(str(limit))
     assert sorted(tiles(page)) == [i for i in range(20) if rates[i] >= limit]
@@ -243,6 +250,41 @@ def test_a_wrong_link_shows_something_right(page: Page, link: str) -> None:
     assert re.match(
         r"ResNet34, (first pooling layer|conv. layer 3), channel \d+$", shown(page).locator("h3").text_content()
     )
+
+
+def test_the_address_names_what_is_shown_from_the_start(page: Page) -> None:
+    assert state(page) == "resnet34/maxpool/18"
+    go(page, "resnet34/layer9/400")
+    assert state(page) == "resnet34/maxpool/0"
+    expect(page.get_by_role("status")).to_contain_text("The address names something that is not here. ResNet34, first")
+
+
+def test_the_browsers_own_button_leads_back(page: Page) -> None:
+    for channel in (3, 5):
+        page.wait_for_timeout(900)
+        page.locator(f".rx-tile[data-channel='{channel}']").click()
+        shown(page, f"ResNet34, first pooling layer, channel {channel}")
+    page.go_back()
+    shown(page, "ResNet34, first pooling layer, channel 3")
+    page.go_back()
+    shown(page, "ResNet34, first pooling layer, channel 18")
+
+
+def test_a_channel_that_never_fires_has_a_page_too(browser: Browser, homes: dict[str, str], smoke: Run) -> None:
+    page = browser.new_page()
+    page.home = homes["http"]
+    silent = [
+        f"{row['model']}/{row['key']}/{channel}"
+        for row in RunSource(smoke).manifest()["layers"]
+        for channel, said in enumerate(RunSource(smoke).drawn(row["model"], row["key"]).facts["channels"])
+        if not said["fires"]
+    ]
+    for view in silent[:5]:
+        go(page, view)
+        panel = shown(page)
+        expect(panel).to_contain_text("never fires")
+        assert not re.search(r"\b(null|undefined|NaN)\b", panel.text_content())
+    page.close()
 
 
 def test_other_links_of_the_page_leave_the_view_alone(page: Page) -> None:

@@ -79,6 +79,14 @@ def test_an_explorer_without_files_is_a_warning(tmp_path: Path, monkeypatch: pyt
 
 
 def test_of_several_pages_in_one_each_has_its_own_mark() -> None:
+    """As in the PDF, where only the first title is an h1."""
     new, old = {"rfviz.training": source_digest("rfviz.training")}, {"rfviz.training": "0" * 16}
-    marked = sphinx.mark(page(new) + page(old) + page(new))
-    assert [part.startswith("<div") for part in marked.split("</h1>")[1:]] == [False, True, False]
+    parts = [f'<span id="document-{i}"></span>{page(code)}' for i, code in enumerate((new, old, new))]
+    marked = sphinx.mark("".join(parts).replace("h1>", "h2>").replace("h2>", "h1>", 2))
+    after_titles = [part.split(">", 1)[1] for part in marked.split("<a>#</a></h")[1:]]
+    assert [part.startswith('<div class="admonition warning stale"') for part in after_titles] == [False, True, False]
+
+
+def test_the_mark_says_what_to_do() -> None:
+    shown = HowMade({}, {"rfviz.training": "0"}, 'say "<b>"')._repr_html_()
+    assert "computed. say &quot;&lt;b&gt;&quot;</p>" in sphinx.mark(f"<h1>Title</h1>{shown}")

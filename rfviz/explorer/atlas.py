@@ -65,7 +65,7 @@ def draw(layer: Layer) -> Atlas:
     """Draw the two sheets of a layer.
 
     The columns are the filter of the first convolution (min-max scaled), the mean preferred stimulus as it is and with
-    its contrast raised, the mean over the strongest neurons with its contrast raised, the maximization image, and the
+    its contrast stretched, the mean over the strongest neurons likewise, the maximization image, and the
     preferred stimuli, strongest first; grey where there is no image.
     """
     found, facts = layer.found, describe(layer)

@@ -13,8 +13,8 @@
 const PICTURES = {
   filter: "first-layer filter",
   mean: "mean preferred stimulus",
-  stretched: "mean preferred stimulus, contrast raised",
-  strongest: "mean over the strongest neurons, contrast raised",
+  stretched: "mean preferred stimulus, contrast stretched",
+  strongest: "mean over the strongest neurons, contrast stretched",
   maximization: "maximization image",
   "stimulus 0": "strongest stimulus",
 };
@@ -237,6 +237,8 @@ class Explorer {
     this.errors = new Map();
     this.made = new Map(); // maximization images that were asked for, by "model/layer/channel"
     this.state = parse(model.get("state") ?? "", this.manifest);
+    const asked = (model.get("state") ?? "").split("&")[0];
+    this.missed = asked !== "" && asked !== format(this.state).split("&")[0];
     this.element = element;
     element.classList.add("rfviz-explorer");
     this.build();
@@ -255,6 +257,8 @@ class Explorer {
     this.onMessage = (message, buffers) => this.receive(message, buffers);
     model.on("change:state", this.onState);
     model.on("msg:custom", this.onMessage);
+    model.set("state", format(this.state));
+    model.save_changes();
     this.show();
   }
 
@@ -338,10 +342,7 @@ class Explorer {
     this.layerMenu = this.menu("Layer", [], (layer) => change({ layer }));
     this.channelField = h("input", {
       type: "number", min: 0, step: 1, id: unique("channel"), inputmode: "numeric",
-      oninput: () => {
-        const { value, valueAsNumber, max } = this.channelField;
-        if (value !== "" && valueAsNumber >= 0 && valueAsNumber <= Number(max)) change({ channel: valueAsNumber, stimulus: 0 });
-      },
+      oninput: () => this.typed(this.channelField, (channel) => change({ channel, stimulus: 0 })),
       onchange: () => (this.channelField.value = this.state.channel),
     });
     const button = (text, action, title) => h("button", { type: "button", onclick: action, title }, text);
@@ -360,11 +361,7 @@ class Explorer {
     });
     this.otherField = h("input", {
       type: "number", min: 0, step: 1, id: unique("other"), inputmode: "numeric",
-      oninput: () => {
-        const { value, valueAsNumber, max } = this.otherField;
-        if (this.state.other && value !== "" && valueAsNumber >= 0 && valueAsNumber <= Number(max))
-          change({ other: { ...this.state.other, channel: valueAsNumber } });
-      },
+      oninput: () => this.typed(this.otherField, (channel) => change({ other: { ...this.state.other, channel } })),
       onchange: () => this.state.other && (this.otherField.value = this.state.other.channel),
     });
     this.otherLabel = h("label", { for: this.otherField.id }, "");
@@ -406,7 +403,8 @@ class Explorer {
       type: "number", step: "any", id: unique("limit"),
       oninput: () => change({ limit: this.limitField.value }),
     });
-    this.limit = h("span", { class: "rx-field" }, h("label", { for: this.limitField.id }, "Limit"), this.limitField);
+    this.limitLabel = h("label", { for: this.limitField.id }, "Limit");
+    this.limit = h("span", { class: "rx-field" }, this.limitLabel, this.limitField);
     this.pictureMenu = this.menu("Picture", [], (picture) => change({ picture }));
     this.explained = h("p", { class: "rx-note" });
     this.heading = h("h3", { id: unique("finder") });
@@ -433,6 +431,7 @@ class Explorer {
   change(values) {
     const before = this.state;
     const wanted = { ...before, ...values };
+    if (!["least", "most"].includes(wanted.only)) wanted.limit = "";
     if (before.other?.model === wanted.model) {
       wanted.channel = before.other.channel; // the two sides change places
       wanted.other = { model: before.model, channel: before.channel };
@@ -442,6 +441,15 @@ class Explorer {
     this.model.set("state", format(this.state));
     this.model.save_changes();
     this.show();
+  }
+
+  // A number that is being typed; one that is not there is said to be so, and nothing changes.
+  typed(field, action) {
+    const { value, valueAsNumber, max } = field;
+    const there = Number.isInteger(valueAsNumber) && valueAsNumber >= 0 && valueAsNumber <= Number(max);
+    field.setAttribute("aria-invalid", String(value !== "" && !there));
+    if (there) action(valueAsNumber);
+    else if (value !== "") this.say(`There is no channel ${value}: this layer has channels 0 to ${max}.`);
   }
 
   step(by) {
@@ -523,8 +531,9 @@ class Explorer {
     const layer = this.layers.get(`${state.model}/${state.layer}`);
     if (layer) {
       const seen = format(state);
-      if (seen !== this.said) this.say(this.summary(layer));
+      if (seen !== this.said) this.say(`${this.missed ? "The address names something that is not here. " : ""}${this.summary(layer)}`);
       this.said = seen;
+      this.missed = false;
       setTimeout(() => this.prepare()); // after the picture that was asked for
     }
   }
@@ -556,14 +565,15 @@ class Explorer {
       panel.append(h("p", { class: "rx-note" }, words));
       return panel;
     }
-    panel.append(
+    const parts = [
       this.badges(layer, channel),
       this.pictures(layer, model, channel),
       this.stimuli(layer, model, channel, first),
       this.numbers(layer, channel),
       this.neighbours(layer, model, channel, first),
       this.otherLayers(layer, model, channel, first),
-    );
+    ];
+    panel.append(...parts.filter((part) => part !== null));
     return panel;
   }
 
@@ -777,6 +787,7 @@ class Explorer {
     this.limit.hidden = !["least", "most"].includes(state.only);
     if (document.activeElement !== this.limitField) this.limitField.value = state.limit;
     const statistic = this.manifest.statistics.find(({ key }) => key === state.sort);
+    this.limitLabel.textContent = `Limit: ${statistic ? statistic.name : "channel number"}${statistic?.unit ? ` (${statistic.unit})` : ""}`;
     const explained = statistic ? `${statistic.name[0].toUpperCase()}${statistic.name.slice(1)}: ${statistic.explanation}. ` : "";
     this.explained.textContent = `${explained}Arrow keys move through the list, Page Up and Page Down through the layers.`;
     if (!layer) {

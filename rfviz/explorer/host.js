@@ -45,7 +45,15 @@
     }
 
     save_changes() {
-      if (location.hash.slice(1) !== this.values.state) history.replaceState(null, "", `#${this.values.state}`);
+      const { state } = this.values;
+      if (location.hash.slice(1) === state) return;
+      if (this.address() === null && location.hash !== "") return; // a link to another part of the page stays
+      // The browser's own buttons lead back to what was looked at, but not through every step of an arrow key held down.
+      const path = (text) => text.split("&")[0];
+      const looked = this.pushed !== undefined && performance.now() - this.pushed > 800;
+      if (looked && path(location.hash.slice(1)) !== path(state)) history.pushState(null, "", `#${state}`);
+      else history.replaceState(null, "", `#${state}`);
+      this.pushed = performance.now();
     }
 
     on(event, listener) {
