@@ -22,7 +22,7 @@ from rfviz.maximization import Maximization
 from rfviz.models import PAPER_ARCHITECTURES, PAPER_NAMES
 from rfviz.responses import LayerResponses
 from rfviz.responses import preferred_stimuli as cut_stimuli
-from rfviz.similarity import centred
+from rfviz.similarity import Pairing, centred
 from rfviz.tuning import ColourTuning, Tuning
 from rfviz.whitening import Whitening
 
@@ -468,4 +468,66 @@ def colour_curves(measured: Mapping[str, Mapping[str, ColourTuning]], channels: 
     figure.legend(
         *grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8, frameon=False
     )
+    return figure
+
+
+def channel_pairings(pairings: Mapping[str, Mapping[tuple[str, str], Pairing]]) -> Figure:
+    """Draw Fig. S10: how alike channels of the same number are in two layers, beside random pairings.
+
+    Parameters
+    ----------
+    pairings : dict from architecture and pair of layers to Pairing
+        With the same pairs for every architecture.
+    """
+    figure = BookFigure(3.2)
+    ax = figure.subplots()
+    pairs = list(next(iter(pairings.values())))
+    for i, (model, found) in enumerate(pairings.items()):
+        colour, shift = MODEL_COLOURS[model], 0.36 * i - 0.18
+        for x, pair in enumerate(pairs):
+            each = found[pair]
+            if not len(each.same):
+                continue
+            low, high = np.percentile(each.by_chance.numpy(), [2.5, 97.5])
+            ax.plot([x + shift, x + shift], [low, high], color=GREY, linewidth=7, solid_capstyle="butt", alpha=0.5)
+            ax.plot(
+                x + shift, each.same.mean().item(), "os"[i % 2], color=colour,
+                label=PAPER_ARCHITECTURES[model] if x == 0 else None,
+            )  # fmt: skip
+    ax.plot([], [], color=GREY, linewidth=7, alpha=0.5, label="95 % of random pairings")
+    ax.axhline(0, color=GREY, linewidth=0.8, linestyle=":")
+    names = {
+        "conv1": "filter",
+        "maxpool": "pooling",
+        "layer1.0": "conv. 3",
+        "layer1.1": "conv. 5",
+        "layer1.2": "conv. 7",
+    }
+    ax.set_xticks(range(len(pairs)), [f"{names[a]}\n{names[b]}" for a, b in pairs], fontsize=8)
+    ax.set_ylabel("mean correlation of channels\nof the same number", fontsize=8)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def sparsity_profile(shares: Mapping[str, Mapping[str, float]]) -> Figure:
+    """Draw Fig. S11: the share of zeros after every ReLU; open marks are those inside a block.
+
+    Parameters
+    ----------
+    shares : dict from architecture and ReLU to share in [0, 1]
+        See `rfviz.runs.Run.sparsity`.
+    """
+    figure = BookFigure(3.0)
+    ax = figure.subplots()
+    for i, (model, profile) in enumerate(shares.items()):
+        values, colour = 100 * np.array(list(profile.values())), MODEL_COLOURS[model]
+        inner = np.array([name.endswith("relu1") for name in profile])
+        places = np.arange(len(values))
+        ax.plot(places, values, color=colour, linewidth=1, label=PAPER_ARCHITECTURES[model])
+        ax.plot(places[~inner], values[~inner], "os"[i % 2], color=colour, markersize=4)
+        ax.plot(places[inner], values[inner], "os"[i % 2], color=colour, markersize=4, markerfacecolor="white")
+    ax.set(xlabel="ReLU, from the stem to the last block", ylabel="responses that are 0 (%)", ylim=(0, 100))
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.legend(frameon=False, fontsize=8)
     return figure

@@ -86,6 +86,8 @@ def compute(replicas: Sequence[Run]) -> None:
             run.responses(architecture)
             run.maximizations(architecture)
             run.noise_effect(architecture)
+    for architecture in ARCHITECTURES:
+        replicas[0].sparsity(architecture)
     measure_tuning(replicas[0])
     source = RunSource(replicas[0])
     for architecture in ARCHITECTURES:

@@ -43,7 +43,7 @@ from rfviz.gratings import Gratings
 from rfviz.inactivity import Effect, NoiseEffect
 from rfviz.loading import in_memory, usual_workers
 from rfviz.maximization import Maximization
-from rfviz.models import ARCHITECTURES, Net34
+from rfviz.models import ARCHITECTURES, LAYERS, Net34
 from rfviz.presets import EXPLORER_LAYERS, FIGURE_LAYERS, Preset
 from rfviz.receptive_field import ReceptiveField
 from rfviz.responses import LayerResponses
@@ -137,7 +137,14 @@ def parse_channels(channels: int | str | Sequence[int]) -> dict[str, int]:
 KERNELS = (gabor, inactivity, maximization, responses, training, tuning, whitening)
 """The modules that make the results of a run."""
 
-SHOWN_BY = ("rfviz.figures", "rfviz.noise_tables", "rfviz.tables", "rfviz.tuning_tables", "rfviz.explorer.sources")
+SHOWN_BY = (
+    "rfviz.figures",
+    "rfviz.noise_tables",
+    "rfviz.tables",
+    "rfviz.tuning_tables",
+    "rfviz.sharing_tables",
+    "rfviz.explorer.sources",
+)
 """The modules that make pictures, tables and words of results."""
 
 
@@ -359,6 +366,16 @@ class Run:
         for file in checkpoint.parent.glob(f"{checkpoint.name}*"):  # one of each process
             file.unlink(missing_ok=True)
         return _unpack_responses(tensors, values)
+
+    def sparsity(self, architecture: str) -> dict[str, float]:
+        """Return the share of responses that are 0 after every ReLU, in order, over the evaluation images.
+
+        The keys are the stem's ``conv1``, then per block its inner ReLU (``layer1.0.relu1``) and its output.
+        """
+        names = ["conv1", *(name for block in LAYERS[1:] for name in (f"{block}.relu1", block))]
+        images, options = self.images.evaluation, {"top_k": 1, "mean_stimulus": False}
+        found = self._collected(f"sparsity-{architecture}", architecture, images, names, **options)
+        return {name: 1 - float(found[name].firing_rate.mean()) for name in names}
 
     def maximization(self, architecture: str, layer: str) -> Maximization:
         """Return the activation maximization of every channel of a layer, from the zero image."""

@@ -32,6 +32,7 @@ FIGURES = {
     "notebooks/03_activation_maximization": ["fig-6", "fig-s4"],
     "notebooks/04_inactive_neurons": ["fig-s5"],
     "notebooks/05_orientation_and_colour": ["fig-s7", "fig-s8", "fig-s9"],
+    "notebooks/06_channel_sharing": ["fig-s10", "fig-s11"],
 }
 
 

@@ -12,6 +12,7 @@ from rfviz import controls, figures, maximization, models, responses, tuning
 from rfviz.data import Evaluation
 from rfviz.presets import FIGURE_LAYERS
 from rfviz.responses import LayerResponses
+from rfviz.similarity import pairing
 from rfviz.whitening import NONE
 
 
@@ -213,3 +214,23 @@ def test_colour_curves_show_three_axes_and_the_class(resnet: models.Net34) -> No
         np.testing.assert_allclose(line.get_ydata(), found.frequency_curve[1])
     assert measured["maxpool"].classes[1] in ax.get_title()
     assert [label.get_text() for label in ax.get_xticklabels()][:2] == ["0", "1"]
+
+
+def test_pairings_are_points_over_what_chance_gives() -> None:
+    pictures = torch.rand(5, 3, 9, 9, generator=torch.Generator().manual_seed(0))
+    pair, empty = ("maxpool", "layer1.0"), ("layer1.0", "layer1.1")
+    found = {pair: pairing(pictures, pictures), empty: pairing(pictures[:0], pictures[:0])}
+    (ax,) = figures.channel_pairings({"resnet34": found, "plainnet34": found}).axes
+    points = [line for line in ax.lines if line.get_marker() in ("o", "s")]
+    assert [line.get_ydata()[0] for line in points] == pytest.approx([1.0, 1.0])  # none where there are no channels
+    bars = [line for line in ax.lines if line.get_linewidth() == 7 and len(line.get_ydata())]
+    low, high = np.percentile(found[pair].by_chance, [2.5, 97.5])
+    assert bars[0].get_ydata().tolist() == pytest.approx([low, high])
+
+
+def test_the_profile_shows_every_relu_in_per_cent() -> None:
+    profile = {"conv1": 0.5, "layer1.0.relu1": 0.7, "layer1.0": 0.2}
+    (ax,) = figures.sparsity_profile({"resnet34": profile}).axes
+    whole, outer, inner = ax.lines
+    assert whole.get_ydata().tolist() == pytest.approx([50, 70, 20])
+    assert outer.get_xdata().tolist() == [0, 2] and inner.get_xdata().tolist() == [1]

@@ -66,6 +66,7 @@ def everything(run: runs.Run, architecture: str) -> dict:
         "orientation by chance": run.orientation(architecture, "maxpool", "random weights", 1),
         "colour": run.colour(architecture, "maxpool"),
         "gabors": run.gabors(architecture),
+        "sparsity": run.sparsity(architecture),
         "gabors by chance": run.gabors(architecture, "shuffled filters"),
     }
 
@@ -177,6 +178,31 @@ def test_results_are_what_the_kernels_give(first):
     shuffled = controls.control(net, "shuffled filters")
     assert results["resnet34"]["gabors by chance"][3] == gabor.fit(shuffled.conv1.weight[3])
     assert_equal(results["resnet34"]["whitening"], whitening.fit([images.train[i][0] for i in range(3)]))
+
+
+def test_sparsity_counts_zeros_after_every_relu(first):
+    """Against hooks on a network of which every ReLU is a module of its own, image by image."""
+    run, results = first
+    net, white, images = run.net("resnet34"), run.data_whitening, run.images.evaluation
+    zeros, neurons = [0] * 33, [0] * 33
+    with torch.no_grad():
+        for i in range(len(images)):
+            x, seen = white(images[i][0][None]), []
+            x = torch.relu(net.bn1(net.conv1(x)))
+            seen.append(x)
+            x = net.maxpool(x)
+            for stage in (net.layer1, net.layer2, net.layer3, net.layer4):
+                for block in stage:
+                    inner = torch.relu(block.bn1(block.conv1(x)))
+                    skip = x if block.downsample is None else block.downsample(x)
+                    x = torch.relu(block.bn2(block.conv2(inner)) + skip)
+                    seen += [inner, x]
+            for place, values in enumerate(seen):
+                zeros[place] += int((values == 0).sum())
+                neurons[place] += values.numel()
+    profile = results["resnet34"]["sparsity"]
+    assert list(profile)[:4] == ["conv1", "layer1.0.relu1", "layer1.0", "layer1.1.relu1"]
+    assert list(profile.values()) == pytest.approx([z / n for z, n in zip(zeros, neurons, strict=True)], abs=2e-3)
 
 
 def test_results_differ_between_networks_and_layers(first, runs_folder):

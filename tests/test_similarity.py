@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rfviz.data import Evaluation
-from rfviz.similarity import centred, correlations
+from rfviz.similarity import PERMUTATIONS, central, centred, correlations, pairing
 
 
 def by_hand(first: torch.Tensor, second: torch.Tensor) -> float:
@@ -39,3 +39,32 @@ def test_an_image_of_one_colour_is_like_none(tiles: Evaluation) -> None:
     flat = torch.tensor([0.2, 0.4, 0.6])[:, None, None].expand(3, 64, 64)[None]
     assert correlations(flat, tiles[0][0][None]).abs().item() < 1e-6
     assert centred(flat).abs().max() < 1e-6
+
+
+def test_the_centre_is_the_centre() -> None:
+    image = torch.arange(25.0).view(1, 5, 5)
+    assert central(image, 3).tolist() == image[:, 1:4, 1:4].tolist()
+    assert central(image, 5) is not None and torch.equal(central(image, 5), image)
+
+
+def test_channels_that_keep_their_picture_beat_every_random_pairing(some_tiles: torch.Tensor) -> None:
+    small = some_tiles[:, :, 20:31, 20:31]
+    large = some_tiles[:, :, 16:35, 16:35]  # the same pictures with more around them
+    found = pairing(small, large)
+    assert found.same.tolist() == pytest.approx([1.0] * 12)
+    assert found.p == pytest.approx(1 / (1 + PERMUTATIONS))
+    mixed = pairing(small, large.roll(1, 0))
+    assert mixed.p > 0.05
+    assert mixed.same.tolist() == pytest.approx([by_hand(small[i], small[(i - 1) % 12]) for i in range(12)], abs=1e-9)
+    assert torch.equal(pairing(small, large).by_chance, found.by_chance)  # the same each time
+
+
+def test_a_random_pairing_averages_all_pairs(some_tiles: torch.Tensor) -> None:
+    pictures = some_tiles[:6, :, :15, :15]
+    expected = correlations(pictures, pictures.roll(2, 0)).mean().item()
+    assert pairing(pictures, pictures.roll(2, 0)).by_chance.mean().item() == pytest.approx(expected, abs=0.02)
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_too_few_channels_give_no_p(count: int) -> None:
+    assert np.isnan(pairing(torch.rand(count, 3, 7, 7), torch.rand(count, 3, 11, 11)).p)
