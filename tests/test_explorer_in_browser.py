@@ -111,6 +111,9 @@ def test_menus_and_the_number(page: Page) -> None:
         )
         expect(page.get_by_label("Channel", exact=True)).to_have_attribute("aria-invalid", "true")
         assert state(page) == "plainnet34/layer1.1/7"
+    page.get_by_label("Channel", exact=True).blur()
+    expect(page.get_by_label("Channel", exact=True)).to_have_value("7")
+    expect(page.get_by_label("Channel", exact=True)).to_have_attribute("aria-invalid", "false")
 
 
 def test_layer_before_and_after_keep_the_channel(page: Page) -> None:

@@ -343,7 +343,7 @@ class Explorer {
     this.channelField = h("input", {
       type: "number", min: 0, step: 1, id: unique("channel"), inputmode: "numeric",
       oninput: () => this.typed(this.channelField, (channel) => change({ channel, stimulus: 0 })),
-      onchange: () => (this.channelField.value = this.state.channel),
+      onchange: () => this.typedLast(this.channelField, this.state.channel),
     });
     const button = (text, action, title) => h("button", { type: "button", onclick: action, title }, text);
     this.before = button("◂ Layer before", () => this.step(-1), "The same channel in the layer before");
@@ -362,7 +362,7 @@ class Explorer {
     this.otherField = h("input", {
       type: "number", min: 0, step: 1, id: unique("other"), inputmode: "numeric",
       oninput: () => this.typed(this.otherField, (channel) => change({ other: { ...this.state.other, channel } })),
-      onchange: () => this.state.other && (this.otherField.value = this.state.other.channel),
+      onchange: () => this.state.other && this.typedLast(this.otherField, this.state.other.channel),
     });
     this.otherLabel = h("label", { for: this.otherField.id }, "");
     this.other = h("span", { class: "rx-field" }, this.otherLabel, this.otherField);
@@ -384,7 +384,7 @@ class Explorer {
   }
 
   menu(label, options, action) {
-    const select = h("select", { id: unique(label.toLowerCase()), onchange: () => action(select.value) });
+    const select = h("select", { id: unique(label.toLowerCase().replaceAll(" ", "-")), onchange: () => action(select.value) });
     const field = h("span", { class: "rx-field" }, h("label", { for: select.id }, label), select);
     const fill = (entries) => select.replaceChildren(...entries.map(([value, text]) => h("option", { value }, text)));
     fill(options);
@@ -396,9 +396,7 @@ class Explorer {
     const change = (values) => this.change(values);
     this.sortMenu = this.menu("Sort by", [["channel", "channel number"], ...statistics], (sort) => change({ sort }));
     this.orderMenu = this.menu("Order", [["up", "smallest first"], ["down", "largest first"]], (order) => change({ order }));
-    this.onlyMenu = this.menu(
-      "Show", [], (only) => change({ only }),
-    );
+    this.onlyMenu = this.menu("Show", [], (only) => change({ only }));
     this.limitField = h("input", {
       type: "number", step: "any", id: unique("limit"),
       oninput: () => change({ limit: this.limitField.value }),
@@ -450,6 +448,12 @@ class Explorer {
     field.setAttribute("aria-invalid", String(value !== "" && !there));
     if (there) action(valueAsNumber);
     else if (value !== "") this.say(`There is no channel ${value}: this layer has channels 0 to ${max}.`);
+  }
+
+  // Once a field is left, it shows the channel that is shown.
+  typedLast(field, channel) {
+    field.value = channel;
+    field.setAttribute("aria-invalid", "false");
   }
 
   step(by) {
