@@ -23,7 +23,6 @@ from rfviz.models import PAPER_ARCHITECTURES, PAPER_NAMES
 from rfviz.responses import LayerResponses
 from rfviz.responses import preferred_stimuli as cut_stimuli
 from rfviz.similarity import Pairing, centred
-from rfviz.tuning import ColourTuning, Tuning
 from rfviz.whitening import Whitening
 
 BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#767676"
@@ -361,113 +360,6 @@ def poster(
         _show(column[0], patch if fires else None, inside)
         _show(column[1], stretch(result.strongest_stimulus[channel])[0] if fires else None)
         _show(column[2], whitening.to_rgb(maxima.images[channel]))
-    return figure
-
-
-AXIS_COLOURS = {"luminance": "black", "L-M": RED, "S": BLUE}
-AXIS_STYLES = {"luminance": "-", "L-M": "--", "S": ":"}
-AXIS_NAMES = {"luminance": "light and dark", "L-M": "L-M (reddish and greenish)", "S": "S (bluish and yellowish)"}
-
-
-def orientation_curves(
-    measured: Mapping[str, Mapping[str, Tuning]],
-    controls: Mapping[str, Mapping[str, Tuning]],
-    channels: Mapping[str, int],
-) -> Figure:
-    """Draw Fig. S7: the orientation tuning of one channel of each network, with that of a control in grey.
-
-    Parameters
-    ----------
-    measured, controls : dict from architecture and layer to Tuning
-    channels : dict from architecture to int
-    """
-    figure = BookFigure(4.6)
-    columns = max(len(layers) for layers in measured.values())
-    grid = figure.subplots(len(measured), columns, squeeze=False, sharex=True)
-    for row, (model, layers) in zip(grid, measured.items(), strict=True):
-        channel = channels[model]
-        for ax, (layer, tuning) in zip(row, layers.items(), strict=True):
-            for shown, colour, style, name in (
-                (controls[model][layer], GREY, "--", "random weights"),
-                (tuning, MODEL_COLOURS[model], "-", "trained"),
-            ):
-                curve = shown.orientation_curve[channel]
-                curve = curve / curve.max() if curve.max() > 0 else curve
-                ax.plot(
-                    [*shown.gratings.orientations, 180], [*curve.tolist(), curve[0].item()], style, color=colour,
-                    marker="o", markersize=3, label=name,
-                )  # fmt: skip
-            index = tuning.selectivity[channel].item()
-            said = f"OSI {index:.2f}" if index == index else "no response"
-            ax.set_title(f"{PAPER_ARCHITECTURES[model]}, {layer_title(layer)}\nchannel {channel}: {said}", fontsize=8)
-            ax.set(ylim=(-0.05, 1.1), xticks=[0, 45, 90, 135, 180])
-            ax.spines[["top", "right"]].set_visible(False)
-        row[0].set_ylabel("response / largest", fontsize=8)
-    for ax in grid[-1]:
-        ax.set_xlabel("orientation of the bars (°)", fontsize=8)
-    figure.legend(
-        *grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=8, frameon=False
-    )
-    return figure
-
-
-def selectivity_distributions(
-    measured: Mapping[str, Mapping[str, Tuning]], controls: Mapping[str, Mapping[str, Mapping[str, Sequence[Tuning]]]]
-) -> Figure:
-    """Draw Fig. S8: the share of channels up to each selectivity, trained and in the controls."""
-    figure = BookFigure(4.4)
-    columns = max(len(layers) for layers in measured.values())
-    grid = figure.subplots(len(measured), columns, squeeze=False, sharex=True, sharey=True)
-    styles = {"random weights": "--", "shuffled filters": ":"}
-    for row, (model, layers) in zip(grid, measured.items(), strict=True):
-        for ax, (layer, tuning) in zip(row, layers.items(), strict=True):
-            groups = [("trained", [tuning], "-", MODEL_COLOURS[model])]
-            groups += [(kind, list(nets), styles[kind], GREY) for kind, nets in controls[model][layer].items()]
-            for name, nets, style, colour in groups:
-                values = torch.cat([each.selectivity for each in nets])
-                values = values[values.isfinite()].sort().values
-                if len(values):
-                    share = torch.arange(1, len(values) + 1) / len(values) * 100
-                    ax.step(values.numpy(), share.numpy(), style, where="post", color=colour, label=name)
-            ax.set_title(f"{PAPER_ARCHITECTURES[model]}, {layer_title(layer)}", fontsize=8)
-            ax.set(xlim=(0, 1), ylim=(0, 102))
-            ax.spines[["top", "right"]].set_visible(False)
-        row[0].set_ylabel("channels up to it (%)", fontsize=8)
-    for ax in grid[-1]:
-        ax.set_xlabel("orientation selectivity index", fontsize=8)
-    figure.legend(
-        *grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8, frameon=False
-    )
-    return figure
-
-
-def colour_curves(measured: Mapping[str, Mapping[str, ColourTuning]], channels: Mapping[str, int]) -> Figure:
-    """Draw Fig. S9: responses of one channel of each network to grey and to equiluminant gratings, by frequency."""
-    figure = BookFigure(4.6)
-    columns = max(len(layers) for layers in measured.values())
-    grid = figure.subplots(len(measured), columns, squeeze=False)
-    for row, (model, layers) in zip(grid, measured.items(), strict=True):
-        channel = channels[model]
-        for ax, (layer, tuning) in zip(row, layers.items(), strict=True):
-            for axis, each in tuning.along.items():
-                curve = each.frequency_curve[channel].tolist()
-                ax.plot(
-                    range(len(curve)), curve, AXIS_STYLES[axis], color=AXIS_COLOURS[axis], marker="o", markersize=3,
-                    label=AXIS_NAMES[axis],
-                )  # fmt: skip
-            frequencies = next(iter(tuning.along.values())).gratings.frequencies
-            size = next(iter(tuning.along.values())).gratings.size
-            ax.set_xticks(range(len(frequencies)), [f"{frequency * size:.2g}" for frequency in frequencies], fontsize=7)
-            title = f"{PAPER_ARCHITECTURES[model]}, {layer_title(layer)}\nchannel {channel}: {tuning.classes[channel]}"
-            ax.set_title(title, fontsize=8)
-            ax.set_ylim(bottom=0)
-            ax.spines[["top", "right"]].set_visible(False)
-        row[0].set_ylabel("response (F0 or F1)", fontsize=8)
-    for ax in grid[-1]:
-        ax.set_xlabel("cycles per receptive field", fontsize=8)
-    figure.legend(
-        *grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8, frameon=False
-    )
     return figure
 
 

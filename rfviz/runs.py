@@ -141,6 +141,7 @@ SHOWN_BY = (
     "rfviz.figures",
     "rfviz.noise_tables",
     "rfviz.tables",
+    "rfviz.tuning_figures",
     "rfviz.tuning_tables",
     "rfviz.sharing_tables",
     "rfviz.explorer.sources",
