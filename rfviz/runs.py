@@ -18,18 +18,20 @@ from torch.utils.data import DataLoader, Subset
 from tqdm.auto import tqdm
 
 from rfviz import (
-    controls,
     distributed,
     gabor,
     inactivity,
+    interventions,
     maximization,
     models,
-    opponent,
+    noise_dose,
     places,
     presets,
     provenance,
     responses,
+    silence,
     sources,
+    stream,
     training,
     tuning,
     weights,
@@ -38,18 +40,17 @@ from rfviz import (
 from rfviz.data import Evaluation
 from rfviz.digests import digest, tensor_digest
 from rfviz.errors import RfvizError, check_channel, plainly, unknown
-from rfviz.gabor import Gabor
-from rfviz.gratings import Gratings
 from rfviz.inactivity import Effect, NoiseEffect
 from rfviz.loading import in_memory, usual_workers
 from rfviz.maximization import Maximization
-from rfviz.models import ARCHITECTURES, LAYERS, Net34
+from rfviz.models import ARCHITECTURES, Net34
 from rfviz.presets import EXPLORER_LAYERS, FIGURE_LAYERS, Preset
 from rfviz.receptive_field import ReceptiveField
 from rfviz.responses import LayerResponses
+from rfviz.run_sharing import SharingResults
+from rfviz.run_tuning import TuningResults
 from rfviz.store import Result, Store, source_digest
 from rfviz.training_state import States
-from rfviz.tuning import ColourTuning, Tuning
 from rfviz.weights import Stored
 from rfviz.whitening import Whitening
 
@@ -134,7 +135,9 @@ def parse_channels(channels: int | str | Sequence[int]) -> dict[str, int]:
     return dict(zip(ARCHITECTURES, numbers * (len(ARCHITECTURES) // len(numbers)), strict=True))
 
 
-KERNELS = (gabor, inactivity, maximization, responses, training, tuning, whitening)
+KERNELS = (
+    gabor, inactivity, interventions, maximization, noise_dose, responses, silence, stream, training, tuning, whitening,
+)  # fmt: skip
 """The modules that make the results of a run."""
 
 SHOWN_BY = (
@@ -149,7 +152,7 @@ SHOWN_BY = (
 """The modules that make pictures, tables and words of results."""
 
 
-class Run:
+class Run(TuningResults, SharingResults):
     """Everything that a preset and a seed lead to.
 
     Parameters
@@ -269,7 +272,7 @@ class Run:
             history = training.train(
                 net.to(self.device), self.images.train, self.images.evaluation, self.preset.recipes[architecture],
                 self.data_whitening, seed=self.seed, workers=self.workers, checkpoint=checkpoint,
-                progress=self.progress,
+                watch="maxpool", progress=self.progress,
             )  # fmt: skip
             made = {"processes": distributed.world()[1], "trained on": provenance.device_name(self.device)}
             return net.state_dict(), {"history": history, "whitening": self.data_whitening.to_json(), **made}
@@ -338,18 +341,19 @@ class Run:
         # One pass serves the figures and the explorer.
         together = EXPLORER_LAYERS if set(layers) <= set(EXPLORER_LAYERS) else layers
         options = {"top_k": self.preset.top_k, "strongest": self.preset.strongest}
-        found = self._collected(f"responses-{architecture}", architecture, self.images.stimuli, together, **options)
+        found = self.collected(f"responses-{architecture}", architecture, self.images.stimuli, together, **options)
         return {layer: found[layer] for layer in layers}
 
     def pooling_responses(self, architecture: str) -> LayerResponses:
         """Return the activity of the first pooling layer over the evaluation images, in which inactivity is defined."""
         options = {"top_k": 1, "mean_stimulus": False}
         images = self.images.evaluation
-        return self._collected(f"pooling-{architecture}", architecture, images, ["maxpool"], **options)["maxpool"]
+        return self.collected(f"pooling-{architecture}", architecture, images, ["maxpool"], **options)["maxpool"]
 
-    def _collected(
+    def collected(
         self, name: str, architecture: str, images: Evaluation, layers: Sequence[str], **options: Any
     ) -> dict[str, LayerResponses]:
+        """Return what a pass over some images finds, with the options of `rfviz.responses.collect`."""
         net, white = self.net(architecture), self.whitening(architecture)
         options["precision"] = self.preset.analysis_precision
         made_of = self.made_of(architecture, layers=list(layers), images=images.fingerprint, **options)
@@ -367,16 +371,6 @@ class Run:
         for file in checkpoint.parent.glob(f"{checkpoint.name}*"):  # one of each process
             file.unlink(missing_ok=True)
         return _unpack_responses(tensors, values)
-
-    def sparsity(self, architecture: str) -> dict[str, float]:
-        """Return the share of responses that are 0 after every ReLU, in order, over the evaluation images.
-
-        The keys are the stem's ``conv1``, then per block its inner ReLU (``layer1.0.relu1``) and its output.
-        """
-        names = ["conv1", *(name for block in LAYERS[1:] for name in (f"{block}.relu1", block))]
-        images, options = self.images.evaluation, {"top_k": 1, "mean_stimulus": False}
-        found = self._collected(f"sparsity-{architecture}", architecture, images, names, **options)
-        return {name: 1 - float(found[name].firing_rate.mean()) for name in names}
 
     def maximization(self, architecture: str, layer: str) -> Maximization:
         """Return the activation maximization of every channel of a layer, from the zero image."""
@@ -397,64 +391,6 @@ class Run:
     def maximizations(self, architecture: str) -> dict[str, Maximization]:
         """Return the activation maximization of the layers that the paper shows."""
         return {layer: self.maximization(architecture, layer) for layer in FIGURE_LAYERS}
-
-    def orientation(self, architecture: str, layer: str, control: str | None = None, draw: int = 0) -> Tuning:
-        """Return the tuning of a layer's channels for grey gratings, of the network or of a control.
-
-        Parameters
-        ----------
-        control : {"random weights", "shuffled filters"}, optional
-            See `rfviz.controls.control`.
-        draw : int
-            Which of several such controls.
-        """
-        return self._tuned("orientation", architecture, layer, control, draw)["luminance"]
-
-    def colour(self, architecture: str, layer: str, control: str | None = None, draw: int = 0) -> ColourTuning:
-        """Return the tuning of a layer's channels for gratings along the three colour axes, as `orientation` does."""
-        return ColourTuning(self._tuned("colour", architecture, layer, control, draw))
-
-    def _tuned(self, what: str, architecture: str, layer: str, control: str | None, draw: int) -> dict[str, Tuning]:
-        white = self.whitening(architecture)
-
-        def compute() -> Result:
-            net = self.net(architecture)
-            net = net if control is None else controls.control(net, control, draw)
-            if what == "colour":
-                along = tuning.measure_colour(net, layer, preprocess=white).along
-            else:
-                along = {"luminance": tuning.measure(net, layer, preprocess=white)}
-            tensors = {f"{axis}/responses": each.responses for axis, each in along.items()}
-            tensors |= {f"{axis}/blank": each.blank for axis, each in along.items()}
-            return tensors, {"gratings": dataclasses.asdict(next(iter(along.values())).gratings)}
-
-        made_of = self.made_of(
-            architecture, layer=layer, control=control, draw=draw, controls=source_digest(controls.__name__)
-        )
-        name = f"{what}-{architecture}-{layer}" + (f"-{control.replace(' ', '-')}-{draw}" if control else "")
-        tensors, values = self.store.get(name, tuning, made_of, compute)
-        size, *lists = (values["gratings"][key] for key in ("size", "orientations", "frequencies", "phases"))
-        gratings = Gratings(size, *map(tuple, lists))
-        return {
-            axis: Tuning(gratings, tensors[f"{axis}/responses"], tensors[f"{axis}/blank"])
-            for axis in opponent.AXES
-            if f"{axis}/responses" in tensors
-        }
-
-    def gabors(self, architecture: str, control: str | None = None) -> list[Gabor | None]:
-        """Return the Gabor fit of every filter of the first convolution, of the network or of a control."""
-
-        def compute() -> Result:
-            net = self.net(architecture)
-            net = net if control is None else controls.control(net, control)
-            fits = [gabor.fit(each) for each in net.conv1.weight]
-            return {}, {"fits": [each and dataclasses.asdict(each) for each in fits]}
-
-        made_of = self.made_of(architecture, control=control, controls=source_digest(controls.__name__))
-        name = f"gabors-{architecture}" + (f"-{control.replace(' ', '-')}" if control else "")
-        _, values = self.store.get(name, gabor, made_of, compute)
-        pairs = ("centre", "width")
-        return [each and Gabor(**each | {key: tuple(each[key]) for key in pairs}) for each in values["fits"]]
 
     def noise_effect(self, architecture: str) -> NoiseEffect:
         """Return the noise experiment of Table 1, on the evaluation images."""

@@ -23,6 +23,7 @@ from rfviz.augmentation import Augmentation
 from rfviz.batches import batches
 from rfviz.data import Evaluation, Labelled
 from rfviz.errors import RfvizError, first_line
+from rfviz.firing import watching
 from rfviz.loading import MicroBatches, Plan, training_batches, usual_workers
 from rfviz.models import Net34
 from rfviz.precision import multiplying
@@ -45,6 +46,7 @@ def train(
     workers: int | None = None,
     checkpoint: Path | None = None,
     checkpoint_every: float = 60.0,
+    watch: str | None = None,
     progress: bool = False,
 ) -> list[dict]:
     """Train a network in place and leave it in evaluation mode.
@@ -66,6 +68,8 @@ def train(
         files, training goes on from the last one.
     checkpoint_every : float
         Seconds between two states.
+    watch : str, optional
+        Name of a module, such as ``maxpool``: how often its channels fire for the evaluation images is noted as well.
     progress : bool
         Show a progress bar.
 
@@ -73,7 +77,8 @@ def train(
     -------
     list of dict
         One entry per epoch: ``epoch``, ``learning_rate`` (of its last step), ``loss`` (mean training loss, nats),
-        ``train_top1``, ``evaluation_loss``, ``evaluation_top1`` (shares), ``images_per_second`` (training only).
+        ``train_top1``, ``evaluation_loss``, ``evaluation_top1`` (shares), ``images_per_second`` (training only); where
+        a layer is watched also ``firing_rate``, the share of its neurons with response > 0 for each channel.
 
     Raises
     ------
@@ -152,9 +157,12 @@ def train(
             if not (whole.isfinite().all() and all(value.isfinite().all() for value in net.parameters())):
                 raise _not_finite(net, recipe, plan, step, states)
             if ends:
-                measured = evaluate(net, evaluation, whitening, workers=workers)
+                with watching(net, watch) if watch else contextlib.nullcontext() as watched:
+                    measured = evaluate(net, evaluation, whitening, workers=workers)
                 net.train()
                 history.append(_entry(step // plan.steps, rate, whole, measured, seconds))
+                if watched:
+                    history[-1]["firing_rate"] = watched.rates()
                 bar.set_postfix(loss=f"{history[-1]['loss']:.3f}", top1=f"{measured[1]:.1%}")
                 began = time.perf_counter()
                 for each in (whole, sums):

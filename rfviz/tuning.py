@@ -149,7 +149,7 @@ def measure(
     layer: str,
     gratings: Gratings | None = None,
     *,
-    axis: str = "luminance",
+    axis: str | Tensor = "luminance",
     contrast: float = 1.0,
     preprocess: Whitening = NONE,
 ) -> Tuning:
@@ -163,8 +163,8 @@ def measure(
         Name as in `rfviz.graph`.
     gratings : Gratings, optional
         Those that `rfviz.gratings.for_field` gives for the layer's receptive field by default.
-    axis : {"luminance", "L-M", "S"}
-        The colours that the bars alternate between; see `rfviz.opponent`.
+    axis : {"luminance", "L-M", "S"} or Tensor, shape (3,)
+        The colours that the bars alternate between: an axis of `rfviz.opponent`, or any direction in linear RGB.
     contrast : float
         Share of what a screen can show along the axis.
     preprocess : Whitening
@@ -183,7 +183,7 @@ def measure(
         )
     parameter = next(net.parameters())
     forward = Cone(net, layer)
-    colour = opponent.direction(axis)
+    colour = opponent.direction(axis) if isinstance(axis, str) else axis
 
     def respond(images: Tensor) -> Tensor:
         """Return the responses `(N, C)`."""

@@ -8,6 +8,8 @@ import pandas as pd
 from scipy import stats
 from torch import Tensor
 
+from rfviz import intervals
+from rfviz.intervals import known
 from rfviz.models import PAPER_ARCHITECTURES, PAPER_NAMES
 from rfviz.tuning import ColourTuning, Tuning
 
@@ -20,22 +22,9 @@ LEVEL = 0.05
 CLASSES = ("achromatic", "single-opponent", "double-opponent", "silent")
 
 
-def known(values: Tensor) -> np.ndarray:
-    """Return what is a number."""
-    return values[values.isfinite()].double().numpy()
-
-
 def median_and_interval(values: Tensor) -> tuple[float, float, float]:
     """Return the median over channels and its 95 % interval, by bootstrap over channels (seeded); NaN without any."""
-    numbers = known(values)
-    if len(numbers) < 3 or np.ptp(numbers) == 0:
-        middle = float(np.median(numbers)) if len(numbers) else math.nan
-        return middle, math.nan, math.nan
-    with np.errstate(invalid="ignore", divide="ignore"):
-        interval = stats.bootstrap(
-            (numbers,), np.median, n_resamples=2000, rng=np.random.default_rng(0), method="percentile"
-        ).confidence_interval
-    return float(np.median(numbers)), float(interval.low), float(interval.high)
+    return intervals.median(values)[:3]
 
 
 def against_chance(measured: Tensor, control: Sequence[Tensor]) -> dict[str, float]:

@@ -1,0 +1,54 @@
+"""Random weights as training meets them: with batch norms that know what goes through them.
+
+An untrained network in evaluation mode has batch norms that do nothing. In a residual network that is no fair picture
+of chance: torch's initial weights shrink what goes through a block about threefold, so next to the skip the block says
+hardly anything, and the network behaves as if it were shallow. In training, batch norm prevents that from the first
+step.
+"""
+
+import copy
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from rfviz.batches import Images, batches, is_indexed
+from rfviz.errors import RfvizError
+from rfviz.whitening import NONE, Whitening
+
+Net = TypeVar("Net", bound=nn.Module)
+
+
+@torch.no_grad()
+def calibrated(net: Net, images: Images, *, preprocess: Whitening = NONE, count: int = 64) -> Net:
+    """Return a copy of a network, in evaluation mode, whose batch norms have the statistics of these images.
+
+    Parameters
+    ----------
+    net : nn.Module
+        It is left alone.
+    images : Tensor (N, 3, H, W) or data set
+        RGB in [0, 1].
+    preprocess : Whitening or callable
+        Applied to the images just before the network.
+    count : int
+        At most so many images, evenly spread, go through together.
+
+    Raises
+    ------
+    RfvizError
+        If there are no images, or `count` is less than 2.
+    """
+    if not is_indexed(images) or count < 2:
+        raise RfvizError(f"count is {count}: give at least 2, and a tensor or a data set of images.")
+    other = copy.deepcopy(net).eval()
+    for module in other.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.reset_running_stats()
+            module.momentum = None  # the plain average over what it sees
+            module.train()
+    total = len(images)  # type: ignore[arg-type]
+    device = next(other.parameters())
+    for batch in batches(images, count, indices=range(0, total, -(-total // count) or 1)):
+        other(preprocess(batch.images.to(device)))
+    return other.eval()

@@ -1,0 +1,396 @@
+"""The statements of the paper, each beside what a run measured and a verdict.
+
+Every verdict is computed from an interval by one rule (`rfviz.verdicts`); where a statement speaks of inactive channels
+and a run has none, it cannot tell. Where several networks of each kind were trained, intervals are over seeds.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from rfviz import centre_surround, intervals, predictions
+from rfviz.claim_measures import centrality, diversity, own_resemblance
+from rfviz.controls import DRAWS
+from rfviz.inactivity import NoiseEffect
+from rfviz.intervals import Interval
+from rfviz.presets import EXPLORER_LAYERS, FIGURE_LAYERS
+from rfviz.runs import Run
+from rfviz.sharing_tables import pairings
+from rfviz.stimulus_test import KINDS
+from rfviz.tuning_tables import against_chance
+from rfviz.verdicts import AGREES, CANNOT_TELL, DISAGREES, judge
+
+PAPER_SHARE = 13 / 64
+"""Share of inactive channels that the paper found in its ResNet34."""
+
+CHANCE = 0.05
+"""Share of channels that exceed the 95th percentile of a control by chance."""
+
+
+class Claim(NamedTuple):
+    """A statement of the paper and what a run says of it.
+
+    Parameters
+    ----------
+    letter, says : str
+    measure : str
+        How it is measured.
+    measured : str
+        The numbers, with intervals and n.
+    verdict : str
+        ``"agrees"``, ``"disagrees"`` or ``"cannot tell"``.
+    why : str
+    """
+
+    letter: str
+    says: str
+    measure: str
+    measured: str
+    verdict: str
+    why: str
+
+
+def claims(replicas: Sequence[Run]) -> list[Claim]:
+    """Measure every statement on some runs that differ in their seed."""
+    return [measure(replicas) for measure in _CLAIMS]
+
+
+def _over(replicas: Sequence[Run], measure: Callable[[Run], Interval]) -> Interval:
+    return intervals.over_seeds([measure(run) for run in replicas])
+
+
+def _because(measured: Interval) -> str:
+    return "the interval holds 0" if measured.sign == 0 else "the whole interval lies on one side of 0"
+
+
+def _diverse(replicas: Sequence[Run]) -> Claim:
+    low, high = FIGURE_LAYERS[0], FIGURE_LAYERS[-1]
+
+    def more(run: Run) -> Interval:
+        found, stimuli = run.responses("resnet34"), run.images.stimuli
+        side = found[low].receptive_field.size
+        return intervals.difference(diversity(stimuli, found[high], side), diversity(stimuli, found[low], side))
+
+    measured = _over(replicas, more)
+    return Claim(
+        "a", "Stimuli grow more diverse in higher layers.",
+        "One less the mean correlation between the strongest stimuli of a channel, in the central 11 px: conv. layer 7 "
+        "less the first pooling layer, ResNet34.",
+        measured.shown(), judge(measured), _because(measured),
+    )  # fmt: skip
+
+
+def _central(replicas: Sequence[Run]) -> Claim:
+    low, high = FIGURE_LAYERS[0], FIGURE_LAYERS[-1]
+
+    def centre(run: Run) -> Interval:
+        found = run.responses("resnet34")[high]
+        assert found.mean_stimulus is not None
+        return intervals.median(centrality(found.mean_stimulus[found.positive_count > 0]))
+
+    def alike(run: Run) -> Interval:
+        found = run.responses("resnet34")
+        side = found[low].receptive_field.size
+        return intervals.mean(1 - diversity(run.images.stimuli, found[high], side))
+
+    measured, consistent = _over(replicas, centre), _over(replicas, alike)
+    return Claim(
+        "b", "In conv. layer 7 single patches look inconsistent, but their mean has a feature at its centre.",
+        "Contrast of the mean stimulus in its central third over that at its rim, in octaves (median over channels); "
+        "beside it, the mean correlation between single patches, in the central 11 px. ResNet34.",
+        f"{measured.shown()} octaves; single patches: {consistent.shown()}", judge(measured), _because(measured),
+    )  # fmt: skip
+
+
+def _keeps(replicas: Sequence[Run]) -> Claim:
+    def beyond_chance(run: Run, model: str) -> Tensor:
+        found = pairings(run.net(model).conv1.weight, run.responses(model, EXPLORER_LAYERS))
+        return torch.cat(
+            [
+                each.same - each.by_chance.mean()
+                for pair, each in found.items()
+                if "conv1" not in pair and len(each.same)
+            ]
+        )
+
+    measured = _over(
+        replicas, lambda run: intervals.difference(*(beyond_chance(run, model) for model in ("resnet34", "plainnet34")))
+    )
+    measured = measured._replace(of="channels and steps") if measured.of == "channels" else measured
+    each = [
+        _over(replicas, lambda run, model=model: intervals.mean(beyond_chance(run, model)))  # type: ignore[misc]
+        for model in ("resnet34", "plainnet34")
+    ]
+    return Claim(
+        "c", "A channel keeps its feature from layer to layer in ResNet34 more than in PlainNet34.",
+        "Correlation between the mean stimuli of a channel in neighbouring layers, above that of random pairings: "
+        "ResNet34 less PlainNet34.",
+        f"{measured.shown()}; ResNet34 {each[0].value:+.2f}, PlainNet34 {each[1].value:+.2f}",
+        judge(measured), _because(measured),
+    )  # fmt: skip
+
+
+def _resembles(replicas: Sequence[Run]) -> Claim:
+    def own(run: Run) -> Interval:
+        parts = []
+        for layer, found in run.responses("resnet34").items():
+            assert found.mean_stimulus is not None
+            there = found.positive_count > 0
+            driven = run.whitening("resnet34").to_rgb(run.maximization("resnet34", layer).images.double(), clip=False)
+            parts.append(own_resemblance(found.mean_stimulus[there], driven[there]))
+        return intervals.mean(torch.cat(parts), "channels of three layers")
+
+    measured = _over(replicas, own)
+    return Claim(
+        "d", "The mean stimulus resembles the maximization image (Figs. 3 and 6).",
+        "Correlation of the two pictures of a channel, less that with the maximization images of other channels, "
+        "ResNet34, three layers.",
+        measured.shown(), judge(measured), _because(measured),
+    )  # fmt: skip
+
+
+def _opponency(replicas: Sequence[Run]) -> Claim:
+    layer = FIGURE_LAYERS[-1]
+
+    def opponent(run: Run) -> tuple[Tensor, Tensor]:
+        found, white = run.responses("resnet34")[layer], run.whitening("resnet34")
+        assert found.mean_stimulus is not None
+        there = found.positive_count > 0
+        background = white.to_rgb(torch.zeros(3, 1, 1)).flatten()
+        driven = white.to_rgb(run.maximization("resnet34", layer).images)
+        by_picture = [
+            centre_surround.measure(pictures, background, there).colour_opponent & there
+            for pictures in (driven, found.mean_stimulus)
+        ]
+        return by_picture[0], by_picture[1]
+
+    both = [opponent(run) for run in replicas]
+    measured = intervals.over_seeds([intervals.mean(a.double() - b.double()) for a, b in both])
+    shares = [
+        intervals.over_seeds([intervals.share(int(each.sum()), len(each)) for each in kind])
+        for kind in zip(*both, strict=True)
+    ]
+    return Claim(
+        "e", "Maximization shows an opponency of centre and surround in colour that the mean stimulus misses (in the "
+        "paper: a yellow centre in a red surround).",
+        "Share of channels of conv. layer 7 with centre and surround of opposite colours beyond pictures with random "
+        "phases: maximization images less mean stimuli, ResNet34.",
+        f"{measured.shown('+.0%')}; maximization {shares[0].shown('.0%')}, mean {shares[1].shown('.0%')}",
+        judge(measured), _because(measured),
+    )  # fmt: skip
+
+
+def _counts(run: Run) -> dict[str, tuple[int, int]]:
+    return {
+        model: (len(found.inactive), found.channels)
+        for model in ("resnet34", "plainnet34")
+        for found in [run.noise_effect(model)]
+    }
+
+
+def _exist(replicas: Sequence[Run]) -> Claim:
+    each = [_counts(run)["resnet34"] for run in replicas]
+    count, channels = sum(inactive for inactive, _ in each), sum(of for _, of in each)
+    measured = intervals.share(count, channels)
+    if count:
+        verdict, why = AGREES, f"{count} of {channels} channels never fire"
+    elif measured.high < PAPER_SHARE:
+        verdict = DISAGREES
+        why = f"none was found, and the share of the paper, {PAPER_SHARE:.0%}, lies above the interval"
+    else:
+        verdict, why = CANNOT_TELL, f"none was found, but there are too few channels to exclude {PAPER_SHARE:.0%}"
+    return Claim(
+        "f", "ResNet34 has channels in the first pooling layer that never fire.",
+        "Share of channels that are 0 at every position of every evaluation image.",
+        measured.shown(".0%"), verdict, why,
+    )  # fmt: skip
+
+
+def _more(replicas: Sequence[Run]) -> Claim:
+    measured = _over(replicas, lambda run: intervals.share_difference(*_counts(run).values()))
+    verdict, why = judge(measured), _because(measured)
+    if not any(inactive for run in replicas for inactive, _ in _counts(run).values()):
+        verdict, why = CANNOT_TELL, "neither network has any in this run"
+    return Claim(
+        "g", "ResNet34 has more of them than PlainNet34.", "Difference of the shares of channels.",
+        measured.shown("+.0%"), verdict, why,
+    )  # fmt: skip
+
+
+def _harms(replicas: Sequence[Run]) -> Claim:
+    effects = {model: [run.noise_effect(model) for run in replicas] for model in ("resnet34", "plainnet34")}
+
+    def change(found: NoiseEffect, row: str) -> Tensor:
+        """Return the change per noise seed: none where there is no channel to disturb."""
+        seeds = len(found.effects["least_active"].loss)
+        return found.effects[row].loss if row in found.effects else torch.zeros(seeds, dtype=torch.float64)
+
+    def interval(values: Sequence[Tensor]) -> Interval:
+        if len(values) > 1:
+            return intervals.over_seeds([intervals.mean(each, "noise seeds") for each in values])
+        return over_noise(values[0])
+
+    rows = {"inactive": "ΔL", "random_inactive": "ΔL_rnd"}
+    found: dict[str, Interval] = {}
+    for row, name in rows.items():
+        ours, plain = ([change(each, row) for each in effects[model]] for model in ("resnet34", "plainnet34"))
+        found[name] = interval(ours)
+        found[f"{name} less PlainNet34's"] = interval([a - b for a, b in zip(ours, plain, strict=True)])
+    if not any(each.inactive for each in effects["resnet34"]):
+        verdict, why, shown = CANNOT_TELL, "ResNet34 has no inactive channel to disturb in this run", "–"
+    else:
+        signs = {each.sign for each in found.values()}
+        verdict = DISAGREES if -1 in signs else CANNOT_TELL if 0 in signs else AGREES
+        why = {
+            AGREES: "all four intervals lie above 0",
+            DISAGREES: "one of the intervals lies below 0",
+            CANNOT_TELL: "one of the intervals holds 0",
+        }[verdict]
+        shown = "; ".join(f"{name} {each.shown('+.3f')}" for name, each in found.items())
+    return Claim(
+        "h", "Noise in inactive channels raises the loss of ResNet34 (ΔL and ΔL_rnd), more than that of PlainNet34.",
+        "Table 1, nats.", shown, verdict, why,
+    )  # fmt: skip
+
+
+def over_noise(values: Tensor) -> Interval:
+    """Return the mean over noise seeds `(S,)` with Student's t interval."""
+    return intervals.over_seeds([Interval(value, np.nan, np.nan, 1) for value in values.tolist()])._replace(
+        of="noise seeds"
+    )
+
+
+def _oriented(replicas: Sequence[Run]) -> Claim:
+    def selective(run: Run) -> Interval:
+        above = of = 0
+        for layer in FIGURE_LAYERS:
+            chance = [run.orientation("resnet34", layer, "random weights", draw).selectivity for draw in range(DRAWS)]
+            found = against_chance(run.orientation("resnet34", layer).selectivity, chance)
+            above, of = above + int(found["above"]), of + int(found["of"])
+        return intervals.share(above, of, "channels of three layers")
+
+    measured = _over(replicas, selective)
+    verdict = judge(measured.less(CHANCE))
+    return Claim(
+        "i", "ResNet has neurons that are selective for orientation.",
+        f"Share of channels of three layers whose index exceeds the 95th percentile of random weights; {CHANCE:.0%} would "
+        "by chance.",
+        measured.shown(".0%"), verdict,
+        f"the interval holds the {CHANCE:.0%} of chance" if verdict == CANNOT_TELL else
+        f"the whole interval lies {'above' if verdict == AGREES else 'below'} the {CHANCE:.0%} of chance",
+    )  # fmt: skip
+
+
+def _double_opponent(replicas: Sequence[Run]) -> Claim:
+    def count(run: Run, control: str | None = None) -> tuple[int, int]:
+        draws = range(DRAWS) if control else range(1)
+        found = [
+            name
+            for layer in FIGURE_LAYERS
+            for draw in draws
+            for name in run.colour("resnet34", layer, control, draw).classes
+        ]
+        return found.count("double-opponent"), len(found)
+
+    measured = _over(
+        replicas,
+        lambda run: intervals.share_difference(count(run), count(run, "random weights"), "channels of three layers"),
+    )
+    ours = _over(replicas, lambda run: intervals.share(*count(run), "channels of three layers"))
+    return Claim(
+        "j", "ResNet has double-opponent neurons.",
+        "Share of double-opponent channels in three layers, less that with random weights: what is there without "
+        "learning does not count.",
+        f"{measured.shown('+.0%')}; share {ours.shown('.0%')}", judge(measured), _because(measured),
+    )  # fmt: skip
+
+
+def _fails(replicas: Sequence[Run]) -> Claim:
+    mean, _, driven = KINDS
+
+    def scores(run: Run) -> Mapping[str, Tensor]:
+        return run.identification("resnet34")[HIGH]
+
+    measured = _over(replicas, lambda run: intervals.mean(scores(run)[driven] - scores(run)[mean]))
+    each = {kind: _over(replicas, lambda run, kind=kind: intervals.mean(scores(run)[kind])) for kind in KINDS}  # type: ignore[misc]
+    return Claim(
+        "k", "In high layers the mean stimulus fails where maximization does not.",
+        f"How often the picture of a channel drives it more than that of another channel, at equal contrast, in {HIGH} "
+        "(0.5 is chance): maximization less mean stimulus, ResNet34.",
+        f"{measured.shown()}; mean {each[mean].shown('.2f')}, maximization {each[driven].value:.2f}",
+        judge(measured), _because(measured),
+    )  # fmt: skip
+
+
+HIGH = "layer2.3"
+"""The high layer of statement k: the last whose field is not much larger than small images."""
+
+
+def _hypothesis(replicas: Sequence[Run]) -> Claim:
+    networks = {model: [run.evidence(model) for run in replicas] for model in ("resnet34", "plainnet34")}
+    found = predictions.predictions(networks)[UNLIKE]
+    return Claim(
+        "l", "Channels are inactive because later blocks use them for features unlike their filter (the hypothesis).",
+        f"{found.test[0].upper()}{found.test[1:]}, in the tested channels of ResNet34; the other predictions are under "
+        "Channel sharing.",
+        found.measured, found.verdict, found.why,
+    )  # fmt: skip
+
+
+UNLIKE = 3
+"""Which of `rfviz.predictions.predictions` statement l rests on."""
+
+_CLAIMS = (
+    _diverse, _central, _keeps, _resembles, _opponency, _exist, _more, _harms, _oriented, _double_opponent, _fails,
+    _hypothesis,
+)  # fmt: skip
+
+
+def claims_table(found: Sequence[Claim], reference: Sequence[Mapping[str, str]]) -> pd.DataFrame:
+    """Return the statements as text for people, beside what the reference run measured.
+
+    Parameters
+    ----------
+    found : sequence of Claim
+    reference : sequence of mapping
+        The fields of `Claim` for the same statements; those that it does not have are shown as dashes.
+    """
+    kept = {each["letter"]: each for each in reference}
+    rows = []
+    for claim in found:
+        other = kept.get(claim.letter)
+        rows.append(
+            {
+                "": f"({claim.letter})",
+                "the paper says": claim.says,
+                "measured here": claim.measured,
+                "verdict": f"{claim.verdict}: {claim.why}",
+                "reference run": f"{other['measured']}: {other['verdict']}" if other else "–",
+            }
+        )
+    return pd.DataFrame(rows).set_index("")
+
+
+def methods_table(found: Sequence[Claim]) -> pd.DataFrame:
+    """Return how each statement is measured."""
+    rows = [{"": f"({claim.letter})", "how it is measured": claim.measure} for claim in found]
+    return pd.DataFrame(rows).set_index("")
+
+
+def claims_summary(found: Sequence[Claim]) -> str:
+    """Say in Markdown how many statements the run agrees with."""
+    by_verdict = {
+        verdict: [claim.letter for claim in found if claim.verdict == verdict]
+        for verdict in (AGREES, DISAGREES, CANNOT_TELL)
+    }
+    parts = [
+        f"{words} {len(letters)} ({', '.join(letters)})" if letters else f"{words} none"
+        for words, letters in zip(
+            ("agrees with", "disagrees with", "cannot tell about"), by_verdict.values(), strict=True
+        )
+    ]
+    return f"**Answer.** Of the {len(found)} statements, this run {parts[0]}, {parts[1]} and {parts[2]}."

@@ -1,0 +1,140 @@
+"""The noise experiment with a dose, with matched controls, and channel by channel.
+
+Table 1 compares groups of channels at one strength of noise. Here the noise is ReLU(N(0, sigma^2)) for several sigma,
+every group has active channels beside it that the network reads as strongly, and each channel is also disturbed alone.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from rfviz.data import Labelled
+from rfviz.errors import RfvizError
+from rfviz.inactivity import adding_noise, control_count, inactive_channels, least_active_channels
+from rfviz.interventions import loss_changes, spread
+from rfviz.responses import LayerResponses
+from rfviz.whitening import NONE, Whitening
+
+DOSES = (0.25, 0.5, 1.0, 2.0, 4.0)
+"""Standard deviations of the noise before it is rectified; the paper's is 1."""
+
+SEEDS = 2
+"""Noise seeds of each dose."""
+
+AT_MOST = 256
+"""Evaluation images, evenly spread, that the loss is measured on."""
+
+
+@dataclass(frozen=True)
+class NoiseDose:
+    """How the loss of N evaluation images changes with noise in channels of the first pooling layer.
+
+    Parameters
+    ----------
+    tested : tuple of int
+        The inactive channels, or the least active ones where no channel is inactive.
+    inactive : bool
+        Whether they are inactive.
+    matched : tuple of int
+        As many active channels, see `matched_active`.
+    doses : tuple of float
+    loss : dict of Tensor of float64, shape (D, N)
+        For ``"tested"`` and ``"matched"``, noise in all of them at once: cross-entropy with noise minus without, nats,
+        mean over noise seeds.
+    single : Tensor of float64, shape (C, N)
+        The same with noise (sigma 1) in one channel alone, for each channel of the layer.
+    """
+
+    tested: tuple[int, ...]
+    inactive: bool
+    matched: tuple[int, ...]
+    doses: tuple[float, ...]
+    loss: dict[str, Tensor]
+    single: Tensor
+
+
+def matched_active(tested: Sequence[int], inactive: Sequence[int], strength: Tensor) -> tuple[int, ...]:
+    """Choose for each tested channel the active one that is read most nearly as strongly, each once.
+
+    Parameters
+    ----------
+    tested, inactive : sequence of int
+        Channels of both kinds cannot be chosen.
+    strength : Tensor, shape (C,)
+        How strongly the next layer reads each channel, as `rfviz.stream.read_strength` says.
+
+    Returns
+    -------
+    tuple of int
+        In the order of `tested`; shorter where there are too few active channels.
+    """
+    left = sorted(set(range(len(strength))) - set(tested) - set(inactive))
+    chosen = []
+    for channel in tested:
+        if left:
+            nearest = min(left, key=lambda other: (abs(float(strength[other] - strength[channel])), other))
+            left.remove(nearest)
+            chosen.append(nearest)
+    return tuple(chosen)
+
+
+def noise_dose(
+    net: nn.Module,
+    images: Labelled,
+    responses: LayerResponses,
+    strength: Tensor,
+    *,
+    layer: str = "maxpool",
+    doses: Sequence[float] = DOSES,
+    seeds: Sequence[int] = range(SEEDS),
+    at_most: int = AT_MOST,
+    preprocess: Whitening = NONE,
+    batch_size: int = 64,
+    progress: bool = False,
+) -> NoiseDose:
+    """Measure the noise experiment by dose, beside matched active channels, and channel by channel.
+
+    Parameters
+    ----------
+    net, images, responses, layer, preprocess, batch_size, progress
+        As for `rfviz.inactivity.noise_effect`.
+    strength : Tensor, shape (C,)
+        See `matched_active`.
+    doses : sequence of float
+        Standard deviations of the noise before it is rectified.
+    seeds : sequence of int
+        Noise seeds.
+    at_most : int
+        Images to measure on; see `rfviz.interventions.spread`.
+
+    Raises
+    ------
+    RfvizError
+        If there is no dose or seed, or a dose is negative.
+    """
+    if not doses or not len(seeds) or min(doses) < 0:
+        raise RfvizError(f"doses {tuple(doses)} and seeds {tuple(seeds)}: give at least one of each, doses from 0 up.")
+    inactive = inactive_channels(responses)
+    tested = inactive or least_active_channels(responses, control_count(responses.channels))
+    matched = matched_active(tested, inactive, strength)
+    groups = {"tested": tested, "matched": matched}
+    changes = {
+        (group, dose, seed): adding_noise(channels, seed, dose)
+        for group, channels in groups.items()
+        for dose in doses
+        for seed in seeds
+    }
+    alone = {("alone", channel, seeds[0]): adding_noise([channel], seeds[0]) for channel in range(responses.channels)}
+    found = loss_changes(
+        net, images, layer, {**changes, **alone}, indices=spread(len(images), at_most), preprocess=preprocess,
+        batch_size=batch_size, progress=progress,
+    )  # fmt: skip
+    loss = {
+        group: torch.stack([torch.stack([found[group, dose, seed] for seed in seeds]).mean(0) for dose in doses])
+        for group in groups
+    }
+    return NoiseDose(
+        tuple(tested), bool(inactive), matched, tuple(doses), loss, torch.stack([found[key] for key in alone])
+    )

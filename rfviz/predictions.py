@@ -1,0 +1,184 @@
+"""The channel-sharing hypothesis as predictions, each with its test.
+
+The paper guesses that channels of the first pooling layer fall silent because the skips make the layers share channels:
+later blocks need a channel for a feature that no filter of the first layer has, so the first layer leaves it empty. If
+that is so, then:
+
+1. ResNet34 has more inactive channels than PlainNet34, whose layers share nothing.
+2. The blocks fill the empty channels: they write more to channels that fire less in the first pooling layer.
+3. The inactive channels are in use behind the blocks: without them, the classification loses.
+4. What they hold there is unlike their filter, more so than in other channels.
+5. Noise in the inactive channels travels along the skip: it hurts ResNet34 more than PlainNet34.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from rfviz import intervals
+from rfviz.intervals import Interval
+from rfviz.noise_dose import NoiseDose
+from rfviz.stream import ABLATED, Written
+from rfviz.verdicts import CANNOT_TELL, judge
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What one trained network has to say, for C channels that the stem shares with the blocks of layer1.
+
+    Parameters
+    ----------
+    firing_rate : Tensor, shape (C,)
+        Share of neurons of the first pooling layer that fire for the evaluation images.
+    likeness : Tensor, shape (C,)
+        Correlation of the filter with the mean over the strongest stimuli of layer1.2; NaN where that never fires.
+    dose : NoiseDose
+    ablated : dict from layer to Tensor, shape (C, N)
+        Change of the loss of N images when a channel is set to 0 there, nats; see `rfviz.stream.ABLATED`.
+    written : dict from layer to Written
+        Empty without skips.
+    by_chance : dict from layer to Written
+        The same of a network with random weights.
+    """
+
+    firing_rate: Tensor
+    likeness: Tensor
+    dose: NoiseDose
+    ablated: Mapping[str, Tensor]
+    written: Mapping[str, Written]
+    by_chance: Mapping[str, Written]
+
+    @property
+    def tested(self) -> Tensor:
+        """Which channels are tested: the inactive ones, or else the least active ones, bool `(C,)`."""
+        mask = torch.zeros(len(self.firing_rate), dtype=torch.bool)
+        mask[list(self.dose.tested)] = True
+        return mask
+
+    @property
+    def inactive(self) -> int:
+        """How many channels are inactive."""
+        return len(self.dose.tested) if self.dose.inactive else 0
+
+
+Networks = Mapping[str, Sequence[Evidence]]
+"""By architecture, one per seed."""
+
+
+class Prediction(NamedTuple):
+    """A prediction of the hypothesis and what a run says of it."""
+
+    says: str
+    test: str
+    measured: str
+    control: str
+    verdict: str
+    why: str
+
+
+FIRST_BLOCK = "layer1.0"
+
+
+def predictions(networks: Networks) -> list[Prediction]:
+    """Test the five predictions on both architectures, over seeds where there are several.
+
+    Where no channel is inactive, 3 to 5 are measured in the least active channels, but decide nothing.
+    """
+    resnets, plains = networks["resnet34"], networks["plainnet34"]
+    any_inactive = any(each.inactive for each in resnets)
+    stand_in = "inactive" if any_inactive else "least active"
+
+    def over(measure: Callable[[Evidence], Interval], among: Sequence[Evidence]) -> Interval:
+        return intervals.over_seeds([measure(each) for each in among])
+
+    def verdict(measured: Interval, expected: int, needs_inactive: bool = True) -> tuple[str, str]:
+        if needs_inactive and not any_inactive:
+            return CANNOT_TELL, "ResNet34 has no inactive channel in this run; its least active ones stand in for them"
+        found = judge(measured, expected)
+        return found, "the interval holds 0" if found == CANNOT_TELL else "the interval lies on one side of 0"
+
+    counts = [
+        intervals.share_difference((a.inactive, len(a.firing_rate)), (b.inactive, len(b.firing_rate)))
+        for a, b in zip(resnets, plains, strict=True)
+    ]
+    more = intervals.over_seeds(counts)
+
+    filled = over(
+        lambda each: intervals.rank_correlation(each.firing_rate, each.written[FIRST_BLOCK].variance), resnets
+    )
+    by_chance = over(
+        lambda each: intervals.rank_correlation(each.firing_rate, each.by_chance[FIRST_BLOCK].variance), resnets
+    )
+
+    def in_use(each: Evidence, layer: str) -> Interval:
+        return intervals.mean(each.ablated[layer][each.tested].mean(0), "images")
+
+    early, late = ABLATED
+    used, before = over(lambda each: in_use(each, late), resnets), over(lambda each: in_use(each, early), resnets)
+
+    def unlike(each: Evidence) -> Interval:
+        return intervals.difference(each.likeness[each.tested], each.likeness[~each.tested])
+
+    strange, plain_strange = over(unlike, resnets), over(unlike, plains)
+
+    def noise(each: Evidence, group: str) -> Tensor:
+        return each.dose.loss[group][each.dose.doses.index(1.0)]
+
+    pairs = list(zip(resnets, plains, strict=True))
+    hurts = intervals.over_seeds([intervals.mean(noise(a, "tested") - noise(b, "tested"), "images") for a, b in pairs])
+    matched = intervals.over_seeds(
+        [intervals.mean(noise(a, "matched") - noise(b, "matched"), "images") for a, b in pairs]
+    )
+    return [
+        Prediction(
+            "ResNet34 has more inactive channels than PlainNet34.",
+            "difference of the shares of channels",
+            more.shown("+.1%"), "–", *verdict(more, 1, needs_inactive=False),
+        ),
+        Prediction(
+            "The first block writes more to channels that fire less in the first pooling layer.",
+            "rank correlation of firing rate and variance written by conv. layer 3",
+            filled.shown(), f"random weights: {by_chance.shown()}", *verdict(filled, -1, needs_inactive=False),
+        ),
+        Prediction(
+            f"The {stand_in} channels are in use behind conv. layer 7.",
+            "change of the loss (nats) when one of them is set to 0 there",
+            used.shown("+.3f"), f"in the first pooling layer: {before.shown('+.3f')}", *verdict(used, 1),
+        ),
+        Prediction(
+            f"The {stand_in} channels hold something unlike their filter at conv. layer 7.",
+            "correlation of filter and mean stimulus, less that of the other channels",
+            strange.shown(), f"PlainNet34: {plain_strange.shown()}", *verdict(strange, -1),
+        ),
+        Prediction(
+            f"Noise in the {stand_in} channels hurts ResNet34 more than PlainNet34.",
+            "difference of the changes of the loss (nats), σ = 1",
+            hurts.shown("+.3f"), f"in matched active channels: {matched.shown('+.3f')}", *verdict(hurts, 1),
+        ),
+    ]  # fmt: skip
+
+
+def predictions_table(found: Sequence[Prediction]) -> pd.DataFrame:
+    """Return the predictions as text for people."""
+    names = {
+        "says": "prediction", "test": "test", "measured": "measured (95 % interval)", "control": "control",
+        "verdict": "verdict", "why": "why",
+    }  # fmt: skip
+    return pd.DataFrame(found).rename(columns=names).set_index("prediction")
+
+
+def predictions_summary(found: Sequence[Prediction], seeds: int) -> str:
+    """Say in Markdown how the hypothesis fares."""
+    count = {verdict: sum(each.verdict == verdict for each in found) for verdict in ("agrees", "disagrees")}
+    undecided = len(found) - sum(count.values())
+    sentence = (
+        f"**Answer.** Of the {len(found)} predictions, this run agrees with {count['agrees']} and disagrees with "
+        f"{count['disagrees']}; it cannot tell about {undecided}."
+    )
+    if seeds == 1:
+        sentence += " It is one network of each kind: the intervals are over channels or images, not over trainings."
+    return sentence

@@ -1,0 +1,120 @@
+"""Results of a run: silent channels, noise in them, the residual stream, and how sparse the layers are."""
+
+import dataclasses
+
+import torch
+from torch import Tensor
+
+from rfviz import controls, interventions, noise_dose, silence, stream
+from rfviz.models import LAYERS
+from rfviz.noise_dose import NoiseDose
+from rfviz.predictions import Evidence
+from rfviz.run_base import RunBase
+from rfviz.silence import Silence
+from rfviz.similarity import central, correlations
+from rfviz.store import Result, source_digest
+from rfviz.stream import Written
+
+
+class SharingResults(RunBase):
+    """The part of a run that asks for silent channels and shared ones."""
+
+    def sparsity(self, architecture: str) -> dict[str, float]:
+        """Return the share of responses that are 0 after every ReLU, in order, over the evaluation images.
+
+        The keys are the stem's ``conv1``, then per block its inner ReLU (``layer1.0.relu1``) and its output.
+        """
+        names = ["conv1", *(name for block in LAYERS[1:] for name in (f"{block}.relu1", block))]
+        images, options = self.images.evaluation, {"top_k": 1, "mean_stimulus": False}
+        found = self.collected(f"sparsity-{architecture}", architecture, images, names, **options)
+        return {name: 1 - float(found[name].firing_rate.mean()) for name in names}
+
+    def silence(self, architecture: str) -> Silence:
+        """Return what keeps channels of the first pooling layer from firing, over the evaluation images."""
+        images, pooled = self.images.evaluation, self.pooling_responses(architecture)
+
+        def compute() -> Result:
+            found = silence.silence(self.net(architecture), images, pooled, preprocess=self.whitening(architecture))
+            return {each.name: getattr(found, each.name) for each in dataclasses.fields(found)}, {}
+
+        made_of = self.made_of(architecture, images=images.fingerprint)
+        return Silence(**self.store.get(f"silence-{architecture}", silence, made_of, compute)[0])
+
+    def noise_dose(self, architecture: str) -> NoiseDose:
+        """Return the noise experiment by dose, beside matched active channels, and channel by channel."""
+        images, pooled, net = self.images.evaluation, self.pooling_responses(architecture), self.net(architecture)
+        seeds = [self.seed * noise_dose.SEEDS + i for i in range(noise_dose.SEEDS)]
+
+        def compute() -> Result:
+            found = noise_dose.noise_dose(
+                net, images, pooled, stream.read_strength(net)[stream.READERS[0]], seeds=seeds,
+                preprocess=self.whitening(architecture), progress=self.progress,
+            )  # fmt: skip
+            values = {key: getattr(found, key) for key in ("tested", "inactive", "matched", "doses")}
+            return {"single": found.single, **{f"loss/{group}": each for group, each in found.loss.items()}}, values
+
+        made_of = self.made_of(architecture, seeds=seeds, images=images.fingerprint, labels=list(images.labels))
+        tensors, values = self.store.get(f"dose-{architecture}", noise_dose, made_of, compute)
+        return NoiseDose(
+            tuple(values["tested"]), values["inactive"], tuple(values["matched"]), tuple(values["doses"]),
+            {group: tensors[f"loss/{group}"] for group in ("tested", "matched")}, tensors["single"],
+        )  # fmt: skip
+
+    def written(self, architecture: str, control: str | None = None) -> dict[str, Written]:
+        """Return what each block writes to the channels that the skips hand on, of the network or of a control.
+
+        Empty without skips.
+        """
+        net, images = self.net(architecture), self.images.evaluation
+        if not any("downsample" in name for name, _ in net.named_modules()):
+            return {}
+
+        def compute() -> Result:
+            chosen = net if control is None else controls.control(net, control)
+            found = stream.written(chosen, images, preprocess=self.whitening(architecture))
+            return {f"{layer}/{key}": each for layer, both in found.items() for key, each in both._asdict().items()}, {}
+
+        made_of = self.made_of(
+            architecture, images=images.fingerprint, control=control, controls=source_digest(controls.__name__)
+        )
+        name = f"written-{architecture}" + (f"-{control.replace(' ', '-')}" if control else "")
+        tensors = self.store.get(name, stream, made_of, compute)[0]
+        return {layer: Written(tensors[f"{layer}/share"], tensors[f"{layer}/variance"]) for layer in stream.STREAM[1:]}
+
+    def ablations(self, architecture: str) -> dict[str, Tensor]:
+        """Return how the loss of each evaluation image changes when one channel is set to 0, per layer `(C, N)`."""
+        images = self.images.evaluation
+        indices = interventions.spread(len(images), noise_dose.AT_MOST)
+
+        def compute() -> Result:
+            net, white, found = self.net(architecture), self.whitening(architecture), {}
+            for layer in stream.ABLATED:
+                changes = {channel: interventions.silencing(channel) for channel in range(net.conv1.out_channels)}
+                losses = interventions.loss_changes(
+                    net, images, layer, changes, indices=indices, preprocess=white, progress=self.progress
+                )
+                found[layer] = torch.stack(list(losses.values()))
+            return found, {}
+
+        made_of = self.made_of(
+            architecture, images=images.fingerprint, labels=list(images.labels), at_most=len(indices),
+            layers=list(stream.ABLATED),
+        )  # fmt: skip
+        tensors = self.store.get(f"ablations-{architecture}", interventions, made_of, compute)[0]
+        return {layer: tensors[layer] for layer in stream.ABLATED}
+
+    def evidence(self, architecture: str) -> Evidence:
+        """Return what a network has to say of the channel-sharing hypothesis."""
+        last = stream.ABLATED[-1]
+        found = self.responses(architecture, [last])[last]
+        assert found.strongest_stimulus is not None
+        filters = self.net(architecture).conv1.weight.detach().cpu()
+        likeness = correlations(filters, central(found.strongest_stimulus, filters.shape[-1])).diagonal()
+        return Evidence(
+            self.pooling_responses(architecture).firing_rate,
+            torch.where(found.positive_count > 0, likeness, torch.nan),
+            self.noise_dose(architecture),
+            self.ablations(architecture),
+            self.written(architecture),
+            self.written(architecture, "random weights"),
+        )

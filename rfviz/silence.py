@@ -1,0 +1,136 @@
+"""Why a channel of the first pooling layer does not fire: what its batch norm and its filter do to it.
+
+Before the ReLU, a neuron of the first convolution is an affine function of the pixels it sees. So it can be said
+exactly how high it could go, and whether the filter or the shift of its batch norm keeps it below 0. (Max pooling takes
+the largest of several such neurons: it fires if one of them does.)
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from rfviz import receptive_field
+from rfviz.batches import Images, batches
+from rfviz.cone import Cone
+from rfviz.errors import RfvizError
+from rfviz.graph import ForwardPass
+from rfviz.precision import multiplying
+from rfviz.responses import LayerResponses
+from rfviz.whitening import NONE, Whitening
+
+RARE = 0.01
+"""A channel with a smaller share of firing neurons than this is rarely active."""
+
+KINDS = ("active", "rarely active", "shift", "filter")
+"""What a channel may be; the last two never fire, for one reason or the other."""
+
+
+@dataclass(frozen=True)
+class Silence:
+    """What keeps the C channels of the first pooling layer from firing.
+
+    Parameters
+    ----------
+    firing_rate : Tensor of float64, shape (C,)
+        Share of neurons with response > 0.
+    highest : Tensor of float64, shape (C,)
+        The highest value before the ReLU over all images and positions.
+    shift : Tensor of float64, shape (C,)
+        What the batch norm adds (its beta): its output has this mean over the training images.
+    reach : Tensor of float64, shape (C,)
+        The highest value before the ReLU that any picture in [0, 1] can cause.
+    """
+
+    firing_rate: Tensor
+    highest: Tensor
+    shift: Tensor
+    reach: Tensor
+
+    @property
+    def kinds(self) -> list[str]:
+        """One of `KINDS` per channel.
+
+        A channel that never fires is silent by its ``"shift"`` if it would fire for some image were the shift of its
+        batch norm 0, and by its ``"filter"`` if even then nothing in the images drove it.
+        """
+        found = []
+        for rate, highest, shift in zip(
+            self.firing_rate.tolist(), self.highest.tolist(), self.shift.tolist(), strict=True
+        ):
+            if rate > 0:
+                found.append("active" if rate >= RARE else "rarely active")
+            else:
+                found.append("shift" if highest - shift > FLAT else "filter")
+        return found
+
+    @property
+    def reachable(self) -> Tensor:
+        """Whether any picture that a screen can show makes the channel fire, bool `(C,)`."""
+        return self.reach > 0
+
+
+FLAT = 1e-6
+"""Rise of a batch norm's output above its mean that counts as none; the output has a spread of 1 times its weight."""
+
+
+def silence(
+    net: nn.Module,
+    images: Images,
+    responses: LayerResponses,
+    *,
+    preprocess: Whitening = NONE,
+    batch_size: int = 64,
+) -> Silence:
+    """Look for what keeps channels of the first pooling layer from firing.
+
+    Parameters
+    ----------
+    net : nn.Module
+        With torchvision's names ``conv1`` and ``bn1``.
+    images : Tensor (N, 3, H, W), data set or iterable of batches
+        RGB in [0, 1].
+    responses : LayerResponses
+        Of ``maxpool`` for the same images.
+    preprocess : Whitening
+        Applied to the images just before the network. It must be affine, as those of `rfviz.whitening` are.
+    batch_size : int
+        Changes the speed, never the result.
+
+    Raises
+    ------
+    RfvizError
+        If the network has no batch norm ``bn1``, or not as many channels as the responses.
+    """
+    norm = getattr(net, "bn1", None)
+    if not isinstance(norm, nn.BatchNorm2d):
+        raise RfvizError(f"{type(net).__name__} has no batch norm 'bn1' behind its first convolution.")
+    if norm.num_features != responses.channels:
+        raise RfvizError(
+            f"the responses have {responses.channels} channels, but 'bn1' has {norm.num_features}: collect them anew."
+        )
+    device = next(net.parameters()).device
+    forward = ForwardPass(net, ["conv1"], before_relu=True)
+    highest = torch.full((norm.num_features,), -torch.inf, dtype=torch.float64)
+    with torch.inference_mode(), multiplying("float32", device):
+        for batch in batches(images, batch_size):
+            values = forward(preprocess(batch.images.to(device)))
+            highest = torch.maximum(highest, values.amax((0, 2, 3)).double().cpu())
+    shift = norm.bias.detach().double().cpu() if norm.affine else torch.zeros_like(highest)
+    return Silence(responses.firing_rate, highest, shift, reach(net, preprocess))
+
+
+def reach(net: nn.Module, preprocess: Whitening = NONE) -> Tensor:
+    """Return the highest value before the ReLU that a picture in [0, 1] can cause in ``conv1``, float64 `(C,)`.
+
+    The value at mid-grey, plus half the absolute weight of every pixel: each pixel as black or as white as helps.
+    """
+    side = receptive_field.of(net, "conv1").size
+    forward = Cone(net, "conv1", before_relu=True)
+    parameter = next(net.parameters())
+    grey = torch.full((1, 3, side, side), 0.5, device=parameter.device, dtype=parameter.dtype)
+    with multiplying("float32", parameter.device):
+        slopes = torch.autograd.functional.jacobian(lambda image: forward(preprocess(image))[0, :, 0, 0], grey)
+        with torch.inference_mode():
+            middle = forward(preprocess(grey))[0, :, 0, 0]
+    return (middle.double() + 0.5 * slopes.double().abs().sum((1, 2, 3, 4))).cpu()

@@ -1,0 +1,125 @@
+"""The residual stream: which blocks write to the channels that skips hand on, and which convolutions read them.
+
+A block of a ResNet gives ``relu(s)`` with ``s = x + F(x)``: it hands on what it was given and writes F on top. All
+blocks of a stage write to the same channels, so one may ask of each channel whose they are. Without skips, nothing is
+handed on.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from rfviz.batches import Images, batches
+from rfviz.errors import RfvizError
+from rfviz.graph import ForwardPass
+from rfviz.precision import multiplying
+from rfviz.whitening import NONE, Whitening
+
+STREAM = ("maxpool", "layer1.0", "layer1.1", "layer1.2")
+"""The layers of a 34-layer network that share the channels of the stem."""
+
+
+ABLATED = ("maxpool", "layer1.2")
+"""Where channels are ablated: at the beginning of the stream, and behind the last block that shares its channels."""
+
+
+class Written(NamedTuple):
+    """What a block writes to C channels.
+
+    Parameters
+    ----------
+    share : Tensor of float64, shape (C,)
+        Share of the variance of the sum ``s``; NaN where that does not vary.
+    variance : Tensor of float64, shape (C,)
+        Variance of what it adds, ``F``.
+    """
+
+    share: Tensor
+    variance: Tensor
+
+
+def written(
+    net: nn.Module,
+    images: Images,
+    layers: Sequence[str] = STREAM,
+    *,
+    preprocess: Whitening = NONE,
+    batch_size: int = 64,
+) -> dict[str, Written]:
+    """Return what a block has written to each channel: how much, and the share of the channel's variance.
+
+    With the sum ``s = x + F`` of what a block was given and what it adds, over all images and positions, that is
+    ``cov(F, s) / var(s)``; the share of what it was given, ``cov(x, s) / var(s)``, is the rest to 1. (A share may be
+    negative, and above 1, where a block works against what it was given.)
+
+    Parameters
+    ----------
+    net : nn.Module
+        A network with skips.
+    images : Tensor (N, 3, H, W), data set or iterable of batches
+        RGB in [0, 1].
+    layers : sequence of str
+        Blocks with identity skips, one behind the other; before them the layer that the first is given.
+    preprocess : Whitening
+        Applied to the images just before the network.
+    batch_size : int
+        Changes the speed, never the result beyond rounding.
+
+    Returns
+    -------
+    dict from layer to Written
+        For every layer but the first.
+
+    Raises
+    ------
+    RfvizError
+        If a layer and the one before it differ in shape.
+    """
+    device = next(net.parameters()).device
+    forward = ForwardPass(net, layers, before_relu=True)
+    sums: dict[str, Tensor] = {}
+    neurons = 0
+    with torch.inference_mode(), multiplying("float32", device):
+        for batch in batches(images, batch_size):
+            given: list[Tensor] = []
+
+            def read(layer: str, total: Tensor, given: list[Tensor] = given) -> None:
+                whole = total.double()
+                if given:
+                    if given[0].shape != whole.shape:
+                        raise RfvizError(f"layer {layer!r} does not have the shape of the layer before it.")
+                    added = whole - given.pop()
+                    products = (added, whole, added * whole, whole * whole, added * added)
+                    part = torch.stack([each.sum((0, 2, 3)) for each in products]).cpu()
+                    sums[layer] = sums.get(layer, 0) + part
+                given.append(whole.clamp(min=0))
+
+            forward(preprocess(batch.images.to(device)), read)
+            neurons += given[0].shape[0] * given[0].shape[2] * given[0].shape[3]
+    found = {}
+    for layer in layers[1:]:
+        added, whole, both, square, added_square = sums[layer] / neurons
+        variance = square - whole * whole
+        constant = variance <= 1e-12 * square
+        shares = torch.where(constant, torch.nan, (both - added * whole) / variance)
+        found[layer] = Written(shares, (added_square - added * added).clamp(min=0))
+    return found
+
+
+READERS = ("layer1.0.conv1", "layer1.1.conv1", "layer1.2.conv1", "layer2.0.conv1", "layer2.0.downsample.0")
+"""The convolutions of a 34-layer network that read the channels of the stem; the last only where there are skips."""
+
+
+def read_strength(net: nn.Module, readers: Sequence[str] = READERS) -> dict[str, Tensor]:
+    """Return how strongly convolutions read each channel: the norm of its weights over their mean, `(C,)`.
+
+    1 is the average channel. Convolutions that the network does not have are left out.
+    """
+    found = {}
+    for name, module in net.named_modules():
+        if name in readers and isinstance(module, nn.Conv2d):
+            norms = module.weight.detach().double().norm(dim=(2, 3)).norm(dim=0).cpu()
+            found[name] = norms / norms.mean()
+    return found

@@ -1,0 +1,73 @@
+"""Figures of the residual stream: which blocks write to a channel, and what the network loses without it."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from rfviz import intervals
+from rfviz.figures import GREY, MODEL_COLOURS, BookFigure, layer_title
+from rfviz.models import PAPER_ARCHITECTURES
+from rfviz.stream import ABLATED, Written
+
+
+def written_shares(firing_rate: Tensor, written: Mapping[str, Written], by_chance: Mapping[str, Written]) -> Figure:
+    """Draw Fig. S17: for each block the share of a channel's variance that it has written, by firing rate.
+
+    Parameters
+    ----------
+    firing_rate : Tensor, shape (C,)
+        Of the first pooling layer.
+    written, by_chance : dict from layer to Written
+        Of the trained network, and of one with random weights.
+    """
+    figure = BookFigure(2.9)
+    panels = figure.subplots(1, len(written), squeeze=False, sharey=True)[0]
+    rates = 100 * firing_rate.numpy()
+    for ax, (layer, found) in zip(panels, written.items(), strict=True):
+        ax.plot(rates, 100 * by_chance[layer].share.numpy(), "^", color=GREY, markersize=4, label="random weights")
+        ax.plot(rates, 100 * found.share.numpy(), "o", color=MODEL_COLOURS["resnet34"], markersize=4, label="trained")
+        middle = intervals.median(found.share)
+        ax.set_title(f"{layer_title(layer)}\nmedian {middle.value:.0%}", fontsize=8)
+        ax.set_xlabel("firing rate in the\nfirst pooling layer (%)", fontsize=8)
+        ax.spines[["top", "right"]].set_visible(False)
+    panels[0].set_ylabel("variance written by the block (%)", fontsize=8)
+    figure.legend(
+        *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=8, frameon=False
+    )
+    return figure
+
+
+def ablations(
+    firing_rates: Mapping[str, Tensor], changes: Mapping[str, Mapping[str, Tensor]], tested: Mapping[str, Tensor]
+) -> Figure:
+    """Draw Fig. S18: the change of the loss when one channel is set to 0, early and late; tested channels are ringed.
+
+    Parameters
+    ----------
+    firing_rates : dict from architecture to Tensor, shape (C,)
+    changes : dict from architecture and layer to Tensor, shape (C, N)
+        Nats, for N images.
+    tested : dict from architecture to bool Tensor, shape (C,)
+    """
+    figure = BookFigure(4.8)
+    grid = figure.subplots(len(ABLATED), len(changes), squeeze=False, sharey="row", sharex="col")
+    for column, (model, layers) in zip(grid.T, changes.items(), strict=True):
+        rates, ringed = 100 * firing_rates[model].numpy(), tested[model].numpy()
+        for ax, layer in zip(column, ABLATED, strict=True):
+            each = [intervals.mean(channel, "images") for channel in layers[layer]]
+            middle = np.array([interval.value for interval in each])
+            reach = [[i.value - i.low for i in each], [i.high - i.value for i in each]]
+            ax.errorbar(
+                rates, middle, np.nan_to_num(reach), fmt="none", ecolor=MODEL_COLOURS[model], elinewidth=0.7, alpha=0.6
+            )
+            ax.plot(rates, middle, "o", color=MODEL_COLOURS[model], markersize=4)
+            ax.plot(rates[ringed], middle[ringed], "o", markersize=8, markerfacecolor="none", color="black")
+            ax.axhline(0, color="black", linewidth=0.8, linestyle=":")
+            ax.set_title(f"{PAPER_ARCHITECTURES[model]}, {layer_title(layer)}", fontsize=8)
+            ax.spines[["top", "right"]].set_visible(False)
+        column[-1].set_xlabel("firing rate in the first pooling layer (%)", fontsize=8)
+    for ax in grid[:, 0]:
+        ax.set_ylabel("change of the loss (nats)", fontsize=8)
+    return figure
