@@ -147,7 +147,8 @@ def measure(images: Tensor, background: Tensor, there: Tensor | None = None, see
     regions = torch.einsum("wyx,ncyx->nwc", weights, seen)
     by_chance = _of_surrogates(seen, weights, torch.Generator().manual_seed(seed))
     p, luminance_p = (
-        (1 + (_against(by_chance[..., part]) >= _against(regions[..., part])[:, None]).sum(1)) / (1 + SURROGATES)
+        (1 + (_against(by_chance[..., part]) >= _against(regions[..., part])[:, None]).sum(1)).double()
+        / (1 + SURROGATES)
         for part in (slice(1, 3), slice(0, 1))
     )
     distances, profiles = _profiles(seen)
@@ -262,7 +263,7 @@ def _phases(side: int, generator: torch.Generator) -> Tensor:
     """Return the phases of all surrogates of a picture at `_frequencies`, radians, `(SURROGATES, H)`."""
     _, share = _frequencies(side)
     phases = 2 * math.pi * torch.rand(SURROGATES, len(share), generator=generator, dtype=torch.float64)
-    return torch.where(share == 1, math.pi * (phases > math.pi), phases)  # its own partner is real
+    return torch.where(share == 1, math.pi * (phases > math.pi).double(), phases)  # its own partner is real
 
 
 def _of_surrogates(seen: Tensor, weights: Tensor, generator: torch.Generator) -> Tensor:

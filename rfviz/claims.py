@@ -15,12 +15,13 @@ from torch import Tensor
 from rfviz import centre_surround, intervals, predictions
 from rfviz.claim_measures import centrality, diversity, own_resemblance
 from rfviz.controls import DRAWS
+from rfviz.identification import KINDS
 from rfviz.inactivity import NoiseEffect
 from rfviz.intervals import Interval
 from rfviz.presets import EXPLORER_LAYERS, FIGURE_LAYERS
+from rfviz.run_higher import PICTURE_LAYERS
 from rfviz.runs import Run
 from rfviz.sharing_tables import pairings
-from rfviz.stimulus_test import KINDS
 from rfviz.tuning_tables import against_chance
 from rfviz.verdicts import AGREES, CANNOT_TELL, DISAGREES, judge
 
@@ -118,7 +119,7 @@ def _keeps(replicas: Sequence[Run]) -> Claim:
         )
 
     measured = _over(
-        replicas, lambda run: intervals.difference(*(beyond_chance(run, model) for model in ("resnet34", "plainnet34")))
+        replicas, lambda run: intervals.difference(beyond_chance(run, "resnet34"), beyond_chance(run, "plainnet34"))
     )
     measured = measured._replace(of="channels and steps") if measured.of == "channels" else measured
     each = [
@@ -211,9 +212,12 @@ def _exist(replicas: Sequence[Run]) -> Claim:
 
 
 def _more(replicas: Sequence[Run]) -> Claim:
-    measured = _over(replicas, lambda run: intervals.share_difference(*_counts(run).values()))
+    counts = [_counts(run) for run in replicas]
+    measured = intervals.over_seeds(
+        [intervals.share_difference(each["resnet34"], each["plainnet34"]) for each in counts]
+    )
     verdict, why = judge(measured), _because(measured)
-    if not any(inactive for run in replicas for inactive, _ in _counts(run).values()):
+    if not any(inactive for each in counts for inactive, _ in each.values()):
         verdict, why = CANNOT_TELL, "neither network has any in this run"
     return Claim(
         "g", "ResNet34 has more of them than PlainNet34.", "Difference of the shares of channels.",
@@ -277,8 +281,8 @@ def _oriented(replicas: Sequence[Run]) -> Claim:
     verdict = judge(measured.less(CHANCE))
     return Claim(
         "i", "ResNet has neurons that are selective for orientation.",
-        f"Share of channels of three layers whose index exceeds the 95th percentile of random weights; {CHANCE:.0%} would "
-        "by chance.",
+        f"Share of channels of three layers whose index exceeds the 95th percentile of random weights; {CHANCE:.0%} "
+        "would by chance.",
         measured.shown(".0%"), verdict,
         f"the interval holds the {CHANCE:.0%} of chance" if verdict == CANNOT_TELL else
         f"the whole interval lies {'above' if verdict == AGREES else 'below'} the {CHANCE:.0%} of chance",
@@ -313,7 +317,7 @@ def _fails(replicas: Sequence[Run]) -> Claim:
     mean, _, driven = KINDS
 
     def scores(run: Run) -> Mapping[str, Tensor]:
-        return run.identification("resnet34")[HIGH]
+        return run.identification("resnet34", HIGH)
 
     measured = _over(replicas, lambda run: intervals.mean(scores(run)[driven] - scores(run)[mean]))
     each = {kind: _over(replicas, lambda run, kind=kind: intervals.mean(scores(run)[kind])) for kind in KINDS}  # type: ignore[misc]
@@ -326,8 +330,8 @@ def _fails(replicas: Sequence[Run]) -> Claim:
     )  # fmt: skip
 
 
-HIGH = "layer2.3"
-"""The high layer of statement k: the last whose field is not much larger than small images."""
+HIGH = PICTURE_LAYERS[-1]
+"""The high layer of statement k."""
 
 
 def _hypothesis(replicas: Sequence[Run]) -> Claim:

@@ -19,7 +19,7 @@ def hue_curves(
     controls: Mapping[str, Mapping[str, HueTuning]],
     channels: Mapping[str, int],
 ) -> Figure:
-    """Draw Fig. S19: the tuning for hue of one channel of each network, with that of a control in grey.
+    """Draw Fig. S15: the tuning for hue of one channel of each network, with that of a control in grey.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ def hue_curves(
 def radial_profiles(
     structure: Mapping[str, Mapping[str, Mapping[str, Opponency]]], channels: Mapping[str, int]
 ) -> Figure:
-    """Draw Fig. S20: how pictures of one channel of each network differ from the background, from centre to edge.
+    """Draw Fig. S16: how pictures of one channel of each network differ from the background, from centre to edge.
 
     Parameters
     ----------

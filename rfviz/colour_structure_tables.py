@@ -210,7 +210,8 @@ def hue_summary(hues: Hues, random: RandomHues, colours: Colours, random_colours
             sentences.append(f"{PAPER_ARCHITECTURES[model]} has no chromatic channel in these layers.")
             continue
         sentences.append(
-            f"Of {number} chromatic channels of {PAPER_ARCHITECTURES[model]} in {len(layers)} layers, "
+            f"Of {number} chromatic channels of {PAPER_ARCHITECTURES[model]} in {len(layers)} "
+            f"layer{'s' * (len(layers) != 1)}, "
             f"{total['near L-M']} prefer an axis near L-M, {total['near S']} one near S, and {total['in between']} one "
             f"in between; they are more selective than channels with random weights in "
             f"{' and '.join(sharper) if sharper else 'no layer'} (Mann-Whitney test, p < {LEVEL:g})."

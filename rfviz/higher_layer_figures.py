@@ -14,8 +14,8 @@ from rfviz.effective_field import EffectiveFields, core
 from rfviz.figures import BLUE, GREEN, GREY, NO_IMAGE, ORANGE, RED, BookFigure, layer_title
 from rfviz.figures import _show as show_image
 from rfviz.higher_layer_tables import Scores, mean_and_interval
+from rfviz.identification import CHANCE, KINDS
 from rfviz.models import PAPER_ARCHITECTURES
-from rfviz.stimulus_test import CHANCE, KINDS
 
 SMOOTHING = 1 / 48
 """Standard deviation of the Gaussian that smooths the weights for display, over the shorter side of the picture."""
@@ -49,7 +49,7 @@ def what_matters(
     controls: Mapping[str, EffectiveFields],
     columns: int = 4,
 ) -> Figure:
-    """Draw Figs. S12 and S13: the strongest stimulus of some channels, and what in it the neuron depends on.
+    """Draw Figs. S19 and S20: the strongest stimulus of some channels, and what in it the neuron depends on.
 
     A row of groups per layer, a group per channel. In a group: the image, the same with what does not matter dimmed
     towards grey, the weights alone, and those of the control. The contour is around the `core` of the smoothed weights,
@@ -134,7 +134,7 @@ def _outline(ax: Axes, weights: Tensor) -> None:
 
 
 def identification_by_layer(scores: Scores) -> Figure:
-    """Draw Fig. S14: how often a channel's own picture beats those of others, per layer, for three kinds of pictures.
+    """Draw Fig. S21: how often a channel's own picture beats those of others, per layer, for three kinds of pictures.
 
     Points are means over channels, bars their 95 % intervals; the dashed line is chance.
     """

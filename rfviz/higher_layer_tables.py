@@ -8,8 +8,8 @@ import pandas as pd
 from torch import Tensor
 
 from rfviz.effective_field import EffectiveFields
+from rfviz.identification import CHANCE, KINDS
 from rfviz.models import PAPER_ARCHITECTURES, PAPER_NAMES
-from rfviz.stimulus_test import CHANCE, KINDS
 from rfviz.tuning_tables import known
 
 RESAMPLES = 2000
@@ -19,7 +19,7 @@ Fields = Mapping[str, Mapping[str, EffectiveFields]]
 """By architecture and layer."""
 
 Scores = Mapping[str, Mapping[str, Mapping[str, Tensor]]]
-"""What `rfviz.stimulus_test.identify` returns, by architecture and layer."""
+"""What `rfviz.identification.identify` returns, by architecture and layer."""
 
 Estimate = tuple[float, float, float]
 """A number, and the lower and upper end of its 95 % interval; NaN where it cannot be told."""
@@ -51,7 +51,8 @@ def clustered_median(values: Tensor, clusters: Tensor) -> Estimate:
     padded = np.full((len(groups), max(map(len, groups))), np.nan)
     for row, group in zip(padded, groups, strict=True):
         row[: len(group)] = group
-    return _estimate(padded, np.nanmedian)
+    # nanmedian is right for both, and many times slower
+    return _estimate(padded, np.nanmedian if np.isnan(padded).any() else np.median)
 
 
 def _estimate(channels: np.ndarray, statistic: object) -> Estimate:

@@ -24,6 +24,10 @@ from rfviz.whitening import NONE, Whitening
 ORIENTATIONS, FREQUENCIES, PHASES = 4, 3, 4
 """Of the gratings along each axis; frequency 0, a uniform field, comes on top."""
 
+CONTRAST = 0.4
+"""Share of what a screen can show. At full contrast, the curvature of sRGB, which is what networks see, would turn the
+preferred axis of a filter that is linear in sRGB by up to 29 degrees; like this it is 7 at most."""
+
 LINEAR = 1 / 3
 """Axis selectivity of a linear neuron with one colour axis, rectified: ``abs(cos)`` has this vector sum."""
 
@@ -136,5 +140,8 @@ def measure(net: nn.Module, layer: str, *, preprocess: Whitening = NONE, angles:
     scaled = for_field(size, ORIENTATIONS, FREQUENCIES, PHASES)
     gratings = Gratings(size, scaled.orientations, (0.0, *scaled.frequencies), scaled.phases)
     degrees = tuple(180 * i / angles for i in range(angles))
-    along = [tuning.measure(net, layer, gratings, axis=opponent.hue(angle), preprocess=preprocess) for angle in degrees]
+    along = [
+        tuning.measure(net, layer, gratings, axis=opponent.hue(angle), contrast=CONTRAST, preprocess=preprocess)
+        for angle in degrees
+    ]
     return HueTuning(gratings, degrees, torch.stack([each.responses for each in along], dim=1), along[0].blank)

@@ -33,6 +33,7 @@ from rfviz.explorer.sources import RunSource
 from rfviz.files import written_whole
 from rfviz.models import ARCHITECTURES
 from rfviz.presets import EXPLORER_LAYERS, FIGURE_LAYERS
+from rfviz.run_higher import CONTRASTS, HIGH_LAYERS, PICTURE_LAYERS
 from rfviz.runs import Run
 
 PATIENCE = 300
@@ -88,7 +89,9 @@ def compute(replicas: Sequence[Run]) -> None:
             run.noise_effect(architecture)
     for architecture in ARCHITECTURES:
         replicas[0].sparsity(architecture)
-    measure_tuning(replicas[0])
+    for run in replicas:
+        measure_tuning(run)
+        look_deeper(run)
     source = RunSource(replicas[0])
     for architecture in ARCHITECTURES:
         for layer in EXPLORER_LAYERS:
@@ -102,12 +105,29 @@ def measure_tuning(run: Run) -> None:
         for layer in FIGURE_LAYERS:
             run.orientation(architecture, layer)
             run.colour(architecture, layer)
+            run.hue(architecture, layer)
         for kind in CONTROLS:
             run.gabors(architecture, kind)
             for layer in FIGURE_LAYERS:
                 for draw in range(DRAWS):
                     run.orientation(architecture, layer, kind, draw)
                     run.colour(architecture, layer, kind, draw)
+                    if kind == "random weights":
+                        run.hue(architecture, layer, kind, draw)
+
+
+def look_deeper(run: Run) -> None:
+    """Compute what the notebooks show of silent channels, of shared ones and of higher layers."""
+    for architecture in ARCHITECTURES:
+        run.silence(architecture)
+        run.evidence(architecture)
+        for layer in HIGH_LAYERS:
+            for kind in (None, "random weights"):
+                run.effective_fields(architecture, layer, kind)
+        for layer in PICTURE_LAYERS:
+            run.identification(architecture, layer)
+        for contrast in CONTRASTS:
+            run.identification(architecture, PICTURE_LAYERS[-1], contrast)
 
 
 def execute(

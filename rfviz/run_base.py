@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from typing import Any
 
-from rfviz import sources
+from rfviz import calibration, controls, sources
 from rfviz.data import Evaluation
+from rfviz.maximization import Maximization
 from rfviz.models import Net34
 from rfviz.presets import Preset
 from rfviz.responses import LayerResponses
-from rfviz.store import Store
+from rfviz.store import Store, source_digest
 from rfviz.whitening import Whitening
 
 
@@ -45,8 +46,36 @@ class RunBase:
         """Return what the channels of some layers respond to, over the stimulus images."""
         raise NotImplementedError
 
+    def maximization(self, architecture: str, layer: str) -> Maximization:
+        """Return the activation maximization of every channel of a layer."""
+        raise NotImplementedError
+
     def collected(
         self, name: str, architecture: str, images: Evaluation, layers: Sequence[str], **options: Any
     ) -> dict[str, LayerResponses]:
         """Return what a pass over some images finds."""
         raise NotImplementedError
+
+    def control(self, architecture: str, kind: str | None, draw: int = 0) -> Net34:
+        """Return a control of the trained network (see `rfviz.controls.control`), or for None that network itself.
+
+        Random weights get batch norms that know the evaluation images, as they would from the first step of training.
+        """
+        if kind is None:
+            return self.net(architecture)
+        net = controls.control(self.net(architecture), kind, draw)
+        if kind != "random weights":
+            return net
+        return calibration.calibrated(net, self.images.evaluation, preprocess=self.whitening(architecture))
+
+    def control_of(self, kind: str | None, draw: int = 0) -> dict[str, Any]:
+        """Return what a control depends on besides the network."""
+        if kind is None:
+            return {"control": None}
+        modules = (controls.__name__, calibration.__name__)
+        return {
+            "control": kind,
+            "draw": draw,
+            "controls": [source_digest(module) for module in modules],
+            "calibrated on": self.images.evaluation.fingerprint,
+        }

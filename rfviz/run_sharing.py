@@ -5,14 +5,14 @@ import dataclasses
 import torch
 from torch import Tensor
 
-from rfviz import controls, interventions, noise_dose, silence, stream
+from rfviz import interventions, noise_dose, silence, stream
 from rfviz.models import LAYERS
 from rfviz.noise_dose import NoiseDose
 from rfviz.predictions import Evidence
 from rfviz.run_base import RunBase
 from rfviz.silence import Silence
 from rfviz.similarity import central, correlations
-from rfviz.store import Result, source_digest
+from rfviz.store import Result
 from rfviz.stream import Written
 
 
@@ -65,18 +65,16 @@ class SharingResults(RunBase):
 
         Empty without skips.
         """
-        net, images = self.net(architecture), self.images.evaluation
-        if not any("downsample" in name for name, _ in net.named_modules()):
+        images = self.images.evaluation
+        if not any("downsample" in name for name, _ in self.net(architecture).named_modules()):
             return {}
 
         def compute() -> Result:
-            chosen = net if control is None else controls.control(net, control)
-            found = stream.written(chosen, images, preprocess=self.whitening(architecture))
+            net = self.control(architecture, control)
+            found = stream.written(net, images, preprocess=self.whitening(architecture))
             return {f"{layer}/{key}": each for layer, both in found.items() for key, each in both._asdict().items()}, {}
 
-        made_of = self.made_of(
-            architecture, images=images.fingerprint, control=control, controls=source_digest(controls.__name__)
-        )
+        made_of = self.made_of(architecture, images=images.fingerprint, **self.control_of(control))
         name = f"written-{architecture}" + (f"-{control.replace(' ', '-')}" if control else "")
         tensors = self.store.get(name, stream, made_of, compute)[0]
         return {layer: Written(tensors[f"{layer}/share"], tensors[f"{layer}/variance"]) for layer in stream.STREAM[1:]}

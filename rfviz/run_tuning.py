@@ -1,12 +1,15 @@
 """Results of a run: tuning for orientation and colour, of its networks and of controls."""
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
-from rfviz import controls, gabor, opponent, tuning
+from rfviz import gabor, hue, opponent, tuning
 from rfviz.gabor import Gabor
 from rfviz.gratings import Gratings
+from rfviz.hue import HueTuning
 from rfviz.run_base import RunBase
-from rfviz.store import Result, source_digest
+from rfviz.store import Result
 from rfviz.tuning import ColourTuning, Tuning
 
 
@@ -33,8 +36,7 @@ class TuningResults(RunBase):
         white = self.whitening(architecture)
 
         def compute() -> Result:
-            net = self.net(architecture)
-            net = net if control is None else controls.control(net, control, draw)
+            net = self.control(architecture, control, draw)
             if what == "colour":
                 along = tuning.measure_colour(net, layer, preprocess=white).along
             else:
@@ -43,30 +45,45 @@ class TuningResults(RunBase):
             tensors |= {f"{axis}/blank": each.blank for axis, each in along.items()}
             return tensors, {"gratings": dataclasses.asdict(next(iter(along.values())).gratings)}
 
-        made_of = self.made_of(
-            architecture, layer=layer, control=control, draw=draw, controls=source_digest(controls.__name__)
-        )
+        made_of = self.made_of(architecture, layer=layer, **self.control_of(control, draw))
         name = f"{what}-{architecture}-{layer}" + (f"-{control.replace(' ', '-')}-{draw}" if control else "")
         tensors, values = self.store.get(name, tuning, made_of, compute)
-        size, *lists = (values["gratings"][key] for key in ("size", "orientations", "frequencies", "phases"))
-        gratings = Gratings(size, *map(tuple, lists))
+        gratings = _gratings(values["gratings"])
         return {
             axis: Tuning(gratings, tensors[f"{axis}/responses"], tensors[f"{axis}/blank"])
             for axis in opponent.AXES
             if f"{axis}/responses" in tensors
         }
 
+    def hue(self, architecture: str, layer: str, control: str | None = None, draw: int = 0) -> HueTuning:
+        """Return the tuning of a layer's channels for colours of equal luminance, as `colour` does."""
+
+        def compute() -> Result:
+            net = self.control(architecture, control, draw)
+            found = hue.measure(net, layer, preprocess=self.whitening(architecture))
+            tensors = {"responses": found.responses, "blank": found.blank}
+            return tensors, {"gratings": dataclasses.asdict(found.gratings), "angles": found.angles}
+
+        made_of = self.made_of(architecture, layer=layer, **self.control_of(control, draw))
+        name = f"hue-{architecture}-{layer}" + (f"-{control.replace(' ', '-')}-{draw}" if control else "")
+        tensors, values = self.store.get(name, hue, made_of, compute)
+        return HueTuning(_gratings(values["gratings"]), tuple(values["angles"]), tensors["responses"], tensors["blank"])
+
     def gabors(self, architecture: str, control: str | None = None) -> list[Gabor | None]:
         """Return the Gabor fit of every filter of the first convolution, of the network or of a control."""
 
         def compute() -> Result:
-            net = self.net(architecture)
-            net = net if control is None else controls.control(net, control)
+            net = self.control(architecture, control)
             fits = [gabor.fit(each) for each in net.conv1.weight]
             return {}, {"fits": [each and dataclasses.asdict(each) for each in fits]}
 
-        made_of = self.made_of(architecture, control=control, controls=source_digest(controls.__name__))
+        made_of = self.made_of(architecture, **self.control_of(control))
         name = f"gabors-{architecture}" + (f"-{control.replace(' ', '-')}" if control else "")
         _, values = self.store.get(name, gabor, made_of, compute)
         pairs = ("centre", "width")
         return [each and Gabor(**each | {key: tuple(each[key]) for key in pairs}) for each in values["fits"]]
+
+
+def _gratings(stored: Mapping[str, Any]) -> Gratings:
+    size, *lists = (stored[key] for key in ("size", "orientations", "frequencies", "phases"))
+    return Gratings(size, *map(tuple, lists))

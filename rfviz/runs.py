@@ -18,8 +18,13 @@ from torch.utils.data import DataLoader, Subset
 from tqdm.auto import tqdm
 
 from rfviz import (
+    calibration,
+    controls,
     distributed,
+    effective_field,
     gabor,
+    hue,
+    identification,
     inactivity,
     interventions,
     maximization,
@@ -47,6 +52,7 @@ from rfviz.models import ARCHITECTURES, Net34
 from rfviz.presets import EXPLORER_LAYERS, FIGURE_LAYERS, Preset
 from rfviz.receptive_field import ReceptiveField
 from rfviz.responses import LayerResponses
+from rfviz.run_higher import HigherLayerResults
 from rfviz.run_sharing import SharingResults
 from rfviz.run_tuning import TuningResults
 from rfviz.store import Result, Store, source_digest
@@ -136,23 +142,36 @@ def parse_channels(channels: int | str | Sequence[int]) -> dict[str, int]:
 
 
 KERNELS = (
-    gabor, inactivity, interventions, maximization, noise_dose, responses, silence, stream, training, tuning, whitening,
+    calibration, controls, effective_field, gabor, hue, identification, inactivity, interventions, maximization,
+    noise_dose, responses, silence, stream, training, tuning, whitening,
 )  # fmt: skip
 """The modules that make the results of a run."""
 
 SHOWN_BY = (
+    "rfviz.claim_measures",
+    "rfviz.colour_figures",
+    "rfviz.colour_structure_tables",
     "rfviz.figures",
+    "rfviz.higher_layer_figures",
+    "rfviz.higher_layer_tables",
+    "rfviz.intervals",
     "rfviz.noise_tables",
+    "rfviz.predictions",
+    "rfviz.sharing_tables",
+    "rfviz.silence_figures",
+    "rfviz.silence_tables",
+    "rfviz.stream_figures",
+    "rfviz.stream_tables",
     "rfviz.tables",
     "rfviz.tuning_figures",
     "rfviz.tuning_tables",
-    "rfviz.sharing_tables",
+    "rfviz.verdicts",
     "rfviz.explorer.sources",
 )
 """The modules that make pictures, tables and words of results."""
 
 
-class Run(TuningResults, SharingResults):
+class Run(TuningResults, SharingResults, HigherLayerResults):
     """Everything that a preset and a seed lead to.
 
     Parameters

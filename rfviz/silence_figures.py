@@ -42,7 +42,7 @@ def room_to_fire(found: Mapping[str, Silence]) -> Figure:
 
 
 def noise_doses(doses: Mapping[str, NoiseDose], pooled: Mapping[str, LayerResponses]) -> Figure:
-    """Draw Fig. S13: the change of the loss by dose with matched controls (top), and channel by channel (bottom)."""
+    """Draw Fig. S14: the change of the loss by dose with matched controls (top), and channel by channel (bottom)."""
     figure = BookFigure(5.0)
     grid = figure.subplots(2, len(doses), squeeze=False, sharey="row")
     for (top, bottom), (model, found) in zip(grid.T, doses.items(), strict=True):
@@ -87,7 +87,7 @@ def noise_doses(doses: Mapping[str, NoiseDose], pooled: Mapping[str, LayerRespon
 
 
 def firing_history(histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
-    """Draw Fig. S14: how often each channel fires, epoch by epoch; those that end silent are dark and dashed."""
+    """Draw Fig. S13: how often each channel fires, epoch by epoch; those that end silent are dark and dashed."""
     figure = BookFigure(2.9)
     for ax, (model, history) in zip(
         figure.subplots(1, len(histories), squeeze=False, sharey=True)[0], histories.items(), strict=True

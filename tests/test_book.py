@@ -30,9 +30,11 @@ FIGURES = {
     "notebooks/01_training": ["fig-s2", "fig-s3"],
     "notebooks/02_preferred_stimuli": ["fig-2", "fig-3", "fig-4", "fig-5"],
     "notebooks/03_activation_maximization": ["fig-6", "fig-s4"],
-    "notebooks/04_inactive_neurons": ["fig-s5"],
-    "notebooks/05_orientation_and_colour": ["fig-s7", "fig-s8", "fig-s9"],
-    "notebooks/06_channel_sharing": ["fig-s10", "fig-s11"],
+    "notebooks/04_inactive_neurons": ["fig-s5", "fig-s12", "fig-s13", "fig-s14"],
+    "notebooks/05_orientation_and_colour": ["fig-s7", "fig-s8", "fig-s9", "fig-s15", "fig-s16"],
+    "notebooks/06_channel_sharing": ["fig-s10", "fig-s11", "fig-s17", "fig-s18"],
+    "notebooks/07_higher_layers": ["fig-s19", "fig-s20", "fig-s21"],
+    "claims": [],
 }
 
 

@@ -9,8 +9,8 @@ from rfviz.calibration import calibrated
 from rfviz.data import Evaluation
 from rfviz.effective_field import effective_fields
 from rfviz.higher_layer_tables import mean_and_interval
+from rfviz.identification import KINDS
 from rfviz.responses import collect, preferred_stimuli
-from rfviz.stimulus_test import KINDS
 
 
 def images_in(axes: list) -> list[np.ndarray]:

@@ -8,8 +8,8 @@ import torch
 
 from rfviz import higher_layer_tables
 from rfviz.effective_field import EffectiveFields
+from rfviz.identification import KINDS
 from rfviz.receptive_field import ReceptiveField
-from rfviz.stimulus_test import KINDS
 
 FIELD = ReceptiveField(31, 1, -15)
 

@@ -10,8 +10,8 @@ from rfviz import maximization, models
 from rfviz.cone import Cone
 from rfviz.data import Evaluation
 from rfviz.errors import RfvizError
+from rfviz.identification import KINDS, drive, identification, identify
 from rfviz.responses import collect
-from rfviz.stimulus_test import KINDS, drive, identification, identify
 from rfviz.whitening import Whitening
 
 WHITE = Whitening(torch.tensor([0.4, 0.5, 0.6]), torch.diag(torch.tensor([4.0, 5.0, 6.0])))

@@ -1,0 +1,120 @@
+"""Intervals against theory, and where they say nothing."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from rfviz import intervals
+from rfviz.intervals import Interval
+from rfviz.verdicts import AGREES, CANNOT_TELL, DISAGREES, judge
+
+NORMAL = torch.from_numpy(np.random.default_rng(1).normal(3, 2, 400))
+
+
+def test_mean_is_as_students_t_has_it() -> None:
+    found = intervals.mean(NORMAL)
+    low, high = stats.t.interval(0.95, 399, NORMAL.mean(), stats.sem(NORMAL.numpy()))
+    assert found.value == pytest.approx(NORMAL.mean().item())
+    assert (found.low, found.high) == pytest.approx((low, high), abs=0.03)
+    assert (found.n, found.of) == (400, "channels")
+
+
+def test_median_lies_within_its_interval_and_nan_does_not_count() -> None:
+    found = intervals.median([*NORMAL.tolist(), math.nan, math.inf], "images")
+    assert found.low < found.value == pytest.approx(NORMAL.median().item(), abs=0.02)
+    assert found.value < found.high
+    assert (found.n, found.of) == (400, "images")
+
+
+def test_the_same_numbers_give_the_same_interval() -> None:
+    assert intervals.mean(NORMAL) == intervals.mean(NORMAL.clone())
+
+
+@pytest.mark.parametrize("values", [[], [1.0], [1.0, 2.0], [2.0, 2.0, 2.0, 2.0], [math.nan]])
+def test_too_little_gives_no_interval(values: list[float]) -> None:
+    found = intervals.mean(values)
+    assert math.isnan(found.low)
+    assert math.isnan(found.high)
+    assert found.sign == 0
+    assert judge(found) == CANNOT_TELL
+    assert math.isnan(found.value) == (len(intervals.known(values)) == 0)
+
+
+def test_difference_of_two_groups() -> None:
+    found = intervals.difference(NORMAL + 1, NORMAL[:200])
+    assert found.value == pytest.approx((NORMAL.mean() + 1 - NORMAL[:200].mean()).item())
+    spread = math.sqrt(NORMAL.var() / 400 + NORMAL[:200].var() / 200)
+    assert found.high - found.low == pytest.approx(2 * 1.96 * spread, rel=0.1)
+    assert found.n == 600
+    assert math.isnan(intervals.difference(NORMAL, []).value)
+    assert math.isnan(intervals.difference(NORMAL, [1.0, 2.0]).low)
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=3, max_size=12))
+def test_rank_correlation_is_spearmans(pairs: list[tuple[int, int]]) -> None:
+    a, b = (torch.tensor(each, dtype=torch.float64) for each in zip(*pairs, strict=True))
+    found = intervals.rank_correlation(a, b)
+    if len(a.unique()) == 1 or len(b.unique()) == 1:
+        assert math.isnan(found.value)
+    else:
+        assert found.value == pytest.approx(stats.spearmanr(a, b).statistic)
+        assert not found.low > found.high
+
+
+def test_rank_correlation_leaves_pairs_with_nan_out() -> None:
+    a = torch.tensor([1.0, 2.0, 3.0, math.nan, 4.0])
+    found = intervals.rank_correlation(a, torch.tensor([1.0, 4.0, 9.0, 0.0, math.nan]))
+    assert (found.value, found.n) == (pytest.approx(1), 3)
+
+
+@pytest.mark.parametrize(("count", "n"), [(0, 24), (3, 24), (24, 24)])
+def test_share_is_exact(count: int, n: int) -> None:
+    found = intervals.share(count, n)
+    low = stats.beta.ppf(0.025, count, n - count + 1) if count else 0
+    high = stats.beta.ppf(0.975, count + 1, n - count) if count < n else 1
+    assert found[:3] == pytest.approx((count / n, low, high))
+    assert math.isnan(intervals.share(0, 0).value)
+
+
+def test_difference_of_shares_as_newcombe_prints_it() -> None:
+    # Newcombe (1998), Table II, method 10: 56/70 less 48/80, and 9/10 less 3/10.
+    assert intervals.share_difference((56, 70), (48, 80))[:3] == pytest.approx((0.2, 0.0524, 0.3339), abs=1e-4)
+    assert intervals.share_difference((9, 10), (3, 10))[:3] == pytest.approx((0.6, 0.1705, 0.8090), abs=1e-4)
+    nothing = intervals.share_difference((0, 24), (0, 24))
+    assert nothing.low < 0 < nothing.high
+    assert math.isnan(intervals.share_difference((0, 0), (1, 2)).value)
+
+
+def test_over_seeds() -> None:
+    one = Interval(2.0, 1.0, 3.0, 24)
+    assert intervals.over_seeds([one]) == one
+    several = intervals.over_seeds([one, one._replace(value=4.0), one._replace(value=6.0)])
+    low, high = stats.t.interval(0.95, 2, 4.0, stats.sem([2.0, 4.0, 6.0]))
+    assert several == pytest.approx((4.0, low, high, 3, "seeds"))
+    assert math.isnan(intervals.over_seeds([one, one]).low)
+    assert math.isnan(intervals.over_seeds([intervals.NOTHING] * 2).value)
+    assert intervals.over_seeds([intervals.NOTHING, one])[:4] == pytest.approx(
+        (2.0, math.nan, math.nan, 1), nan_ok=True
+    )
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "sign"), [(0.1, 2.0, 1), (-2.0, -0.1, -1), (-0.1, 0.1, 0), (0.0, 1.0, 0), (math.nan, math.nan, 0)]
+)
+def test_a_verdict_takes_the_whole_interval(low: float, high: float, sign: int) -> None:
+    found = Interval(0.5, low, high, 9)
+    assert found.sign == sign
+    assert judge(found) == {1: AGREES, 0: CANNOT_TELL, -1: DISAGREES}[sign]
+    assert judge(found, -1) == {-1: AGREES, 0: CANNOT_TELL, 1: DISAGREES}[sign]
+    assert found.less(10).sign == (0 if math.isnan(low) else -1)
+
+
+def test_for_people() -> None:
+    assert Interval(0.5, 0.25, 0.75, 1200, "images").shown("+.1f") == "+0.5 (+0.2 to +0.8, n = 1,200 images)"
+    assert Interval(0.5, math.nan, math.nan, 2).shown(".0%") == "50% (no interval, n = 2 channels)"
+    assert intervals.NOTHING.shown() == "–"

@@ -1,0 +1,91 @@
+"""Why channels do not fire: planted reasons, and the bound on what any picture can do."""
+
+import pytest
+import torch
+from torch import nn
+
+from rfviz.data import Evaluation
+from rfviz.errors import RfvizError
+from rfviz.models import Net34
+from rfviz.responses import collect
+from rfviz.silence import reach, silence
+from rfviz.whitening import IMAGENET, NONE, Whitening, fit
+
+
+@pytest.fixture
+def planted(resnet: Net34) -> Net34:
+    """Channel 0: shifted below what images can do; 1: its filter has vanished; 2: its batch norm ignores it."""
+    resnet.bn1.bias.data[:] = 0.5
+    resnet.bn1.bias.data[0] = -50.0
+    resnet.conv1.weight.data[1] = 0
+    resnet.bn1.running_mean[1] = 0
+    resnet.bn1.bias.data[1] = -0.5
+    resnet.bn1.weight.data[2] = 0
+    resnet.bn1.bias.data[2] = -1e-3
+    return resnet
+
+
+def examined(net: Net34, images: Evaluation, white=IMAGENET):
+    pooled = collect(net, images, ["maxpool"], mean_stimulus=False, preprocess=white)["maxpool"]
+    return silence(net, images, pooled, preprocess=white, batch_size=5)
+
+
+def test_planted_reasons_are_found(planted: Net34, tiles: Evaluation) -> None:
+    found = examined(planted, tiles)
+    assert found.kinds == ["shift", "filter", "filter", "active", "active", "active"]
+    assert found.reachable.tolist() == [False, False, False, True, True, True]
+    torch.testing.assert_close(found.reach[1:3], torch.tensor([-0.5, -1e-3], dtype=torch.float64))
+
+
+def test_a_shift_that_some_picture_overcomes(resnet: Net34, tiles: Evaluation) -> None:
+    before = examined(resnet, tiles)
+    shift = 0.5 * (before.highest[4] + before.reach[4])  # between what the images and what any picture can do
+    resnet.bn1.bias.data[4] -= shift
+    found = examined(resnet, tiles)
+    assert found.kinds[4] == "shift"
+    assert found.firing_rate[4] == 0
+    assert found.reachable[4]
+
+
+def test_rarely_active(resnet: Net34, tiles: Evaluation) -> None:
+    resnet.bn1.bias.data[5] -= examined(resnet, tiles).highest[5] - 1e-3
+    found = examined(resnet, tiles)
+    assert found.kinds[5] == "rarely active"
+    assert 0 < found.firing_rate[5] < 0.01
+
+
+def test_highest_is_the_highest_before_the_relu(resnet: Net34, tiles: Evaluation) -> None:
+    with torch.inference_mode():
+        values = torch.stack([resnet.bn1(resnet.conv1(IMAGENET(tiles[i][0][None])))[0] for i in range(len(tiles))])
+    torch.testing.assert_close(examined(resnet, tiles).highest, values.amax((0, 2, 3)).double())
+    torch.testing.assert_close(examined(resnet, tiles).shift, resnet.bn1.bias.detach().double())
+
+
+@pytest.mark.parametrize("kind", ["none", "channel", "zca"])
+def test_the_best_picture_reaches_the_bound_and_no_other_does(
+    resnet: Net34, some_tiles: torch.Tensor, kind: str
+) -> None:
+    white = NONE if kind == "none" else fit(some_tiles, kind)
+    bound = reach(resnet, white)
+
+    def value(picture: torch.Tensor) -> torch.Tensor:
+        return resnet.bn1(resnet.conv1(white(picture)))[:, :, 2, 2]  # the neuron whose field is rows 1 to 7
+
+    for channel in range(6):
+        image = torch.full((1, 3, 16, 16), 0.5, requires_grad=True)
+        value(image)[0, channel].backward()
+        best = (image.grad > 0).float()
+        with torch.inference_mode():
+            assert value(best)[0, channel].item() == pytest.approx(bound[channel].item(), rel=1e-5)
+    with torch.inference_mode():
+        others = value(torch.rand(200, 3, 16, 16, generator=torch.Generator().manual_seed(0)).round())
+    assert (others.amax(0) <= bound + 1e-4).all()
+
+
+def test_what_does_not_fit_is_refused(resnet: Net34, tiles: Evaluation) -> None:
+    pooled = collect(resnet, tiles, ["maxpool"], mean_stimulus=False)["maxpool"]
+    with pytest.raises(RfvizError, match="no batch norm 'bn1'"):
+        silence(nn.Sequential(nn.Conv2d(3, 6, 3)), tiles, pooled)
+    with pytest.raises(RfvizError, match="6 channels, but 'bn1' has 8"):
+        silence(Net34(True, 8, 4), tiles, pooled)
+    assert isinstance(IMAGENET, Whitening)
