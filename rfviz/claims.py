@@ -10,18 +10,21 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import torch
+from IPython.display import HTML
 from torch import Tensor
 
-from rfviz import centre_surround, intervals, predictions
+from rfviz import centre_surround, intervals
 from rfviz.claim_measures import centrality, diversity, own_resemblance
 from rfviz.controls import DRAWS
 from rfviz.identification import KINDS
 from rfviz.inactivity import NoiseEffect
 from rfviz.intervals import Interval
+from rfviz.predictions import NONE_INACTIVE, unlike
 from rfviz.presets import EXPLORER_LAYERS, FIGURE_LAYERS
 from rfviz.run_higher import PICTURE_LAYERS
 from rfviz.runs import Run
 from rfviz.sharing_tables import pairings
+from rfviz.tables import in_sentences
 from rfviz.tuning_tables import against_chance
 from rfviz.verdicts import AGREES, CANNOT_TELL, DISAGREES, judge
 
@@ -335,18 +338,17 @@ HIGH = PICTURE_LAYERS[-1]
 
 
 def _hypothesis(replicas: Sequence[Run]) -> Claim:
-    networks = {model: [run.evidence(model) for run in replicas] for model in ("resnet34", "plainnet34")}
-    found = predictions.predictions(networks)[UNLIKE]
+    measured = _over(replicas, lambda run: unlike(run.likeness("resnet34"), run.tested("resnet34")))
+    verdict, why = judge(measured, -1), _because(measured)
+    if not any(run.noise_effect("resnet34").inactive for run in replicas):
+        verdict, why = CANNOT_TELL, NONE_INACTIVE
     return Claim(
         "l", "Channels are inactive because later blocks use them for features unlike their filter (the hypothesis).",
-        f"{found.test[0].upper()}{found.test[1:]}, in the tested channels of ResNet34; the other predictions are under "
-        "Channel sharing.",
-        found.measured, found.verdict, found.why,
+        "Correlation of the filter of a channel with its mean stimulus at conv. layer 7: inactive channels (or the "
+        "least active ones) of ResNet34 less the others. The other predictions of the hypothesis are under Channel sharing.",
+        measured.shown(), verdict, why,
     )  # fmt: skip
 
-
-UNLIKE = 3
-"""Which of `rfviz.predictions.predictions` statement l rests on."""
 
 _CLAIMS = (
     _diverse, _central, _keeps, _resembles, _opponency, _exist, _more, _harms, _oriented, _double_opponent, _fails,
@@ -354,8 +356,8 @@ _CLAIMS = (
 )  # fmt: skip
 
 
-def claims_table(found: Sequence[Claim], reference: Sequence[Mapping[str, str]]) -> pd.DataFrame:
-    """Return the statements as text for people, beside what the reference run measured.
+def claims_table(found: Sequence[Claim], reference: Sequence[Mapping[str, str]]) -> HTML:
+    """Return the statements for people, beside what the reference run measured.
 
     Parameters
     ----------
@@ -364,25 +366,24 @@ def claims_table(found: Sequence[Claim], reference: Sequence[Mapping[str, str]])
         The fields of `Claim` for the same statements; those that it does not have are shown as dashes.
     """
     kept = {each["letter"]: each for each in reference}
-    rows = []
-    for claim in found:
-        other = kept.get(claim.letter)
-        rows.append(
-            {
-                "": f"({claim.letter})",
-                "the paper says": claim.says,
-                "measured here": claim.measured,
-                "verdict": f"{claim.verdict}: {claim.why}",
-                "reference run": f"{other['measured']}: {other['verdict']}" if other else "–",
-            }
-        )
-    return pd.DataFrame(rows).set_index("")
+    rows = [
+        {
+            "": f"({claim.letter})",
+            "the paper says": claim.says,
+            "measured here": claim.measured,
+            "verdict": f"{claim.verdict}: {claim.why}",
+            "reference run": "{measured}: {verdict}".format(**kept[claim.letter]) if claim.letter in kept else "–",
+        }
+        for claim in found
+    ]
+    return in_sentences(pd.DataFrame(rows))
 
 
-def methods_table(found: Sequence[Claim]) -> pd.DataFrame:
-    """Return how each statement is measured."""
-    rows = [{"": f"({claim.letter})", "how it is measured": claim.measure} for claim in found]
-    return pd.DataFrame(rows).set_index("")
+def methods_table(found: Sequence[Claim]) -> HTML:
+    """Return how each statement is measured, for people."""
+    return in_sentences(
+        pd.DataFrame([{"": f"({claim.letter})", "how it is measured": claim.measure} for claim in found])
+    )
 
 
 def claims_summary(found: Sequence[Claim]) -> str:

@@ -304,7 +304,8 @@ def export_reference(
     """
     opened = runs.open_run(preset, seed, **_overrides(images, weights, epochs, strict, settings))
     replicas = opened.replicas(seeds)
-    publish.compute(replicas)
+    for architecture in opened.preset.weights:
+        opened.net(architecture)  # a wrong file is refused before the other network is trained
     command = shlex.join(["rfviz", *sys.argv[1:]])
     reference.export(replicas, to, {"command": command, "commit": provenance.commit()})
     _say(f"written to {to}")

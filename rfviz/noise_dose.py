@@ -55,6 +55,11 @@ class NoiseDose:
     single: Tensor
 
 
+def tested_channels(responses: LayerResponses) -> tuple[int, ...]:
+    """Return the inactive channels, or where there are none the `control_count` least active ones."""
+    return inactive_channels(responses) or least_active_channels(responses, control_count(responses.channels))
+
+
 def matched_active(tested: Sequence[int], inactive: Sequence[int], strength: Tensor) -> tuple[int, ...]:
     """Choose for each tested channel the active one that is read most nearly as strongly, each once.
 
@@ -117,7 +122,7 @@ def noise_dose(
     if not doses or not len(seeds) or min(doses) < 0:
         raise RfvizError(f"doses {tuple(doses)} and seeds {tuple(seeds)}: give at least one of each, doses from 0 up.")
     inactive = inactive_channels(responses)
-    tested = inactive or least_active_channels(responses, control_count(responses.channels))
+    tested = tested_channels(responses)
     matched = matched_active(tested, inactive, strength)
     groups = {"tested": tested, "matched": matched}
     changes = {

@@ -16,13 +16,14 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import pandas as pd
-import torch
+from IPython.display import HTML
 from torch import Tensor
 
 from rfviz import intervals
 from rfviz.intervals import Interval
 from rfviz.noise_dose import NoiseDose
 from rfviz.stream import ABLATED, Written
+from rfviz.tables import in_sentences
 from rfviz.verdicts import CANNOT_TELL, judge
 
 
@@ -34,6 +35,8 @@ class Evidence:
     ----------
     firing_rate : Tensor, shape (C,)
         Share of neurons of the first pooling layer that fire for the evaluation images.
+    tested : Tensor of bool, shape (C,)
+        Which channels are tested: the inactive ones, or else the least active ones.
     likeness : Tensor, shape (C,)
         Correlation of the filter with the mean over the strongest stimuli of layer1.2; NaN where that never fires.
     dose : NoiseDose
@@ -46,18 +49,12 @@ class Evidence:
     """
 
     firing_rate: Tensor
+    tested: Tensor
     likeness: Tensor
     dose: NoiseDose
     ablated: Mapping[str, Tensor]
     written: Mapping[str, Written]
     by_chance: Mapping[str, Written]
-
-    @property
-    def tested(self) -> Tensor:
-        """Which channels are tested: the inactive ones, or else the least active ones, bool `(C,)`."""
-        mask = torch.zeros(len(self.firing_rate), dtype=torch.bool)
-        mask[list(self.dose.tested)] = True
-        return mask
 
     @property
     def inactive(self) -> int:
@@ -67,6 +64,11 @@ class Evidence:
 
 Networks = Mapping[str, Sequence[Evidence]]
 """By architecture, one per seed."""
+
+
+def unlike(likeness: Tensor, tested: Tensor) -> Interval:
+    """Return how much less than in other channels the filter is like what the channel holds later; see `Evidence`."""
+    return intervals.difference(likeness[tested], likeness[~tested])
 
 
 class Prediction(NamedTuple):
@@ -79,6 +81,8 @@ class Prediction(NamedTuple):
     verdict: str
     why: str
 
+
+NONE_INACTIVE = "ResNet34 has no inactive channel in this run; its least active ones stand in for them"
 
 FIRST_BLOCK = "layer1.0"
 
@@ -97,7 +101,7 @@ def predictions(networks: Networks) -> list[Prediction]:
 
     def verdict(measured: Interval, expected: int, needs_inactive: bool = True) -> tuple[str, str]:
         if needs_inactive and not any_inactive:
-            return CANNOT_TELL, "ResNet34 has no inactive channel in this run; its least active ones stand in for them"
+            return CANNOT_TELL, NONE_INACTIVE
         found = judge(measured, expected)
         return found, "the interval holds 0" if found == CANNOT_TELL else "the interval lies on one side of 0"
 
@@ -120,10 +124,9 @@ def predictions(networks: Networks) -> list[Prediction]:
     early, late = ABLATED
     used, before = over(lambda each: in_use(each, late), resnets), over(lambda each: in_use(each, early), resnets)
 
-    def unlike(each: Evidence) -> Interval:
-        return intervals.difference(each.likeness[each.tested], each.likeness[~each.tested])
-
-    strange, plain_strange = over(unlike, resnets), over(unlike, plains)
+    strange, plain_strange = (
+        over(lambda each: unlike(each.likeness, each.tested), among) for among in (resnets, plains)
+    )
 
     def noise(each: Evidence, group: str) -> Tensor:
         return each.dose.loss[group][each.dose.doses.index(1.0)]
@@ -162,13 +165,18 @@ def predictions(networks: Networks) -> list[Prediction]:
     ]  # fmt: skip
 
 
-def predictions_table(found: Sequence[Prediction]) -> pd.DataFrame:
-    """Return the predictions as text for people."""
-    names = {
-        "says": "prediction", "test": "test", "measured": "measured (95 % interval)", "control": "control",
-        "verdict": "verdict", "why": "why",
-    }  # fmt: skip
-    return pd.DataFrame(found).rename(columns=names).set_index("prediction")
+def predictions_table(found: Sequence[Prediction]) -> HTML:
+    """Return the predictions for people."""
+    return in_sentences(
+        pd.DataFrame(
+            {
+                "prediction": [each.says for each in found],
+                "measured": [f"{each.test[0].upper()}{each.test[1:]}: {each.measured}." for each in found],
+                "for comparison": [each.control for each in found],
+                "verdict": [f"{each.verdict}: {each.why}" for each in found],
+            }
+        )
+    )
 
 
 def predictions_summary(found: Sequence[Prediction], seeds: int) -> str:

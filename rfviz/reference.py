@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.utils import make_grid
 
-from rfviz import provenance
+from rfviz import claims, provenance
 from rfviz.digests import tensor_digest
 from rfviz.distributed import world
 from rfviz.figures import min_max, stretch
@@ -84,6 +84,7 @@ def export(replicas: Sequence[Run], folder: Path, made_by: Mapping[str, str]) ->
                     "mean_firing_rate": {layer: each.firing_rate.mean().item() for layer, each in responses.items()},
                 }
             )
+    stated = [claim._asdict() for claim in claims.claims(replicas)]
     sheets = {name: pictures(first, name) for name in ARCHITECTURES}
     facts = {
         "made by": dict(made_by),
@@ -103,6 +104,7 @@ def export(replicas: Sequence[Run], folder: Path, made_by: Mapping[str, str]) ->
         "strongest": first.preset.strongest,
         "noise_seeds": first.preset.noise_seeds,
         "networks": networks,
+        "claims": stated,
         "left out": {name: left_out for name, (_, left_out) in sheets.items()},
     }
     if world()[0] > 0:

@@ -101,16 +101,28 @@ class SharingResults(RunBase):
         tensors = self.store.get(f"ablations-{architecture}", interventions, made_of, compute)[0]
         return {layer: tensors[layer] for layer in stream.ABLATED}
 
-    def evidence(self, architecture: str) -> Evidence:
-        """Return what a network has to say of the channel-sharing hypothesis."""
+    def tested(self, architecture: str) -> Tensor:
+        """Return which channels of the first pooling layer are tested (`rfviz.noise_dose.tested_channels`)."""
+        pooled = self.pooling_responses(architecture)
+        mask = torch.zeros(pooled.channels, dtype=torch.bool)
+        mask[list(noise_dose.tested_channels(pooled))] = True
+        return mask
+
+    def likeness(self, architecture: str) -> Tensor:
+        """Return how like its filter the mean of the strongest stimuli of each channel is behind layer1, `(C,)`."""
         last = stream.ABLATED[-1]
         found = self.responses(architecture, [last])[last]
         assert found.strongest_stimulus is not None
         filters = self.net(architecture).conv1.weight.detach().cpu()
-        likeness = correlations(filters, central(found.strongest_stimulus, filters.shape[-1])).diagonal()
+        alike = correlations(filters, central(found.strongest_stimulus, filters.shape[-1])).diagonal()
+        return torch.where(found.positive_count > 0, alike, torch.nan)
+
+    def evidence(self, architecture: str) -> Evidence:
+        """Return what a network has to say of the channel-sharing hypothesis."""
         return Evidence(
             self.pooling_responses(architecture).firing_rate,
-            torch.where(found.positive_count > 0, likeness, torch.nan),
+            self.tested(architecture),
+            self.likeness(architecture),
             self.noise_dose(architecture),
             self.ablations(architecture),
             self.written(architecture),

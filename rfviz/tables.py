@@ -7,6 +7,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 import pandas as pd
+from IPython.display import HTML
 
 from rfviz.maximization import Maximization
 from rfviz.models import PAPER_ARCHITECTURES, PAPER_NAMES
@@ -14,6 +15,12 @@ from rfviz.presets import PRESETS, Preset
 from rfviz.responses import LayerResponses
 from rfviz.similarity import centred, correlations
 from rfviz.whitening import Whitening
+
+
+def in_sentences(frame: pd.DataFrame) -> HTML:
+    """Return a table of sentences as HTML in which lines break and nothing is cut off; without the index."""
+    with pd.option_context("display.max_colwidth", None):
+        return HTML(frame.to_html(index=False, classes="sentences", border=0))
 
 
 def recipes_table(preset: Preset) -> pd.DataFrame:
