@@ -345,7 +345,7 @@ def _hypothesis(replicas: Sequence[Run]) -> Claim:
     return Claim(
         "l", "Channels are inactive because later blocks use them for features unlike their filter (the hypothesis).",
         "Correlation of the filter of a channel with its mean stimulus at conv. layer 7: inactive channels (or the "
-        "least active ones) of ResNet34 less the others. The other predictions of the hypothesis are under Channel sharing.",
+        "least active ones) of ResNet34 less the others. The page Channel sharing has the other predictions.",
         measured.shown(), verdict, why,
     )  # fmt: skip
 
