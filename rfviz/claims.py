@@ -356,26 +356,20 @@ _CLAIMS = (
 )  # fmt: skip
 
 
-def claims_table(found: Sequence[Claim], reference: Sequence[Mapping[str, str]]) -> HTML:
-    """Return the statements for people, beside what the reference run measured.
-
-    Parameters
-    ----------
-    found : sequence of Claim
-    reference : sequence of mapping
-        The fields of `Claim` for the same statements; those that it does not have are shown as dashes.
-    """
-    kept = {each["letter"]: each for each in reference}
+def claims_table(found: Sequence[Claim], reference: Sequence[Claim] = ()) -> HTML:
+    """Return the statements for people, with the verdicts of the reference run beside where it is given."""
     rows = [
         {
             "": f"({claim.letter})",
             "the paper says": claim.says,
             "measured here": claim.measured,
             "verdict": f"{claim.verdict}: {claim.why}",
-            "reference run": "{measured}: {verdict}".format(**kept[claim.letter]) if claim.letter in kept else "–",
         }
         for claim in found
     ]
+    if reference:
+        kept = {claim.letter: f"{claim.verdict}: {claim.measured}" for claim in reference}
+        rows = [row | {"reference run": kept.get(claim.letter, "–")} for row, claim in zip(rows, found, strict=True)]
     return in_sentences(pd.DataFrame(rows))
 
 

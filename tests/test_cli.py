@@ -149,7 +149,7 @@ def bad_inputs(tmp_path: Path) -> dict[str, tuple[list[str], str]]:
         "epochs": (["train", *smoke, "--epochs", "0"], "epochs is 0"),
         "set": (["train", *smoke, "--set", "learning_rate"], "write NAME=VALUE"),
         "seed": (["train", *smoke, "--seed", "-1"], "seed is -1"),
-        "notebook": (["run", *smoke, "--only", "07"], "unknown notebook '07'"),
+        "notebook": (["run", *smoke, "--only", "99"], "unknown notebook '99'"),
         "no folder": (["table", *smoke, "--images", str(tmp_path / "nowhere")], "there is no image folder"),
         "no train": (["table", *smoke, "--images", str(no_split)], "has no folder 'train'"),
         "empty": (["table", *smoke, "--images", str(empty)], "holds no images"),

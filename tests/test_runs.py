@@ -16,19 +16,27 @@ from PIL import Image
 
 from rfviz import (
     controls,
+    effective_field,
     gabor,
+    hue,
+    identification,
     inactivity,
+    interventions,
     maximization,
     models,
+    noise_dose,
     photographs,
     provenance,
     responses,
     runs,
+    silence,
     store,
+    stream,
     training,
     tuning,
     whitening,
 )
+from rfviz.calibration import calibrated
 from rfviz.digests import tensor_digest
 from rfviz.errors import RfvizError
 from rfviz.files import save_tensors
@@ -42,7 +50,9 @@ TINY = {**SHORT, "repeats": 8, "classes": 3, "crop": 48, "tile": 96}
 LAYERS = ("maxpool", "layer1.0")
 KERNELS = (
     (training, "train"), (responses, "collect"), (maximization, "maximize"), (inactivity, "noise_effect"),
-    (whitening, "fit"), (tuning, "measure"), (gabor, "fit"),
+    (whitening, "fit"), (tuning, "measure"), (gabor, "fit"), (hue, "measure"), (silence, "silence"),
+    (noise_dose, "noise_dose"), (stream, "written"), (interventions, "loss_changes"),
+    (effective_field, "effective_fields"), (identification, "identify"),
 )  # fmt: skip
 
 
@@ -68,6 +78,13 @@ def everything(run: runs.Run, architecture: str) -> dict:
         "gabors": run.gabors(architecture),
         "sparsity": run.sparsity(architecture),
         "gabors by chance": run.gabors(architecture, "shuffled filters"),
+        "hue": run.hue(architecture, "maxpool"),
+        "silence": run.silence(architecture),
+        "evidence": run.evidence(architecture),
+        "fields": run.effective_fields(architecture, "layer2.3"),
+        "fields by chance": run.effective_fields(architecture, "layer2.3", "random weights"),
+        "identification": run.identification(architecture, "maxpool", 0.5),
+        "identification higher up": run.identification(architecture, "layer2.3"),
     }
 
 
@@ -76,10 +93,12 @@ def assert_equal(a, b, where: str = "") -> None:
     assert type(a) is type(b), where
     if isinstance(a, torch.Tensor):
         assert a.dtype == b.dtype and a.device == b.device, where
-        assert torch.equal(a, b), where
+        assert torch.equal(a.isnan(), b.isnan()) and torch.equal(a.nan_to_num(), b.nan_to_num()), where
     elif dataclasses.is_dataclass(a):
         for each in dataclasses.fields(a):
             assert_equal(getattr(a, each.name), getattr(b, each.name), f"{where}.{each.name}")
+    elif isinstance(a, tuple) and hasattr(a, "_asdict"):
+        assert_equal(a._asdict(), b._asdict(), where)
     elif isinstance(a, dict):
         assert a.keys() == b.keys(), where
         for key in a:
@@ -171,12 +190,24 @@ def test_results_are_what_the_kernels_give(first):
     noise = inactivity.noise_effect(net, images.evaluation, pooled, seeds=[0, 1], preprocess=white)
     assert_equal(results["resnet34"]["noise"], noise)
     assert_equal(results["resnet34"]["orientation"], tuning.measure(net, "maxpool", preprocess=white))
-    fresh = controls.control(net, "random weights", 1)
+    fresh = calibrated(controls.control(net, "random weights", 1), images.evaluation, preprocess=white)
     assert_equal(results["resnet34"]["orientation by chance"], tuning.measure(fresh, "maxpool", preprocess=white))
     assert_equal(results["resnet34"]["colour"], tuning.measure_colour(net, "maxpool", preprocess=white))
     assert results["resnet34"]["gabors"][3] == gabor.fit(net.conv1.weight[3])
     shuffled = controls.control(net, "shuffled filters")
     assert results["resnet34"]["gabors by chance"][3] == gabor.fit(shuffled.conv1.weight[3])
+    assert_equal(results["resnet34"]["hue"], hue.measure(net, "maxpool", preprocess=white))
+    assert_equal(results["resnet34"]["silence"], silence.silence(net, images.evaluation, pooled, preprocess=white))
+    evidence = results["resnet34"]["evidence"]
+    assert_equal(evidence.written, stream.written(net, images.evaluation, preprocess=white))
+    random = calibrated(controls.control(net, "random weights"), images.evaluation, preprocess=white)
+    assert_equal(evidence.by_chance, stream.written(random, images.evaluation, preprocess=white))
+    strength = stream.read_strength(net)["layer1.0.conv1"]
+    assert_equal(evidence.dose, noise_dose.noise_dose(net, images.evaluation, pooled, strength, preprocess=white))
+    lost = interventions.loss_changes(
+        net, images.evaluation, "layer1.2", {5: interventions.silencing(5)}, preprocess=white
+    )
+    assert_equal(evidence.ablated["layer1.2"][5], lost[5])
     assert_equal(results["resnet34"]["whitening"], whitening.fit([images.train[i][0] for i in range(3)]))
 
 

@@ -23,6 +23,7 @@ from rfviz.errors import RfvizError
 from rfviz.files import load_tensors
 from rfviz.loading import MicroBatches, Plan
 from rfviz.recipe import SCHEDULES, Recipe, learning_rate
+from rfviz.responses import collect
 from rfviz.training import evaluate, train
 from rfviz.training_state import States
 from rfviz.whitening import NONE, fit
@@ -211,6 +212,17 @@ def test_history_of_one_cycle_has_the_rate_of_each_epochs_last_step():
     recipe = Recipe(epochs=3, batch_size=4, learning_rate=0.02, schedule="one-cycle", crop=8)
     history = train(MeanColour(), two_colours(8), Evaluation(two_colours(8)), recipe, NONE)
     assert [entry["learning_rate"] for entry in history] == [learning_rate(recipe, step, 2) for step in (1, 3, 5)]
+
+
+def test_history_notes_how_often_channels_of_a_watched_layer_fire(tiles):
+    images, recipe = Evaluation(tiles.source, None, 48), Recipe(epochs=2, batch_size=8, crop=48)
+    torch.manual_seed(0)
+    net = models.resnet34(6, 4)
+    history = train(net, tiles.source, images, recipe, NONE, watch="maxpool")
+    expected = collect(net, images, ["maxpool"], mean_stimulus=False)["maxpool"].firing_rate
+    assert history[-1]["firing_rate"] == expected.tolist()
+    assert history[0]["firing_rate"] != history[1]["firing_rate"]
+    assert all(entry.keys() == HISTORY_KEYS | {"firing_rate"} for entry in history)
 
 
 def test_history_measures_the_evaluation_images():
