@@ -1,11 +1,15 @@
 """What the paper says of its pictures, as numbers: one per channel."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
 from rfviz.data import Indexed
+from rfviz.maximization import Maximization
 from rfviz.responses import LayerResponses, preferred_stimuli
 from rfviz.similarity import central, centred, correlations
+from rfviz.whitening import Whitening
 
 
 def diversity(images: Tensor | Indexed, responses: LayerResponses, side: int) -> Tensor:
@@ -49,3 +53,16 @@ def own_resemblance(first: Tensor, second: Tensor) -> Tensor:
     count = len(alike)
     own = alike.diagonal()
     return own - (alike.sum(1) - own) / (count - 1) if count > 1 else own * torch.nan
+
+
+def own_maximization(
+    responses: Mapping[str, LayerResponses], maxima: Mapping[str, Maximization], whitening: Whitening
+) -> Tensor:
+    """Return `own_resemblance` of mean stimulus and maximization image, for the channels of all layers that fire."""
+    found = []
+    for layer, each in responses.items():
+        assert each.mean_stimulus is not None
+        there = each.positive_count > 0
+        driven = whitening.to_rgb(maxima[layer].images[there].double(), clip=False)
+        found.append(own_resemblance(each.mean_stimulus[there], driven))
+    return torch.cat(found)

@@ -14,7 +14,7 @@ from IPython.display import HTML
 from torch import Tensor
 
 from rfviz import centre_surround, intervals
-from rfviz.claim_measures import centrality, diversity, own_resemblance
+from rfviz.claim_measures import centrality, diversity, own_maximization
 from rfviz.controls import DRAWS
 from rfviz.identification import KINDS
 from rfviz.inactivity import NoiseEffect
@@ -140,13 +140,8 @@ def _keeps(replicas: Sequence[Run]) -> Claim:
 
 def _resembles(replicas: Sequence[Run]) -> Claim:
     def own(run: Run) -> Interval:
-        parts = []
-        for layer, found in run.responses("resnet34").items():
-            assert found.mean_stimulus is not None
-            there = found.positive_count > 0
-            driven = run.whitening("resnet34").to_rgb(run.maximization("resnet34", layer).images.double(), clip=False)
-            parts.append(own_resemblance(found.mean_stimulus[there], driven[there]))
-        return intervals.mean(torch.cat(parts), "channels of three layers")
+        found = own_maximization(run.responses("resnet34"), run.maximizations("resnet34"), run.whitening("resnet34"))
+        return intervals.mean(found, "channels of three layers")
 
     measured = _over(replicas, own)
     return Claim(

@@ -180,17 +180,16 @@ def gabor_table(fits: Mapping[str, Mapping[str, Sequence]]) -> pd.DataFrame:
     for model, kinds in fits.items():
         for kind, found in kinds.items():
             there = [each for each in found if each is not None]
-            goodness = np.array([each.goodness for each in there])
+            goodness = [each.goodness for each in there]
+            profiles = intervals.median([each.profile for each in there])
             rows.append(
                 {
                     "network": PAPER_ARCHITECTURES[model],
                     "weights": kind,
                     "filters": len(found),
-                    "R² of the fit: median": f"{np.median(goodness):.2f}" if len(there) else "–",
-                    "with R² > 0.8": f"{int((goodness > 0.8).sum())}",
-                    "energy in one colour axis: median": (
-                        f"{np.median([each.profile for each in there]):.0%}" if len(there) else "–"
-                    ),
+                    "R² of the fit: median": intervals.median(goodness).shown(".2f"),
+                    "with R² > 0.8": f"{sum(each > 0.8 for each in goodness)}",
+                    "energy in one colour axis: median": profiles.shown(".0%"),
                 }
             )
     return pd.DataFrame(rows).set_index(["network", "weights"])

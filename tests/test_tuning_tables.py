@@ -121,7 +121,7 @@ def test_gabor_fits_as_a_table() -> None:
     bad = Gabor(0.0, 0.2, 0.0, (0.0, 0.0), (1.0, 1.0), 0.3, 0.5)
     row = tuning_tables.gabor_table({"resnet34": {"trained": [good, bad, None]}}).loc[("ResNet34", "trained")]
     assert row["filters"] == 3
-    assert row["R² of the fit: median"] == "0.60"
+    assert row["R² of the fit: median"] == "0.60 (no interval, n = 2 channels)"
     assert row["with R² > 0.8"] == "1"
     nothing = tuning_tables.gabor_table({"resnet34": {"trained": [None]}}).loc[("ResNet34", "trained")]
     assert nothing["R² of the fit: median"] == "–"
