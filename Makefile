@@ -35,7 +35,7 @@ run: $(VENV)/installed
 	$(BIN)/rfviz run --preset $(PRESET) --seed $(SEED) $(IMAGES_OPTION)
 
 test: lint tests/axe/node_modules
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

@@ -25,6 +25,20 @@ settings.register_profile("soak", derandomize=False, deadline=None, max_examples
 settings.load_profile("soak" if os.environ.get("RFVIZ_SOAK") else "fixed")
 
 
+SLOW = (
+    "test_book", "test_runs", "test_reference", "test_training_processes", "test_untrusted_names", "test_cli",
+    "test_distributed", "test_training", "test_checkpoint", "test_explorer_in_browser", "test_pages_in_browser",
+    "test_pdf",
+)  # fmt: skip
+"""Files that take longest, the first of which makes the book that several others read."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the slow files, so that no process is left alone with one of them at the end."""
+    order = {name: i for i, name in enumerate(SLOW)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(SLOW)))
+
+
 PARAMETERS = {"preset": "smoke", "seed": 0, "seeds": 1, "channels": [18, 19], "overrides": {}}
 """Of the notebooks of `smoke_runs`."""
 
