@@ -58,11 +58,16 @@ def own_resemblance(first: Tensor, second: Tensor) -> Tensor:
 def own_maximization(
     responses: Mapping[str, LayerResponses], maxima: Mapping[str, Maximization], whitening: Whitening
 ) -> Tensor:
-    """Return `own_resemblance` of mean stimulus and maximization image, for the channels of all layers that fire."""
+    """Return `own_resemblance` of mean stimulus and maximization image, the mean over layers, `(C,)`.
+
+    NaN for channels that fire in none of them. All layers must have the same channels.
+    """
     found = []
     for layer, each in responses.items():
         assert each.mean_stimulus is not None
         there = each.positive_count > 0
         driven = whitening.to_rgb(maxima[layer].images[there].double(), clip=False)
-        found.append(own_resemblance(each.mean_stimulus[there], driven))
-    return torch.cat(found)
+        placed = torch.full((each.channels,), torch.nan, dtype=torch.float64)
+        placed[there] = own_resemblance(each.mean_stimulus[there], driven)
+        found.append(placed)
+    return torch.stack(found).nanmean(0)

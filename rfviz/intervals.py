@@ -1,6 +1,7 @@
-"""Numbers with 95 % intervals: by bootstrap over channels or images, exact for shares, Student's t over seeds.
+"""Numbers with 95 % intervals: Student's t for means, a seeded bootstrap for medians and ranks, exact for shares.
 
-Every bootstrap is seeded: the same numbers give the same interval.
+What an interval is over stands beside it. Values that belong together, such as the crops of one photograph, count as
+one: their `groups` are what is independent.
 """
 
 import math
@@ -8,13 +9,20 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from scipy import stats
 from torch import Tensor
 
 RESAMPLES = 2000
 
-FEWEST = 3
-"""Values below which a bootstrap says nothing."""
+FEWEST = 6
+"""Values below which a bootstrap says nothing: its intervals would be too narrow."""
+
+UNDEFINED = 0.05
+"""Share of resamples in which a statistic may be undefined; beyond it there is no interval."""
+
+ROUNDING = 1e-9
+"""What is nearer to 0 than this is 0."""
 
 
 class Interval(NamedTuple):
@@ -29,7 +37,7 @@ class Interval(NamedTuple):
     @property
     def sign(self) -> int:
         """1 or -1 where the whole interval lies on that side of 0, else 0 (also where there is no interval)."""
-        return int(self.low > 0) - int(self.high < 0)
+        return int(self.low > ROUNDING) - int(self.high < -ROUNDING)
 
     def less(self, number: float) -> "Interval":
         """Return the interval of the value less a number."""
@@ -57,49 +65,78 @@ def known(values: Tensor | Sequence[float]) -> np.ndarray:
 def _bootstrap(resampled: Callable[[np.ndarray], np.ndarray], count: int) -> tuple[float, float]:
     """Return the percentiles of a statistic; `resampled` takes indices `(RESAMPLES, count)`."""
     drawn = resampled(np.random.default_rng(0).integers(0, count, (RESAMPLES, count)))
-    drawn = drawn[np.isfinite(drawn)]
-    low, high = np.percentile(drawn, [2.5, 97.5]) if len(drawn) else (math.nan, math.nan)
+    if not np.isfinite(drawn).mean() >= 1 - UNDEFINED:
+        return math.nan, math.nan
+    low, high = np.percentile(drawn[np.isfinite(drawn)], [2.5, 97.5])
     return float(low), float(high)
 
 
-def mean(values: Tensor | Sequence[float], of: str = "channels") -> Interval:
-    """Return the mean of what is a number."""
-    return _of(values, np.mean, of)
+def mean(values: Tensor | Sequence[float], of: str = "channels", groups: Tensor | None = None) -> Interval:
+    """Return the mean of what is a number, with Student's t interval.
+
+    Parameters
+    ----------
+    values : Tensor or sequence of float, shape (N,)
+    of : str
+        What is counted.
+    groups : Tensor of int64, shape (N,), optional
+        Values of one group belong together: the interval is over groups (the linearized ratio of sums).
+    """
+    numbers = known(values)
+    if not len(numbers):
+        return NOTHING._replace(of=of)
+    middle = float(numbers.mean())
+    if groups is None:
+        parts, n = numbers - middle, len(numbers)
+    else:
+        finite = torch.as_tensor(values).isfinite()
+        _, place = np.unique(groups[finite].numpy(), return_inverse=True)
+        parts = np.bincount(place, numbers - middle).astype(np.float64)
+        n = len(parts)
+    low = high = math.nan
+    spread = math.sqrt((parts**2).sum() * n / (n - 1)) / len(numbers) if n > 1 else 0.0
+    if spread > ROUNDING * abs(middle):
+        reach = float(stats.t.ppf(0.975, n - 1)) * spread
+        low, high = middle - reach, middle + reach
+    return Interval(middle, low, high, n, of)
 
 
 def median(values: Tensor | Sequence[float], of: str = "channels") -> Interval:
-    """Return the median of what is a number."""
-    return _of(values, np.median, of)
-
-
-def _of(values: Tensor | Sequence[float], statistic: Callable, of: str) -> Interval:
+    """Return the median of what is a number, with a bootstrap interval."""
     numbers = known(values)
     if not len(numbers):
         return NOTHING._replace(of=of)
     low = high = math.nan
     if len(numbers) >= FEWEST and np.ptp(numbers) > 0:
-        low, high = _bootstrap(lambda chosen: statistic(numbers[chosen], axis=1), len(numbers))
-    return Interval(float(statistic(numbers)), low, high, len(numbers), of)
+        low, high = _bootstrap(lambda chosen: np.median(numbers[chosen], axis=1), len(numbers))
+    return Interval(float(np.median(numbers)), low, high, len(numbers), of)
 
 
 def difference(first: Tensor | Sequence[float], second: Tensor | Sequence[float], of: str = "channels") -> Interval:
-    """Return the difference of the means of two independent groups; n counts both."""
+    """Return the difference of the means of two independent groups, with Welch's t interval; n counts both."""
     a, b = known(first), known(second)
     if not (len(a) and len(b)):
         return NOTHING._replace(of=of)
-    low = high = math.nan
-    if min(len(a), len(b)) >= FEWEST:
-        generator = np.random.default_rng(0)
-        drawn = [each[generator.integers(0, len(each), (RESAMPLES, len(each)))].mean(1) for each in (a, b)]
-        low, high = (float(edge) for edge in np.percentile(drawn[0] - drawn[1], [2.5, 97.5]))
-    return Interval(float(a.mean() - b.mean()), low, high, len(a) + len(b), of)
+    gap, low, high = float(a.mean() - b.mean()), math.nan, math.nan
+    if min(len(a), len(b)) > 1 and np.ptp(a) + np.ptp(b) > ROUNDING:
+        interval = stats.ttest_ind(a, b, equal_var=False).confidence_interval()
+        low, high = float(interval.low), float(interval.high)
+    return Interval(gap, low, high, len(a) + len(b), of)
+
+
+def minus(first: Interval, second: Interval) -> Interval:
+    """Return the difference of two independent numbers from their intervals (MOVER; Zou and Donner, 2008)."""
+    gap = first.value - second.value
+    low = gap - math.hypot(first.value - first.low, second.high - second.value)
+    high = gap + math.hypot(first.high - first.value, second.value - second.low)
+    return Interval(gap, low, high, first.n + second.n, first.of)
 
 
 def rank_correlation(first: Tensor, second: Tensor, of: str = "channels") -> Interval:
     """Return Spearman's rank correlation of pairs; those with a NaN do not count."""
     both = first.isfinite() & second.isfinite()
     a, b = known(first[both]), known(second[both])
-    if len(a) < FEWEST or np.ptp(a) == 0 or np.ptp(b) == 0:
+    if len(a) < 2 or np.ptp(a) == 0 or np.ptp(b) == 0:
         return NOTHING._replace(n=len(a), of=of)
 
     def correlate(chosen: np.ndarray) -> np.ndarray:
@@ -108,7 +145,7 @@ def rank_correlation(first: Tensor, second: Tensor, of: str = "channels") -> Int
         with np.errstate(invalid="ignore"):
             return (centred[0] * centred[1]).sum(-1) / np.sqrt((centred[0] ** 2).sum(-1) * (centred[1] ** 2).sum(-1))
 
-    low, high = _bootstrap(correlate, len(a))
+    low, high = _bootstrap(correlate, len(a)) if len(a) >= FEWEST else (math.nan, math.nan)
     return Interval(float(correlate(np.arange(len(a)))), low, high, len(a), of)
 
 

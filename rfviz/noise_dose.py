@@ -10,15 +10,20 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from rfviz import intervals
 from rfviz.data import Labelled
 from rfviz.errors import RfvizError
 from rfviz.inactivity import adding_noise, control_count, inactive_channels, least_active_channels
+from rfviz.intervals import Interval
 from rfviz.interventions import loss_changes, spread
 from rfviz.responses import LayerResponses
 from rfviz.whitening import NONE, Whitening
 
 DOSES = (0.25, 0.5, 1.0, 2.0, 4.0)
-"""Standard deviations of the noise before it is rectified; the paper's is 1."""
+"""Standard deviations of the noise before it is rectified."""
+
+PAPER_DOSE = 1.0
+"""The paper's."""
 
 SEEDS = 2
 """Noise seeds of each dose."""
@@ -44,7 +49,9 @@ class NoiseDose:
         For ``"tested"`` and ``"matched"``, noise in all of them at once: cross-entropy with noise minus without, nats,
         mean over noise seeds.
     single : Tensor of float64, shape (C, N)
-        The same with noise (sigma 1) in one channel alone, for each channel of the layer.
+        The same with noise (sigma 1, the first seed) in one channel alone, for each channel of the layer.
+    groups : Tensor of int64, shape (N,)
+        Images of one group belong together, such as the crops of one photograph: intervals are over groups.
     """
 
     tested: tuple[int, ...]
@@ -53,6 +60,12 @@ class NoiseDose:
     doses: tuple[float, ...]
     loss: dict[str, Tensor]
     single: Tensor
+    groups: Tensor
+
+    def mean(self, losses: Tensor) -> Interval:
+        """Return the mean of N losses with its interval over groups."""
+        apart = len(self.groups.unique()) == len(self.groups)
+        return intervals.mean(losses, "images" if apart else "photographs", self.groups)
 
 
 def tested_channels(responses: LayerResponses) -> tuple[int, ...]:
@@ -94,6 +107,7 @@ def noise_dose(
     layer: str = "maxpool",
     doses: Sequence[float] = DOSES,
     seeds: Sequence[int] = range(SEEDS),
+    groups: Sequence[int] | None = None,
     at_most: int = AT_MOST,
     preprocess: Whitening = NONE,
     batch_size: int = 64,
@@ -111,6 +125,8 @@ def noise_dose(
         Standard deviations of the noise before it is rectified.
     seeds : sequence of int
         Noise seeds.
+    groups : sequence of int, optional
+        Which images belong together, for intervals; each is one for itself by default.
     at_most : int
         Images to measure on; see `rfviz.interventions.spread`.
 
@@ -124,22 +140,24 @@ def noise_dose(
     inactive = inactive_channels(responses)
     tested = tested_channels(responses)
     matched = matched_active(tested, inactive, strength)
-    groups = {"tested": tested, "matched": matched}
+    sets = {"tested": tested, "matched": matched}
     changes = {
         (group, dose, seed): adding_noise(channels, seed, dose)
-        for group, channels in groups.items()
+        for group, channels in sets.items()
         for dose in doses
         for seed in seeds
     }
     alone = {("alone", channel, seeds[0]): adding_noise([channel], seeds[0]) for channel in range(responses.channels)}
+    chosen = spread(len(images), at_most)
     found = loss_changes(
-        net, images, layer, {**changes, **alone}, indices=spread(len(images), at_most), preprocess=preprocess,
+        net, images, layer, {**changes, **alone}, indices=chosen, preprocess=preprocess,
         batch_size=batch_size, progress=progress,
     )  # fmt: skip
     loss = {
         group: torch.stack([torch.stack([found[group, dose, seed] for seed in seeds]).mean(0) for dose in doses])
-        for group in groups
+        for group in sets
     }
     return NoiseDose(
-        tuple(tested), bool(inactive), matched, tuple(doses), loss, torch.stack([found[key] for key in alone])
-    )
+        tuple(tested), bool(inactive), matched, tuple(doses), loss, torch.stack([found[key] for key in alone]),
+        torch.tensor(chosen if groups is None else [groups[i] for i in chosen]),
+    )  # fmt: skip

@@ -21,10 +21,10 @@ from torch import Tensor
 
 from rfviz import intervals
 from rfviz.intervals import Interval
-from rfviz.noise_dose import NoiseDose
+from rfviz.noise_dose import PAPER_DOSE, NoiseDose
 from rfviz.stream import ABLATED, Written
 from rfviz.tables import in_sentences
-from rfviz.verdicts import CANNOT_TELL, judge
+from rfviz.verdicts import CANNOT_TELL, because, judge
 
 
 @dataclass(frozen=True)
@@ -90,79 +90,82 @@ FIRST_BLOCK = "layer1.0"
 def predictions(networks: Networks) -> list[Prediction]:
     """Test the five predictions on both architectures, over seeds where there are several.
 
-    Where no channel is inactive, 3 to 5 are measured in the least active channels, but decide nothing.
+    Where a ResNet34 has inactive channels, only such networks count in 3 to 5; where none has, the least active
+    channels are measured, but decide nothing.
     """
-    resnets, plains = networks["resnet34"], networks["plainnet34"]
-    any_inactive = any(each.inactive for each in resnets)
-    stand_in = "inactive" if any_inactive else "least active"
+    pairs = list(zip(networks["resnet34"], networks["plainnet34"], strict=True))
+    any_inactive = any(resnet.inactive for resnet, _ in pairs)
+    having = [pair for pair in pairs if pair[0].inactive] if any_inactive else pairs
+    tested = "inactive" if any_inactive else "least active"
 
-    def over(measure: Callable[[Evidence], Interval], among: Sequence[Evidence]) -> Interval:
-        return intervals.over_seeds([measure(each) for each in among])
+    def over(measure: Callable[[Evidence, Evidence], Interval], among: Sequence[tuple[Evidence, Evidence]]) -> Interval:
+        return intervals.over_seeds([measure(resnet, plain) for resnet, plain in among])
 
-    def verdict(measured: Interval, expected: int, needs_inactive: bool = True) -> tuple[str, str]:
-        if needs_inactive and not any_inactive:
+    def verdict(measured: Interval, expected: int) -> tuple[str, str]:
+        if not any_inactive:
             return CANNOT_TELL, NONE_INACTIVE
-        found = judge(measured, expected)
-        return found, "the interval holds 0" if found == CANNOT_TELL else "the interval lies on one side of 0"
+        return judge(measured, expected), because(measured)
 
-    counts = [
-        intervals.share_difference((a.inactive, len(a.firing_rate)), (b.inactive, len(b.firing_rate)))
-        for a, b in zip(resnets, plains, strict=True)
-    ]
-    more = intervals.over_seeds(counts)
+    def share_difference(resnet: Evidence, plain: Evidence) -> Interval:
+        ours, other = ((each.inactive, len(each.firing_rate)) for each in (resnet, plain))
+        return intervals.share_difference(ours, other)
 
-    filled = over(
-        lambda each: intervals.rank_correlation(each.firing_rate, each.written[FIRST_BLOCK].variance), resnets
-    )
-    by_chance = over(
-        lambda each: intervals.rank_correlation(each.firing_rate, each.by_chance[FIRST_BLOCK].variance), resnets
-    )
+    more = over(share_difference, pairs)
+    filled = over(lambda resnet, _: _filled(resnet.written), pairs)
+    by_chance = over(lambda resnet, _: _filled(resnet.by_chance), pairs)
+    early, late = (over(lambda resnet, _, layer=layer: _missed(resnet, layer), having) for layer in ABLATED)  # type: ignore[misc]
+    strange = over(lambda resnet, _: unlike(resnet.likeness, resnet.tested), having)
+    plain_strange = over(lambda _, plain: unlike(plain.likeness, plain.tested), having)
 
-    def in_use(each: Evidence, layer: str) -> Interval:
-        return intervals.mean(each.ablated[layer][each.tested].mean(0), "images")
+    def noise(resnet: Evidence, plain: Evidence, group: str) -> Interval:
+        # A PlainNet34 without inactive channels has none to disturb: nothing changes.
+        none = any_inactive and not plain.inactive and group == "tested"
+        return resnet.dose.mean(_noise(resnet, group) - (0 if none else _noise(plain, group)))
 
-    early, late = ABLATED
-    used, before = over(lambda each: in_use(each, late), resnets), over(lambda each: in_use(each, early), resnets)
-
-    strange, plain_strange = (
-        over(lambda each: unlike(each.likeness, each.tested), among) for among in (resnets, plains)
-    )
-
-    def noise(each: Evidence, group: str) -> Tensor:
-        return each.dose.loss[group][each.dose.doses.index(1.0)]
-
-    pairs = list(zip(resnets, plains, strict=True))
-    hurts = intervals.over_seeds([intervals.mean(noise(a, "tested") - noise(b, "tested"), "images") for a, b in pairs])
-    matched = intervals.over_seeds(
-        [intervals.mean(noise(a, "matched") - noise(b, "matched"), "images") for a, b in pairs]
+    hurts, matched = (
+        over(lambda resnet, plain, group=group: noise(resnet, plain, group), having)  # type: ignore[misc]
+        for group in ("tested", "matched")
     )
     return [
         Prediction(
             "ResNet34 has more inactive channels than PlainNet34.",
             "difference of the shares of channels",
-            more.shown("+.1%"), "–", *verdict(more, 1, needs_inactive=False),
+            more.shown("+.1%"), "–", judge(more), because(more),
         ),
         Prediction(
             "The first block writes more to channels that fire less in the first pooling layer.",
             "rank correlation of firing rate and variance written by conv. layer 3",
-            filled.shown(), f"random weights: {by_chance.shown()}", *verdict(filled, -1, needs_inactive=False),
+            filled.shown(), f"random weights: {by_chance.shown()}", judge(filled, -1), because(filled),
         ),
         Prediction(
-            f"The {stand_in} channels are in use behind conv. layer 7.",
+            f"The {tested} channels are in use behind conv. layer 7.",
             "change of the loss (nats) when one of them is set to 0 there",
-            used.shown("+.3f"), f"in the first pooling layer: {before.shown('+.3f')}", *verdict(used, 1),
+            late.shown("+.3f"), f"in the first pooling layer: {early.shown('+.3f')}", *verdict(late, 1),
         ),
         Prediction(
-            f"The {stand_in} channels hold something unlike their filter at conv. layer 7.",
+            f"The {tested} channels hold something unlike their filter at conv. layer 7.",
             "correlation of filter and mean stimulus, less that of the other channels",
             strange.shown(), f"PlainNet34: {plain_strange.shown()}", *verdict(strange, -1),
         ),
         Prediction(
-            f"Noise in the {stand_in} channels hurts ResNet34 more than PlainNet34.",
+            f"Noise in the {tested} channels hurts ResNet34 more than PlainNet34.",
             "difference of the changes of the loss (nats), σ = 1",
             hurts.shown("+.3f"), f"in matched active channels: {matched.shown('+.3f')}", *verdict(hurts, 1),
         ),
     ]  # fmt: skip
+
+
+def _filled(written: Mapping[str, Written]) -> Interval:
+    first = written[FIRST_BLOCK]
+    return intervals.rank_correlation(first.given, first.variance)
+
+
+def _missed(each: Evidence, layer: str) -> Interval:
+    return each.dose.mean(each.ablated[layer][each.tested].mean(0))
+
+
+def _noise(each: Evidence, group: str) -> Tensor:
+    return each.dose.loss[group][each.dose.doses.index(PAPER_DOSE)]
 
 
 def predictions_table(found: Sequence[Prediction]) -> HTML:

@@ -5,6 +5,7 @@ import dataclasses
 from torch import Tensor
 
 from rfviz import effective_field, identification, maximization
+from rfviz.digests import tensor_digest
 from rfviz.effective_field import EffectiveFields
 from rfviz.presets import FIGURE_LAYERS
 from rfviz.receptive_field import ReceptiveField
@@ -64,7 +65,7 @@ class HigherLayerResults(RunBase):
 
         made_of = self.made_of(
             architecture, layer=layer, images=self.images.stimuli.fingerprint, contrast=contrast, channels=chosen,
-            strongest=self.preset.strongest, steps=self.preset.maximization_steps,
+            strongest=self.preset.strongest, maxima=tensor_digest({"maxima": driven}),
         )  # fmt: skip
         name = f"identification-{architecture}-{layer}-{contrast:g}"
         tensors = self.store.get(name, identification, made_of, compute)[0]

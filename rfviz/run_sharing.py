@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from rfviz import interventions, noise_dose, silence, stream
+from rfviz.digests import tensor_digest
 from rfviz.models import LAYERS
 from rfviz.noise_dose import NoiseDose
 from rfviz.predictions import Evidence
@@ -45,19 +46,28 @@ class SharingResults(RunBase):
         images, pooled, net = self.images.evaluation, self.pooling_responses(architecture), self.net(architecture)
         seeds = [self.seed * noise_dose.SEEDS + i for i in range(noise_dose.SEEDS)]
 
+        strength = stream.read_strength(net)[stream.READERS[0]]
+        crops = self.preset.source == "photographs" and not self.preset.images  # of few photographs, one per class
+        groups = [int(label) for label in images.labels] if crops else None
+
         def compute() -> Result:
             found = noise_dose.noise_dose(
-                net, images, pooled, stream.read_strength(net)[stream.READERS[0]], seeds=seeds,
+                net, images, pooled, strength, seeds=seeds, groups=groups,
                 preprocess=self.whitening(architecture), progress=self.progress,
             )  # fmt: skip
             values = {key: getattr(found, key) for key in ("tested", "inactive", "matched", "doses")}
-            return {"single": found.single, **{f"loss/{group}": each for group, each in found.loss.items()}}, values
+            tensors = {"single": found.single, "groups": found.groups}
+            return {**tensors, **{f"loss/{group}": each for group, each in found.loss.items()}}, values
 
-        made_of = self.made_of(architecture, seeds=seeds, images=images.fingerprint, labels=list(images.labels))
+        made_of = self.made_of(
+            architecture, seeds=seeds, images=images.fingerprint, labels=list(images.labels), groups=groups,
+            strength=tensor_digest({"strength": strength}),
+        )  # fmt: skip
         tensors, values = self.store.get(f"dose-{architecture}", noise_dose, made_of, compute)
         return NoiseDose(
             tuple(values["tested"]), values["inactive"], tuple(values["matched"]), tuple(values["doses"]),
             {group: tensors[f"loss/{group}"] for group in ("tested", "matched")}, tensors["single"],
+            tensors["groups"],
         )  # fmt: skip
 
     def written(self, architecture: str, control: str | None = None) -> dict[str, Written]:
@@ -77,7 +87,9 @@ class SharingResults(RunBase):
         made_of = self.made_of(architecture, images=images.fingerprint, **self.control_of(control))
         name = f"written-{architecture}" + (f"-{control.replace(' ', '-')}" if control else "")
         tensors = self.store.get(name, stream, made_of, compute)[0]
-        return {layer: Written(tensors[f"{layer}/share"], tensors[f"{layer}/variance"]) for layer in stream.STREAM[1:]}
+        return {
+            layer: Written(*(tensors[f"{layer}/{part}"] for part in Written._fields)) for layer in stream.STREAM[1:]
+        }
 
     def ablations(self, architecture: str) -> dict[str, Tensor]:
         """Return how the loss of each evaluation image changes when one channel is set to 0, per layer `(C, N)`."""

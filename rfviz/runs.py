@@ -149,6 +149,7 @@ KERNELS = (
 
 SHOWN_BY = (
     "rfviz.claim_measures",
+    "rfviz.claims",
     "rfviz.colour_figures",
     "rfviz.colour_structure_tables",
     "rfviz.figures",

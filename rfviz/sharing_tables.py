@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rfviz.models import PAPER_ARCHITECTURES, PAPER_NAMES
 from rfviz.responses import LayerResponses
-from rfviz.similarity import Pairing, pairing
+from rfviz.similarity import Pairing, central, correlations, pairing
 from rfviz.tuning_tables import LEVEL, median_and_interval
 
 SHARED = ("conv1", "maxpool", "layer1.0", "layer1.1", "layer1.2")
@@ -39,6 +39,23 @@ def pairings(filters: Tensor, found: Mapping[str, LayerResponses]) -> dict[Pair,
         both = fires[first] & fires[second]
         compared[first, second] = pairing(pictures[first][both], pictures[second][both])
     return compared
+
+
+def kept(found: Mapping[str, LayerResponses]) -> Tensor:
+    """Return how much more like itself than like others a channel is from layer to layer, on average, `(C,)`.
+
+    Correlation of the means over the strongest neurons in neighbouring layers (the filter aside), less the mean over
+    all pairs of channels. NaN where a channel does not fire in two neighbouring layers.
+    """
+    gains = []
+    for first, second in pairwise(SHARED[1:]):
+        pictures = [each for layer in (first, second) if (each := found[layer].strongest_stimulus) is not None]
+        fires = (found[first].positive_count > 0) & (found[second].positive_count > 0)
+        side = min(each.shape[-1] for each in pictures)
+        alike = correlations(*(central(each, side) for each in pictures))
+        chance = alike[fires][:, fires].mean()
+        gains.append(torch.where(fires, alike.diagonal() - chance, torch.nan))
+    return torch.stack(gains).nanmean(0)
 
 
 def pairing_table(compared: Mapping[str, Mapping[Pair, Pairing]]) -> pd.DataFrame:

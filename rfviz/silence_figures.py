@@ -7,7 +7,6 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from rfviz import intervals
 from rfviz.figures import GREY, MODEL_COLOURS, BookFigure
 from rfviz.models import PAPER_ARCHITECTURES
 from rfviz.noise_dose import NoiseDose
@@ -54,7 +53,7 @@ def noise_doses(doses: Mapping[str, NoiseDose], pooled: Mapping[str, LayerRespon
         ):
             if not (found.tested if group == "tested" else found.matched):
                 continue
-            means = [intervals.mean(each, "images") for each in found.loss[group]]
+            means = [found.mean(each) for each in found.loss[group]]
             values = [each.value for each in means]
             low, high = ([getattr(each, edge) for each in means] for edge in ("low", "high"))
             top.plot(found.doses, values, style, color=shade, markersize=4, label=label)
@@ -67,7 +66,7 @@ def noise_doses(doses: Mapping[str, NoiseDose], pooled: Mapping[str, LayerRespon
         top.set_xlabel("σ of the noise")
         top.legend(frameon=False, fontsize=8)
         rates = 100 * pooled[model].firing_rate.numpy()
-        alone = [intervals.mean(each, "images") for each in found.single]
+        alone = [found.mean(each) for each in found.single]
         middle = np.array([each.value for each in alone])
         reach = [
             [each.value - each.low for each in alone],

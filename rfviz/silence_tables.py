@@ -9,12 +9,9 @@ from torch import Tensor
 
 from rfviz import intervals
 from rfviz.models import PAPER_ARCHITECTURES
-from rfviz.noise_dose import NoiseDose
+from rfviz.noise_dose import PAPER_DOSE, NoiseDose
 from rfviz.responses import LayerResponses
 from rfviz.silence import RARE, Silence
-
-PAPER_DOSE = 1.0
-"""Standard deviation of the paper's noise before it is rectified."""
 
 
 def kinds_table(found: Mapping[str, Sequence[Silence]], reached: Mapping[str, Sequence[Tensor]]) -> pd.DataFrame:
@@ -67,7 +64,8 @@ def kinds_summary(table: pd.DataFrame) -> str:
             )
             continue
         sentences.append(
-            f"Of the {silent} silent channels of {network}, {shift} would fire without the shift of their batch norm "
+            f"Of the {silent} silent channel{'s' * (silent > 1)} of {network}, {shift} would fire without the shift of "
+            f"batch norm "
             f"and {filters} would not; {int(row['silent: any picture'])} can be made to fire by some picture, and "
             f"activation maximization does so for {int(row['silent: maximization'])}."
         )
@@ -80,14 +78,14 @@ def dose_summary(doses: Mapping[str, NoiseDose]) -> str:
     for model, found in doses.items():
         i = found.doses.index(PAPER_DOSE)
         which = "inactive" if found.inactive else "least active"
-        tested = intervals.mean(found.loss["tested"][i], "images")
-        if not found.matched:
-            sentences.append(f"In {PAPER_ARCHITECTURES[model]}, no active channel is left to compare with.")
+        tested = found.mean(found.loss["tested"][i])
+        if len(found.matched) < len(found.tested):
+            sentences.append(f"In {PAPER_ARCHITECTURES[model]}, too few active channels are left to compare with.")
             continue
-        gap = intervals.mean(found.loss["tested"][i] - found.loss["matched"][i], "images")
+        gap = found.mean(found.loss["tested"][i] - found.loss["matched"][i])
         verdict = {
             1: "more than noise in the matched active ones",
-            0: "not measurably more or less than noise in the matched active ones",
+            0: "and it cannot be told whether noise in the matched active ones does more or less",
             -1: "less than noise in the matched active ones",
         }[gap.sign]
         sentences.append(
@@ -106,7 +104,7 @@ def single_summary(doses: Mapping[str, NoiseDose], pooled: Mapping[str, LayerRes
         order = intervals.rank_correlation(pooled[model].firing_rate, each)
         words = {
             1: "channels that fire more are the more sensitive ones",
-            0: "how often a channel fires does not tell how sensitive it is",
+            0: "it cannot be told whether channels that fire more or less are the more sensitive ones",
             -1: "channels that fire less are the more sensitive ones",
         }[order.sign]
         sentence = (
@@ -130,13 +128,12 @@ def falling_silent(history: Sequence[Mapping[str, Any]]) -> dict[int, int]:
     history : list of dict
         See `rfviz.training.train`; entries without firing rates give nothing.
     """
-    rates = [entry["firing_rate"] for entry in history if "firing_rate" in entry]
+    known = [entry for entry in history if "firing_rate" in entry]
     found = {}
-    if rates:
-        for channel, last in enumerate(rates[-1]):
-            if last == 0:
-                fired = [i for i, each in enumerate(rates) if each[channel] > 0]
-                found[channel] = (fired[-1] + 1 if fired else 0) + 1  # epochs count from 1
+    for channel, last in enumerate(known[-1]["firing_rate"] if known else []):
+        if last == 0:
+            awake = [i for i, entry in enumerate(known) if entry["firing_rate"][channel] > 0]
+            found[channel] = known[awake[-1] + 1 if awake else 0]["epoch"]
     return found
 
 
@@ -145,20 +142,21 @@ def falling_summary(histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> str
     sentences = []
     for model, history in histories.items():
         name = PAPER_ARCHITECTURES[model]
-        if not history or "firing_rate" not in history[-1]:
+        known = [entry for entry in history if "firing_rate" in entry]
+        if not known:
             sentences.append(f"Of the training of {name}, it is not known how often channels fired.")
             continue
         found = falling_silent(history)
         ever = sum(
-            any(entry["firing_rate"][channel] == 0 for entry in history)
-            for channel in range(len(history[-1]["firing_rate"]))
+            any(entry["firing_rate"][channel] == 0 for entry in known)
+            for channel in range(len(known[-1]["firing_rate"]))
         )
         if found:
             epochs = sorted(found.values())
             when = f"epoch {epochs[0]}" if epochs[0] == epochs[-1] else f"epochs {epochs[0]} to {epochs[-1]}"
             sentences.append(
                 f"In {name}, {len(found)} channel{'s' * (len(found) > 1)} fell silent for good, in {when} of "
-                f"{len(history)}; {ever - len(found)} others were silent at the end of some epoch and fired again."
+                f"{len(history)}. Silent at the end of some epoch, but firing again: {ever - len(found)}."
             )
         else:
             sentences.append(

@@ -34,10 +34,13 @@ class Written(NamedTuple):
         Share of the variance of the sum ``s``; NaN where that does not vary.
     variance : Tensor of float64, shape (C,)
         Variance of what it adds, ``F``.
+    given : Tensor of float64, shape (C,)
+        Share of neurons of the first of the layers that fire: those the channel starts with.
     """
 
     share: Tensor
     variance: Tensor
+    given: Tensor
 
 
 def written(
@@ -80,6 +83,7 @@ def written(
     device = next(net.parameters()).device
     forward = ForwardPass(net, layers, before_relu=True)
     sums: dict[str, Tensor] = {}
+    fired: list[Tensor] = []
     neurons = 0
     with torch.inference_mode(), multiplying("float32", device):
         for batch in batches(images, batch_size):
@@ -87,7 +91,9 @@ def written(
 
             def read(layer: str, total: Tensor, given: list[Tensor] = given) -> None:
                 whole = total.double()
-                if given:
+                if not given:
+                    fired.append((whole > 0).sum((0, 2, 3)).double().cpu())
+                else:
                     if given[0].shape != whole.shape:
                         raise RfvizError(f"layer {layer!r} does not have the shape of the layer before it.")
                     added = whole - given.pop()
@@ -104,7 +110,7 @@ def written(
         variance = square - whole * whole
         constant = variance <= 1e-12 * square
         shares = torch.where(constant, torch.nan, (both - added * whole) / variance)
-        found[layer] = Written(shares, (added_square - added * added).clamp(min=0))
+        found[layer] = Written(shares, (added_square - added * added).clamp(min=0), torch.stack(fired).sum(0) / neurons)
     return found
 
 

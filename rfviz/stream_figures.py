@@ -4,30 +4,31 @@ from collections.abc import Mapping
 
 import numpy as np
 from matplotlib.figure import Figure
-from torch import Tensor
 
 from rfviz import intervals
 from rfviz.figures import GREY, MODEL_COLOURS, BookFigure, layer_title
 from rfviz.models import PAPER_ARCHITECTURES
+from rfviz.predictions import Evidence
 from rfviz.stream import ABLATED, Written
 
 
-def written_shares(firing_rate: Tensor, written: Mapping[str, Written], by_chance: Mapping[str, Written]) -> Figure:
+def written_shares(written: Mapping[str, Written], by_chance: Mapping[str, Written]) -> Figure:
     """Draw Fig. S17: for each block the share of a channel's variance that it has written, by firing rate.
 
     Parameters
     ----------
-    firing_rate : Tensor, shape (C,)
-        Of the first pooling layer.
     written, by_chance : dict from layer to Written
-        Of the trained network, and of one with random weights.
+        Of the trained network, and of one with random weights, which has firing rates of its own.
     """
     figure = BookFigure(2.9)
     panels = figure.subplots(1, len(written), squeeze=False, sharey=True)[0]
-    rates = 100 * firing_rate.numpy()
     for ax, (layer, found) in zip(panels, written.items(), strict=True):
-        ax.plot(rates, 100 * by_chance[layer].share.numpy(), "^", color=GREY, markersize=4, label="random weights")
-        ax.plot(rates, 100 * found.share.numpy(), "o", color=MODEL_COLOURS["resnet34"], markersize=4, label="trained")
+        for each, mark, colour, label in (
+            (by_chance[layer], "^", GREY, "random weights"),
+            (found, "o", MODEL_COLOURS["resnet34"], "trained"),
+        ):
+            rates, shares = 100 * each.given.numpy(), 100 * each.share.numpy()
+            ax.plot(rates, shares, mark, color=colour, markersize=4, label=label)
         middle = intervals.median(found.share)
         ax.set_title(f"{layer_title(layer)}\nmedian {middle.value:.0%}", fontsize=8)
         ax.set_xlabel("firing rate in the\nfirst pooling layer (%)", fontsize=8)
@@ -39,24 +40,19 @@ def written_shares(firing_rate: Tensor, written: Mapping[str, Written], by_chanc
     return figure
 
 
-def ablations(
-    firing_rates: Mapping[str, Tensor], changes: Mapping[str, Mapping[str, Tensor]], tested: Mapping[str, Tensor]
-) -> Figure:
+def ablations(found: Mapping[str, Evidence]) -> Figure:
     """Draw Fig. S18: the change of the loss when one channel is set to 0, early and late; tested channels are ringed.
 
     Parameters
     ----------
-    firing_rates : dict from architecture to Tensor, shape (C,)
-    changes : dict from architecture and layer to Tensor, shape (C, N)
-        Nats, for N images.
-    tested : dict from architecture to bool Tensor, shape (C,)
+    found : dict from architecture to Evidence
     """
     figure = BookFigure(4.8)
-    grid = figure.subplots(len(ABLATED), len(changes), squeeze=False, sharey="row", sharex="col")
-    for column, (model, layers) in zip(grid.T, changes.items(), strict=True):
-        rates, ringed = 100 * firing_rates[model].numpy(), tested[model].numpy()
+    grid = figure.subplots(len(ABLATED), len(found), squeeze=False, sharey="row", sharex="col")
+    for column, (model, evidence) in zip(grid.T, found.items(), strict=True):
+        rates, ringed = 100 * evidence.firing_rate.numpy(), evidence.tested.numpy()
         for ax, layer in zip(column, ABLATED, strict=True):
-            each = [intervals.mean(channel, "images") for channel in layers[layer]]
+            each = [evidence.dose.mean(channel) for channel in evidence.ablated[layer]]
             middle = np.array([interval.value for interval in each])
             reach = [[i.value - i.low for i in each], [i.high - i.value for i in each]]
             ax.errorbar(

@@ -41,11 +41,12 @@ def ownership_summary(found: Mapping[str, Evidence]) -> str:
                 f"{intervals.mean(own).shown('.0%')}; of that of the others {intervals.mean(others).shown('.0%')}."
             )
         early, late = (each.ablated[layer][each.tested].mean(0) for layer in ABLATED)
-        gap = intervals.mean(late - early, "images")
+        gap = each.dose.mean(late - early)
+        same = "them" if each.written else "channels of the same numbers, which are others there (the control),"
         words = {
-            1: "the network misses them more behind the stage than in the first pooling layer",
-            0: "the network misses them about as much in the first pooling layer as behind the stage",
-            -1: "the network misses them less behind the stage than in the first pooling layer",
+            1: f"misses {same} more behind the stage than in the first pooling layer",
+            0: f"may miss {same} more or less behind the stage than in the first pooling layer",
+            -1: f"misses {same} less behind the stage than in the first pooling layer",
         }[gap.sign]
-        sentences.append(f"In {name}, {words} (difference of the changes of the loss, in nats: {gap.shown('+.3f')}).")
+        sentences.append(f"{name} {words} (difference of the changes of the loss, in nats: {gap.shown('+.3f')}).")
     return "**Answer.** " + " ".join(sentences)

@@ -22,22 +22,26 @@ def network(inactive: int, sign: float = 1.0, seed: int = 0) -> Evidence:
     rates = torch.linspace(0, 0.9, CHANNELS, dtype=torch.float64)
     tested = torch.arange(CHANNELS) < (inactive or 8)
     amount = (1 - sign * rates).exp() + 0.01 * around(0, CHANNELS, seed=seed)
-    written = {layer: Written(around(0.5, CHANNELS), amount) for layer in STREAM[1:]}
+    flat = around(0.5, CHANNELS)
+    written = {layer: Written(flat, amount if layer == "layer1.0" else amount.flip(0), rates) for layer in STREAM[1:]}
+    by_chance = {layer: Written(flat, flat, rates) for layer in STREAM[1:]}
     dose = NoiseDose(
-        tuple(range(inactive or 8)), inactive > 0, tuple(range(20, 28)), (1.0,),
-        {"tested": around(sign, 1, IMAGES, seed=seed), "matched": around(0.1, 1, IMAGES, seed=seed)},
-        around(0, CHANNELS, IMAGES),
+        tuple(range(inactive or 8)), inactive > 0, tuple(range(20, 20 + (inactive or 8))), (0.5, 1.0),
+        {"tested": around(sign, 2, IMAGES, seed=seed), "matched": around(0.1, 2, IMAGES, seed=seed)},
+        around(0, CHANNELS, IMAGES), torch.arange(IMAGES),
     )  # fmt: skip
     ablated = {
         "maxpool": torch.zeros(CHANNELS, IMAGES, dtype=torch.float64),
-        "layer1.2": around(sign, CHANNELS, IMAGES, seed=seed),
+        "layer1.2": around(-sign, CHANNELS, IMAGES, seed=seed),
     }
+    ablated["layer1.2"][tested] += 2 * sign
+    dose.loss["tested"][0] *= -1  # at another dose, the opposite
     likeness = around(0.5, CHANNELS, seed=seed) - 0.5 * sign * tested
-    return Evidence(rates, tested, likeness, dose, ablated, written, written)
+    return Evidence(rates, tested, likeness, dose, ablated, written, by_chance)
 
 
 def pair(inactive: int, plain: int, sign: float = 1.0, seed: int = 0) -> dict[str, list[Evidence]]:
-    other = network(plain, 0.0, seed)
+    other = network(plain, 0.0, seed + 10)
     return {"resnet34": [network(inactive, sign, seed)], "plainnet34": [other]}
 
 

@@ -26,8 +26,8 @@ def test_doses_and_single_channels() -> None:
     rates = torch.tensor([0.0, 0.1, 0.2, 0.3, 0.4, 0.5])
     figure = silence_figures.noise_doses({"resnet34": dose(2, 1)}, {"resnet34": responses(rates)})
     top, bottom = figure.axes
-    assert [each[0] for each in lines(top)[:2]] == pytest.approx([1, 2])  # matched, tested
-    assert [text.get_text() for text in top.get_legend().get_texts()] == ["1 matched active", "2 inactive"]
+    assert [each[1] for each in lines(top)[:2]] == pytest.approx([1, 2])  # matched, tested
+    assert [text.get_text() for text in top.get_legend().get_texts()] == ["2 matched active", "2 inactive"]
     crosses = [line for line in bottom.get_lines() if line.get_marker() == "x"]
     assert [line.get_xdata().tolist() for line in crosses] == [[0.0]]
     without = silence_figures.noise_doses({"resnet34": dose(2, 1, left=())}, {"resnet34": responses(rates)})
@@ -44,7 +44,7 @@ def test_history_marks_channels_that_end_silent() -> None:
 
 def test_shares_and_their_control() -> None:
     each = network(12)
-    figure = stream_figures.written_shares(each.firing_rate, each.written, each.by_chance)
+    figure = stream_figures.written_shares(each.written, each.by_chance)
     assert len(figure.axes) == 3
     grey, ours = lines(figure.axes[0])
     np.testing.assert_allclose(ours, 100 * each.written["layer1.0"].share)
@@ -54,9 +54,7 @@ def test_shares_and_their_control() -> None:
 
 def test_tested_channels_are_ringed() -> None:
     each = network(12)
-    figure = stream_figures.ablations(
-        {"resnet34": each.firing_rate}, {"resnet34": each.ablated}, {"resnet34": each.tested}
-    )
+    figure = stream_figures.ablations({"resnet34": each})
     late = figure.axes[1]
     dots = [line for line in late.get_lines() if line.get_marker() == "o"]
     np.testing.assert_allclose(dots[0].get_ydata(), each.ablated["layer1.2"].mean(1))

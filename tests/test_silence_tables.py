@@ -39,22 +39,24 @@ def test_kinds_are_counted() -> None:
     assert "PlainNet34, network 1 has no silent channel to explain: its least active one fires at 20.00%" in said
 
 
-def dose(tested: float, matched: float, inactive: bool = True, left: tuple[int, ...] = (5,)) -> NoiseDose:
+def dose(tested: float, matched: float, inactive: bool = True, left: tuple[int, ...] = (4, 5)) -> NoiseDose:
     wobble = torch.linspace(-0.01, 0.01, 20, dtype=torch.float64)
     loss = {"tested": (tested + wobble)[None], "matched": (matched - wobble)[None]}
-    return NoiseDose((0, 1), inactive, left, (1.0,), loss, torch.arange(6.0).double()[:, None] + wobble)
+    single = torch.arange(6.0).double()[:, None] + wobble
+    loss = {group: torch.cat([-each, each]) for group, each in loss.items()}  # at another dose, the opposite
+    return NoiseDose((0, 1), inactive, left, (0.5, 1.0), loss, single, torch.arange(20))
 
 
 @pytest.mark.parametrize(
     ("tested", "matched", "words"),
-    [(2.0, 1.0, " more than noise"), (1.0, 1.0, "not measurably more or less"), (1.0, 2.0, " less than noise")],
+    [(2.0, 1.0, " more than noise"), (1.0, 1.0, "it cannot be told whether noise"), (1.0, 2.0, " less than noise")],
 )
 def test_doses_are_compared(tested: float, matched: float, words: str) -> None:
     said = dose_summary({"resnet34": dose(tested, matched)})
     assert words in said
     assert "2 inactive channels" in said
     assert "2 least active channels" in dose_summary({"resnet34": dose(tested, matched, inactive=False)})
-    assert "no active channel is left" in dose_summary({"plainnet34": dose(tested, matched, left=())})
+    assert "too few active channels are left" in dose_summary({"plainnet34": dose(tested, matched, left=(4,))})
 
 
 def responses(rates: torch.Tensor) -> LayerResponses:
@@ -85,8 +87,13 @@ HISTORY = [
 def test_when_channels_fell_silent() -> None:
     assert falling_silent(HISTORY) == {2: 2, 3: 1}
     assert falling_silent([{"epoch": 1}]) == {}
+    assert falling_silent([{"epoch": 1}, *HISTORY[1:]]) == {2: 2, 3: 2}
+    falling_summary({"resnet34": [{"epoch": 1}, *HISTORY[1:]]})
     said = falling_summary({"resnet34": HISTORY, "plainnet34": []})
-    assert "2 channels fell silent for good, in epochs 1 to 2 of 3; 1 others were silent" in said
+    assert (
+        "2 channels fell silent for good, in epochs 1 to 2 of 3. Silent at the end of some epoch, but firing again: 1"
+        in said
+    )
     assert "Of the training of PlainNet34, it is not known" in said
     awake = {"resnet34": [{"epoch": 1, "firing_rate": [0.5, 0.4]}]}
     assert "no channel is silent at the end of training, and none was" in falling_summary(awake)

@@ -22,6 +22,7 @@ def test_shares_are_covariances(resnet: Net34, tiles: Evaluation) -> None:
             total[f"layer1.{i}"] = (inner + x).double()
             x = (inner + x).relu()
     assert list(found) == list(STREAM[1:])
+    torch.testing.assert_close(found["layer1.0"].given, (given["layer1.0"] > 0).double().mean((0, 2, 3)))
     for layer, each in found.items():
         for channel in range(6):
             s = total[layer][:, channel].flatten()
