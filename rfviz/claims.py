@@ -162,9 +162,7 @@ def _opponency(replicas: Sequence[Run]) -> Claim:
     verdict = CANNOT_TELL if judge(measured) == AGREES and beyond.sign <= 0 else judge(measured)
     why = because(measured)
     if verdict != judge(measured):
-        why = (
-            f"of the maximization images, no more are opponent than the {centre_surround.LEVEL:.0%} that chance allows"
-        )
+        why = f"of maximization alone, the interval holds the {centre_surround.LEVEL:.0%} that chance allows"
     return Claim(
         "e", "Maximization shows an opponency of centre and surround in colour that the mean stimulus misses (in the "
         "paper: a yellow centre in a red surround).",

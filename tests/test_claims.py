@@ -7,7 +7,9 @@ import torch
 
 from rfviz import claims, places, reference
 from rfviz.claims import Claim
+from rfviz.identification import KINDS
 from rfviz.inactivity import Effect, NoiseEffect
+from rfviz.presets import EXPLORER_LAYERS, FIGURE_LAYERS
 from rfviz.runs import Run
 from rfviz.verdicts import AGREES, CANNOT_TELL, DISAGREES
 
@@ -77,6 +79,98 @@ def test_over_seeds() -> None:
     assert "n = 3 seeds" in found["g"].measured
     assert "n = 192 channels" in found["f"].measured
     assert found["h"].measured.count("n = 3 seeds") >= 2
+
+
+def fake(responses: object = None, **parts: object) -> SimpleNamespace:
+    """A run that gives what is planted; every layer of both networks has the same responses."""
+    found = SimpleNamespace(
+        positive_count=torch.ones(24), mean_stimulus=torch.zeros(24, 3, 9, 9),
+        receptive_field=SimpleNamespace(size=11), strongest_stimulus=torch.zeros(24, 3, 9, 9),
+    )  # fmt: skip
+    white = SimpleNamespace(to_rgb=lambda x, clip=True: x)
+    common = {
+        "responses": lambda model, layers=(): responses or dict.fromkeys(EXPLORER_LAYERS, found),
+        "maximization": lambda model, layer: SimpleNamespace(images=torch.ones(24, 3, 9, 9)),
+        "maximizations": lambda model: {}, "whitening": lambda model: white,
+        "images": SimpleNamespace(stimuli="stimuli"),
+    }  # fmt: skip
+    return SimpleNamespace(**{**common, **parts})
+
+
+def around(value: float) -> torch.Tensor:
+    return value + 0.1 * torch.linspace(-1, 1, 24, dtype=torch.float64)
+
+
+@pytest.mark.parametrize(("high", "verdict"), [(0.9, AGREES), (0.5, CANNOT_TELL), (0.1, DISAGREES)])
+def test_diversity_and_centrality_have_a_sign(monkeypatch: pytest.MonkeyPatch, high: float, verdict: str) -> None:
+    low, top = FIGURE_LAYERS[0], FIGURE_LAYERS[-1]
+    found = {layer: SimpleNamespace(**vars(fake().responses("")[layer]), name=layer) for layer in (low, top)}
+    monkeypatch.setattr(claims, "diversity", lambda images, each, side: around(high if each.name == top else 0.5))
+    monkeypatch.setattr(claims, "centrality", lambda means: around(high - 0.5))
+    run = fake(found)
+    assert claims._diverse([run]).verdict == verdict
+    assert claims._central([run]).verdict == verdict
+    assert f"{1 - high:+.2f}" in claims._central([run]).measured  # single patches
+
+
+@pytest.mark.parametrize(("resnet", "plain", "verdict"), [(0.7, 0.1, AGREES), (0.1, 0.7, DISAGREES)])
+def test_what_is_kept_and_what_resembles(
+    monkeypatch: pytest.MonkeyPatch, resnet: float, plain: float, verdict: str
+) -> None:
+    run = fake()
+    run.responses = lambda model, layers=(): {"resnet34": resnet, "plainnet34": plain}[model]
+    monkeypatch.setattr(claims, "kept", around)
+    assert claims._keeps([run]).verdict == verdict
+    monkeypatch.setattr(claims, "own_maximization", lambda found, maxima, white: around(found - 0.4))
+    assert claims._resembles([run]).verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("driven", "mean", "verdict"), [(20, 0, AGREES), (0, 20, DISAGREES), (5, 4, CANNOT_TELL), (4, 0, CANNOT_TELL)]
+)
+def test_opponency_of_maximization_beyond_chance(
+    monkeypatch: pytest.MonkeyPatch, driven: int, mean: int, verdict: str
+) -> None:
+    def measure(pictures: torch.Tensor, background: torch.Tensor, there: torch.Tensor) -> SimpleNamespace:
+        count = driven if pictures.max() > 0 else mean  # the fake means are black
+        return SimpleNamespace(colour_opponent=torch.arange(24) < count)
+
+    monkeypatch.setattr(claims.centre_surround, "measure", measure)
+    assert claims._opponency([fake()]).verdict == verdict
+
+
+@pytest.mark.parametrize(("selective", "verdict"), [(12, AGREES), (1, CANNOT_TELL)])
+def test_orientation_is_compared_with_a_network_of_its_own(selective: int, verdict: str) -> None:
+    def orientation(model: str, layer: str, control: str | None = None, draw: int = 0) -> SimpleNamespace:
+        chance = torch.linspace(0, 0.5, 24, dtype=torch.float64)
+        return SimpleNamespace(selectivity=chance if control else chance + 0.6 * (torch.arange(24) < selective))
+
+    found = claims._oriented([fake(orientation=orientation)])
+    assert found.verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("ours", "random", "verdict"), [(20, 2, AGREES), (2, 20, CANNOT_TELL), (0, 20, DISAGREES), (12, 12, CANNOT_TELL)]
+)
+def test_double_opponency_beyond_random_weights(ours: int, random: int, verdict: str) -> None:
+    def colour(model: str, layer: str, control: str | None = None, draw: int = 0) -> SimpleNamespace:
+        count = random if control else ours
+        rest = 22 - count
+        return SimpleNamespace(classes=["double-opponent"] * count + ["achromatic"] * rest + ["silent"] * 2)
+
+    found = claims._double_opponent([fake(colour=colour)])
+    assert found.verdict == verdict
+    assert f"share {ours / 22:.0%}" in found.measured  # silent channels do not count
+
+
+@pytest.mark.parametrize(
+    ("mean", "driven", "verdict"),
+    [(0.5, 0.9, AGREES), (0.8, 0.95, DISAGREES), (0.5, 0.5, CANNOT_TELL), (0.5, 0.2, DISAGREES)],
+)
+def test_the_mean_fails_only_if_it_is_no_better_than_chance(mean: float, driven: float, verdict: str) -> None:
+    noise = around(0).flip(0)
+    scores = dict(zip(KINDS, (around(mean), around(mean), noise + driven), strict=True))
+    assert claims._fails([fake(identification=lambda model, layer: scores)]).verdict == verdict
 
 
 def test_every_statement_of_a_real_run(smoke: Run) -> None:
