@@ -123,12 +123,18 @@ def _keeps(replicas: Sequence[Run]) -> Claim:
     )  # fmt: skip
 
 
-def _resembles(replicas: Sequence[Run]) -> Claim:
-    def own(run: Run) -> Interval:
-        found = own_maximization(run.responses("resnet34"), run.maximizations("resnet34"), run.whitening("resnet34"))
-        return intervals.mean(found)
+def resemblance(replicas: Sequence[Run], model: str) -> Interval:
+    """Return how much more like its own maximization image than like others a mean stimulus is (`own_maximization`)."""
+    return _over(
+        replicas,
+        lambda run: intervals.mean(
+            own_maximization(run.responses(model), run.maximizations(model), run.whitening(model))
+        ),
+    )
 
-    measured = _over(replicas, own)
+
+def _resembles(replicas: Sequence[Run]) -> Claim:
+    measured = resemblance(replicas, "resnet34")
     return Claim(
         "d", "The mean stimulus resembles the maximization image (Figs. 3 and 6).",
         "Correlation of the two pictures of a channel, less that with the maximization images of other channels, "
