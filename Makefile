@@ -34,8 +34,9 @@ book: $(VENV)/installed
 run: $(VENV)/installed
 	$(BIN)/rfviz run --preset $(PRESET) --seed $(SEED) $(IMAGES_OPTION)
 
+# One thread in each of the two processes and in all that they start: threads that wait for each other's cores are slow.
 test: lint tests/axe/node_modules
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
