@@ -229,9 +229,7 @@ def _harms(replicas: Sequence[Run]) -> Claim:
         return found.effects[row].loss if row in found.effects else torch.zeros(seeds, dtype=torch.float64)
 
     def interval(values: Sequence[Tensor]) -> Interval:
-        if len(values) > 1:
-            return intervals.over_seeds([intervals.mean(each, "noise seeds") for each in values])
-        return over_noise(values[0])
+        return intervals.over_seeds([intervals.mean(each, "noise seeds") for each in values])
 
     rows = {"inactive": "ΔL", "random_inactive": "ΔL_rnd"}
     found: dict[str, Interval] = {}
@@ -254,13 +252,6 @@ def _harms(replicas: Sequence[Run]) -> Claim:
         "h", "Noise in inactive channels raises the loss of ResNet34 (ΔL and ΔL_rnd), more than that of PlainNet34.",
         "Table 1, nats.", shown, verdict, why,
     )  # fmt: skip
-
-
-def over_noise(values: Tensor) -> Interval:
-    """Return the mean over noise seeds `(S,)` with Student's t interval."""
-    return intervals.over_seeds([Interval(value, np.nan, np.nan, 1) for value in values.tolist()])._replace(
-        of="noise seeds"
-    )
 
 
 def _oriented(replicas: Sequence[Run]) -> Claim:

@@ -124,14 +124,6 @@ def difference(first: Tensor | Sequence[float], second: Tensor | Sequence[float]
     return Interval(gap, low, high, len(a) + len(b), of)
 
 
-def minus(first: Interval, second: Interval) -> Interval:
-    """Return the difference of two independent numbers from their intervals (MOVER; Zou and Donner, 2008)."""
-    gap = first.value - second.value
-    low = gap - math.hypot(first.value - first.low, second.high - second.value)
-    high = gap + math.hypot(first.high - first.value, second.value - second.low)
-    return Interval(gap, low, high, first.n + second.n, first.of)
-
-
 def rank_correlation(first: Tensor, second: Tensor, of: str = "channels") -> Interval:
     """Return Spearman's rank correlation of pairs; those with a NaN do not count."""
     both = first.isfinite() & second.isfinite()

@@ -7,9 +7,9 @@ from torch import Tensor
 
 from rfviz import interventions, noise_dose, silence, stream
 from rfviz.digests import tensor_digest
+from rfviz.evidence import Evidence
 from rfviz.models import LAYERS
 from rfviz.noise_dose import NoiseDose
-from rfviz.predictions import Evidence
 from rfviz.run_base import RunBase
 from rfviz.silence import Silence
 from rfviz.similarity import central, correlations

@@ -6,9 +6,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from rfviz import intervals
+from rfviz.evidence import Evidence
 from rfviz.figures import GREY, MODEL_COLOURS, BookFigure, layer_title
 from rfviz.models import PAPER_ARCHITECTURES
-from rfviz.predictions import Evidence
 from rfviz.stream import ABLATED, Written
 
 

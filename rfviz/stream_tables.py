@@ -6,8 +6,8 @@ import pandas as pd
 from torch import nn
 
 from rfviz import intervals
+from rfviz.evidence import Evidence
 from rfviz.models import PAPER_ARCHITECTURES
-from rfviz.predictions import Evidence
 from rfviz.stream import ABLATED, read_strength
 
 

@@ -57,11 +57,6 @@ def test_few_values_are_covered_as_often_as_claimed(n: int) -> None:
         assert wrong <= 70  # of 50 expected, and a standard deviation of 7
 
 
-def test_difference_of_independent_numbers() -> None:
-    a, b = Interval(3.0, 1.0, 6.0, 10), Interval(1.0, 0.5, 2.0, 20)
-    assert intervals.minus(a, b) == pytest.approx((2.0, 2 - math.hypot(2, 1), 2 + math.hypot(3, 0.5), 30, "channels"))
-
-
 @pytest.mark.parametrize("values", [[], [1.0], [2.0, 2.0, 2.0, 2.0], [math.nan]])
 @pytest.mark.parametrize("statistic", [intervals.mean, intervals.median])
 def test_too_little_gives_no_interval(statistic: Callable, values: list[float]) -> None:

@@ -5,8 +5,9 @@ import dataclasses
 import pytest
 import torch
 
+from rfviz.evidence import Evidence
 from rfviz.noise_dose import NoiseDose
-from rfviz.predictions import NONE_INACTIVE, Evidence, predictions, predictions_summary, predictions_table, unlike
+from rfviz.predictions import NONE_INACTIVE, predictions, predictions_summary, predictions_table, unlike
 from rfviz.stream import STREAM, Written
 from rfviz.verdicts import AGREES, CANNOT_TELL, DISAGREES
 

@@ -5,8 +5,8 @@ import dataclasses
 import torch
 from test_predictions import network
 
+from rfviz.evidence import Evidence
 from rfviz.models import Net34
-from rfviz.predictions import Evidence
 from rfviz.stream import READERS
 from rfviz.stream_tables import ownership_summary, readers_table
 
