@@ -7,11 +7,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rfviz.centre_surround import Opponency
-from rfviz.figures import GREY, MODEL_COLOURS, BookFigure, layer_title
+from rfviz.figures import GREY, BookFigure, layer_title
 from rfviz.hue import HueTuning
 from rfviz.models import PAPER_ARCHITECTURES
 from rfviz.opponent import AXES
-from rfviz.tuning_figures import AXIS_COLOURS, AXIS_NAMES, AXIS_STYLES, _Panels
+from rfviz.tuning_figures import AXIS_COLOURS, AXIS_NAMES, AXIS_STYLES, curves_and_control
 
 
 def hue_curves(
@@ -19,32 +19,16 @@ def hue_curves(
     controls: Mapping[str, Mapping[str, HueTuning]],
     channels: Mapping[str, int],
 ) -> Figure:
-    """Draw Fig. S15: the tuning for hue of one channel of each network, with that of a control in grey.
+    """Draw Fig. S15: the tuning for hue of one channel of each network, with that of a control in grey."""
 
-    Parameters
-    ----------
-    measured, controls : dict from architecture and layer to HueTuning
-    channels : dict from architecture to int
-    """
-    panels = _Panels(measured, 4.6, sharex=True)
-    for ax, model, layer, found in panels:
-        channel = channels[model]
-        for shown, colour, style, name in (
-            (controls[model][layer], GREY, "--", "random weights"),
-            (found, MODEL_COLOURS[model], "-", "trained"),
-        ):
-            curve = shown.axis_curve[channel]
-            curve = curve / curve.max() if curve.max() > 0 else curve
-            ax.plot(
-                [*shown.angles, 180], [*curve.tolist(), curve[0].item()], style, color=colour, marker="o",
-                markersize=3, label=name,
-            )  # fmt: skip
+    def said(found: HueTuning, channel: int) -> str:
         axis, hue = found.preferred_axis[channel], found.preferred_hue[channel]
-        said = f"axis {axis:.0f}°" if axis.isfinite() else "no response"
-        if hue.isfinite():
-            said += f", hue {hue:.0f}°"
-        ax.set_title(f"{ax.get_title()}\nchannel {channel}: {said}", fontsize=8)
-        ax.set(ylim=(-0.05, 1.1))
+        return (f"axis {axis:.0f}°" if axis.isfinite() else "no response") + (
+            f", hue {hue:.0f}°" if hue.isfinite() else ""
+        )
+
+    panels = curves_and_control(measured, controls, channels, lambda found: (found.angles, found.axis_curve), said)
+    for ax in panels.grid.flat:
         ax.set_xticks([0, 45, 90, 135, 180], ["0\nL-M", "45", "90\nS", "135", "180\nL-M"], fontsize=8)
     return panels.finished("axis of colour (°)", "response / largest")
 

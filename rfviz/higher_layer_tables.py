@@ -75,8 +75,7 @@ def effective_table(measured: Fields, controls: Fields) -> pd.DataFrame:
 
     ``diameter`` and ``radius`` are medians over stimuli in px, ``share`` that of the area; see
     `rfviz.effective_field.EffectiveFields`. ``ratio`` is the median over stimuli of the diameter over that with random
-    weights at the same place on the same image, ``radius ratio`` the same of the radius. Intervals are of 95 %, over
-    channels.
+    weights at the same place on the same image. Intervals are of 95 %, over channels.
     """
     rows = []
     for model, layers in measured.items():
@@ -94,7 +93,6 @@ def effective_table(measured: Fields, controls: Fields) -> pd.DataFrame:
                     **_as_row("ratio", clustered_median(found.diameter / control.diameter, channels)),
                     **_as_row("radius", clustered_median(found.radius, channels)),
                     **_as_row("radius, random", clustered_median(control.radius, channels)),
-                    **_as_row("radius ratio", clustered_median(found.radius / control.radius, channels)),
                     **_as_row("share", clustered_median(found.share, channels)),
                 }
             )
@@ -112,6 +110,7 @@ def shown_effective(table: pd.DataFrame) -> pd.DataFrame:
         ("rms radius, random weights", "radius, random"),
     ):
         shown[title] = [_range(row, name, "{:.0f}") for _, row in table.iterrows()]
+    shown["over that with random weights"] = [_range(row, "ratio", "{:.2f}") for _, row in table.iterrows()]
     shown["share of the field in the image"] = [_range(row, "share", "{:.1%}") for _, row in table.iterrows()]
     shown["n"] = [f"{n} stimuli, {c} channels" for n, c in zip(table["stimuli"], table["channels"], strict=True)]
     return shown

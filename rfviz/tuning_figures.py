@@ -1,11 +1,12 @@
 """Figures of tuning for orientation and colour: a row per network, a column per layer."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from rfviz.figures import BLUE, GREY, MODEL_COLOURS, RED, BookFigure, layer_title
 from rfviz.models import PAPER_ARCHITECTURES
@@ -17,7 +18,7 @@ AXIS_NAMES = {"luminance": "light and dark", "L-M": "L-M (reddish and greenish)"
 CONTROL_STYLES = {"random weights": "--", "shuffled filters": ":"}
 
 
-class _Panels:
+class Panels:
     """A figure with a panel for every network and layer; it gives each, with network, layer and what was measured."""
 
     def __init__(
@@ -45,35 +46,57 @@ class _Panels:
         return self.figure
 
 
+def curves_and_control(
+    measured: Mapping[str, Mapping[str, Any]],
+    controls: Mapping[str, Mapping[str, Any]],
+    channels: Mapping[str, int],
+    curve: Callable[[Any], tuple[Sequence[float], Tensor]],
+    said: Callable[[Any, int], str],
+) -> Panels:
+    """Draw a curve over 180 degrees of one channel of each network, over its largest value, a control's in grey.
+
+    Parameters
+    ----------
+    measured, controls : dict from architecture and layer to what `curve` takes
+    channels : dict from architecture to int
+    curve : callable
+        Returns the angles in degrees `(A,)` and the responses `(C, A)`.
+    said : callable
+        Says in a few words what was measured of a channel.
+    """
+    panels = Panels(measured, 4.6, sharex=True)
+    for ax, model, layer, found in panels:
+        channel = channels[model]
+        for shown, colour, style, name in (
+            (controls[model][layer], GREY, "--", "random weights"),
+            (found, MODEL_COLOURS[model], "-", "trained"),
+        ):
+            angles, responses = curve(shown)
+            values = responses[channel]
+            values = values / values.max() if values.max() > 0 else values
+            ax.plot(
+                [*angles, 180], [*values.tolist(), values[0].item()], style, color=colour, marker="o", markersize=3,
+                label=name,
+            )  # fmt: skip
+        ax.set_title(f"{ax.get_title()}\nchannel {channel}: {said(found, channel)}", fontsize=8)
+        ax.set(ylim=(-0.05, 1.1), xticks=[0, 45, 90, 135, 180])
+    return panels
+
+
 def orientation_curves(
     measured: Mapping[str, Mapping[str, Tuning]],
     controls: Mapping[str, Mapping[str, Tuning]],
     channels: Mapping[str, int],
 ) -> Figure:
-    """Draw Fig. S7: the orientation tuning of one channel of each network, with that of a control in grey.
+    """Draw Fig. S7: the orientation tuning of one channel of each network, with that of a control in grey."""
 
-    Parameters
-    ----------
-    measured, controls : dict from architecture and layer to Tuning
-    channels : dict from architecture to int
-    """
-    panels = _Panels(measured, 4.6, sharex=True)
-    for ax, model, layer, tuning in panels:
-        channel = channels[model]
-        for shown, colour, style, name in (
-            (controls[model][layer], GREY, "--", "random weights"),
-            (tuning, MODEL_COLOURS[model], "-", "trained"),
-        ):
-            curve = shown.orientation_curve[channel]
-            curve = curve / curve.max() if curve.max() > 0 else curve
-            ax.plot(
-                [*shown.gratings.orientations, 180], [*curve.tolist(), curve[0].item()], style, color=colour,
-                marker="o", markersize=3, label=name,
-            )  # fmt: skip
-        index = tuning.selectivity[channel]
-        said = f"OSI {index:.2f}" if index.isfinite() else "no response"
-        ax.set_title(f"{ax.get_title()}\nchannel {channel}: {said}", fontsize=8)
-        ax.set(ylim=(-0.05, 1.1), xticks=[0, 45, 90, 135, 180])
+    def said(found: Tuning, channel: int) -> str:
+        index = found.selectivity[channel]
+        return f"OSI {index:.2f}" if index.isfinite() else "no response"
+
+    panels = curves_and_control(
+        measured, controls, channels, lambda found: (found.gratings.orientations, found.orientation_curve), said
+    )
     return panels.finished("orientation of the bars (°)", "response / largest")
 
 
@@ -81,7 +104,7 @@ def selectivity_distributions(
     measured: Mapping[str, Mapping[str, Tuning]], controls: Mapping[str, Mapping[str, Mapping[str, Sequence[Tuning]]]]
 ) -> Figure:
     """Draw Fig. S8: the share of channels up to each selectivity, trained and in the controls."""
-    panels = _Panels(measured, 4.4, sharex=True, sharey=True)
+    panels = Panels(measured, 4.4, sharex=True, sharey=True)
     for ax, model, layer, tuning in panels:
         groups = [("trained", [tuning], "-", MODEL_COLOURS[model])]
         groups += [(kind, list(nets), CONTROL_STYLES[kind], GREY) for kind, nets in controls[model][layer].items()]
@@ -97,7 +120,7 @@ def selectivity_distributions(
 
 def colour_curves(measured: Mapping[str, Mapping[str, ColourTuning]], channels: Mapping[str, int]) -> Figure:
     """Draw Fig. S9: responses of one channel of each network to grey and to equiluminant gratings, by frequency."""
-    panels = _Panels(measured, 4.6)
+    panels = Panels(measured, 4.6)
     for ax, model, _, tuning in panels:
         channel = channels[model]
         for axis, each in tuning.along.items():
