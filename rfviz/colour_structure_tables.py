@@ -1,6 +1,5 @@
 """Which pictures are centre-surround opponent, and which hues channels prefer: numbers as tables, and as words."""
 
-import math
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
@@ -8,14 +7,14 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from rfviz import centre_surround
+from rfviz import centre_surround, intervals
 from rfviz.centre_surround import Opponency
 from rfviz.hue import HueTuning
 from rfviz.maximization import Maximization
 from rfviz.models import PAPER_ARCHITECTURES, PAPER_NAMES
 from rfviz.responses import LayerResponses
 from rfviz.tuning import CHROMATIC, ColourTuning
-from rfviz.tuning_tables import LEVEL, median_and_interval
+from rfviz.tuning_tables import LEVEL
 from rfviz.whitening import Whitening
 
 PICTURES = {"mean of the strongest": "means over the strongest stimuli", "maximization": "maximization images"}
@@ -94,16 +93,8 @@ def _pictures(each: Opponency) -> int:
 
 
 def _share(count: int, of: int) -> str:
-    if of == 0:
-        return "–"
-    interval = stats.binomtest(count, of).proportion_ci()
-    return f"{count}: {count / of:.0%} ({interval.low:.0%} to {interval.high:.0%})"
-
-
-def _interval(middle: float, low: float, high: float) -> str:
-    if math.isnan(middle):
-        return "–"
-    return f"{middle:.2f}" + ("" if math.isnan(low) else f" ({low:.2f} to {high:.2f})")
+    found = intervals.share(count, of)
+    return f"{count}: {found.value:.0%} ({found.low:.0%} to {found.high:.0%})" if of else "–"
 
 
 def opponency_summary(structure: Structure) -> str:
@@ -123,9 +114,9 @@ def opponency_summary(structure: Structure) -> str:
                 if of and stats.binomtest(count, of, centre_surround.LEVEL, alternative="greater").pvalue < LEVEL
             ]
         sentences.append(
-            f"In {PAPER_ARCHITECTURES[model]}, {' and '.join(counts)} are centre-surround opponent in colour; that is "
-            f"more than the {centre_surround.LEVEL:.0%} that chance gives at most in "
-            f"{' and '.join(more) if more else 'no layer'} (one-sided binomial test, p < {LEVEL:g})."
+            f"In {PAPER_ARCHITECTURES[model]}, {' and '.join(counts)} are centre-surround opponent in colour. In "
+            f"{' and '.join(more) if more else 'no layer'}, that is more than the {centre_surround.LEVEL:.0%} that "
+            f"chance gives at most (one-sided binomial test, p < {LEVEL:g})."
         )
     return "**Answer.** " + " ".join(sentences)
 
@@ -157,7 +148,7 @@ def hue_table(hues: Hues, random: RandomHues, colours: Colours, random_colours: 
                         "layer": PAPER_NAMES[layer],
                         "weights": weights,
                         "chromatic": f"{len(axis)} of {sum(len(each.blank) for each in tunings)}",
-                        "axis selectivity: median (95 % interval)": _interval(*median_and_interval(selectivity)),
+                        "axis selectivity: median (95 % interval)": intervals.median(selectivity).shown(".2f"),
                         **{name: str(count) for name, count in near.items()},
                         f"uniform fields: {' / '.join(HUES)}": " / ".join(map(str, _hues(hue))),
                     }

@@ -80,10 +80,10 @@ def test_faint_or_achromatic_opposition_does_not_count() -> None:
 @pytest.mark.parametrize(
     ("first", "second", "said"),
     [
-        ((6, 4), (0, 10), "at most in first pooling layer (mean of the strongest) (one-sided"),
-        ((0, 10), (7, 3), "at most in first pooling layer (maximization) (one-sided"),
-        ((1, 9), (0, 10), "at most in no layer (one-sided"),
-        ((0, 0, 4), (0, 0, 4), "at most in no layer (one-sided"),
+        ((6, 4), (0, 10), "In first pooling layer (mean of the strongest), that is more than"),
+        ((0, 10), (7, 3), "In first pooling layer (maximization), that is more than"),
+        ((1, 9), (0, 10), "In no layer, that is more than"),
+        ((0, 0, 4), (0, 0, 4), "In no layer, that is more than"),
     ],
 )
 def test_words_about_pictures_follow_the_numbers(first: tuple, second: tuple, said: str) -> None:
