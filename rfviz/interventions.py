@@ -110,5 +110,13 @@ def silencing(channel: int) -> Change:
 
 
 def spread(count: int, at_most: int) -> range:
-    """Return the numbers of at most so many of `count` images, evenly spread: all classes, where they lie in order."""
+    """Return the numbers of at most so many of `count` images, evenly spread: all classes, where they lie in order.
+
+    Raises
+    ------
+    RfvizError
+        If either number is less than 1.
+    """
+    if count < 1 or at_most < 1:
+        raise RfvizError(f"at most {at_most} of {count} images were asked for: both numbers must be 1 or more.")
     return range(0, count, -(-count // at_most))

@@ -133,8 +133,12 @@ def noise_dose(
     Raises
     ------
     RfvizError
-        If there is no dose or seed, or a dose is negative.
+        If the responses are of other images, there is no dose or seed, or a dose is negative.
     """
+    if len(images) != responses.image_count:
+        raise RfvizError(
+            f"the responses are of {responses.image_count} images, but {len(images)} were given: collect them anew."
+        )
     if not doses or not len(seeds) or min(doses) < 0:
         raise RfvizError(f"doses {tuple(doses)} and seeds {tuple(seeds)}: give at least one of each, doses from 0 up.")
     inactive = inactive_channels(responses)

@@ -92,6 +92,12 @@ def test_a_loss_that_is_not_finite_names_the_image(resnet: Net34, tiles: Evaluat
         loss_changes(resnet, tiles, "maxpool", {"broken": broken})
 
 
+@pytest.mark.parametrize(("count", "at_most"), [(0, 5), (5, 0)])
+def test_no_images_are_refused(count: int, at_most: int) -> None:
+    with pytest.raises(RfvizError, match=f"at most {at_most} of {count} images"):
+        spread(count, at_most)
+
+
 @given(count=st.integers(1, 500), at_most=st.integers(1, 300))
 def test_spread_takes_at_most_so_many_evenly(count: int, at_most: int) -> None:
     chosen = spread(count, at_most)

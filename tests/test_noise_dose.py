@@ -62,6 +62,14 @@ def test_matched_channels_are_the_nearest_each_once() -> None:
     assert matched_active([0, 1, 2, 3], [0, 1, 2, 3], strength) == (5, 4)  # two are left
 
 
+def test_responses_of_other_images_are_refused(resnet: Net34, tiles: Evaluation) -> None:
+    images = Labelled64(tiles)
+    _, pooled, strength = measured(resnet.double(), images, doses=(1.0,), at_most=2)
+    images.images.pop()
+    with pytest.raises(RfvizError, match=f"of {len(images) + 1} images, but {len(images)} were given"):
+        noise_dose(resnet, images, pooled, strength)
+
+
 @pytest.mark.parametrize("options", [{"doses": ()}, {"seeds": ()}, {"doses": (-1.0,)}])
 def test_impossible_doses_are_refused(resnet: Net34, tiles: Evaluation, options: dict) -> None:
     with pytest.raises(RfvizError, match="at least one of each"):
