@@ -155,5 +155,5 @@ def predictions_summary(found: Sequence[Prediction], seeds: int) -> str:
         f"{count['disagrees']}; it cannot tell about {undecided}."
     )
     if seeds == 1:
-        sentence += " It is one network of each kind: the intervals are over channels, images or photographs, not over trainings."
+        sentence += " It is one network of each kind: the intervals are over channels and images, not over trainings."
     return sentence
