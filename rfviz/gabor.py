@@ -68,6 +68,32 @@ def wave(parameters: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
     return amplitude * envelope * np.cos(2 * math.pi * frequency * across + phase)
 
 
+def slopes(parameters: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """Return the derivatives of `wave` by its parameters, of the shape of ``y`` and a last axis of 8."""
+    amplitude, angle, frequency, phase, above, left, log_along, log_across = parameters
+    sine, cosine, cycle = math.sin(angle), math.cos(angle), 2 * math.pi * frequency
+    down, right = y - above, x - left
+    across, along = right * sine + down * cosine, right * cosine - down * sine
+    u, v = along / math.exp(log_along), across / math.exp(log_across)
+    envelope = np.exp(-0.5 * (u**2 + v**2))
+    even, odd = envelope * np.cos(cycle * across + phase), envelope * np.sin(cycle * across + phase)
+    by_along = -amplitude * even * u / math.exp(log_along)
+    by_across = -amplitude * (even * v / math.exp(log_across) + odd * cycle)
+    return np.stack(
+        [
+            even,
+            by_across * along - by_along * across,
+            -amplitude * odd * 2 * math.pi * across,
+            -amplitude * odd,
+            by_along * sine - by_across * cosine,
+            -by_along * cosine - by_across * sine,
+            amplitude * even * u**2,
+            amplitude * even * v**2,
+        ],
+        axis=-1,
+    )
+
+
 def _starts(profile: np.ndarray, y: np.ndarray, x: np.ndarray) -> list[list[float]]:
     """Return the points of the grid that fit best; amplitude and phase follow from the rest by linear least squares."""
     side = len(profile)
@@ -108,7 +134,12 @@ def fit(weight: Tensor) -> Gabor | None:
     best = None
     for start in _starts(profile, y, x):
         found = least_squares(
-            lambda values: (wave(values, y, x) - profile).ravel(), start, bounds=(low, high), max_nfev=100
+            lambda values: (wave(values, y, x) - profile).ravel(),
+            start,
+            jac=lambda values: slopes(values, y, x).reshape(-1, 8),
+            bounds=(low, high),
+            max_nfev=100,
+            ftol=1e-6,
         )
         if best is None or found.cost < best.cost:
             best = found

@@ -140,8 +140,6 @@ def measure(net: nn.Module, layer: str, *, preprocess: Whitening = NONE, angles:
     scaled = for_field(size, ORIENTATIONS, FREQUENCIES, PHASES)
     gratings = Gratings(size, scaled.orientations, (0.0, *scaled.frequencies), scaled.phases)
     degrees = tuple(180 * i / angles for i in range(angles))
-    along = [
-        tuning.measure(net, layer, gratings, axis=opponent.hue(angle), contrast=CONTRAST, preprocess=preprocess)
-        for angle in degrees
-    ]
+    axes = [opponent.hue(angle) for angle in degrees]
+    along = tuning.measure_along(net, layer, axes, gratings, contrast=CONTRAST, preprocess=preprocess)
     return HueTuning(gratings, degrees, torch.stack([each.responses for each in along], dim=1), along[0].blank)

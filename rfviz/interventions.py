@@ -28,7 +28,7 @@ def loss_changes(
     *,
     indices: Sequence[int] | None = None,
     preprocess: Whitening = NONE,
-    batch_size: int = 64,
+    batch_size: int = 128,
     progress: bool = False,
 ) -> dict[Key, Tensor]:
     """Measure how changes of a layer's responses change the cross-entropy of each image.

@@ -28,9 +28,6 @@ PAPER_DOSE = 1.0
 SEEDS = 2
 """Noise seeds of each dose."""
 
-AT_MOST = 256
-"""Evaluation images, evenly spread, that the loss is measured on."""
-
 
 @dataclass(frozen=True)
 class NoiseDose:
@@ -108,9 +105,9 @@ def noise_dose(
     doses: Sequence[float] = DOSES,
     seeds: Sequence[int] = range(SEEDS),
     groups: Sequence[int] | None = None,
-    at_most: int = AT_MOST,
+    at_most: int | None = None,
     preprocess: Whitening = NONE,
-    batch_size: int = 64,
+    batch_size: int = 128,
     progress: bool = False,
 ) -> NoiseDose:
     """Measure the noise experiment by dose, beside matched active channels, and channel by channel.
@@ -128,7 +125,7 @@ def noise_dose(
     groups : sequence of int, optional
         Which images belong together, for intervals; each is one for itself by default.
     at_most : int
-        Images to measure on; see `rfviz.interventions.spread`.
+        Images to measure on, all by default; see `rfviz.interventions.spread`.
 
     Raises
     ------
@@ -152,7 +149,7 @@ def noise_dose(
         for seed in seeds
     }
     alone = {("alone", channel, seeds[0]): adding_noise([channel], seeds[0]) for channel in range(responses.channels)}
-    chosen = spread(len(images), at_most)
+    chosen = spread(len(images), len(images) if at_most is None else at_most)
     found = loss_changes(
         net, images, layer, {**changes, **alone}, indices=chosen, preprocess=preprocess,
         batch_size=batch_size, progress=progress,

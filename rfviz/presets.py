@@ -52,6 +52,10 @@ class Preset:
         Neurons per channel in the mean over the strongest.
     noise_seeds : int
         Repetitions of the noise experiment.
+    disturbed_images : int
+        Evaluation images, evenly spread, on which the loss is measured when one channel after the other is disturbed.
+    picture_channels : int
+        Channels of a layer, at most, whose pictures are tested as stimuli.
     analysis_precision : {"float32", "bfloat16"}
         In which the networks compute the responses; ``"float32"`` is exact.
     images : str or None
@@ -76,6 +80,8 @@ class Preset:
     top_k: int = 16
     strongest: int = 2560
     noise_seeds: int = 5
+    disturbed_images: int = 256
+    picture_channels: int = 24
     maximization_steps: int = 31
     analysis_precision: str = "float32"
     images: str | None = None
@@ -89,7 +95,17 @@ class Preset:
             raise unknown("whitening", self.whitening, KINDS)
         if self.analysis_precision not in PRECISIONS:
             raise unknown("analysis precision", self.analysis_precision, PRECISIONS)
-        for name in ("width", "classes", "tile", "top_k", "strongest", "noise_seeds", "maximization_steps"):
+        whole = (
+            "width",
+            "classes",
+            "tile",
+            "top_k",
+            "strongest",
+            "noise_seeds",
+            "disturbed_images",
+            "picture_channels",
+        )
+        for name in (*whole, "maximization_steps"):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise RfvizError(f"{name} is {value!r}: it must be a whole number from 1 up.")
@@ -142,7 +158,8 @@ PRESETS = {
             classes=4,
             tile=64,
             strongest=32,
-            noise_seeds=5,
+            disturbed_images=96,
+            picture_channels=12,
             recipes=_both(
                 dataclasses.replace(
                     _PHOTOGRAPHS, epochs=4, batch_size=32, learning_rate=0.02, crop=32, window=48, repeats=96
@@ -157,6 +174,8 @@ PRESETS = {
             source="photographs",
             width=24,
             strongest=256,
+            disturbed_images=84,
+            picture_channels=12,
             recipes=_both(_PHOTOGRAPHS, learning_rate=0.02),
         ),
         Preset(

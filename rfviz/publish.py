@@ -108,8 +108,8 @@ def measure_tuning(run: Run) -> None:
             run.hue(architecture, layer)
         for kind in CONTROLS:
             run.gabors(architecture, kind)
-            for layer in FIGURE_LAYERS:
-                for draw in range(DRAWS):
+            for draw in range(DRAWS):
+                for layer in FIGURE_LAYERS:
                     run.orientation(architecture, layer, kind, draw)
                     run.colour(architecture, layer, kind, draw)
                     if kind == "random weights":
@@ -162,6 +162,7 @@ def execute(
             papermill.execute_notebook(
                 str(plain), str(executed), {name: value for name, value in parameters.items() if name in known},
                 kernel_name=KERNEL, progress_bar=False, extra_arguments=QUIET, execution_timeout=patience,
+                shutdown_kernel="immediate",  # there is nothing left for it to say
             )  # fmt: skip
         except CellTimeoutError as error:
             if again:

@@ -20,6 +20,7 @@ class RunBase:
     seed: int
     store: Store
     progress: bool
+    _last_control: tuple[tuple[str, str, int], Net34] | None = None
 
     @property
     def images(self) -> sources.Images:
@@ -63,10 +64,14 @@ class RunBase:
         """
         if kind is None:
             return self.net(architecture)
-        net = controls.control(self.net(architecture), kind, draw)
-        if kind != "random weights":
-            return net
-        return calibration.calibrated(net, self.images.evaluation, preprocess=self.whitening(architecture))
+        wanted = (architecture, kind, draw)
+        if self._last_control is None or self._last_control[0] != wanted:  # many measurements of one follow each other
+            net = controls.control(self.net(architecture), kind, draw)
+            if kind == "random weights":
+                white = self.whitening(architecture)
+                net = calibration.calibrated(net, self.images.evaluation, preprocess=white)
+            self._last_control = (wanted, net)
+        return self._last_control[1]
 
     def control_of(self, kind: str | None, draw: int = 0) -> dict[str, Any]:
         """Return what a control depends on besides the network."""

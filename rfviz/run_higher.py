@@ -23,8 +23,7 @@ CONTRASTS = (0.5, 1.0, 2.0)
 """At which the pictures of the highest of these layers are shown."""
 
 FIELD_CHANNELS = 12
-PICTURE_CHANNELS = 24
-"""Channels of a layer that are measured, at most."""
+"""Channels of a layer whose effective fields are measured, at most."""
 
 
 class HigherLayerResults(RunBase):
@@ -55,7 +54,7 @@ class HigherLayerResults(RunBase):
     def identification(self, architecture: str, layer: str, contrast: float = 1.0) -> dict[str, Tensor]:
         """Return for each kind of picture how often a channel's own drives it more than that of another channel."""
         found = self._with_means(architecture, layer)
-        chosen = effective_field.spread(found, PICTURE_CHANNELS)
+        chosen = effective_field.spread(found, self.preset.picture_channels)
         driven = self._some_maxima(architecture, layer, chosen)
 
         def compute() -> Result:

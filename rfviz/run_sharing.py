@@ -52,7 +52,7 @@ class SharingResults(RunBase):
 
         def compute() -> Result:
             found = noise_dose.noise_dose(
-                net, images, pooled, strength, seeds=seeds, groups=groups,
+                net, images, pooled, strength, seeds=seeds, groups=groups, at_most=self.preset.disturbed_images,
                 preprocess=self.whitening(architecture), progress=self.progress,
             )  # fmt: skip
             values = {key: getattr(found, key) for key in ("tested", "inactive", "matched", "doses")}
@@ -61,7 +61,7 @@ class SharingResults(RunBase):
 
         made_of = self.made_of(
             architecture, seeds=seeds, images=images.fingerprint, labels=list(images.labels), groups=groups,
-            strength=tensor_digest({"strength": strength}),
+            at_most=self.preset.disturbed_images, strength=tensor_digest({"strength": strength}),
         )  # fmt: skip
         tensors, values = self.store.get(f"dose-{architecture}", noise_dose, made_of, compute)
         return NoiseDose(
@@ -94,7 +94,7 @@ class SharingResults(RunBase):
     def ablations(self, architecture: str) -> dict[str, Tensor]:
         """Return how the loss of each evaluation image changes when one channel is set to 0, per layer `(C, N)`."""
         images = self.images.evaluation
-        indices = interventions.spread(len(images), noise_dose.AT_MOST)
+        indices = interventions.spread(len(images), self.preset.disturbed_images)
 
         def compute() -> Result:
             net, white, found = self.net(architecture), self.whitening(architecture), {}

@@ -32,10 +32,10 @@ def source_digest(module: str) -> str:
 
     Comments, docstrings and layout do not count: the syntax tree does.
     """
-    trees, waiting = {}, [module]
+    parts, waiting = {}, [module]
     while waiting:
         name = waiting.pop()
-        if name in trees:
+        if name in parts:
             continue
         try:
             spec = importlib.util.find_spec(name)
@@ -43,10 +43,16 @@ def source_digest(module: str) -> str:
             continue
         if spec is None or spec.origin is None:
             continue
-        tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
-        waiting += _imports(tree)
-        trees[name] = ast.dump(_without_docstrings(tree))
-    return digest(sorted(trees.items()))
+        parts[name], imported = _summary(Path(spec.origin).read_text(encoding="utf-8"))
+        waiting += imported
+    return digest(sorted(parts.items()))
+
+
+@cache  # by what the source says: most modules are part of many digests
+def _summary(source: str) -> tuple[str, tuple[str, ...]]:
+    """Return the digest of one module's syntax tree, and the names that it imports from rfviz."""
+    tree = ast.parse(source)
+    return digest(ast.dump(_without_docstrings(tree))), tuple(dict.fromkeys(_imports(tree)))
 
 
 def _imports(tree: ast.Module) -> list[str]:

@@ -10,10 +10,9 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm.auto import tqdm
@@ -30,6 +29,9 @@ from rfviz.precision import multiplying
 from rfviz.recipe import Recipe, learning_rate
 from rfviz.training_state import States
 from rfviz.whitening import Whitening
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 ONE_PIXEL = 32
 """Side of a training image, px, from which down the last maps of the networks have one position."""
@@ -204,7 +206,10 @@ def evaluate(
     return losses.mean().item(), hits.mean().item()
 
 
-def _accelerator(device: torch.device) -> Accelerator:
+def _accelerator(device: torch.device) -> "Accelerator":
+    from accelerate import Accelerator  # here: whoever only reads results does not wait for it
+    from accelerate.utils import DistributedDataParallelKwargs
+
     # By default, torch puts gradients together in another way from the second step on, and so sums them in another
     # order: a training that is resumed would not be the same to the bit. On GPUs it would not be anyhow.
     same_order = DistributedDataParallelKwargs(find_unused_parameters=device.type == "cpu")

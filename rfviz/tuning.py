@@ -5,6 +5,7 @@ The gratings fill the receptive field of one neuron and no more, and only what t
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -175,6 +176,19 @@ def measure(
     RfvizError
         If the layer or the axis is unknown, or the gratings are not of the size of the receptive field.
     """
+    return measure_along(net, layer, [axis], gratings, contrast=contrast, preprocess=preprocess)[0]
+
+
+def measure_along(
+    net: nn.Module,
+    layer: str,
+    axes: Sequence[str | Tensor],
+    gratings: Gratings | None = None,
+    *,
+    contrast: float = 1.0,
+    preprocess: Whitening = NONE,
+) -> list[Tuning]:
+    """Do for several axes what `measure` does for one, and give their tunings in order."""
     field = receptive_field.of(net, layer)
     gratings = gratings or for_field(field.size)
     if gratings.size != field.size:
@@ -183,7 +197,7 @@ def measure(
         )
     parameter = next(net.parameters())
     forward = Cone(net, layer)
-    colour = opponent.direction(axis) if isinstance(axis, str) else axis
+    colours = [opponent.direction(axis) if isinstance(axis, str) else axis for axis in axes]
 
     def respond(images: Tensor) -> Tensor:
         """Return the responses `(N, C)`."""
@@ -192,11 +206,16 @@ def measure(
         )
 
     with torch.inference_mode(), multiplying("float32", parameter.device):
-        blank = respond(opponent.coloured(torch.zeros(1, field.size, field.size), colour))[0]
-        by_orientation = [respond(opponent.coloured(part, colour, contrast)) for part in gratings.patterns()]
+        blank = respond(opponent.coloured(torch.zeros(1, field.size, field.size), colours[0]))[0]
+        by_orientation = [
+            [respond(opponent.coloured(part, colour, contrast)) for colour in colours] for part in gratings.patterns()
+        ]
     _, frequencies, phases = gratings.shape
-    responses = torch.stack(by_orientation).unflatten(1, (frequencies, phases)).permute(3, 0, 1, 2)
-    return Tuning(gratings, responses.clone().contiguous(), blank.clone())
+    found = []
+    for along in zip(*by_orientation, strict=True):
+        responses = torch.stack(along).unflatten(1, (frequencies, phases)).permute(3, 0, 1, 2)
+        found.append(Tuning(gratings, responses.clone().contiguous(), blank.clone()))
+    return found
 
 
 LOW_PASS = 0.5
@@ -272,6 +291,5 @@ def measure_colour(net: nn.Module, layer: str, *, preprocess: Whitening = NONE, 
     size = receptive_field.of(net, layer).size
     scaled = for_field(size, orientations=6, frequencies=frequencies)
     gratings = Gratings(size, scaled.orientations, (0.0, *scaled.frequencies), scaled.phases)
-    return ColourTuning(
-        {axis: measure(net, layer, gratings, axis=axis, preprocess=preprocess) for axis in opponent.AXES}
-    )
+    along = measure_along(net, layer, list(opponent.AXES), gratings, preprocess=preprocess)
+    return ColourTuning(dict(zip(opponent.AXES, along, strict=True)))

@@ -35,6 +35,15 @@ def test_all_of_the_parameters() -> None:
     assert found.width == pytest.approx((2.0, 1.6), rel=0.02)
 
 
+def test_the_slopes_are_those_of_small_steps() -> None:
+    place = np.arange(9) - 4.0
+    y, x = np.meshgrid(place, place, indexing="ij")
+    values = np.array([0.7, 0.9, 0.17, -1.1, 0.6, -0.8, math.log(1.7), math.log(2.3)])
+    for i, step in enumerate(1e-6 * np.eye(8)):
+        by_steps = (gabor.wave(values + step, y, x) - gabor.wave(values - step, y, x)) / 2e-6
+        assert gabor.slopes(values, y, x)[..., i] == pytest.approx(by_steps, abs=1e-8)
+
+
 def test_a_coloured_gabor_is_one_profile_and_two_colours_are_not() -> None:
     red_green = gabor.fit(planted(60, 0.2, colours=(1.0, -0.8, 0.1)))
     assert red_green.profile == pytest.approx(1)

@@ -66,7 +66,19 @@ def test_what_makes_a_preset_is_no_option(option):
 @pytest.mark.parametrize(
     ("option", "value"),
     [
-        *((option, 0) for option in ("width", "classes", "tile", "top_k", "strongest", "noise_seeds")),
+        *(
+            (option, 0)
+            for option in (
+                "width",
+                "classes",
+                "tile",
+                "top_k",
+                "strongest",
+                "noise_seeds",
+                "disturbed_images",
+                "picture_channels",
+            )
+        ),
         *((option, -3) for option in ("width", "tile", "epochs", "batch_size", "crop", "drop_every", "repeats")),
         *((option, 0) for option in ("maximization_steps", "epochs", "batch_size", "learning_rate", "repeats")),
         ("width", 19),
@@ -138,7 +150,8 @@ def test_every_field_of_a_recipe_and_a_preset_can_be_replaced():
     assert presets.get("quick", **values).recipes == {"resnet34": Recipe(**values), "plainnet34": Recipe(**values)}
     more = {
         "width": 30, "short_side": 50, "evaluation_crop": 40, "classes": 3, "tile": 64, "whitening": "none", "top_k": 3,
-        "strongest": 9, "noise_seeds": 2, "maximization_steps": 5, "weights": {}, "strict": True,
+        "strongest": 9, "noise_seeds": 2, "disturbed_images": 30, "picture_channels": 5,
+        "maximization_steps": 5, "weights": {}, "strict": True,
         "analysis_precision": "bfloat16",
     }  # fmt: skip
     fixed = {"name", "summary", "where", "source", "recipes"}
