@@ -16,6 +16,9 @@ from torch import Tensor
 
 from rfviz.errors import RfvizError
 
+HALF_WRITTEN = ".*.part"
+"""Names of what is being written: where no process writes, they are left over from one that was killed."""
+
 _INFO = "rfviz"  # the one key that we use of a safetensors file's metadata
 
 

@@ -30,7 +30,8 @@ from rfviz import launch, places
 from rfviz.controls import CONTROLS, DRAWS
 from rfviz.errors import RfvizError, unknown
 from rfviz.explorer.sources import RunSource
-from rfviz.files import written_whole
+from rfviz.files import HALF_WRITTEN, written_whole
+from rfviz.lock import alone
 from rfviz.models import ARCHITECTURES
 from rfviz.presets import EXPLORER_LAYERS, FIGURE_LAYERS
 from rfviz.run_higher import CONTRASTS, HIGH_LAYERS, PICTURE_LAYERS
@@ -201,6 +202,7 @@ def run_notebooks(run: Run, parameters: Mapping[str, Any], only: str | None = No
     targets = [run.folder / "book" / f"{name}.ipynb" for name in chosen]
     jobs = list(zip(chosen.values(), targets, strict=True))
     with (
+        alone(run.folder, "the notebooks"),
         _threads_per_kernel(min(AT_ONCE, len(jobs))),
         ThreadPoolExecutor(AT_ONCE) as pool,
         tqdm(total=len(jobs), desc="notebooks", unit="notebook") as bar,
@@ -275,10 +277,25 @@ def build_html(run: Run) -> Path:
     RfvizError
         If the build fails or warns; the HTML of the last good build stays.
     """
-    folder = stage(run)
-    with tempfile.TemporaryDirectory(dir=run.folder, prefix=".build-") as temporary:
-        replace_folder(_build(folder, Path(temporary), "html", run.folder / "build.log"), run.folder / "html")
-    return run.folder / "html" / "index.html"
+    html = run.folder / "html"
+    with _building(run) as (folder, temporary):
+        if not html.exists() and _old(html).exists():
+            _old(html).rename(html)  # the last build was killed while it changed places
+        replace_folder(_build(folder, temporary, "html", run.folder / "build.log"), html)
+    return html / "index.html"
+
+
+@contextlib.contextmanager
+def _building(run: Run) -> Iterator[tuple[Path, Path]]:
+    """Give the staged book and a folder to build in; no other process writes to either meanwhile."""
+    with (
+        alone(run.folder, "the book"),
+        tempfile.TemporaryDirectory(dir=run.folder, prefix=".build-", suffix=".part") as temporary,
+    ):
+        for folder in ("book", "explorer"):
+            for left in (run.folder / folder).rglob(HALF_WRITTEN):
+                left.unlink()
+        yield stage(run), Path(temporary)
 
 
 def _build(folder: Path, to: Path, builder: str, log: Path) -> Path:
@@ -313,9 +330,8 @@ def build_pdf(run: Run) -> Path:
     browser = next((found for name in BROWSERS if (found := shutil.which(name))), None)
     if browser is None:
         raise RfvizError("the PDF needs Chromium or Chrome, and neither is on the PATH: install one of them.")
-    folder = stage(run)
-    with tempfile.TemporaryDirectory(dir=run.folder, prefix=".build-") as temporary:
-        whole = _build(folder, Path(temporary), "singlehtml", run.folder / "build.log")
+    with _building(run) as (folder, temporary):
+        whole = _build(folder, temporary, "singlehtml", run.folder / "build.log")
         with written_whole(run.folder / "book.pdf") as target:
             options = ["--headless", "--disable-gpu", "--no-pdf-header-footer", "--virtual-time-budget=60000"]
             if os.name == "posix" and os.geteuid() == 0:
@@ -338,15 +354,20 @@ def _first_complaint(output: str) -> str:
 
 def replace_folder(new: Path, target: Path) -> None:
     """Put a folder in the place of another, which stays whole until the new one is there."""
-    old = target.with_name(f".{target.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
+    old = _old(target)
     if target.exists():
+        shutil.rmtree(old, ignore_errors=True)
         target.rename(old)
     new.rename(target)
     shutil.rmtree(old, ignore_errors=True)
 
 
+def _old(target: Path) -> Path:
+    return target.with_name(f".{target.name}.old")
+
+
 def book(run: Run, parameters: Mapping[str, Any]) -> Path:
     """Run every notebook, build the HTML, and return the page to open; `compute` comes before."""
-    run_notebooks(run, parameters)
-    return build_html(run)
+    with alone(run.folder, "the book"):
+        run_notebooks(run, parameters)
+        return build_html(run)

@@ -6,8 +6,10 @@ anew.
 """
 
 import ast
+import contextlib
 import importlib.util
 import json
+import logging
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
@@ -21,6 +23,9 @@ from rfviz.digests import digest, tensor_digest
 from rfviz.distributed import barrier, first_says, world
 from rfviz.errors import RfvizError
 from rfviz.files import load_tensors, save_tensors
+from rfviz.lock import alone
+
+_log = logging.getLogger(__name__)
 
 Result = tuple[dict[str, Tensor], dict[str, Any]]
 """Named tensors, and an object of JSON values."""
@@ -91,7 +96,15 @@ class Store:
         self.folder = folder
 
     def path(self, name: str, module: ModuleType, made_of: Mapping[str, Any]) -> Path:
-        """Return the file in which the result of `module` for the parameters `made_of` lives."""
+        """Return the file in which the result of `module` for the parameters `made_of` lives.
+
+        Raises
+        ------
+        RfvizError
+            If the name is one of another folder.
+        """
+        if Path(name).name != name:
+            raise RfvizError(f"{name!r} cannot be the name of a result: it must not lead to another folder.")
         key = digest({"made_of": made_of, "source": source_digest(module.__name__)})
         return self.folder / f"{name}-{key}.safetensors"
 
@@ -123,14 +136,17 @@ class Store:
         first = world()[0] == 0
         result = _read(path) if first else None
         if not first_says(result is not None):
-            if first or together:
-                tensors, values = compute()
-                # the same device and the same types whether computed or read
-                tensors = {name: tensor.detach().cpu() for name, tensor in tensors.items()}
-                result = tensors, json.loads(json.dumps(values))
-            if first and result is not None:
-                made = {"digest": _result_digest(*result), "made_of": made_of, "values": result[1]}
-                save_tensors(result[0], path, made)
+            with alone(self.folder, f"the result {name}") if first else contextlib.nullcontext():
+                result = _made_meanwhile(path) if first else None
+                if not first_says(result is not None):
+                    if first or together:
+                        tensors, values = compute()
+                        # the same device and the same types whether computed or read
+                        tensors = {name: tensor.detach().cpu() for name, tensor in tensors.items()}
+                        result = tensors, json.loads(json.dumps(values))
+                    if first and result is not None:
+                        made = {"digest": _result_digest(*result), "made_of": made_of, "values": result[1]}
+                        save_tensors(result[0], path, made)
             barrier()
         result = result or _read(path)
         if result is None:
@@ -147,6 +163,14 @@ def _read(path: Path) -> Result | None:
     except (FileNotFoundError, SafetensorError, KeyError, TypeError, json.JSONDecodeError):
         pass
     return None
+
+
+def _made_meanwhile(path: Path) -> Result | None:
+    """Return what another process has written since; say that a file is bad before it is written over."""
+    result = _read(path)
+    if result is None and path.exists():
+        _log.warning("rfviz: %s is damaged or was changed: it is computed anew.", path)
+    return result
 
 
 def _result_digest(tensors: Mapping[str, Tensor], values: Any) -> str:

@@ -1,0 +1,147 @@
+"""SIGKILL at any moment: what was computed before stays, and the next call ends with what an undisturbed one has.
+
+With RFVIZ_SOAK=1 (`make soak`), the whole book is killed too, at 24 moments.
+"""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from rfviz import store
+
+SOAK = bool(os.environ.get("RFVIZ_SOAK"))
+TINY = {
+    "epochs": 1, "repeats": 8, "noise_seeds": 1, "maximization_steps": 2, "top_k": 2, "disturbed_images": 8,
+    "picture_channels": 3,
+}  # fmt: skip
+
+STAGES = f"""
+from rfviz import runs
+from rfviz.explorer.sources import RunSource
+run = runs.open_run("smoke", **{TINY})
+run.progress = False
+print("ready", flush=True)
+for net in ("resnet34", "plainnet34"):
+    run.net(net), run.responses(net), run.maximizations(net), run.noise_effect(net)
+    RunSource(run).drawn(net, "maxpool")
+"""
+"""Training, response pass, maximization, Table 1 and the explorer's pictures, of a tiny run."""
+
+BOOK = ["-m", "rfviz", "book", "-p", "smoke", *(f"--set={key}={value}" for key, value in TINY.items())]
+
+
+def begin(arguments: list[str], runs: Path, **options) -> subprocess.Popen:
+    environment = {**os.environ, "RFVIZ_RUNS": str(runs), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, *arguments], env=environment, start_new_session=True, text=True, stderr=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, **options,
+    )  # fmt: skip
+
+
+def finish(arguments: list[str], runs: Path) -> float:
+    """Run to the end and return the seconds from the first line it prints, or from its start."""
+    process = begin(arguments, runs)
+    process.stdout.readline()
+    since = time.monotonic()
+    process.communicate()
+    assert process.returncode == 0
+    return time.monotonic() - since
+
+
+def killed(arguments: list[str], runs: Path, seconds: float, *, ready: bool) -> bool:
+    """Kill a run and all that it started so many seconds after it began; return whether it was still at work."""
+    process = begin(arguments, runs)
+    if ready:
+        assert process.stdout.readline() == "ready\n"
+    try:
+        process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL
+        return True
+    assert process.returncode == 0
+    return False
+
+
+def results(runs: Path) -> dict[str, object]:
+    """Return every result of the one run in a folder, each checked against its own hash; speeds are no results."""
+    found = {}
+    for path in sorted(runs.glob("*/results/*.safetensors")):
+        result = store._read(path)
+        assert result is not None, path
+        tensors, values = result
+        for epoch in values.get("history", []) if isinstance(values, dict) else []:
+            epoch.pop("images_per_second")
+        found[path.name] = store._result_digest(tensors, values)
+    return found
+
+
+def left_over(runs: Path) -> list[Path]:
+    return [path for path in runs.rglob(".*") if path.suffix in {".part", ".old"}]
+
+
+def test_results_after_kills_are_those_of_an_undisturbed_run(tmp_path):
+    undisturbed, disturbed = tmp_path / "undisturbed", tmp_path / "disturbed"
+    whole = finish(["-c", STAGES], undisturbed)
+    moments, wanted = random.Random(5), 24 if SOAK else 3  # noqa: S311
+    kills = 0
+    while kills < wanted:
+        before = results(disturbed)
+        if killed(["-c", STAGES], disturbed, moments.uniform(0, whole), ready=True):
+            kills += 1
+            after = results(disturbed)
+            assert before.items() <= after.items()  # nothing that was there is lost
+        else:
+            assert results(disturbed) == results(undisturbed)
+            shutil.rmtree(disturbed)  # it has come to its end: begin anew
+    finish(["-c", STAGES], disturbed)
+    assert results(disturbed) == results(undisturbed)
+    assert len(results(disturbed)) >= 12
+    assert not left_over(disturbed)
+
+
+def shown(runs: Path) -> dict[str, object]:
+    """Return what the notebooks of the one book in a folder show, and the names of its pages."""
+    (folder,) = runs.iterdir()
+    found: dict[str, object] = {"pages": sorted(str(p.relative_to(folder)) for p in folder.glob("html/**/*.html"))}
+    for path in sorted(folder.glob("book/**/*.ipynb")):
+        outputs = [cell.get("outputs") for cell in nbformat.read(path, as_version=4).cells]
+        # temporary names of widgets, and the folder of the run
+        found[path.name] = [
+            len(each)
+            if path.stem in ("explorer", "reference_run", "speed")
+            else json.dumps(each).replace(str(runs), "")
+            for each in outputs
+            if each is not None
+        ]
+    return found
+
+
+@pytest.mark.skipif(not SOAK, reason="takes half an hour: make soak")
+def test_a_book_after_kills_is_that_of_an_undisturbed_run(tmp_path):
+    undisturbed, disturbed = tmp_path / "undisturbed", tmp_path / "disturbed"
+    since = time.monotonic()
+    finish(BOOK, undisturbed)
+    whole = time.monotonic() - since
+    moments, kills = random.Random(6), 0  # noqa: S311
+    while kills < 24:
+        page = next(disturbed.glob("*/html/index.html"), None)
+        if killed(BOOK, disturbed, moments.uniform(5, whole), ready=False):
+            kills += 1
+            assert page is None or page.exists() or (page.parents[1] / ".html.old" / "index.html").exists()
+        elif kills % 2:
+            shutil.rmtree(disturbed)
+    finish(BOOK, disturbed)
+    assert results(disturbed) == results(undisturbed)
+    assert shown(disturbed) == shown(undisturbed)
+    assert not left_over(disturbed)
