@@ -22,7 +22,7 @@ from rfviz import (
     runs,
     tables,
 )
-from rfviz.errors import RfvizError, first_line, unknown
+from rfviz.errors import RfvizError, first_line, one_line, unknown
 
 app = typer.Typer(
     help="Preferred stimuli, receptive fields and inactive neurons of ResNet34 and PlainNet34.\n\n"
@@ -340,7 +340,7 @@ def main() -> None:
         with distributed.process_group():
             app()
     except RfvizError as error:
-        typer.echo(f"rfviz: {error}", err=True)
+        typer.echo(f"rfviz: {one_line(str(error))}", err=True)
         sys.exit(2)
     except torch.OutOfMemoryError as error:
         typer.echo(
@@ -349,7 +349,7 @@ def main() -> None:
         )
         sys.exit(2)
     except OSError as error:  # a full disk, a folder that may not be written
-        typer.echo(f"rfviz: {error}. Earlier results are unchanged.", err=True)
+        typer.echo(f"rfviz: {one_line(str(error))}. Earlier results are unchanged.", err=True)
         sys.exit(2)
     except SystemExit as stop:
         if stop.code == INTERRUPTED:

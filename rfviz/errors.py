@@ -16,6 +16,13 @@ def first_line(error: BaseException) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)
 
 
+def one_line(text: str) -> str:
+    """Return a text with escapes in place of what a screen cannot show: names of files may hold anything."""
+    return "".join(
+        sign if sign.isprintable() else sign.encode("unicode_escape", "surrogatepass").decode() for sign in text
+    )
+
+
 def unknown(kind: str, value: object, choices: Iterable[str]) -> RfvizError:
     """Return the error for a name that is not among `choices`, with the nearest right name first."""
     choices = list(choices)

@@ -4,7 +4,8 @@ import hashlib
 import io
 import logging
 import math
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,13 +14,12 @@ import torch
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 from torch import Tensor
-from torchvision.datasets import ImageFolder
-from torchvision.datasets.folder import IMG_EXTENSIONS
+from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes, has_file_allowed_extension
 from tqdm.auto import tqdm
 
 from rfviz.augmentation import Box
 from rfviz.data import Region, Split, cut
-from rfviz.errors import RfvizError, first_line
+from rfviz.errors import RfvizError, first_line, one_line
 from rfviz.loading import available_cores
 
 _log = logging.getLogger(__name__)
@@ -54,15 +54,20 @@ class FolderImages:
     ):
         self.root, self.files, self.labels, self.classes = root, list(files), list(labels), tuple(classes)
         self.short_side = short_side
-        self.skipped: list[str] = []
+        self.left_out: dict[str, str] = {}
         self.in_memory = False
         self._kept: dict[int, Tensor] = {}
-        self._contents = [_stamp(root / file) for file in self.files]
+        self.contents = [_stamp(root / file) for file in self.files]
+
+    @property
+    def skipped(self) -> list[str]:
+        """The files that were left out, and why."""
+        return [f"{self.root.name}/{name}: {reason}" for name, reason in self.left_out.items()]
 
     @property
     def fingerprint(self) -> str:
         """Hash of every pixel once `load_all` has run, before that of names, sizes and times of change."""
-        described = [self.files, self._contents, list(self.labels), self.classes, self.short_side]
+        described = [self.files, self.contents, list(self.labels), self.classes, self.short_side]
         return hashlib.sha256(repr(described).encode()).hexdigest()[:16]
 
     def __len__(self) -> int:
@@ -117,7 +122,7 @@ class FolderImages:
     def load_all(self, *, strict: bool = False, progress: bool = False) -> None:
         """Decode every image once and keep it in memory; leave broken ones out of the set.
 
-        The names and reasons of those left out are in `skipped`. The fingerprint becomes one of the contents.
+        The names and reasons of those left out are in `left_out`. The fingerprint becomes one of the contents.
 
         Raises
         ------
@@ -146,7 +151,7 @@ class FolderImages:
                                 f"{self.root / self.files[index]}: {_reason(result)}. Repair or remove it, or leave "
                                 "--strict out to skip it."
                             ) from result
-                        self.skipped.append(f"{self.root.name}/{self.files[index]}: {_reason(result)}")
+                        self.left_out[self.files[index]] = _reason(result)
                         continue
                     self._kept[len(good)] = result[0]
                     good.append(index)
@@ -156,10 +161,10 @@ class FolderImages:
         if not good:
             raise RfvizError(f"none of the {total} images in {self.root} can be read; the first: {self.skipped[0]}.")
         if self.skipped:
-            _log.warning("rfviz: %d of %d images left out: %s", len(self.skipped), total, "; ".join(self.skipped))
+            _log.warning("rfviz: %d of %d images left out: %s", len(self.skipped), total, some(self.skipped))
         self.files = [self.files[index] for index in good]
         self.labels = [self.labels[index] for index in good]
-        self._contents = hashes
+        self.contents = hashes
         self.in_memory = True
 
 
@@ -249,12 +254,45 @@ def load(
     return Split(train, evaluation)
 
 
+def some(names: Sequence[str], at_most: int = 5) -> str:
+    """Return the first few of many names in one line."""
+    return one_line("; ".join(names[:at_most]) + (f"; and {len(names) - at_most} more" if len(names) > at_most else ""))
+
+
 def _list(folder: Path, short_side: int | None) -> FolderImages:
     try:
-        listed = ImageFolder(str(folder), allow_empty=True)
+        classes, _ = find_classes(folder)
     except FileNotFoundError as error:
         raise RfvizError(f"{folder} holds no class folders: images must lie in {folder}/<class>/.") from error
-    if not listed.samples:
+    files: list[str] = []
+    labels: list[int] = []
+    loops: list[Path] = []
+    for label, name in enumerate(classes):
+        for parent, names in sorted(_walk(folder / name, loops)):
+            found = [str((parent / each).relative_to(folder)) for each in sorted(names) if _is_image(each)]
+            files += found
+            labels += [label] * len(found)
+    if loops:
+        named = some([str(each) for each in loops])
+        _log.warning(
+            "rfviz: %d links that lead back to a folder that holds them are not followed: %s", len(loops), named
+        )
+    if not files:
         raise RfvizError(f"{folder} holds no images ({', '.join(IMG_EXTENSIONS)}) in class folders.")
-    files = [str(Path(path).relative_to(folder)) for path, _ in listed.samples]
-    return FolderImages(folder, files, [label for _, label in listed.samples], listed.classes, short_side)
+    return FolderImages(folder, files, labels, classes, short_side)
+
+
+def _is_image(name: str) -> bool:
+    return has_file_allowed_extension(name, IMG_EXTENSIONS)
+
+
+def _walk(folder: Path, loops: list[Path]) -> Iterator[tuple[Path, list[str]]]:
+    """Give the folders in a class folder and the names of their files, as torchvision does, but follow no loop."""
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        here = Path(parent).resolve()
+        for name in list(folders):
+            path = Path(parent, name)
+            if path.is_symlink() and here.is_relative_to(path.resolve()):
+                folders.remove(name)
+                loops.append(path)
+        yield Path(parent), files

@@ -4,7 +4,9 @@ Every method computes its result when it is first asked for and reads it from th
 for what makes it compute anew. So a notebook may be executed as often as one likes.
 """
 
+import contextlib
 import dataclasses
+import logging
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -22,9 +24,11 @@ from rfviz import (
     controls,
     distributed,
     effective_field,
+    folders,
     gabor,
     hue,
     identification,
+    image_list,
     inactivity,
     interventions,
     maximization,
@@ -45,6 +49,7 @@ from rfviz import (
 from rfviz.data import Evaluation
 from rfviz.digests import digest, tensor_digest
 from rfviz.errors import RfvizError, check_channel, plainly, unknown
+from rfviz.folders import FolderImages
 from rfviz.inactivity import Effect, NoiseEffect
 from rfviz.loading import in_memory, usual_workers
 from rfviz.maximization import Maximization
@@ -59,6 +64,8 @@ from rfviz.store import Result, Store, source_digest
 from rfviz.training_state import States
 from rfviz.weights import Stored
 from rfviz.whitening import Whitening
+
+_log = logging.getLogger(__name__)
 
 
 def root() -> Path:
@@ -238,7 +245,21 @@ class Run(TuningResults, SharingResults, HigherLayerResults):
                 f"{self.preset.images or self.preset.source} has only the class {loaded.train.classes[0]!r}: training "
                 "needs at least two."
             )
+        self._list(loaded)
         return loaded
+
+    def _list(self, loaded: sources.Images) -> None:
+        """Keep which images these are, and say how many of them are twice the same."""
+        parts = [part for part in (loaded.train, loaded.evaluation.source) if isinstance(part, FolderImages)]
+        path = self.folder / f"images-{digest([part.fingerprint for part in parts])}.csv"
+        if not parts or path.exists() or distributed.world()[0] > 0:
+            return
+        with contextlib.suppress(RfvizError):  # a folder that is only read says so when a result is to be kept
+            image_list.write(parts, path)
+        same = image_list.repeated(parts)
+        if same:
+            named = folders.some([f"{name} is {first}" for name, first in same.items()])
+            _log.warning("rfviz: %d images are there more than once: %s", len(same), named)
 
     @property
     def classes(self) -> Sequence[str]:
@@ -514,7 +535,7 @@ class Run(TuningResults, SharingResults, HigherLayerResults):
             },
             "training images (hash)": self.images.train.fingerprint,
             "evaluation images (hash)": f"{self.images.evaluation.fingerprint}, {len(self.images.evaluation)} images",
-            "images left out": f"{len(skipped)}: {'; '.join(skipped[:5])}" if skipped else "none",
+            "images left out": f"{len(skipped)}: {folders.some(skipped)}" if skipped else "none",
             **provenance.environment(self.device),
         }
 
