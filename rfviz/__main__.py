@@ -1,6 +1,16 @@
 """`python -m rfviz` is the command `rfviz`; `torchrun -m rfviz` runs it in several processes that share the work."""
 
-from rfviz.cli import main
+import sys
+
+
+def main() -> None:
+    """Run the command line; whoever presses Ctrl-C while it is still loading sees no traceback either."""
+    try:
+        from rfviz import cli
+    except KeyboardInterrupt:
+        sys.exit("rfviz: interrupted before it began.")
+    cli.main()
+
 
 if __name__ == "__main__":
     main()

@@ -2,6 +2,7 @@
 
 import contextlib
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,7 +40,7 @@ def alone(folder: Path, what: str) -> Iterator[None]:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            tqdm.write(f"rfviz: another process is writing to {folder}; waiting for it, then: {what}.")
+            tqdm.write(f"rfviz: another process is writing to {folder}; waiting for it, then: {what}.", file=sys.stderr)
             lock.acquire()
     except OSError as error:
         raise RfvizError(

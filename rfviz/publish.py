@@ -6,6 +6,7 @@ build leaves the HTML as it was.
 
 import base64
 import contextlib
+import logging
 import os
 import re
 import shutil
@@ -20,6 +21,7 @@ from typing import Any
 import jupytext
 import nbformat
 import papermill
+import psutil
 import yaml
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from papermill.exceptions import PapermillExecutionError
@@ -212,8 +214,22 @@ def run_notebooks(run: Run, parameters: Mapping[str, Any], only: str | None = No
             execute(*job, parameters, PATIENCE if only is None else None)
             bar.update()
 
-        list(pool.map(work, jobs))
+        try:
+            list(pool.map(work, jobs))
+        except KeyboardInterrupt:
+            pool.shutdown(wait=False, cancel_futures=True)
+            logging.getLogger("papermill").setLevel(logging.CRITICAL)  # what it would say of the end of its kernels
+            _kill_kernels()  # which run in sessions of their own, where Ctrl-C does not reach them
+            raise
     return targets
+
+
+def _kill_kernels() -> None:
+    """End the kernels of this process at once; the threads that wait for their answers then end too."""
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.Error):  # it has ended
+            if any("ipykernel_launcher" in part for part in child.cmdline()):
+                child.kill()
 
 
 @contextlib.contextmanager

@@ -9,21 +9,16 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import nbformat
 import pytest
+from processes import SETTINGS, TINY, begin, command
 
 from rfviz import store
 
 SOAK = bool(os.environ.get("RFVIZ_SOAK"))
-TINY = {
-    "epochs": 1, "repeats": 8, "noise_seeds": 1, "maximization_steps": 2, "top_k": 2, "disturbed_images": 8,
-    "picture_channels": 3,
-}  # fmt: skip
-
 STAGES = f"""
 from rfviz import runs
 from rfviz.explorer.sources import RunSource
@@ -36,20 +31,16 @@ for net in ("resnet34", "plainnet34"):
 """
 """Training, response pass, maximization, Table 1 and the explorer's pictures, of a tiny run."""
 
-BOOK = ["-m", "rfviz", "book", "-p", "smoke", *(f"--set={key}={value}" for key, value in TINY.items())]
+BOOK = command("book", "-p", "smoke", *SETTINGS)
 
 
-def begin(arguments: list[str], runs: Path, **options) -> subprocess.Popen:
-    environment = {**os.environ, "RFVIZ_RUNS": str(runs), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [sys.executable, *arguments], env=environment, start_new_session=True, text=True, stderr=subprocess.DEVNULL,
-        stdout=subprocess.PIPE, **options,
-    )  # fmt: skip
+def silently(arguments: list[str], runs: Path) -> subprocess.Popen:
+    return begin(arguments, runs, stderr=subprocess.DEVNULL)
 
 
 def finish(arguments: list[str], runs: Path) -> float:
     """Run to the end and return the seconds from the first line it prints, or from its start."""
-    process = begin(arguments, runs)
+    process = silently(arguments, runs)
     process.stdout.readline()
     since = time.monotonic()
     process.communicate()
@@ -59,7 +50,7 @@ def finish(arguments: list[str], runs: Path) -> float:
 
 def killed(arguments: list[str], runs: Path, seconds: float, *, ready: bool) -> bool:
     """Kill a run and all that it started so many seconds after it began; return whether it was still at work."""
-    process = begin(arguments, runs)
+    process = silently(arguments, runs)
     if ready:
         assert process.stdout.readline() == "ready\n"
     try:

@@ -1,0 +1,112 @@
+"""Numbers stay right where there are many of them, and those that are none are seen."""
+
+import math
+
+import pytest
+import torch
+
+from rfviz import responses
+from rfviz.activity import Activity
+from rfviz.errors import RfvizError
+from rfviz.firing import Firing
+from rfviz.maps import Maps
+from rfviz.mean_stimulus import MeanStimulus
+from rfviz.patch_sums import Phases
+from rfviz.receptive_field import ReceptiveField
+
+DOUBLINGS = 36
+"""2^36 times a batch of some hundred responses: more than 10^13 terms, and counts beyond 2^31 in every channel."""
+
+
+def doubled(accumulator, times: int):
+    """Merge an accumulator with itself again and again: the state of a stream that repeats one batch 2^times times."""
+    for _ in range(times):
+        accumulator.merge(accumulator)
+    return accumulator
+
+
+def test_activity_counts_and_sums_ten_to_the_thirteen_responses():
+    batch = torch.rand(4, 3, 9, 7, generator=torch.Generator().manual_seed(0)) - 0.25
+    late = torch.rand(2, 3, 9, 7, generator=torch.Generator().manual_seed(1))
+    activity = Activity()
+    activity.update(Maps(batch))
+    doubled(activity, DOUBLINGS).update(Maps(late))
+    found, repeated = activity.result(), 2**DOUBLINGS
+    assert activity.neurons == repeated * 4 * 63 + 2 * 63 > 10**13
+    for channel in range(3):
+        many, few = batch[:, channel].double().flatten().tolist(), late[:, channel].double().flatten().tolist()
+        positive = repeated * sum(each > 0 for each in many) + sum(each > 0 for each in few)
+        assert positive > 2**31 and int(found["positive_count"][channel]) == positive
+        assert int(found["histogram"][channel].sum()) == activity.neurons
+        total = math.fsum([*(repeated * each for each in many), *few])
+        assert float(found["mean"][channel]) == pytest.approx(total / activity.neurons, rel=1e-12)
+        # the late batch is 1 in 10^11 of the sum, and still counts
+        assert float(activity.total[channel]) - repeated * math.fsum(many) == pytest.approx(math.fsum(few), rel=1e-2)
+
+
+def test_mean_stimuli_of_ten_to_the_thirteen_patches():
+    generator = torch.Generator().manual_seed(2)
+    field, images = ReceptiveField(3, 1, -1), torch.rand(5, 3, 8, 8, generator=generator)
+    chosen = torch.rand(5, 2, 8, 8, generator=generator) - 0.3
+    one = MeanStimulus(field)
+    one.update(Phases(images), chosen)
+    mean, count = one.result()
+    many = MeanStimulus(field)
+    many.update(Phases(images), chosen)
+    found, found_count = doubled(many, DOUBLINGS).result()
+    assert torch.equal(found_count, count * 2**DOUBLINGS)
+    assert int(found_count.min()) > 2**31 and int(found_count.sum()) > 10**13
+    assert torch.equal(found, mean)
+
+
+def test_firing_rates_of_many_epochs():
+    firing = Firing()
+    firing.add(torch.tensor([[[[1.0, 0.0]], [[-1.0, 2.0]]]]))
+    firing.positive, firing.neurons = firing.positive * 2**40, firing.neurons * 2**40
+    firing.add(torch.tensor([[[[1.0, 1.0]], [[0.0, 0.0]]]]))
+    assert firing.rates() == [(2**40 + 2) / (2**41 + 2), 2**40 / (2**41 + 2)]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("place", ["pixel", "weight", "running variance"])
+def test_what_is_not_finite_stops_a_pass_and_names_the_image(resnet, some_tiles, value, place):
+    images, batch_size = some_tiles.clone(), 4
+    if place == "pixel":
+        images[7, 1, 20, 20] = value
+    elif place == "weight":
+        resnet.layer1[0].conv1.weight.data[2, 0, 1, 1] = value
+    else:
+        resnet.layer1[0].bn2.running_var[3] = math.nan if value == -math.inf else value * 0
+    expected = 7 if place == "pixel" else 0
+    with pytest.raises(RfvizError, match=rf"^image {expected}: .*"):
+        responses.collect(resnet, images, ["maxpool", "layer1.0"], top_k=2, batch_size=batch_size)
+
+
+def test_an_overflow_of_float16_is_seen(resnet, some_tiles):
+    """Weights that are fine in float32 and bfloat16, and too large for float16."""
+    resnet.bn1.weight.data *= 3e4
+    resnet.layer1[0].conv1.weight.data *= 50
+    layers = ["layer1.0"]
+    for dtype in (torch.float32, torch.bfloat16):
+        assert responses.collect(resnet.to(dtype), some_tiles.to(dtype), layers, top_k=1, mean_stimulus=False)
+    with pytest.raises(RfvizError, match=r"^image 0: layer 'layer1.0' responds with NaN or infinity"):
+        responses.collect(resnet.half(), some_tiles.half(), layers, top_k=1, mean_stimulus=False)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 12])
+def test_the_number_of_threads_changes_rounding_only(resnet, some_tiles, batch_size):
+    found = []
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            found.append(
+                responses.collect(resnet, some_tiles, ["layer1.2"], top_k=3, batch_size=batch_size)["layer1.2"]
+            )
+    finally:
+        torch.set_num_threads(before)
+    one, two = found
+    assert torch.equal(one.top_images, two.top_images) and torch.equal(one.top_positions, two.top_positions)
+    assert torch.equal(one.positive_count, two.positive_count)
+    assert torch.allclose(one.top_values, two.top_values, rtol=1e-5)
+    assert torch.allclose(one.mean_stimulus, two.mean_stimulus, atol=1e-5)
