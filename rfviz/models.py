@@ -148,7 +148,7 @@ def load(source: str | Path | Mapping[str, Tensor] | Stored) -> Net34:
     Raises
     ------
     RfvizError
-        If the weights are missing or unreadable, or are not those of a ResNet34 or a PlainNet34.
+        If the weights are missing, unreadable or not finite, or are not those of a ResNet34 or a PlainNet34.
     """
     stored = source if isinstance(source, Stored) else weights.read(source)
     origin = stored.origin
@@ -173,6 +173,11 @@ def load(source: str | Path | Mapping[str, Tensor] | Stored) -> Net34:
     if wrong:
         more = f" (and {len(wrong) - 1} more differences)" if len(wrong) > 1 else ""
         raise RfvizError(f"{origin} does not hold a {PAPER_ARCHITECTURES[net.name]}: {wrong[0]}{more}.")
+    for key, value in state.items():
+        if not value.isfinite().all():
+            raise RfvizError(f"{origin}: {key!r} holds NaN or infinity. Take the weights of an earlier epoch.")
+        if key.endswith("running_var") and (value < 0).any():
+            raise RfvizError(f"{origin}: {key!r} holds a variance below 0. Take weights that are whole.")
     net.load_state_dict(state)
     return net.eval()
 

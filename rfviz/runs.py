@@ -48,7 +48,7 @@ from rfviz import (
 )
 from rfviz.data import Evaluation
 from rfviz.digests import digest, tensor_digest
-from rfviz.errors import RfvizError, check_channel, plainly, unknown
+from rfviz.errors import RfvizError, check_channel, first_line, plainly, unknown
 from rfviz.folders import FolderImages
 from rfviz.inactivity import Effect, NoiseEffect
 from rfviz.loading import in_memory, usual_workers
@@ -90,7 +90,7 @@ def open_run(preset: str = "quick", seed: int = 0, **overrides: Any) -> "Run":
     RfvizError
         If the preset, an option or a value is wrong.
     """
-    if not isinstance(seed, int) or seed < 0:
+    if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
         raise RfvizError(f"seed is {seed!r}: it must be a whole number from 0 up.")
     overrides = {
         key: value
@@ -117,8 +117,11 @@ def _absolute(value: Any) -> Any:
         return {key: _absolute(each) for key, each in value.items()}
     if not isinstance(value, (str, os.PathLike)):
         return value
-    path = Path(value).expanduser()
-    return str(path.resolve()) if path.exists() else os.fspath(value)
+    try:
+        path = Path(value).expanduser()
+        return str(path.resolve()) if path.exists() else os.fspath(value)
+    except (OSError, RuntimeError, ValueError) as error:  # no such user after ~, a null byte, a name too long
+        raise RfvizError(f"{os.fspath(value)!r} is no path ({first_line(error)}): give a folder or file.") from error
 
 
 def parse_channels(channels: int | str | Sequence[int]) -> dict[str, int]:

@@ -134,6 +134,21 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+HISTORY = ("epoch", "learning_rate", "loss", "train_top1", "evaluation_loss", "evaluation_top1")
+"""What each epoch of a history must tell, as a number; see `rfviz.training.train`."""
+
+
+def _check_told(classes: object, history: object) -> None:
+    """Raise ValueError unless what a file tells of its training has the form that pages can show."""
+    if classes is not None and not (isinstance(classes, list) and all(isinstance(each, str) for each in classes)):
+        raise ValueError("its classes are not a list of names")
+    if not isinstance(history, list) or not all(
+        isinstance(epoch, dict) and all(isinstance(epoch.get(key), (int, float)) for key in HISTORY)
+        for epoch in history
+    ):
+        raise ValueError(f"its history does not give {', '.join(HISTORY)} of every epoch")
+
+
 def _of_file(path: Path, name: str) -> Stored:
     if not path.is_file():
         raise RfvizError(f"there is no weights file {name!r}: give a file, an address, or 'IMAGENET1K_V1'.")
@@ -142,6 +157,7 @@ def _of_file(path: Path, name: str) -> Stored:
             tensors, info = load_tensors(path)
             values, made_of = info.get("values", {}), info.get("made_of", {})
             white = values.get("whitening")
+            _check_told(made_of.get("classes"), values.get("history", []))
             return Stored(
                 tensors, name, Whitening.from_json(white) if white else None, made_of.get("classes"),
                 values.get("history", []),

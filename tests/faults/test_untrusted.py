@@ -1,0 +1,204 @@
+"""Files and names from others: read as tensors and shown as text, never executed; nothing is written elsewhere."""
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from processes import SETTINGS, TINY, begin, command
+
+from rfviz import cli, errors, models, places, presets, runs, weights
+from rfviz.errors import RfvizError
+from rfviz.files import load_tensors, save_tensors
+from rfviz.store import Store
+
+
+class Trap:
+    """When unpickled, makes a file."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+# -- weights ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+def test_a_checkpoint_that_would_run_code_is_refused_and_runs_nothing(tmp_path):
+    sprung, file = tmp_path / "sprung", tmp_path / "w.pth"
+    torch.save({"state_dict": {"conv1.weight": Trap(sprung)}}, file)
+    for _ in range(2):
+        process = begin(command("table", "-p", "smoke", *SETTINGS, "--weights", f"resnet34={file}"), tmp_path / "runs")
+        _, said = process.communicate(timeout=120)
+        assert process.returncode == 2
+        assert said.strip().splitlines()[-1].startswith(f"rfviz: {file} cannot be read as weights (")
+        assert not sprung.exists()
+        file.write_bytes(pickle.dumps(Trap(sprung)))  # and a plain pickle of that name
+    assert pickle.loads(file.read_bytes()) is None and sprung.exists()  # noqa: S301  # it is a trap indeed
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("key", ["conv1.weight", "layer4.2.bn2.running_var", "fc.bias"])
+def test_weights_that_are_not_finite_are_refused_by_name(tmp_path, resnet, key, value):
+    state = {name: tensor.clone() for name, tensor in resnet.state_dict().items()}
+    state[key].view(-1)[-1] = value
+    path = tmp_path / "w.safetensors"
+    save_tensors(state, path)
+    with pytest.raises(RfvizError, match=rf"w\.safetensors: '{key}' holds NaN or infinity"):
+        models.load(path)
+
+
+def test_a_negative_variance_is_refused(resnet):
+    state = {name: tensor.clone() for name, tensor in resnet.state_dict().items()}
+    state["bn1.running_var"][0] = -1e-3
+    with pytest.raises(RfvizError, match=r"'bn1\.running_var' holds a variance below 0"):
+        models.load(state)
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"made_of": {"classes": 3}}, {"made_of": {"classes": ["a", 4]}}, {"made_of": []}, {"values": []},
+        {"values": {"history": "x"}}, {"values": {"history": [{"epoch": 1}]}}, {"values": {"whitening": {"mean": "x"}}},
+        {"values": {"history": [dict.fromkeys(weights.HISTORY, "<script>")]}},
+    ],
+)  # fmt: skip
+def test_what_a_file_tells_of_itself_is_checked(tmp_path, resnet, told):
+    path = tmp_path / "w.safetensors"
+    save_tensors(resnet.state_dict(), path, told)
+    with pytest.raises(RfvizError, match=r"w\.safetensors cannot be read as weights \("):
+        weights.read(path)
+
+
+# -- results ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_tampered_result_is_computed_anew_and_said(tmp_path, caplog):
+    kept = Store(tmp_path)
+
+    def ask() -> float:
+        return kept.get("loss", errors, {}, lambda: ({"x": torch.tensor([1.5])}, {"unit": "nats"}))[0]["x"].item()
+
+    assert ask() == 1.5
+    path = kept.path("loss", errors, {})
+    _, info = load_tensors(path)
+    save_tensors({"x": torch.tensor([0.5])}, path, info)  # a better loss, by hand
+    assert ask() == 1.5
+    assert [record.getMessage() for record in caplog.records] == [
+        f"rfviz: {path} is damaged or was changed: it is computed anew."
+    ]
+    caplog.clear()
+    assert ask() == 1.5 and not caplog.records
+
+
+# -- parameters -------------------------------------------------------------------------------------------------------
+
+NASTY = st.text(alphabet="./\\~$`'\"<>&;|* \n\0aé", min_size=1, max_size=12)
+
+
+@given(NASTY)
+def test_no_name_leads_out_of_the_folder_of_results(name):
+    kept = Store(Path("/some/where/results"))
+    try:
+        path = kept.path(name, errors, {})
+    except (RfvizError, ValueError):
+        return
+    assert path.parent == kept.folder and os.path.normpath(path) == str(path)
+
+
+@given(NASTY, st.sampled_from(["preset", "images", "weights"]))
+def test_no_parameter_leads_out_of_the_folder_of_runs(text, which):
+    """Whatever a notebook from others says, a run lies right in the folder of runs."""
+    try:
+        if which == "preset":
+            run = runs.open_run(text)
+        elif which == "images":
+            run = runs.open_run("smoke", images=text)
+        else:
+            run = runs.open_run("smoke", weights={"resnet34": text})
+    except RfvizError:
+        return
+    assert run.folder.parent == runs.root()
+    assert run.folder.name.replace("-", "").isalnum()
+
+
+@pytest.mark.parametrize("seed", ["0", 1.5, -1, True, None, [1]])
+def test_a_seed_is_a_whole_number(seed):
+    with pytest.raises(RfvizError, match=r"^seed is "):
+        runs.open_run("smoke", seed)
+
+
+@pytest.mark.parametrize(
+    "setting", ["epochs=__import__('os').getpid()", "width=$(id)", "images=`touch x`", "weights=!!python/object"]
+)
+def test_code_among_the_settings_is_text(tmp_path, monkeypatch, capsys, setting):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RFVIZ_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setattr(sys, "argv", ["rfviz", "table", "-p", "smoke", "--set", setting])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    assert caught.value.code == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("rfviz: ")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_writes_to_its_own_folder_only(tmp_path, monkeypatch):
+    """Every file that a run opens for writing lies in its folder, or in one for temporary files."""
+    watched = (
+        "import sys\nfrom pathlib import Path\nroot, home = Path(sys.argv[1]).resolve(), Path(sys.argv[2])\n"
+        "seen = set()\n"
+        "def hook(event, arguments):\n"
+        "    if event == 'open' and isinstance(arguments[0], str) and isinstance(arguments[1], str):\n"
+        "        if set(arguments[1]) & set('wax+'): seen.add(arguments[0])\n"
+        "    if event == 'os.mkdir': seen.add(str(arguments[0]))\n"
+        "    if event == 'os.rename': seen.add(str(arguments[1]))\n"
+        "import rfviz\nfrom rfviz import runs\n"
+        "sys.addaudithook(hook)\n"
+        f"run = runs.open_run('smoke', **{TINY})\nrun.progress = False\n"
+        "run.noise_effect('resnet34'); run.maximization('resnet34', 'maxpool')\n"
+        "outside = [each for each in seen if not Path(each).resolve().is_relative_to(root)\n"
+        "           and '/dev/' not in each and 'matplotlib' not in each]\n"
+        "import json; print(json.dumps([sorted(outside), len(seen)]))\n"
+    )
+    folder = tmp_path / "runs"
+    process = begin(["-c", watched, str(folder), str(tmp_path)], folder)
+    out, said = process.communicate(timeout=120)
+    assert process.returncode == 0, said
+    outside, count = json.loads(out.splitlines()[-1])
+    assert outside == [] and count > 3
+
+
+# -- the server -------------------------------------------------------------------------------------------------------
+
+
+def test_the_book_is_served_to_this_machine_only():
+    makefile = (places.repository() / "Makefile").read_text(encoding="utf-8")
+    assert "http.server $(PORT) --bind 127.0.0.1" in makefile
+
+
+def test_no_code_comes_from_text():
+    """No eval, no exec, no pickle and no shell in the package: ruff's rules for security are on, with no exception."""
+    settings = (places.repository() / "pyproject.toml").read_text(encoding="utf-8")
+    assert '"S"' in settings
+    done = subprocess.run(
+        [sys.executable, "-m", "ruff", "check", "--isolated", "--select", "S102,S301,S307,S602,S604,S605,S609",
+         str(places.repository() / "rfviz")],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+
+
+def test_presets_are_not_changed_by_what_others_ask_for():
+    before = repr(presets.PRESETS)
+    presets.get("smoke", epochs=2, weights={"resnet34": "x"})
+    assert repr(presets.PRESETS) == before
