@@ -3,6 +3,9 @@
 # make serve [PRESET=quick] [RUN=folder below runs/]    read the book at http://localhost:8000
 # make pdf [PRESET=quick]                              the book that was made last as one file, runs/PRESET/book.pdf
 # make lab                                             JupyterLab, to run the notebooks and the explorer live
+# make soak                                            the tests of faults in their long form: hours
+# make oldest                                          the tests of the kernels with the oldest supported packages
+# make audit                                           known vulnerabilities in the locked packages; needs the internet
 # make bench                                           speed against floors and peers: the table, and results.json
 # make lock                                            renew requirements.lock from pyproject.toml
 # make clean                                           remove what the commands above made, results included
@@ -16,7 +19,7 @@ PORT ?= 8000
 BIN := $(VENV)/bin
 IMAGES_OPTION := $(if $(IMAGES),--images "$(IMAGES)")
 
-.PHONY: book run test lint bench serve pdf lab lock clean
+.PHONY: book run test soak oldest audit lint bench serve pdf lab lock clean
 .DEFAULT_GOAL := book
 
 # The environment: made once, and again whenever the lock or the project file changes.
@@ -37,6 +40,21 @@ run: $(VENV)/installed
 # One thread in each of the two processes and in all that they start: threads that wait for each other's cores are slow.
 test: lint tests/axe/node_modules
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+soak: $(VENV)/installed
+	RFVIZ_SOAK=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/faults
+
+# All packages at the lower bounds of pyproject.toml; what only serves the tests is as in the lock.
+oldest:
+	$(PYTHON) -m venv --clear .oldest
+	$(PYTHON) tests/lower_bounds.py > .oldest/requirements.txt
+	.oldest/bin/python -m pip install --quiet --requirement .oldest/requirements.txt
+	PYTHONPATH=. OMP_NUM_THREADS=1 .oldest/bin/python -m pytest -p no:cacheprovider $$($(PYTHON) tests/lower_bounds.py --tests)
+
+audit:
+	$(PYTHON) -m venv --clear .audit
+	.audit/bin/python -m pip install --quiet pip-audit
+	.audit/bin/pip-audit --no-deps --disable-pip --requirement requirements.lock
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
@@ -82,4 +100,4 @@ lock:
 	rm -rf .lock
 
 clean:
-	rm -rf $(VENV) tests/axe/node_modules runs _build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .oldest .audit tests/axe/node_modules runs _build .pytest_cache .mypy_cache .ruff_cache .hypothesis

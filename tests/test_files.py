@@ -119,6 +119,16 @@ def test_the_new_file_takes_the_place_of_the_old(old):
     assert [each.name for each in old.parent.iterdir()] == [old.name]
 
 
+def test_who_reads_the_old_file_meanwhile_reads_all_of_it(old):
+    """So another file has taken its place: one that is written over changes under its readers, and can be cut off."""
+    before = old.read_bytes()
+    with old.open("rb") as reader:
+        begun = reader.read(10)
+        save_tensors({"b": torch.ones(200)}, old, {"version": "new"})
+        assert begun + reader.read() == before
+    assert old.read_bytes() != before
+
+
 def write_half(path: Path, error: BaseException) -> None:
     with written_whole(path) as temporary:
         temporary.write_bytes(b"half of it")

@@ -1,0 +1,158 @@
+"""Tests that cannot fail show nothing: each of these copies of the code is broken in one line; a test must say so."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SOAK = bool(os.environ.get("RFVIZ_SOAK"))
+
+
+class Broken(NamedTuple):
+    what: str
+    file: str
+    right: str
+    wrong: str
+    caught_by: str
+    """A test, or several with a space between."""
+
+
+COPIES = (
+    Broken(
+        "files are written in place, not whole or not at all",
+        "rfviz/files.py", "os.replace(temporary, path)", "path.write_bytes(temporary.read_bytes())",
+        "tests/test_files.py::test_who_reads_the_old_file_meanwhile_reads_all_of_it",
+    ),
+    Broken(
+        "what is being written has the name of the finished file",
+        "rfviz/files.py", "temporary = Path(name)", "temporary = path",
+        "tests/test_files.py::test_a_killed_writer_leaves_the_old_file",
+    ),
+    Broken(
+        "responses that are NaN are not looked for",
+        "rfviz/passes.py", "maps.refuse_not_finite(self.name, index)", "pass",
+        "tests/faults/test_numbers.py::test_what_is_not_finite_stops_a_pass_and_names_the_image",
+    ),
+    Broken(
+        "weights that are NaN are not looked for",
+        "rfviz/models.py", "if not value.isfinite().all():", "if False:",
+        "tests/faults/test_untrusted.py::test_weights_that_are_not_finite_are_refused_by_name",
+    ),
+    Broken(
+        "a training goes on with a loss that is NaN",
+        "rfviz/training.py", "not math.isfinite(lately())", "False",
+        "tests/test_training.py::test_loss_that_is_not_finite_names_step_learning_rate_and_checkpoint",
+    ),
+    Broken(
+        "among equal responses, the last image wins",
+        "rfviz/top_stimuli.py", "order = keys.argsort(dim=1)", "order = keys.argsort(dim=1, descending=True)",
+        "tests/test_top_stimuli.py",
+    ),
+    Broken(
+        "a receptive field begins one pixel too early",
+        "rfviz/receptive_field.py", "start=source.start - geometry.padding * source.stride",
+        "start=source.start - geometry.padding * source.stride - 1",
+        "tests/test_receptive_field.py",
+    ),
+    Broken(
+        "the mean stimulus is over all neurons, not over those that fire",
+        "rfviz/patch_sums.py", ".sign().to(made.dtype).clamp_(min=0)", ".sign().to(made.dtype).clamp_(min=1)",
+        "tests/test_mean_stimulus.py tests/test_patch_sums.py",
+    ),
+    Broken(
+        "noise goes to active channels instead of inactive ones",
+        "rfviz/inactivity.py", "inactive = inactive_channels(responses)",
+        "inactive = tuple(set(range(responses.channels)) - set(inactive_channels(responses)))",
+        "tests/test_inactivity.py",
+    ),
+    Broken(
+        "the noise depends on the place of an image in its batch",
+        "rfviz/inactivity.py", "noise(seed, numbers[i], channel,", "noise(seed, i, channel,",
+        "tests/test_inactivity.py",
+    ),
+    Broken(
+        "counts are kept in 32 bits",
+        "rfviz/activity.py", "self.histogram = self.histogram + histogram",
+        "self.histogram = (self.histogram.int() + histogram.int()).long()",
+        "tests/faults/test_numbers.py::test_activity_counts_and_sums_ten_to_the_thirteen_responses",
+    ),
+    Broken(
+        "a stored result is not compared with its hash",
+        "rfviz/store.py", 'if info["digest"] == _result_digest(tensors, info["values"]):', "if True:",
+        "tests/faults/test_untrusted.py::test_a_tampered_result_is_computed_anew_and_said",
+    ),
+    Broken(
+        "two processes compute the same result at the same time",
+        "rfviz/lock.py", "lock.acquire(timeout=0)", "return (yield)",
+        "tests/faults/test_two_processes.py::test_the_second_waits_and_reads",
+    ),
+    Broken(
+        "half-written files of killed processes stay",
+        "rfviz/lock.py", "if lock.lock_counter == 1:", "if False:",
+        "tests/faults/test_two_processes.py::test_who_is_killed_keeps_nobody_waiting_and_leaves_nothing_half_written",
+    ),
+    Broken(
+        "half-written files of a process at work are removed",
+        "rfviz/lock.py", "if lock.lock_counter == 1:", "if True:",
+        "tests/faults/test_two_processes.py::test_what_another_process_is_writing_is_not_taken_for_left_over",
+    ),
+    Broken(
+        "weights are unpickled",
+        "rfviz/weights.py", "weights_only=True", "weights_only=False",
+        "tests/test_models.py::test_code_in_a_file_is_not_run",
+    ),
+    Broken(
+        "links that lead in circles are followed",
+        "rfviz/folders.py", "folders.remove(name)", "pass",
+        "tests/faults/test_odd_images.py::test_every_file_is_used_or_named",
+    ),
+    Broken(
+        "broken images are dropped without a word",
+        "rfviz/folders.py", "self.left_out[self.files[index]] = _reason(result)", "pass",
+        "tests/faults/test_odd_images.py::test_every_file_is_used_or_named",
+    ),
+    Broken(
+        "a name may lead out of the folder of results",
+        "rfviz/store.py", "if Path(name).name != name:", "if False:",
+        "tests/faults/test_untrusted.py::test_no_name_leads_out_of_the_folder_of_results",
+    ),
+    Broken(
+        "a build that fails takes the place of the last good book",
+        "rfviz/publish.py", "    if done.returncode:\n        raise RfvizError(f\"jupyter-book failed",
+        "    if False:\n        raise RfvizError(f\"jupyter-book failed",
+        "tests/test_book.py::test_a_failing_build_keeps_the_last_good_html",
+    ),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("broken", COPIES, ids=lambda broken: broken.what)
+def test_the_code_is_there_to_be_broken(broken):
+    """In the short form: what is broken is still one place of the code, and the page tells of it."""
+    assert (ROOT / broken.file).read_text(encoding="utf-8").count(broken.right) == 1
+    page = (ROOT / "book" / "reliability.md").read_text(encoding="utf-8")
+    assert f"* - {broken.what[0].upper()}{broken.what[1:]}." in page
+    assert all(f"`{test}`" in page for test in broken.caught_by.split())
+
+
+@pytest.mark.skipif(not SOAK, reason="takes some ten minutes: make soak")
+@pytest.mark.parametrize("broken", COPIES, ids=lambda broken: broken.what)
+def test_a_broken_copy_is_caught(tmp_path, broken):
+    copy = tmp_path / "copy"
+    shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".*", "runs", "_build", "node_modules", "__pycache__"))
+    shutil.copytree(ROOT / ".git", copy / ".git") if (ROOT / ".git").exists() else None
+    source = copy / broken.file
+    text = source.read_text(encoding="utf-8")
+    assert text.count(broken.right) == 1
+    source.write_text(text.replace(broken.right, broken.wrong), encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *broken.caught_by.split()],
+        cwd=copy, env={k: v for k, v in os.environ.items() if k != "RFVIZ_SOAK"} | {"PYTHONPATH": str(copy)},
+        capture_output=True, text=True, check=False, timeout=900,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stdout[-2000:]
+    assert "failed" in done.stdout
