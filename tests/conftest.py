@@ -27,6 +27,7 @@ settings.load_profile("soak" if os.environ.get("RFVIZ_SOAK") else "fixed")
 
 SLOW = (
     "test_book", "test_runs", "test_reference", "test_training_processes", "test_untrusted_names", "test_cli",
+    "test_killed", "test_disk", "test_untrusted", "test_interrupted", "test_odd_images", "test_two_processes",
     "test_distributed", "test_training", "test_checkpoint", "test_explorer_in_browser", "test_pages_in_browser",
     "test_pdf",
 )  # fmt: skip

@@ -1,6 +1,8 @@
 """The files around the code agree with each other and with the code."""
 
 import re
+import subprocess
+import sys
 import tomllib
 from importlib.metadata import version
 from pathlib import Path
@@ -91,3 +93,26 @@ def test_notebooks_hold_no_outputs_and_short_cells() -> None:
         for cell in re.findall(r"```\{code-cell\} ipython3\n(.*?)```", text, re.DOTALL):
             code = re.sub(r"^(---\n.*?\n---\n|:tags:.*\n)", "", cell, flags=re.DOTALL if cell.startswith("---") else 0)
             assert len(code.strip().splitlines()) <= 12, path
+
+
+def test_every_test_that_the_page_of_promises_names_exists() -> None:
+    page = (ROOT / "book" / "reliability.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`(tests/[a-z_/0-9]+\.py)(?:::([a-z_0-9]+))?`", page))
+    assert len(named) > 40
+    for file, test in named:
+        assert f"\ndef {test}(" in (ROOT / file).read_text(encoding="utf-8") if test else (ROOT / file).exists(), (
+            file,
+            test,
+        )
+    faults = {f"tests/faults/{path.name}" for path in (ROOT / "tests" / "faults").glob("test_*.py")}
+    assert faults - {"tests/faults/test_broken_copies.py"} <= {file for file, _ in named}
+
+
+def test_the_oldest_packages_are_the_lower_bounds() -> None:
+    """What `make oldest` installs: every dependency once, at the least version that is allowed."""
+    done = subprocess.run(
+        [sys.executable, ROOT / "tests" / "lower_bounds.py"], capture_output=True, text=True, check=True
+    )
+    oldest = dict(line.split("==") for line in done.stdout.splitlines())
+    assert {re.split(r"[=><]", each)[0] for each in PROJECT["dependencies"]} < set(oldest)
+    assert oldest["torch"] == locked()["torch"] and oldest["torchvision"] == locked()["torchvision"]
