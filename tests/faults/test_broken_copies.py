@@ -155,4 +155,4 @@ def test_a_broken_copy_is_caught(tmp_path, broken):
         capture_output=True, text=True, check=False, timeout=900,
     )  # fmt: skip
     assert done.returncode == 1, done.stdout[-2000:]
-    assert "failed" in done.stdout
+    assert "FAILED" in done.stdout
