@@ -77,8 +77,9 @@ bench: $(VENV)/peers
 serve: $(VENV)/installed
 	@test -f runs/$(RUN)/html/index.html || \
 	  { echo "There is no book in runs/$(RUN)/html yet. Make it with: make book PRESET=$(PRESET)"; exit 1; }
-	$(BIN)/python -m http.server $(PORT) --bind 127.0.0.1 --directory runs/$(RUN)/html || \
+	@$(BIN)/python -c "import socket; socket.create_server(('127.0.0.1', $(PORT))).close()" 2> /dev/null || \
 	  { echo "Port $(PORT) could not be opened. Try: make serve PORT=8001"; exit 1; }
+	$(BIN)/python -m http.server $(PORT) --bind 127.0.0.1 --directory runs/$(RUN)/html
 
 pdf: $(VENV)/installed
 	$(BIN)/rfviz build --preset $(PRESET) --seed $(SEED) $(IMAGES_OPTION) --pdf
