@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import accelerate
 import pytest
 import torch
 from torch import Tensor, nn
@@ -544,7 +545,7 @@ def test_processes_share_gradients_once_per_step(monkeypatch):
                 seen.append(bool(within))
             return super().forward(x)
 
-    monkeypatch.setattr(training.Accelerator, "no_sync", no_sync)
+    monkeypatch.setattr(accelerate.Accelerator, "no_sync", no_sync)
     recipe = dataclasses.replace(SHORT, epochs=1, micro_batch=3)  # 3, 3 and 2 of 8
     train(Seeing(), two_colours(), Evaluation(two_colours()), recipe, NONE)
     assert seen == [True, True, False] * STEPS
