@@ -8,7 +8,8 @@ def main() -> None:
     try:
         from rfviz import cli
     except KeyboardInterrupt:
-        sys.exit("rfviz: interrupted before it began.")
+        sys.stderr.write("rfviz: interrupted before it began.\n")
+        sys.exit(130)
     cli.main()
 
 

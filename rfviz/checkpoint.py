@@ -1,6 +1,7 @@
 """Where a long pass stands, written now and then, so that a killed pass goes on from there."""
 
 import json
+import logging
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +12,21 @@ from torch import Tensor
 
 from rfviz.errors import RfvizError
 from rfviz.files import load_tensors, save_tensors
+
+_log = logging.getLogger(__name__)
+
+
+def remove_damaged(path: Path) -> None:
+    """Remove the checkpoints of a pass, one of each process, if one of them is damaged, and say so."""
+    files = list(path.parent.glob(f"{path.name}*"))
+    for file in files:
+        try:
+            load_tensors(file, ours=True)
+        except (OSError, SafetensorError, json.JSONDecodeError):
+            _log.warning("rfviz: the checkpoint %s is damaged: the pass begins anew.", file)
+            for each in files:
+                each.unlink(missing_ok=True)
+            return
 
 
 class Checkpoint:

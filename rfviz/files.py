@@ -14,12 +14,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from rfviz.digests import digest, tensor_digest
 from rfviz.errors import RfvizError
 
 HALF_WRITTEN = ".*.part"
 """Names of what is being written: where no process writes, they are left over from one that was killed."""
 
-_INFO = "rfviz"  # the one key that we use of a safetensors file's metadata
+_INFO = "rfviz"  # the one key that we use of a safetensors file's metadata: several would have no fixed order
+_DIGEST = "of what was written"  # in it
 
 
 @contextlib.contextmanager
@@ -55,12 +57,32 @@ def written_whole(path: Path) -> Iterator[Path]:
 def save_tensors(tensors: Mapping[str, Tensor], path: Path, info: Mapping[str, Any] | None = None) -> None:
     """Write named tensors, and an object of JSON values beside them, to one safetensors file."""
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    whole = {**(info or {}), _DIGEST: digest([tensor_digest(contiguous), json.dumps(info or {})])}
     with written_whole(path) as temporary:
-        save_file(contiguous, temporary, metadata={_INFO: json.dumps(info or {})})
+        save_file(contiguous, temporary, metadata={_INFO: json.dumps(whole)})
 
 
-def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return the tensors and the JSON object of a safetensors file."""
+def load_tensors(path: Path, *, ours: bool = False) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the tensors and the JSON object of a safetensors file.
+
+    Parameters
+    ----------
+    path : Path
+    ours : bool
+        The file must be one that `save_tensors` has written.
+
+    Raises
+    ------
+    SafetensorError
+        If it is no such file, or was written by `save_tensors` and has changed since.
+    """
     with safe_open(str(path), framework="pt") as file:
-        info = json.loads((file.metadata() or {}).get(_INFO, "{}"))
-        return {name: file.get_tensor(name) for name in file.keys()}, info  # noqa: SIM118  # not a dict
+        metadata = file.metadata() or {}
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
+    info = json.loads(metadata.get(_INFO, "{}"))
+    written = info.pop(_DIGEST, None) if isinstance(info, dict) else None
+    if ours and written is None:
+        raise SafetensorError(f"{path} has lost what says that it is whole")
+    if written is not None and written != digest([tensor_digest(tensors), json.dumps(info)]):
+        raise SafetensorError(f"{path} has changed since it was written")
+    return tensors, info

@@ -266,33 +266,46 @@ def _list(folder: Path, short_side: int | None) -> FolderImages:
         raise RfvizError(f"{folder} holds no class folders: images must lie in {folder}/<class>/.") from error
     files: list[str] = []
     labels: list[int] = []
-    loops: list[Path] = []
+    unfollowed: list[str] = []
+    others: list[str] = []
     for label, name in enumerate(classes):
-        for parent, names in sorted(_walk(folder / name, loops)):
-            found = [str((parent / each).relative_to(folder)) for each in sorted(names) if _is_image(each)]
-            files += found
-            labels += [label] * len(found)
-    if loops:
-        named = some([str(each) for each in loops])
-        _log.warning(
-            "rfviz: %d links that lead back to a folder that holds them are not followed: %s", len(loops), named
-        )
+        for parent, names in sorted(_walk(folder, folder / name, unfollowed)):
+            found = [str((parent / each).relative_to(folder)) for each in sorted(names)]
+            images = [each for each in found if has_file_allowed_extension(each, IMG_EXTENSIONS)]
+            others += [each for each in found if each not in set(images) and not Path(each).name.startswith(".")]
+            files += images
+            labels += [label] * len(images)
+    if unfollowed:
+        _log.warning("rfviz: %d folders in %s are not looked into: %s", len(unfollowed), folder, some(unfollowed))
+    if others:
+        _log.warning("rfviz: %d files in %s are of kinds that are not read: %s", len(others), folder, some(others))
     if not files:
         raise RfvizError(f"{folder} holds no images ({', '.join(IMG_EXTENSIONS)}) in class folders.")
     return FolderImages(folder, files, labels, classes, short_side)
 
 
-def _is_image(name: str) -> bool:
-    return has_file_allowed_extension(name, IMG_EXTENSIONS)
+def _walk(root: Path, folder: Path, unfollowed: list[str]) -> Iterator[tuple[Path, list[str]]]:
+    """Give the folders in a class folder and the names of their files, as torchvision does, but follow no circle.
 
+    A link is not followed to a folder that the walk has come through, or to one above it: it would never end, or find
+    everything once more under another class.
+    """
+    through: dict[str, tuple[Path, ...]] = {str(folder): (root.resolve(), folder.resolve())}
+    if folder.is_symlink() and root.resolve().is_relative_to(folder.resolve()):
+        unfollowed.append(f"{folder.name} (a link that leads back)")
+        return
 
-def _walk(folder: Path, loops: list[Path]) -> Iterator[tuple[Path, list[str]]]:
-    """Give the folders in a class folder and the names of their files, as torchvision does, but follow no loop."""
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        here = Path(parent).resolve()
+    def refused(error: OSError) -> None:
+        unfollowed.append(f"{Path(error.filename).relative_to(root)} ({error.strerror})")
+
+    for parent, folders, files in os.walk(folder, followlinks=True, onerror=refused):
+        chain = through.pop(parent)
         for name in list(folders):
             path = Path(parent, name)
-            if path.is_symlink() and here.is_relative_to(path.resolve()):
+            target = path.resolve()
+            if path.is_symlink() and any(each.is_relative_to(target) for each in chain):
                 folders.remove(name)
-                loops.append(path)
+                unfollowed.append(f"{path.relative_to(root)} (a link that leads back)")
+            else:
+                through[str(path)] = (*chain, target)
         yield Path(parent), files

@@ -1,22 +1,24 @@
 """Which images a run used: a table that anyone can open, beside its results."""
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from rfviz.files import written_whole
 from rfviz.folders import FolderImages
 
 COLUMNS = ("part", "class", "file", "status")
+UNREAD = "used; not read before, so perhaps broken"
 
 
-def write(parts: Sequence[FolderImages], path: Path) -> None:
+def write(parts: Mapping[str, FolderImages], path: Path) -> None:
     """Write a row for every image: its part, class and file, and whether it was used, repeats another, or was left out.
 
     Parameters
     ----------
-    parts : sequence of FolderImages
-        What is left of each part once its images are read. Only images that were kept in memory are compared.
+    parts : mapping from str to FolderImages
+        What is left of each part once its images are read. Where they are not kept in memory, nothing tells broken or
+        repeated ones: they are listed as `UNREAD`.
     path : Path
         A CSV file, in which names are as they are on disk.
 
@@ -32,22 +34,22 @@ def write(parts: Sequence[FolderImages], path: Path) -> None:
     ):
         table = csv.writer(file)
         table.writerow(COLUMNS)
-        for part in parts:
+        for of, part in parts.items():
             for name, label in zip(part.files, part.labels, strict=True):
-                first = same.get(f"{part.root.name}/{name}")
-                status = f"used; the same picture as {first}" if first else "used"
-                table.writerow([part.root.name, part.classes[label], name, status])
+                first = same.get(f"{of}/{name}")
+                status = f"used; the same picture as {first}" if first else "used" if part.in_memory else UNREAD
+                table.writerow([of, part.classes[label], name, status])
             for name, reason in part.left_out.items():
-                table.writerow([part.root.name, Path(name).parts[0], name, f"left out: {reason}"])
+                table.writerow([of, Path(name).parts[0], name, f"left out: {reason}"])
 
 
-def repeated(parts: Sequence[FolderImages]) -> dict[str, str]:
+def repeated(parts: Mapping[str, FolderImages]) -> dict[str, str]:
     """Return the images whose pixels are those of an earlier one, with the name of that one."""
     seen: dict[object, str] = {}
     found = {}
-    for part in parts:
+    for of, part in parts.items():
         for name, content in zip(part.files, part.contents, strict=True) if part.in_memory else ():
-            full = f"{part.root.name}/{name}"
+            full = f"{of}/{name}"
             if seen.setdefault(content, full) != full:
                 found[full] = seen[content]
     return found

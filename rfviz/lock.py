@@ -1,8 +1,9 @@
-"""One process at a time writes to a folder; what killed ones left half written goes."""
+"""One process at a time makes a result or a book; what killed ones left half written goes."""
 
 import contextlib
 import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,38 +11,42 @@ from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
 from rfviz.errors import RfvizError
-from rfviz.files import HALF_WRITTEN
 
-NAME = ".lock"
-"""The file that is locked. The system frees it when its process ends, however it ends; the file itself stays."""
+FOLDER = ".locks"
+"""Where the locked files are. The system frees a lock when its process ends, however it ends; the file stays."""
 
 
 @contextlib.contextmanager
-def alone(folder: Path, what: str) -> Iterator[None]:
-    """Wait until no other process writes to a folder, then keep others waiting until the block ends.
+def alone(folder: Path, name: str) -> Iterator[None]:
+    """Wait until no other process makes what has this name in a folder, then keep others waiting until the block ends.
 
-    A process that already has the folder may ask again. Reading takes no lock: files are written whole.
+    A thread that holds the lock may ask for it again. Reading takes no lock: files are written whole.
 
     Parameters
     ----------
     folder : Path
-        Made if it is not there. Half-written files (`rfviz.files.HALF_WRITTEN`) right in it are removed.
-    what : str
-        What for, for the line that says that it waits.
+        Made if it is not there.
+    name : str
+        Half-written files and folders right in `folder`, ``.NAME*.part``, are removed: whoever wrote them was killed.
 
     Raises
     ------
     RfvizError
-        If nothing can be written there.
+        If nothing can be written there. That is tried first, not after hours of work.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / NAME, is_singleton=True)
+        (folder / FOLDER).mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / FOLDER / f"{name}.lock", is_singleton=True)
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            tqdm.write(f"rfviz: another process is writing to {folder}; waiting for it, then: {what}.", file=sys.stderr)
+            tqdm.write(f"rfviz: another process is making {name} in {folder}; waiting for it.", file=sys.stderr)
             lock.acquire()
+        try:
+            tempfile.TemporaryFile(dir=folder).close()
+        except OSError:
+            lock.release()
+            raise
     except OSError as error:
         raise RfvizError(
             f"{folder} cannot be written to ({error}): choose another folder with RFVIZ_RUNS. Earlier results are "
@@ -49,7 +54,7 @@ def alone(folder: Path, what: str) -> Iterator[None]:
         ) from error
     try:
         if lock.lock_counter == 1:
-            for left in folder.glob(HALF_WRITTEN):
+            for left in folder.glob(f".{name}*.part"):
                 shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
         yield
     finally:

@@ -131,6 +131,10 @@ def layers(net: nn.Module) -> list[Layer]:
     return [Layer(name, PAPER_NAMES[name], channels[name], fields[name]) for name in names]
 
 
+READABLE = (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32)
+"""Types of the numbers in weights that are read; integers count batches."""
+
+
 def load(source: str | Path | Mapping[str, Tensor] | Stored) -> Net34:
     """Read a network from weights; architecture, width and number of classes follow from the names and shapes.
 
@@ -174,6 +178,11 @@ def load(source: str | Path | Mapping[str, Tensor] | Stored) -> Net34:
         more = f" (and {len(wrong) - 1} more differences)" if len(wrong) > 1 else ""
         raise RfvizError(f"{origin} does not hold a {PAPER_ARCHITECTURES[net.name]}: {wrong[0]}{more}.")
     for key, value in state.items():
+        if value.dtype not in READABLE:
+            raise RfvizError(
+                f"{origin}: {key!r} holds {value.dtype}. Save the weights as 32-bit floating-point numbers."
+            )
+        value = value.to(expected[key].dtype)
         if not value.isfinite().all():
             raise RfvizError(f"{origin}: {key!r} holds NaN or infinity. Take the weights of an earlier epoch.")
         if key.endswith("running_var") and (value < 0).any():

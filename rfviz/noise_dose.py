@@ -124,7 +124,7 @@ def noise_dose(
         Noise seeds.
     groups : sequence of int, optional
         Which images belong together, for intervals; each is one for itself by default.
-    at_most : int
+    at_most : int, optional
         Images to measure on, all by default; see `rfviz.interventions.spread`.
 
     Raises

@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -204,7 +205,7 @@ def run_notebooks(run: Run, parameters: Mapping[str, Any], only: str | None = No
     targets = [run.folder / "book" / f"{name}.ipynb" for name in chosen]
     jobs = list(zip(chosen.values(), targets, strict=True))
     with (
-        alone(run.folder, "the notebooks"),
+        alone(run.folder, "book"),
         _threads_per_kernel(min(AT_ONCE, len(jobs))),
         ThreadPoolExecutor(AT_ONCE) as pool,
         tqdm(total=len(jobs), desc="notebooks", unit="notebook") as bar,
@@ -214,12 +215,18 @@ def run_notebooks(run: Run, parameters: Mapping[str, Any], only: str | None = No
             execute(*job, parameters, PATIENCE if only is None else None)
             bar.update()
 
+        begun = [pool.submit(work, job) for job in jobs]
         try:
-            list(pool.map(work, jobs))
-        except KeyboardInterrupt:
-            pool.shutdown(wait=False, cancel_futures=True)
-            logging.getLogger("papermill").setLevel(logging.CRITICAL)  # what it would say of the end of its kernels
-            _kill_kernels()  # which run in sessions of their own, where Ctrl-C does not reach them
+            for each in begun:
+                each.result()
+        except BaseException as error:
+            for each in begun:
+                each.cancel()
+            if isinstance(error, KeyboardInterrupt):
+                logging.getLogger("papermill").setLevel(logging.CRITICAL)  # it would tell of the end of its kernels
+                while not all(each.done() for each in begun):  # one more may be about to start
+                    _kill_kernels()  # which run in sessions of their own, where Ctrl-C does not reach them
+                    time.sleep(0.1)
             raise
     return targets
 
@@ -305,12 +312,12 @@ def build_html(run: Run) -> Path:
 def _building(run: Run) -> Iterator[tuple[Path, Path]]:
     """Give the staged book and a folder to build in; no other process writes to either meanwhile."""
     with (
-        alone(run.folder, "the book"),
-        tempfile.TemporaryDirectory(dir=run.folder, prefix=".build-", suffix=".part") as temporary,
+        alone(run.folder, "book"),
+        tempfile.TemporaryDirectory(dir=run.folder, prefix=".book-", suffix=".part") as temporary,
     ):
         for folder in ("book", "explorer"):
             for left in (run.folder / folder).rglob(HALF_WRITTEN):
-                left.unlink()
+                left.unlink(missing_ok=True)
         yield stage(run), Path(temporary)
 
 
@@ -384,6 +391,6 @@ def _old(target: Path) -> Path:
 
 def book(run: Run, parameters: Mapping[str, Any]) -> Path:
     """Run every notebook, build the HTML, and return the page to open; `compute` comes before."""
-    with alone(run.folder, "the book"):
+    with alone(run.folder, "book"):
         run_notebooks(run, parameters)
         return build_html(run)

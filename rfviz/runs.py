@@ -46,12 +46,14 @@ from rfviz import (
     weights,
     whitening,
 )
+from rfviz.checkpoint import remove_damaged
 from rfviz.data import Evaluation
 from rfviz.digests import digest, tensor_digest
 from rfviz.errors import RfvizError, check_channel, first_line, plainly, unknown
 from rfviz.folders import FolderImages
 from rfviz.inactivity import Effect, NoiseEffect
 from rfviz.loading import in_memory, usual_workers
+from rfviz.lock import alone
 from rfviz.maximization import Maximization
 from rfviz.models import ARCHITECTURES, Net34
 from rfviz.presets import EXPLORER_LAYERS, FIGURE_LAYERS, Preset
@@ -253,11 +255,13 @@ class Run(TuningResults, SharingResults, HigherLayerResults):
 
     def _list(self, loaded: sources.Images) -> None:
         """Keep which images these are, and say how many of them are twice the same."""
-        parts = [part for part in (loaded.train, loaded.evaluation.source) if isinstance(part, FolderImages)]
-        path = self.folder / f"images-{digest([part.fingerprint for part in parts])}.csv"
+        both = {"train": loaded.train, "val": loaded.evaluation.source}
+        parts = {name: part for name, part in both.items() if isinstance(part, FolderImages)}
+        path = self.folder / f"images-{digest([[part.fingerprint, part.left_out] for part in parts.values()])}.csv"
         if not parts or path.exists() or distributed.world()[0] > 0:
             return
-        with contextlib.suppress(RfvizError):  # a folder that is only read says so when a result is to be kept
+        # a folder that is only read says so when a result is to be kept
+        with contextlib.suppress(RfvizError), alone(self.folder, path.name):
             image_list.write(parts, path)
         same = image_list.repeated(parts)
         if same:
@@ -404,6 +408,8 @@ class Run(TuningResults, SharingResults, HigherLayerResults):
         checkpoint = self.store.path(name, responses, made_of).with_suffix(".checkpoint")
 
         def compute() -> Result:
+            with distributed.first_of_machine():
+                remove_damaged(checkpoint)
             return _pack_responses(
                 responses.collect(
                     net, images, layers, preprocess=white, checkpoint=checkpoint, progress=self.progress,

@@ -134,10 +134,11 @@ class Store:
         """
         path = self.path(name, module, made_of)
         first = world()[0] == 0
-        result = _read(path) if first else None
+        made_of = json.loads(json.dumps(made_of))
+        result = _read(path, made_of) if first else None
         if not first_says(result is not None):
-            with alone(self.folder, f"the result {name}") if first else contextlib.nullcontext():
-                result = _made_meanwhile(path) if first else None
+            with alone(self.folder, path.stem) if first else contextlib.nullcontext():
+                result = _made_meanwhile(path, made_of) if first else None
                 if not first_says(result is not None):
                     if first or together:
                         tensors, values = compute()
@@ -148,26 +149,26 @@ class Store:
                         made = {"digest": _result_digest(*result), "made_of": made_of, "values": result[1]}
                         save_tensors(result[0], path, made)
             barrier()
-        result = result or _read(path)
+        result = result or _read(path, made_of)
         if result is None:
             raise RfvizError(f"{path} was written by another process but cannot be read here.")
         return result
 
 
-def _read(path: Path) -> Result | None:
-    """Return a result that is there and good; one that is damaged is computed anew and written over."""
+def _read(path: Path, made_of: object) -> Result | None:
+    """Return a result that is there, good, and of these parameters; any other is computed anew and written over."""
     try:
         tensors, info = load_tensors(path)
-        if info["digest"] == _result_digest(tensors, info["values"]):
+        if info["digest"] == _result_digest(tensors, info["values"]) and info["made_of"] == made_of:
             return tensors, info["values"]
-    except (FileNotFoundError, SafetensorError, KeyError, TypeError, json.JSONDecodeError):
+    except (OSError, SafetensorError, KeyError, TypeError, json.JSONDecodeError, RecursionError):
         pass
     return None
 
 
-def _made_meanwhile(path: Path) -> Result | None:
+def _made_meanwhile(path: Path, made_of: object) -> Result | None:
     """Return what another process has written since; say that a file is bad before it is written over."""
-    result = _read(path)
+    result = _read(path, made_of)
     if result is None and path.exists():
         _log.warning("rfviz: %s is damaged or was changed: it is computed anew.", path)
     return result

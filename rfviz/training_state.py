@@ -5,6 +5,7 @@ state is that number, the weights, the batch-norm statistics, the momentum, and 
 """
 
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from rfviz.files import load_tensors, save_tensors
+
+_log = logging.getLogger(__name__)
 
 KEPT = 2
 """States that are kept: should the last one be damaged, there is the one before."""
@@ -50,9 +53,9 @@ class States:
         """Return the last state that can be read, or None."""
         for file in reversed(self.files()):
             try:
-                return load_tensors(file)
-            except (SafetensorError, json.JSONDecodeError):
-                continue
+                return load_tensors(file, ours=True)
+            except (OSError, SafetensorError, json.JSONDecodeError):
+                _log.warning("rfviz: the training state %s is damaged: the one before it is taken.", file)
         return None
 
     def remove(self) -> None:

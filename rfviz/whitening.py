@@ -43,8 +43,16 @@ class Whitening:
 
     @classmethod
     def from_json(cls, stored: dict) -> "Whitening":
-        """Rebuild a whitening from what `to_json` returned."""
+        """Rebuild a whitening from what `to_json` returned.
+
+        Raises
+        ------
+        ValueError
+            If it is not a mean of 3 finite numbers and a matrix of 3 x 3.
+        """
         mean, matrix = (torch.tensor(stored[key], dtype=torch.float64) for key in ("mean", "matrix"))
+        if mean.shape != (3,) or matrix.shape != (3, 3) or not (mean.isfinite().all() and matrix.isfinite().all()):
+            raise ValueError("its whitening is not a mean of 3 numbers and a matrix of 3 x 3")
         return cls(mean, matrix)
 
 

@@ -192,7 +192,7 @@ def test_a_failing_build_keeps_the_last_good_html(run: Run, monkeypatch: pytest.
     with pytest.raises(RfvizError, match=r"no-such-page"):
         publish.build_html(run)
     assert (run.folder / "html" / "index.html").read_bytes() == before
-    assert not list(run.folder.glob(".build-*"))
+    assert not list(run.folder.glob(".book-*"))
 
 
 def test_building_again_computes_nothing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -266,7 +266,7 @@ def test_history_belongs_to_the_weights(first):
 def test_no_checkpoint_is_left(first):
     files = [path for path in first[0].folder.rglob("*") if path.is_file()]
     assert len(files) >= 1 + 5 * 2
-    assert {path.suffix for path in files if path.name != lock.NAME} == {".safetensors"}
+    assert {path.suffix for path in files if path.parent.name != lock.FOLDER} == {".safetensors"}
 
 
 def test_a_changed_option_computes_only_what_depends_on_it(first, runs_folder, monkeypatch, tmp_path):

@@ -45,7 +45,7 @@ def assert_right(result) -> None:
 
 
 def kept(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir() if path.name != lock.NAME)
+    return sorted(path.name for path in folder.iterdir() if path.name != lock.FOLDER)
 
 
 # -- once, and anew ---------------------------------------------------------------------------------------------------

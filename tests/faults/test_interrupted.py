@@ -2,12 +2,19 @@
 
 import os
 import signal
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 from processes import SETTINGS, begin, command
 
 LONG = ["-p", "smoke", *SETTINGS, "--epochs", "500"]
+
+
+def kernels(parent: int) -> list[psutil.Process]:
+    """Return the kernels that a process has started."""
+    return [each for each in psutil.Process(parent).children() if "ipykernel_launcher" in " ".join(each.cmdline())]
 
 
 def interrupt(arguments: list[str], runs: Path, seen: str) -> tuple[int, str]:
@@ -18,8 +25,13 @@ def interrupt(arguments: list[str], runs: Path, seen: str) -> tuple[int, str]:
         piece = os.read(process.stderr.fileno(), 4096).decode(errors="replace")
         assert piece, said  # it ended by itself
         said += piece
+    if "notebooks" in seen:
+        while not kernels(process.pid):
+            time.sleep(0.05)
     os.killpg(process.pid, signal.SIGINT)  # a terminal interrupts all that a command started
     _, rest = process.communicate(timeout=60)
+    asked = [each.info["environ"] or {} for each in psutil.process_iter(["environ"])]
+    assert str(runs) not in [environment.get("RFVIZ_RUNS") for environment in asked]  # nothing goes on
     return process.returncode, (said + rest).strip().splitlines()[-1]
 
 

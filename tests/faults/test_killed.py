@@ -17,6 +17,7 @@ import pytest
 from processes import SETTINGS, TINY, begin, command
 
 from rfviz import store
+from rfviz.files import load_tensors
 
 SOAK = bool(os.environ.get("RFVIZ_SOAK"))
 STAGES = f"""
@@ -68,7 +69,7 @@ def results(runs: Path) -> dict[str, object]:
     """Return every result of the one run in a folder, each checked against its own hash; speeds are no results."""
     found = {}
     for path in sorted(runs.glob("*/results/*.safetensors")):
-        result = store._read(path)
+        result = store._read(path, load_tensors(path)[1]["made_of"])
         assert result is not None, path
         tensors, values = result
         for epoch in values.get("history", []) if isinstance(values, dict) else []:

@@ -57,6 +57,14 @@ def test_mean_stimuli_of_ten_to_the_thirteen_patches():
     assert torch.equal(found_count, count * 2**DOUBLINGS)
     assert int(found_count.min()) > 2**31 and int(found_count.sum()) > 10**13
     assert torch.equal(found, mean)
+    # of a late batch that is 1 in 10^11 of the sum, something still arrives
+    before = many.state_dict()["total"].clone()
+    late = torch.rand(5, 3, 8, 8, generator=generator)
+    alone = MeanStimulus(field)
+    for each in (many, alone):
+        each.update(Phases(late), chosen)
+    arrived = many.state_dict()["total"] - before
+    assert torch.allclose(arrived, alone.state_dict()["total"], rtol=0.05, atol=0.01)
 
 
 def test_firing_rates_of_many_epochs():
@@ -76,7 +84,7 @@ def test_what_is_not_finite_stops_a_pass_and_names_the_image(resnet, some_tiles,
     elif place == "weight":
         resnet.layer1[0].conv1.weight.data[2, 0, 1, 1] = value
     else:
-        resnet.layer1[0].bn2.running_var[3] = math.nan if value == -math.inf else value * 0
+        resnet.layer1[0].bn2.running_var[3] = math.nan if value == math.inf else value  # 1 / inf is a fine 0
     expected = 7 if place == "pixel" else 0
     with pytest.raises(RfvizError, match=rf"^image {expected}: .*"):
         responses.collect(resnet, images, ["maxpool", "layer1.0"], top_k=2, batch_size=batch_size)

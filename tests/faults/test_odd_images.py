@@ -96,6 +96,10 @@ def folder(tmp_path) -> Path:
     (root / "train" / "coffee" / "nowhere.png").symlink_to("nothing there.png")
     (root / "train" / "coffee" / "itself.png").symlink_to("itself.png")
     (root / "train" / "chelsea" / "loop").symlink_to("..")
+    for name, other in (("chelsea", "coffee"), ("coffee", "chelsea")):  # a circle of two
+        (root / "train" / name / f"to {other}").symlink_to(f"../{other}")
+    (root / "train" / "coffee" / "animated.gif").write_bytes(animated())
+    (root / "train" / "coffee" / "notes.txt").write_text("no image")
     (root / "train" / "coffee" / os.fsdecode(b"not utf-8 \xff.png")).write_bytes(encoded(picture(left=52), "PNG"))
     return root
 
@@ -106,16 +110,22 @@ NOT_TEXT = os.fsdecode(b"not utf-8 \xff.png")
 
 def test_every_file_is_used_or_named(folder, caplog):
     train = folders.load(folder, short_side=32).train
-    used = {name.removeprefix("coffee/") for name in train.files if name.startswith("coffee/")}
+    # what lies in the other class, one link away, is there under both; no circle is walked
+    used = {name.removeprefix("coffee/") for name in train.files if name.startswith("coffee/") and name.count("/") == 1}
+    assert sorted({name.rpartition("/")[0] for name in train.files}) == [
+        "chelsea", "chelsea/to coffee", "coffee", "coffee/to chelsea",
+    ]  # fmt: skip
     assert used == {*GOOD, NOT_TEXT, *(f"{i}.png" for i in range(6))}
-    assert {name.removeprefix("coffee/") for name in train.left_out} == {*BAD, *LINKS}
-    assert not [name for name in (*train.files, *train.left_out) if name.startswith("chelsea/loop")]
-    assert [record.getMessage() for record in caplog.records if "chelsea/loop" in record.getMessage()] == [
-        f"rfviz: 1 links that lead back to a folder that holds them are not followed: {folder}/train/chelsea/loop"
-    ]
-    (said,) = (record.getMessage() for record in caplog.records if "left out" in record.getMessage())
-    assert said.startswith(f"rfviz: {len(BAD) + len(LINKS)} of 32 images left out: train/coffee/")
-    assert said.isprintable() and "; and 3 more" in said
+    assert {name for name in train.left_out if name.startswith("coffee/")} == {
+        f"coffee/{each}" for each in (*BAD, *LINKS)
+    }
+    looked, kinds, said = (record.getMessage() for record in caplog.records)
+    assert looked.startswith(f"rfviz: 4 folders in {folder}/train are not looked into: ")
+    assert "chelsea/loop (a link that leads back)" in looked
+    assert kinds.startswith(f"rfviz: 4 files in {folder}/train are of kinds that are not read: ")
+    assert "coffee/animated.gif; coffee/notes.txt" in kinds
+    assert said.startswith(f"rfviz: {2 * (len(BAD) + len(LINKS))} of ")
+    assert said.isprintable() and "; and 11 more" in said
     for i, name in enumerate(train.files):
         image, label = train[i]
         assert image.dtype == torch.uint8 and image.shape[0] == 3 and min(image.shape[1:]) == 32, name
@@ -146,6 +156,7 @@ def test_a_run_on_them_comes_to_its_end_and_lists_what_it_used(folder, tmp_path,
     found = run.responses("resnet34", ["maxpool"])["maxpool"]
     assert found.image_count == 5 and found.strongest_stimulus.isfinite().all()
     (path,) = run.folder.glob("images-*.csv")
+    assert path.stat().st_size
     with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
         rows = list(csv.DictReader(file))
     assert tuple(rows[0]) == image_list.COLUMNS
@@ -154,15 +165,17 @@ def test_a_run_on_them_comes_to_its_end_and_lists_what_it_used(folder, tmp_path,
         for part in ("train", "val")
         for name in CLASSES
         for path in (folder / part / name).iterdir()
-        if path.name != "loop"
+        if path.is_file() or (path.is_symlink() and not path.is_dir())
+        if path.suffix not in (".gif", ".txt")
     }
-    assert {(row["part"], row["class"], row["file"]) for row in rows} == on_disk and len(rows) == len(on_disk)
+    directly = [row for row in rows if row["file"].count("/") == 1]
+    assert {(row["part"], row["class"], row["file"]) for row in directly} == on_disk and len(directly) == len(on_disk)
+    rows = directly
     status = {f"{row['part']}/{row['file']}": row["status"] for row in rows}
     assert sum(each.startswith("left out: ") for each in status.values()) == len(BAD) + len(LINKS)
-    assert status["val/coffee/again.png"] == "used; the same picture as train/coffee/3.png"
-    assert sum(each == "used" for each in status.values()) == len(run.images.train) + len(run.images.evaluation) - 1
+    assert status["val/coffee/again.png"] == "used; the same picture as train/chelsea/to coffee/3.png"
     (said,) = (record.getMessage() for record in caplog.records if "more than once" in record.getMessage())
-    assert said == "rfviz: 1 images are there more than once: val/coffee/again.png is train/coffee/3.png"
+    assert said.startswith("rfviz: 25 images are there more than once: train/")  # each one link away, and one in val
 
 
 def test_ten_thousand_files_in_one_folder(tmp_path):
@@ -173,7 +186,7 @@ def test_ten_thousand_files_in_one_folder(tmp_path):
             (tmp_path / part / "many" / f"{i}.png").write_bytes(content if i % 1000 else b"broken")
     split = folders.load(tmp_path)
     assert (len(split.train), len(split.train.left_out)) == (9990, 10)
-    assert len(image_list.repeated([split.train, split.evaluation])) == 9989 + 1
+    assert len(image_list.repeated({"train": split.train, "val": split.evaluation})) == 9989 + 1
     assert split.train.files == sorted(split.train.files)
 
 

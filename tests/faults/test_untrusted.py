@@ -12,11 +12,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from processes import SETTINGS, TINY, begin, command
+from safetensors import SafetensorError
 
 from rfviz import cli, errors, models, places, presets, runs, weights
 from rfviz.errors import RfvizError
 from rfviz.files import load_tensors, save_tensors
 from rfviz.store import Store
+from rfviz.training_state import States
 
 
 class Trap:
@@ -57,6 +59,16 @@ def test_weights_that_are_not_finite_are_refused_by_name(tmp_path, resnet, key, 
         models.load(path)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex64, torch.float8_e4m3fn])
+def test_numbers_that_do_not_fit_are_refused(resnet, dtype):
+    state = {name: tensor.clone() for name, tensor in resnet.state_dict().items()}
+    state["fc.bias"] = (
+        state["fc.bias"].to(dtype) if dtype != torch.float64 else torch.full_like(state["fc.bias"], 1e300, dtype=dtype)
+    )
+    with pytest.raises(RfvizError, match=r"'fc\.bias' holds (NaN or infinity|torch\.(complex64|float8_e4m3fn))\."):
+        models.load(state)
+
+
 def test_a_negative_variance_is_refused(resnet):
     state = {name: tensor.clone() for name, tensor in resnet.state_dict().items()}
     state["bn1.running_var"][0] = -1e-3
@@ -70,6 +82,8 @@ def test_a_negative_variance_is_refused(resnet):
         {"made_of": {"classes": 3}}, {"made_of": {"classes": ["a", 4]}}, {"made_of": []}, {"values": []},
         {"values": {"history": "x"}}, {"values": {"history": [{"epoch": 1}]}}, {"values": {"whitening": {"mean": "x"}}},
         {"values": {"history": [dict.fromkeys(weights.HISTORY, "<script>")]}},
+        {"values": {"whitening": {"mean": [0.0, 0.0, float("nan")], "matrix": torch.eye(3).tolist()}}},
+        {"values": {"whitening": {"mean": [0.0], "matrix": [[1.0]]}}},
     ],
 )  # fmt: skip
 def test_what_a_file_tells_of_itself_is_checked(tmp_path, resnet, told):
@@ -98,6 +112,40 @@ def test_a_tampered_result_is_computed_anew_and_said(tmp_path, caplog):
     ]
     caplog.clear()
     assert ask() == 1.5 and not caplog.records
+
+
+def test_the_file_of_another_result_is_not_taken_for_this_one(tmp_path, caplog):
+    kept = Store(tmp_path)
+
+    def ask(seed: int) -> float:
+        return kept.get("loss", errors, {"seed": seed}, lambda: ({"x": torch.tensor([float(seed)])}, {}))[0]["x"].item()
+
+    assert [ask(0), ask(1)] == [0, 1]
+    path = kept.path("loss", errors, {"seed": 1})
+    path.write_bytes(kept.path("loss", errors, {"seed": 0}).read_bytes())
+    assert ask(1) == 1
+    assert "is damaged or was changed" in caplog.text
+
+
+def test_no_changed_byte_of_a_checkpoint_is_overlooked(tmp_path):
+    """Of a training or a pass: a number that is wrong by a little would go into every result that follows."""
+    path = tmp_path / "w.checkpoint.00000001"
+    tensors = {"weights/a": torch.linspace(-1, 1, 40), "sums": torch.arange(3)}
+    save_tensors(tensors, path, {"step": 1, "loss": 0.5})
+    good = path.read_bytes()
+    for place in range(8, len(good), 3):
+        path.write_bytes(good[:place] + bytes([good[place] ^ 1]) + good[place + 1 :])
+        try:
+            found, info = load_tensors(path, ours=True)
+        except (SafetensorError, json.JSONDecodeError):
+            continue
+        assert info == {"step": 1, "loss": 0.5} and found.keys() == tensors.keys()
+        assert all(torch.equal(found[key], tensors[key]) for key in tensors)
+    States(tmp_path / "w.checkpoint").save(2, tensors, {})
+    last = tmp_path / "w.checkpoint.00000002"
+    last.write_bytes(last.read_bytes()[:-4] + b"\0\0\0\1")
+    path.write_bytes(good)
+    assert States(tmp_path / "w.checkpoint").last()[1]["step"] == 1  # the one before it
 
 
 # -- parameters -------------------------------------------------------------------------------------------------------
