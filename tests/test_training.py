@@ -448,7 +448,7 @@ def test_resuming_needs_all_of_the_state(uninterrupted, tmp_path, monkeypatch, l
     """The tests above would notice a part of the state that is lost."""
     stopped(5, tmp_path / "net.checkpoint")
 
-    def without(path):
+    def without(path, **options):
         tensors, info = load_tensors(path)
         return {k: torch.zeros_like(v) if k.startswith(lost) else v for k, v in tensors.items()}, info
 
