@@ -101,12 +101,12 @@ def test_results_after_kills_are_those_of_an_undisturbed_run(tmp_path):
     assert not left_over(disturbed)
 
 
-TIMES = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d UTC|\d+ s for this page|[\d,.]+ images/s|[0-9a-f]{32}")
+TIMES = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d UTC|\d+ s for this page|[\d,.]+ images/s|[0-9a-f]{32}|0x[0-9a-f]+")
 """What differs from one making of a page to the next: times, and names of widgets."""
 
 
 def shown(runs: Path) -> dict[str, object]:
-    """Return what the notebooks of the one book in a folder show, times and names of widgets aside, and the names of its pages."""
+    """Return what the notebooks of the one book in a folder show, and the names of its pages."""
     (folder,) = runs.iterdir()
     found: dict[str, object] = {"pages": sorted(str(p.relative_to(folder)) for p in folder.glob("html/**/*.html"))}
     for path in sorted(folder.glob("book/**/*.ipynb")):
