@@ -40,7 +40,7 @@ def ask(folder: Path) -> subprocess.Popen:
 def test_the_second_waits_and_reads(tmp_path):
     first = ask(tmp_path)
     assert first.stdout.readline() == "computing\n"
-    second = ask(tmp_path)
+    second = begin(["-c", SCRIPT, str(tmp_path)], tmp_path, stdin=subprocess.DEVNULL)  # would not compute for long
     name = Store(tmp_path).path("result", errors, {}).stem
     assert second.stderr.readline() == f"rfviz: another process is making {name} in {tmp_path}; waiting for it.\n"
     assert first.communicate("go on\n", timeout=60) == ("[0, 1, 2, 3, 4]\n", "")
