@@ -174,7 +174,7 @@ PRESETS = {
             source="photographs",
             width=24,
             strongest=256,
-            disturbed_images=84,
+            disturbed_images=56,
             picture_channels=12,
             recipes=_both(_PHOTOGRAPHS, learning_rate=0.02),
         ),
