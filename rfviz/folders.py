@@ -271,10 +271,12 @@ def _list(folder: Path, short_side: int | None) -> FolderImages:
     for label, name in enumerate(classes):
         for parent, names in sorted(_walk(folder, folder / name, unfollowed)):
             found = [str((parent / each).relative_to(folder)) for each in sorted(names)]
-            images = [each for each in found if has_file_allowed_extension(each, IMG_EXTENSIONS)]
-            others += [each for each in found if each not in set(images) and not Path(each).name.startswith(".")]
-            files += images
-            labels += [label] * len(images)
+            for each in found:
+                if has_file_allowed_extension(each, IMG_EXTENSIONS):
+                    files.append(each)
+                    labels.append(label)
+                elif not Path(each).name.startswith("."):
+                    others.append(each)
     if unfollowed:
         _log.warning("rfviz: %d folders in %s are not looked into: %s", len(unfollowed), folder, some(unfollowed))
     if others:

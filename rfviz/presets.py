@@ -95,17 +95,7 @@ class Preset:
             raise unknown("whitening", self.whitening, KINDS)
         if self.analysis_precision not in PRECISIONS:
             raise unknown("analysis precision", self.analysis_precision, PRECISIONS)
-        whole = (
-            "width",
-            "classes",
-            "tile",
-            "top_k",
-            "strongest",
-            "noise_seeds",
-            "disturbed_images",
-            "picture_channels",
-        )
-        for name in (*whole, "maximization_steps"):
+        for name in (each.name for each in dataclasses.fields(self) if each.type is int):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise RfvizError(f"{name} is {value!r}: it must be a whole number from 1 up.")
