@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http.client import HTTPException
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 from urllib.parse import unquote, urldefrag, urlparse
 
@@ -163,6 +164,10 @@ def _of_file(path: Path, name: str) -> Stored:
                 values.get("history", []),
             )  # fmt: skip
         state = torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError as error:  # torch's own words advise to read it all the same
+        raise RfvizError(
+            f"{name} cannot be read as weights (it is damaged, or would run code): save the state dict alone."
+        ) from error
     except Exception as error:  # damaged files fail in many ways; to the user they all mean one thing
         raise RfvizError(f"{name} cannot be read as weights ({first_line(error)}).") from error
     for name_of_weights in ("state_dict", "model"):  # what training scripts put them under
