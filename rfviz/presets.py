@@ -166,7 +166,7 @@ PRESETS = {
             strongest=256,
             disturbed_images=56,
             picture_channels=12,
-            recipes=_both(_PHOTOGRAPHS, learning_rate=0.02),
+            recipes=_both(dataclasses.replace(_PHOTOGRAPHS, weight_decay=0.03), learning_rate=0.02),
         ),
         Preset(
             name="caltech101",
