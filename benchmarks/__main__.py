@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 
 from benchmarks import measure
 from benchmarks.rows import ROWS
-from rfviz import speed_tables
+from rfviz.pages import speed_tables
 
 RESULTS = Path(__file__).with_name("results.json")
 

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rfviz.receptive_field import ReceptiveField
+from rfviz.nets.receptive_field import ReceptiveField
 
 
 def without_inplace(net: nn.Module) -> nn.Module:

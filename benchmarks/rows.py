@@ -10,10 +10,13 @@ from torch.utils.data import Dataset
 
 import rfviz
 from benchmarks import measure, peers, training
-from rfviz import maximization, models, photographs, receptive_field, responses, runs
-from rfviz.graph import ForwardPass
-from rfviz.models import LAYERS
-from rfviz.presets import FIGURE_LAYERS
+from rfviz.images import photographs
+from rfviz.kernels import maximization, responses
+from rfviz.lab import runs
+from rfviz.lab.presets import FIGURE_LAYERS
+from rfviz.nets import models, receptive_field
+from rfviz.nets.graph import ForwardPass
+from rfviz.nets.models import LAYERS
 
 SIDE, BATCH, TOP = 224, 32, 16
 DEEPEST = FIGURE_LAYERS[-1]
@@ -268,7 +271,7 @@ def gpu() -> Iterator[Row]:
         forward = ForwardPass(net, FIGURE_LAYERS)
 
         def bare(precision: str = precision, forward: ForwardPass = forward) -> None:
-            with torch.inference_mode(), rfviz.precision.multiplying(precision, images.device):
+            with torch.inference_mode(), rfviz.nets.precision.multiplying(precision, images.device):
                 for batch in images.split(256):
                     forward(batch)
             torch.cuda.synchronize()

@@ -15,10 +15,12 @@ from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
 from benchmarks import measure
-from rfviz import folders, models, photographs, training
-from rfviz.data import Evaluation, ImagesInMemory, Labelled
-from rfviz.recipe import Recipe
-from rfviz.whitening import IMAGENET
+from rfviz.images import folders, photographs
+from rfviz.images.data import Evaluation, ImagesInMemory, Labelled
+from rfviz.images.whitening import IMAGENET
+from rfviz.nets import models
+from rfviz.training import trainer as training
+from rfviz.training.recipe import Recipe
 
 CLASSES, BATCH, STEPS, RUNS = 14, 64, 8, 5
 Row = dict[str, Any]

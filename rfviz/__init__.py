@@ -12,7 +12,7 @@ import os
 # small networks train many times slower. It must be said before torch starts its threads.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from rfviz import _memory as _memory
 from rfviz import _torchvision_ops as _torchvision_ops  # before the first import of torchvision
+from rfviz.book import memory as memory
 
 __version__ = "0.1.0"

@@ -6,7 +6,7 @@ import sys
 def main() -> None:
     """Run the command line; whoever presses Ctrl-C while it is still loading sees no traceback either."""
     try:
-        from rfviz import cli
+        from rfviz.book import cli
     except KeyboardInterrupt:
         sys.stderr.write("rfviz: interrupted before it began.\n")
         sys.exit(130)

@@ -13,9 +13,12 @@ from hypothesis import settings
 from playwright.sync_api import Browser, sync_playwright
 
 import rfviz  # noqa: F401  # declares torchvision's operators: must come before anything that imports torchvision
-from rfviz import models, photographs, publish, runs
-from rfviz.data import Evaluation
-from rfviz.runs import Run
+from rfviz.book import publish
+from rfviz.images import photographs
+from rfviz.images.data import Evaluation
+from rfviz.lab import runs
+from rfviz.lab.runs import Run
+from rfviz.nets import models
 
 torch.set_num_threads(1)  # the tests run in several processes
 

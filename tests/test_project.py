@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from rfviz.presets import PRESETS
+from rfviz.lab.presets import PRESETS
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

@@ -9,20 +9,12 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from rfviz import (
-    distributed,
-    launch,
-    models,
-    noise_tables,
-    planning,
-    presets,
-    provenance,
-    publish,
-    reference,
-    runs,
-    tables,
-)
+from rfviz.book import launch, planning, publish
 from rfviz.errors import RfvizError, first_line, one_line, unknown
+from rfviz.lab import presets, provenance, runs
+from rfviz.nets import models
+from rfviz.pages import noise_tables, reference, tables
+from rfviz.training import distributed
 
 app = typer.Typer(
     help="Preferred stimuli, receptive fields and inactive neurons of ResNet34 and PlainNet34.\n\n"

@@ -10,8 +10,8 @@ import jupytext
 import nbformat
 
 from rfviz.errors import RfvizError
-from rfviz.files import written_whole
-from rfviz.places import repository
+from rfviz.storage.files import written_whole
+from rfviz.storage.places import repository
 
 BRANCH = "ipynb"
 """The branch with the notebooks as ``.ipynb`` files, which Binder and Colab open; the workflow *pages* writes it."""

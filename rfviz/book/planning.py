@@ -10,16 +10,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rfviz import folders, models, photographs, provenance, training
-from rfviz.data import Evaluation, ImagesInMemory
 from rfviz.errors import RfvizError
-from rfviz.models import ARCHITECTURES, PAPER_ARCHITECTURES
-from rfviz.presets import Preset
-from rfviz.recipe import Recipe
-from rfviz.whitening import NONE
+from rfviz.images import folders, photographs
+from rfviz.images.data import Evaluation, ImagesInMemory
+from rfviz.images.whitening import NONE
+from rfviz.lab import provenance
+from rfviz.lab.presets import Preset
+from rfviz.nets import models
+from rfviz.nets.models import ARCHITECTURES, PAPER_ARCHITECTURES
+from rfviz.training import trainer as training
+from rfviz.training.recipe import Recipe
 
 SIZES = {"caltech101": (6982, 1695, 101), "imagenette": (9469, 3925, 10), "imagenet": (1281167, 50000, 1000)}
-"""Training images, evaluation images and classes of torchvision's data sets, divided as in `rfviz.sources`."""
+"""Training images, evaluation images and classes of torchvision's data sets, divided as in `rfviz.lab.sources`."""
 
 CPU_BATCH = 16
 """Images of a probe on a CPU, at most; on a GPU the whole micro-batch, as the speed depends on it."""

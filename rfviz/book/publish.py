@@ -29,16 +29,17 @@ from papermill.exceptions import PapermillExecutionError
 from sphinx_external_toc.parsing import parse_toc_yaml
 from tqdm.auto import tqdm
 
-from rfviz import launch, places
-from rfviz.controls import CONTROLS, DRAWS
+from rfviz.book import launch
 from rfviz.errors import RfvizError, unknown
 from rfviz.explorer.sources import RunSource
-from rfviz.files import HALF_WRITTEN, written_whole
-from rfviz.lock import alone
-from rfviz.models import ARCHITECTURES
-from rfviz.presets import EXPLORER_LAYERS, FIGURE_LAYERS
-from rfviz.run_higher import CONTRASTS, HIGH_LAYERS, PICTURE_LAYERS
-from rfviz.runs import Run
+from rfviz.kernels.controls import CONTROLS, DRAWS
+from rfviz.lab.presets import EXPLORER_LAYERS, FIGURE_LAYERS
+from rfviz.lab.run_higher import CONTRASTS, HIGH_LAYERS, PICTURE_LAYERS
+from rfviz.lab.runs import Run
+from rfviz.nets.models import ARCHITECTURES
+from rfviz.storage import places
+from rfviz.storage.files import HALF_WRITTEN, written_whole
+from rfviz.storage.lock import alone
 
 PATIENCE = 300
 """Seconds that a cell may take once everything is computed, so that it only has to read and draw."""

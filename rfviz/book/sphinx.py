@@ -15,9 +15,9 @@ from sphinx import __display_version__ as sphinx_version
 from sphinx.application import Sphinx
 from sphinx.util import logging
 
-from rfviz import provenance, runs
 from rfviz.explorer.static import front_end
-from rfviz.store import source_digest
+from rfviz.lab import provenance, runs
+from rfviz.lab.store import source_digest
 
 _LOG = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as resizing
 
 from rfviz.explorer.facts import Layer, describe
-from rfviz.figures import NO_IMAGE, min_max, stretch
+from rfviz.pages.figures import NO_IMAGE, min_max, stretch
 
 LARGEST_CELL = 96
 """Side of a cell at most, px: pictures of larger receptive fields are reduced to it."""

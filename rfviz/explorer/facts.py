@@ -6,14 +6,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from rfviz.activity import HISTOGRAM_EDGES
-from rfviz.data import Indexed
-from rfviz.maximization import Maximization
-from rfviz.responses import LayerResponses
-from rfviz.similarity import centred, correlations
-from rfviz.top_stimuli import EMPTY
-from rfviz.tuning import ColourTuning, Tuning
-from rfviz.whitening import Whitening
+from rfviz.images.data import Indexed
+from rfviz.images.whitening import Whitening
+from rfviz.kernels.maximization import Maximization
+from rfviz.kernels.responses import LayerResponses
+from rfviz.kernels.responses.activity import HISTOGRAM_EDGES
+from rfviz.kernels.responses.top_stimuli import EMPTY
+from rfviz.kernels.similarity import centred, correlations
+from rfviz.kernels.tuning import ColourTuning, Tuning
 
 NEAREST = 6
 """Channels that are listed as the nearest ones."""
@@ -36,7 +36,7 @@ class Layer(NamedTuple):
     inactive : tuple of int, or None
         Channels that are inactive as Table 1 counts them; None where that is not defined.
     objective : str
-        What `maxima` maximised; see `rfviz.objectives`.
+        What `maxima` maximised; see `rfviz.kernels.maximization.objectives`.
     orientation : Tuning, or None
     colour : ColourTuning, or None
         How the channels are tuned, where that was measured.

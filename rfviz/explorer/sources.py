@@ -7,20 +7,21 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from rfviz import graph, receptive_field, responses
-from rfviz.data import Indexed
 from rfviz.errors import RfvizError, unknown
 from rfviz.explorer import atlas
 from rfviz.explorer.facts import STATISTICS, Layer
-from rfviz.maximization import Maximization, maximize
-from rfviz.models import LAYERS, PAPER_ARCHITECTURES, PAPER_NAMES, layers
-from rfviz.presets import EXPLORER_LAYERS, PAPER_CHANNELS
-from rfviz.receptive_field import ReceptiveField
-from rfviz.store import source_digest
-from rfviz.whitening import NONE, Whitening
+from rfviz.images.data import Indexed
+from rfviz.images.whitening import NONE, Whitening
+from rfviz.kernels import responses
+from rfviz.kernels.maximization import Maximization, maximize
+from rfviz.lab.presets import EXPLORER_LAYERS, PAPER_CHANNELS
+from rfviz.lab.store import source_digest
+from rfviz.nets import graph, receptive_field
+from rfviz.nets.models import LAYERS, PAPER_ARCHITECTURES, PAPER_NAMES, layers
+from rfviz.nets.receptive_field import ReceptiveField
 
 if TYPE_CHECKING:  # results are read through a run; what makes them is not needed here
-    from rfviz.runs import Run
+    from rfviz.lab.runs import Run
 
 MEANS = 2**30
 """Bytes that the means of a layer may take to be computed for a network of one's own."""
@@ -139,7 +140,7 @@ class NetSource:
     layers : sequence of str, optional
         By default every layer whose receptive field is known.
     top_k, strongest, steps : int
-        See `rfviz.responses.collect` and `rfviz.maximization.maximize`.
+        See `rfviz.kernels.responses.collect` and `rfviz.kernels.maximization.maximize`.
 
     Raises
     ------

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rfviz.explorer.sources import RunSource
-from rfviz.files import written_whole
-from rfviz.models import PAPER_ARCHITECTURES
+from rfviz.nets.models import PAPER_ARCHITECTURES
+from rfviz.storage.files import written_whole
 
 if TYPE_CHECKING:
-    from rfviz.runs import Run
+    from rfviz.lab.runs import Run
 
 HERE = Path(__file__).parent
 MODULE, HOST, STYLE = (HERE / name for name in ("explorer.js", "host.js", "explorer.css"))

@@ -7,17 +7,17 @@ import anywidget
 import traitlets
 from torch import Tensor, nn
 
-from rfviz.data import Indexed
 from rfviz.errors import RfvizError, first_line
 from rfviz.explorer.atlas import LARGEST_CELL, to_cell, webp
 from rfviz.explorer.sources import NetSource, RunSource, Source, objective_of
 from rfviz.explorer.static import MODULE, STYLE
-from rfviz.maximization import maximize
-from rfviz.regularizers import L2, Jitter, Regularizer, TotalVariation
-from rfviz.whitening import NONE, Whitening
+from rfviz.images.data import Indexed
+from rfviz.images.whitening import NONE, Whitening
+from rfviz.kernels.maximization import maximize
+from rfviz.kernels.maximization.regularizers import L2, Jitter, Regularizer, TotalVariation
 
 if TYPE_CHECKING:
-    from rfviz.runs import Run
+    from rfviz.lab.runs import Run
 
 MOST_STEPS = 2000
 """Steps of a maximization that a reader may ask for."""

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from rfviz.data import Indexed
 from rfviz.errors import RfvizError, plainly
+from rfviz.images.data import Indexed
 
 Images = Tensor | Indexed | Iterable
 """Images of one size as a tensor (N, 3, H, W), a data set, or an iterable of batches."""

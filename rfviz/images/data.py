@@ -1,7 +1,7 @@
 """Labelled images as every part of the package takes them.
 
 An image is RGB in [0, 1], float32 `(3, H, W)`; whitening comes later, just before the network. Evaluation images never
-depend on chance; those of training are cut out and distorted as `rfviz.augmentation` says.
+depend on chance; those of training are cut out and distorted as `rfviz.training.augmentation` says.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms import v2
 
-from rfviz.augmentation import Box
+from rfviz.training.augmentation import Box
 
 
 class Indexed(Protocol):

@@ -17,10 +17,10 @@ from torch import Tensor
 from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes, has_file_allowed_extension
 from tqdm.auto import tqdm
 
-from rfviz.augmentation import Box
-from rfviz.data import Region, Split, cut
 from rfviz.errors import RfvizError, first_line, one_line
-from rfviz.loading import available_cores
+from rfviz.images.data import Region, Split, cut
+from rfviz.training.augmentation import Box
+from rfviz.training.loading import available_cores
 
 _log = logging.getLogger(__name__)
 _PARTS = ("train", "val")
@@ -84,7 +84,7 @@ class FolderImages:
         return image, self.labels[index]
 
     def region(self, index: int, choose: Callable[[int, int], Box], side: int) -> Region:
-        """Read a part of an image; see `rfviz.data.region`. JPEG is decoded at no more than the size that it needs.
+        """Read a part of an image; see `rfviz.images.data.region`. JPEG is decoded at no more than the size that it needs.
 
         Raises
         ------

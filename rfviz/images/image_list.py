@@ -4,8 +4,8 @@ import csv
 from collections.abc import Mapping
 from pathlib import Path
 
-from rfviz.files import written_whole
-from rfviz.folders import FolderImages
+from rfviz.images.folders import FolderImages
+from rfviz.storage.files import written_whole
 
 COLUMNS = ("part", "class", "file", "status")
 UNREAD = "used; not read before, so perhaps broken"

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
-from rfviz.data import ImagesInMemory, Split
+from rfviz.images.data import ImagesInMemory, Split
 
 COLOUR = (
     "astronaut", "chelsea", "coffee", "hubble_deep_field", "immunohistochemistry", "retina", "rocket",

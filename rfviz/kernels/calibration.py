@@ -12,9 +12,9 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from rfviz.batches import Images, batches, is_indexed
 from rfviz.errors import RfvizError
-from rfviz.whitening import NONE, Whitening
+from rfviz.images.batches import Images, batches, is_indexed
+from rfviz.images.whitening import NONE, Whitening
 
 Net = TypeVar("Net", bound=nn.Module)
 

@@ -5,11 +5,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from rfviz.data import Indexed
-from rfviz.maximization import Maximization
-from rfviz.responses import LayerResponses, preferred_stimuli
-from rfviz.similarity import central, centred, correlations
-from rfviz.whitening import Whitening
+from rfviz.images.data import Indexed
+from rfviz.images.whitening import Whitening
+from rfviz.kernels.maximization import Maximization
+from rfviz.kernels.responses import LayerResponses, preferred_stimuli
+from rfviz.kernels.similarity import central, centred, correlations
 
 
 def diversity(images: Tensor | Indexed, responses: LayerResponses, side: int) -> Tensor:

@@ -26,7 +26,7 @@ def control(net: Net, kind: str, seed: int = 0) -> Net:
     ----------
     net : nn.Module
     kind : {"random weights", "shuffled filters"}
-        Weights as torch draws them and normalizations that do nothing (`rfviz.calibration` lets them know images); or
+        Weights as torch draws them and normalizations that do nothing (`rfviz.kernels.calibration` lets them know images); or
         the trained weights, with the pixels of every filter of the first convolution in random order, the same for its
         three colours.
     seed : int

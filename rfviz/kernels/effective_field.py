@@ -1,6 +1,6 @@
 """Effective receptive fields: which pixels of the receptive field a neuron depends on, and how strongly.
 
-The receptive field that `rfviz.receptive_field` composes says which pixels *can* influence a neuron. From layer2 on it
+The receptive field that `rfviz.nets.receptive_field` composes says which pixels *can* influence a neuron. From layer2 on it
 exceeds small images, so it says little about where a stimulus is. The gradient of the neuron with respect to the image
 says which pixels *do*, on this image and to first order; Luo et al. (2016) call it the effective receptive field.
 """
@@ -13,14 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rfviz import receptive_field
-from rfviz.batches import Images, batches, is_indexed
 from rfviz.errors import RfvizError, check_channel
-from rfviz.graph import ForwardPass
-from rfviz.precision import multiplying
-from rfviz.receptive_field import ReceptiveField
-from rfviz.responses import LayerResponses
-from rfviz.whitening import NONE, Whitening
+from rfviz.images.batches import Images, batches, is_indexed
+from rfviz.images.whitening import NONE, Whitening
+from rfviz.kernels.responses import LayerResponses
+from rfviz.nets import receptive_field
+from rfviz.nets.graph import ForwardPass
+from rfviz.nets.precision import multiplying
+from rfviz.nets.receptive_field import ReceptiveField
 
 HELD = 0.5
 """Share of the squared weight that the effective area holds."""
@@ -143,7 +143,7 @@ def effective_fields(
         need not be the one that the responses come from: given a control network, the fields are those of neurons at
         the same places on the same images.
     layer : str
-        Name as in `rfviz.graph`; it must end in a ReLU.
+        Name as in `rfviz.nets.graph`; it must end in a ReLU.
     images : Tensor (N, 3, H, W) or data set
         The images that the responses were collected from, RGB in [0, 1].
     responses : LayerResponses

@@ -8,12 +8,12 @@ wins; if the feature was lost, as by averaging over stimuli that have little in 
 import torch
 from torch import Tensor, nn
 
-from rfviz import receptive_field
-from rfviz.cone import Cone
 from rfviz.errors import RfvizError
-from rfviz.precision import multiplying
-from rfviz.responses import LayerResponses
-from rfviz.whitening import NONE, Whitening
+from rfviz.images.whitening import NONE, Whitening
+from rfviz.kernels.responses import LayerResponses
+from rfviz.nets import receptive_field
+from rfviz.nets.cone import Cone
+from rfviz.nets.precision import multiplying
 
 CHANCE = 0.5
 """Expected score of a picture that has nothing to do with its channel."""
@@ -43,7 +43,7 @@ def drive(
     net : nn.Module
         Any network that `torch.fx` can trace; it is run in evaluation mode.
     layer : str
-        Name as in `rfviz.graph`; it must end in a ReLU.
+        Name as in `rfviz.nets.graph`; it must end in a ReLU.
     pictures : Tensor, shape (N, 3, R, R)
         Of exactly the size of the layer's receptive field.
     inside : Tensor of bool, shape (N, R, R), optional

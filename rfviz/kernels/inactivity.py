@@ -14,13 +14,13 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from rfviz.batches import batches
-from rfviz.data import Labelled
 from rfviz.errors import RfvizError
-from rfviz.graph import ForwardPass
-from rfviz.interventions import Change, cross_entropies
-from rfviz.responses import LayerResponses
-from rfviz.whitening import NONE, Whitening
+from rfviz.images.batches import batches
+from rfviz.images.data import Labelled
+from rfviz.images.whitening import NONE, Whitening
+from rfviz.kernels.interventions import Change, cross_entropies
+from rfviz.kernels.responses import LayerResponses
+from rfviz.nets.graph import ForwardPass
 
 # The first entry of every random key: numpy takes (1, 2) and (1, 2, 0) for the same key, so each purpose has its own.
 _NOISE, _INACTIVE, _ACTIVE = 1, 2, 3
@@ -140,7 +140,7 @@ def noise_effect(
     images : Labelled
         The evaluation images, RGB in [0, 1], floating point.
     responses : LayerResponses
-        What `rfviz.responses.collect` found for `layer` on the same images.
+        What `rfviz.kernels.responses.collect` found for `layer` on the same images.
     layer : str
         Where the noise is added.
     seeds : sequence of int

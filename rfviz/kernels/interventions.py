@@ -8,11 +8,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
-from rfviz.batches import batches
-from rfviz.data import Labelled
 from rfviz.errors import RfvizError
-from rfviz.graph import ForwardPass
-from rfviz.whitening import NONE, Whitening
+from rfviz.images.batches import batches
+from rfviz.images.data import Labelled
+from rfviz.images.whitening import NONE, Whitening
+from rfviz.nets.graph import ForwardPass
 
 Change = Callable[[Tensor, Sequence[int]], Tensor]
 """Takes the responses of a layer `(n, C, h, w)` and the numbers of the images, and returns other responses."""
@@ -40,7 +40,7 @@ def loss_changes(
     images : Labelled
         RGB in [0, 1], floating point.
     layer : str
-        See `rfviz.graph` for the names.
+        See `rfviz.nets.graph` for the names.
     changes : mapping to Change
         What is done to the responses; each is a pass of its own from the layer on.
     indices : sequence of int, optional

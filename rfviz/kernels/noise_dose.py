@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from rfviz import intervals
-from rfviz.data import Labelled
 from rfviz.errors import RfvizError
-from rfviz.inactivity import adding_noise, control_count, inactive_channels, least_active_channels
+from rfviz.images.data import Labelled
+from rfviz.images.whitening import NONE, Whitening
 from rfviz.intervals import Interval
-from rfviz.interventions import loss_changes, spread
-from rfviz.responses import LayerResponses
-from rfviz.whitening import NONE, Whitening
+from rfviz.kernels.inactivity import adding_noise, control_count, inactive_channels, least_active_channels
+from rfviz.kernels.interventions import loss_changes, spread
+from rfviz.kernels.responses import LayerResponses
 
 DOSES = (0.25, 0.5, 1.0, 2.0, 4.0)
 """Standard deviations of the noise before it is rectified."""
@@ -78,7 +78,7 @@ def matched_active(tested: Sequence[int], inactive: Sequence[int], strength: Ten
     tested, inactive : sequence of int
         Channels of both kinds cannot be chosen.
     strength : Tensor, shape (C,)
-        How strongly the next layer reads each channel, as `rfviz.stream.read_strength` says.
+        How strongly the next layer reads each channel, as `rfviz.kernels.stream.read_strength` says.
 
     Returns
     -------
@@ -115,7 +115,7 @@ def noise_dose(
     Parameters
     ----------
     net, images, responses, layer, preprocess, batch_size, progress
-        As for `rfviz.inactivity.noise_effect`.
+        As for `rfviz.kernels.inactivity.noise_effect`.
     strength : Tensor, shape (C,)
         See `matched_active`.
     doses : sequence of float
@@ -125,7 +125,7 @@ def noise_dose(
     groups : sequence of int, optional
         Which images belong together, for intervals; each is one for itself by default.
     at_most : int, optional
-        Images to measure on, all by default; see `rfviz.interventions.spread`.
+        Images to measure on, all by default; see `rfviz.kernels.interventions.spread`.
 
     Raises
     ------

@@ -10,14 +10,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from rfviz import receptive_field
-from rfviz.batches import Images, batches
-from rfviz.cone import Cone
 from rfviz.errors import RfvizError
-from rfviz.graph import ForwardPass
-from rfviz.precision import multiplying
-from rfviz.responses import LayerResponses
-from rfviz.whitening import NONE, Whitening
+from rfviz.images.batches import Images, batches
+from rfviz.images.whitening import NONE, Whitening
+from rfviz.kernels.responses import LayerResponses
+from rfviz.nets import receptive_field
+from rfviz.nets.cone import Cone
+from rfviz.nets.graph import ForwardPass
+from rfviz.nets.precision import multiplying
 
 RARE = 0.01
 """A channel with a smaller share of firing neurons than this is rarely active."""
@@ -93,7 +93,7 @@ def silence(
     responses : LayerResponses
         Of ``maxpool`` for the same images.
     preprocess : Whitening
-        Applied to the images just before the network. It must be affine, as those of `rfviz.whitening` are.
+        Applied to the images just before the network. It must be affine, as those of `rfviz.images.whitening` are.
     batch_size : int
         Changes the speed, never the result.
 

@@ -11,11 +11,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from rfviz.batches import Images, batches
 from rfviz.errors import RfvizError
-from rfviz.graph import ForwardPass
-from rfviz.precision import multiplying
-from rfviz.whitening import NONE, Whitening
+from rfviz.images.batches import Images, batches
+from rfviz.images.whitening import NONE, Whitening
+from rfviz.nets.graph import ForwardPass
+from rfviz.nets.precision import multiplying
 
 STREAM = ("maxpool", "layer1.0", "layer1.1", "layer1.2")
 """The layers of a 34-layer network that share the channels of the stem."""

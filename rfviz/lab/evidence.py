@@ -1,12 +1,12 @@
-"""What one trained network has to say of the channel-sharing hypothesis (see `rfviz.predictions`)."""
+"""What one trained network has to say of the channel-sharing hypothesis (see `rfviz.pages.predictions`)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from rfviz.noise_dose import NoiseDose
-from rfviz.stream import Written
+from rfviz.kernels.noise_dose import NoiseDose
+from rfviz.kernels.stream import Written
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Evidence:
         Correlation of the filter with the mean over the strongest stimuli of layer1.2; NaN where that never fires.
     dose : NoiseDose
     ablated : dict from layer to Tensor, shape (C, N)
-        Change of the loss of N images when a channel is set to 0 there, nats; see `rfviz.stream.ABLATED`.
+        Change of the loss of N images when a channel is set to 0 there, nats; see `rfviz.kernels.stream.ABLATED`.
     written : dict from layer to Written
         Empty without skips.
     by_chance : dict from layer to Written

@@ -4,12 +4,12 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
-from rfviz import photographs
 from rfviz.errors import RfvizError, unknown
-from rfviz.models import ARCHITECTURES
-from rfviz.precision import PRECISIONS
-from rfviz.recipe import Recipe
-from rfviz.whitening import KINDS
+from rfviz.images import photographs
+from rfviz.images.whitening import KINDS
+from rfviz.nets.models import ARCHITECTURES
+from rfviz.nets.precision import PRECISIONS
+from rfviz.training.recipe import Recipe
 
 SOURCES = ("photographs", "caltech101", "imagenette", "imagenet", "folder")
 """Where images come from; ``"folder"`` reads `Preset.images`."""
@@ -47,7 +47,7 @@ class Preset:
         Photographs only: side of the tiles that the stimuli are taken from, px; what is classified are held-out crops
         of the size of the training crops. Elsewhere one set of evaluation images serves both.
     whitening : {"channel", "zca", "imagenet", "none"}
-        See `rfviz.whitening.fit`.
+        See `rfviz.images.whitening.fit`.
     strongest : int
         Neurons per channel in the mean over the strongest.
     noise_seeds : int
@@ -61,7 +61,7 @@ class Preset:
     images : str or None
         Folder with ``train/`` and ``val/``, in place of the source.
     weights : dict from architecture to str
-        Weights to read instead of training; see `rfviz.weights.read`.
+        Weights to read instead of training; see `rfviz.nets.weights.read`.
     strict : bool
         Refuse broken images in a folder instead of leaving them out.
     """

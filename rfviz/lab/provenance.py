@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from rfviz.places import repository
+from rfviz.storage.places import repository
 
 _PACKAGES = ("torch", "torchvision", "numpy", "scikit-image", "matplotlib")
 
@@ -63,7 +63,7 @@ class HowMade:
     facts : dict
         Name and value of each row.
     code : dict, optional
-        Digest of the source of each module that made the results (`rfviz.store.source_digest`): a page whose code has
+        Digest of the source of each module that made the results (`rfviz.lab.store.source_digest`): a page whose code has
         changed since is marked as stale when the book is built.
     remedy : str
         What that mark tells a reader to do.

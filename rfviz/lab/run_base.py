@@ -3,18 +3,19 @@
 from collections.abc import Sequence
 from typing import Any
 
-from rfviz import calibration, controls, sources
-from rfviz.data import Evaluation
-from rfviz.maximization import Maximization
-from rfviz.models import Net34
-from rfviz.presets import Preset
-from rfviz.responses import LayerResponses
-from rfviz.store import Store, source_digest
-from rfviz.whitening import Whitening
+from rfviz.images.data import Evaluation
+from rfviz.images.whitening import Whitening
+from rfviz.kernels import calibration, controls
+from rfviz.kernels.maximization import Maximization
+from rfviz.kernels.responses import LayerResponses
+from rfviz.lab import sources
+from rfviz.lab.presets import Preset
+from rfviz.lab.store import Store, source_digest
+from rfviz.nets.models import Net34
 
 
 class RunBase:
-    """The core of `rfviz.runs.Run`, which defines all of this."""
+    """The core of `rfviz.lab.runs.Run`, which defines all of this."""
 
     preset: Preset
     seed: int
@@ -58,7 +59,7 @@ class RunBase:
         raise NotImplementedError
 
     def control(self, architecture: str, kind: str | None, draw: int = 0) -> Net34:
-        """Return a control of the trained network (see `rfviz.controls.control`), or for None that network itself.
+        """Return a control of the trained network (see `rfviz.kernels.controls.control`), or for None that network itself.
 
         Random weights get batch norms that know the evaluation images, as they would from the first step of training.
         """

@@ -4,14 +4,14 @@ import dataclasses
 
 from torch import Tensor
 
-from rfviz import effective_field, identification, maximization
-from rfviz.digests import tensor_digest
-from rfviz.effective_field import EffectiveFields
-from rfviz.presets import FIGURE_LAYERS
-from rfviz.receptive_field import ReceptiveField
-from rfviz.responses import LayerResponses
-from rfviz.run_base import RunBase
-from rfviz.store import Result
+from rfviz.kernels import effective_field, identification, maximization
+from rfviz.kernels.effective_field import EffectiveFields
+from rfviz.kernels.responses import LayerResponses
+from rfviz.lab.presets import FIGURE_LAYERS
+from rfviz.lab.run_base import RunBase
+from rfviz.lab.store import Result
+from rfviz.nets.receptive_field import ReceptiveField
+from rfviz.storage.digests import tensor_digest
 
 HIGH_LAYERS = ("layer2.3", "layer3.5", "layer4.2")
 """The last layers of the three higher stages, whose effective fields are measured."""
@@ -32,7 +32,7 @@ class HigherLayerResults(RunBase):
     def effective_fields(self, architecture: str, layer: str, control: str | None = None) -> EffectiveFields:
         """Return the effective receptive fields of some channels of a layer on their strongest stimuli.
 
-        With a control (see `rfviz.controls.control`), those of its neurons at the same places on the same images.
+        With a control (see `rfviz.kernels.controls.control`), those of its neurons at the same places on the same images.
         """
         stimuli, white = self.images.stimuli, self.whitening(architecture)
         options = {"top_k": 4, "mean_stimulus": False}

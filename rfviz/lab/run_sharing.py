@@ -5,16 +5,16 @@ import dataclasses
 import torch
 from torch import Tensor
 
-from rfviz import interventions, noise_dose, silence, stream
-from rfviz.digests import tensor_digest
-from rfviz.evidence import Evidence
-from rfviz.models import LAYERS
-from rfviz.noise_dose import NoiseDose
-from rfviz.run_base import RunBase
-from rfviz.silence import Silence
-from rfviz.similarity import central, correlations
-from rfviz.store import Result
-from rfviz.stream import Written
+from rfviz.kernels import interventions, noise_dose, silence, stream
+from rfviz.kernels.noise_dose import NoiseDose
+from rfviz.kernels.silence import Silence
+from rfviz.kernels.similarity import central, correlations
+from rfviz.kernels.stream import Written
+from rfviz.lab.evidence import Evidence
+from rfviz.lab.run_base import RunBase
+from rfviz.lab.store import Result
+from rfviz.nets.models import LAYERS
+from rfviz.storage.digests import tensor_digest
 
 
 class SharingResults(RunBase):
@@ -114,7 +114,7 @@ class SharingResults(RunBase):
         return {layer: tensors[layer] for layer in stream.ABLATED}
 
     def tested(self, architecture: str) -> Tensor:
-        """Return which channels of the first pooling layer are tested (`rfviz.noise_dose.tested_channels`)."""
+        """Return which channels of the first pooling layer are tested (`rfviz.kernels.noise_dose.tested_channels`)."""
         pooled = self.pooling_responses(architecture)
         mask = torch.zeros(pooled.channels, dtype=torch.bool)
         mask[list(noise_dose.tested_channels(pooled))] = True

@@ -4,13 +4,13 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from rfviz import gabor, hue, opponent, tuning
-from rfviz.gabor import Gabor
-from rfviz.gratings import Gratings
-from rfviz.hue import HueTuning
-from rfviz.run_base import RunBase
-from rfviz.store import Result
-from rfviz.tuning import ColourTuning, Tuning
+from rfviz.kernels import tuning
+from rfviz.kernels.tuning import ColourTuning, Tuning, gabor, hue, opponent
+from rfviz.kernels.tuning.gabor import Gabor
+from rfviz.kernels.tuning.gratings import Gratings
+from rfviz.kernels.tuning.hue import HueTuning
+from rfviz.lab.run_base import RunBase
+from rfviz.lab.store import Result
 
 
 class TuningResults(RunBase):
@@ -22,7 +22,7 @@ class TuningResults(RunBase):
         Parameters
         ----------
         control : {"random weights", "shuffled filters"}, optional
-            See `rfviz.controls.control`.
+            See `rfviz.kernels.controls.control`.
         draw : int
             Which of several such controls.
         """

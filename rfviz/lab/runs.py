@@ -1,6 +1,6 @@
 """A run: a preset, a seed, and the folder in which everything computed for them is kept.
 
-Every method computes its result when it is first asked for and reads it from the folder ever after; see `rfviz.store`
+Every method computes its result when it is first asked for and reads it from the folder ever after; see `rfviz.lab.store`
 for what makes it compute anew. So a notebook may be executed as often as one likes.
 """
 
@@ -19,53 +19,47 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 from tqdm.auto import tqdm
 
-from rfviz import (
+from rfviz.errors import RfvizError, check_channel, first_line, plainly, unknown
+from rfviz.images import folders, image_list, whitening
+from rfviz.images.data import Evaluation
+from rfviz.images.folders import FolderImages
+from rfviz.images.whitening import Whitening
+from rfviz.kernels import (
     calibration,
     controls,
-    distributed,
     effective_field,
-    folders,
-    gabor,
-    hue,
     identification,
-    image_list,
     inactivity,
     interventions,
     maximization,
-    models,
     noise_dose,
-    places,
-    presets,
-    provenance,
     responses,
     silence,
-    sources,
     stream,
-    training,
     tuning,
-    weights,
-    whitening,
 )
-from rfviz.checkpoint import remove_damaged
-from rfviz.data import Evaluation
-from rfviz.digests import digest, tensor_digest
-from rfviz.errors import RfvizError, check_channel, first_line, plainly, unknown
-from rfviz.folders import FolderImages
-from rfviz.inactivity import Effect, NoiseEffect
-from rfviz.loading import in_memory, usual_workers
-from rfviz.lock import alone
-from rfviz.maximization import Maximization
-from rfviz.models import ARCHITECTURES, Net34
-from rfviz.presets import EXPLORER_LAYERS, FIGURE_LAYERS, Preset
-from rfviz.receptive_field import ReceptiveField
-from rfviz.responses import LayerResponses
-from rfviz.run_higher import HigherLayerResults
-from rfviz.run_sharing import SharingResults
-from rfviz.run_tuning import TuningResults
-from rfviz.store import Result, Store, source_digest
-from rfviz.training_state import States
-from rfviz.weights import Stored
-from rfviz.whitening import Whitening
+from rfviz.kernels.inactivity import Effect, NoiseEffect
+from rfviz.kernels.maximization import Maximization
+from rfviz.kernels.responses import LayerResponses
+from rfviz.kernels.responses.checkpoint import remove_damaged
+from rfviz.kernels.tuning import gabor, hue
+from rfviz.lab import presets, provenance, sources
+from rfviz.lab.presets import EXPLORER_LAYERS, FIGURE_LAYERS, Preset
+from rfviz.lab.run_higher import HigherLayerResults
+from rfviz.lab.run_sharing import SharingResults
+from rfviz.lab.run_tuning import TuningResults
+from rfviz.lab.store import Result, Store, source_digest
+from rfviz.nets import models, weights
+from rfviz.nets.models import ARCHITECTURES, Net34
+from rfviz.nets.receptive_field import ReceptiveField
+from rfviz.nets.weights import Stored
+from rfviz.storage import places
+from rfviz.storage.digests import digest, tensor_digest
+from rfviz.storage.lock import alone
+from rfviz.training import distributed
+from rfviz.training import trainer as training
+from rfviz.training.loading import in_memory, usual_workers
+from rfviz.training.state import States
 
 _log = logging.getLogger(__name__)
 
@@ -81,11 +75,11 @@ def open_run(preset: str = "quick", seed: int = 0, **overrides: Any) -> "Run":
     Parameters
     ----------
     preset : str
-        One of `rfviz.presets.PRESETS`.
+        One of `rfviz.lab.presets.PRESETS`.
     seed : int
         Of the initial weights, the order and augmentation of training images, and the noise.
     **overrides
-        Values to replace; see `rfviz.presets.get`. A run with overrides has a folder of its own.
+        Values to replace; see `rfviz.lab.presets.get`. A run with overrides has a folder of its own.
 
     Raises
     ------
@@ -160,24 +154,24 @@ KERNELS = (
 """The modules that make the results of a run."""
 
 SHOWN_BY = (
-    "rfviz.claim_measures",
-    "rfviz.claims",
-    "rfviz.colour_figures",
-    "rfviz.colour_structure_tables",
-    "rfviz.figures",
-    "rfviz.higher_layer_figures",
-    "rfviz.higher_layer_tables",
+    "rfviz.kernels.claim_measures",
+    "rfviz.pages.claims",
+    "rfviz.pages.colour_figures",
+    "rfviz.pages.colour_structure_tables",
+    "rfviz.pages.figures",
+    "rfviz.pages.higher_layer_figures",
+    "rfviz.pages.higher_layer_tables",
     "rfviz.intervals",
-    "rfviz.noise_tables",
-    "rfviz.predictions",
-    "rfviz.sharing_tables",
-    "rfviz.silence_figures",
-    "rfviz.silence_tables",
-    "rfviz.stream_figures",
-    "rfviz.stream_tables",
-    "rfviz.tables",
-    "rfviz.tuning_figures",
-    "rfviz.tuning_tables",
+    "rfviz.pages.noise_tables",
+    "rfviz.pages.predictions",
+    "rfviz.pages.sharing_tables",
+    "rfviz.pages.silence_figures",
+    "rfviz.pages.silence_tables",
+    "rfviz.pages.stream_figures",
+    "rfviz.pages.stream_tables",
+    "rfviz.pages.tables",
+    "rfviz.pages.tuning_figures",
+    "rfviz.pages.tuning_tables",
     "rfviz.verdicts",
     "rfviz.explorer.sources",
 )
@@ -401,7 +395,7 @@ class Run(TuningResults, SharingResults, HigherLayerResults):
     def collected(
         self, name: str, architecture: str, images: Evaluation, layers: Sequence[str], **options: Any
     ) -> dict[str, LayerResponses]:
-        """Return what a pass over some images finds, with the options of `rfviz.responses.collect`."""
+        """Return what a pass over some images finds, with the options of `rfviz.kernels.responses.collect`."""
         net, white = self.net(architecture), self.whitening(architecture)
         options["precision"] = self.preset.analysis_precision
         made_of = self.made_of(architecture, layers=list(layers), images=images.fingerprint, **options)

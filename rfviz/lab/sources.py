@@ -5,12 +5,12 @@ from typing import NamedTuple
 
 from torchvision import datasets
 
-from rfviz import folders, photographs
-from rfviz.data import Evaluation, Labelled, Split
 from rfviz.errors import RfvizError, first_line
-from rfviz.folders import FolderImages
-from rfviz.places import data_folder
-from rfviz.presets import Preset
+from rfviz.images import folders, photographs
+from rfviz.images.data import Evaluation, Labelled, Split
+from rfviz.images.folders import FolderImages
+from rfviz.lab.presets import Preset
+from rfviz.storage.places import data_folder
 
 
 def caltech101(root: Path, short_side: int | None) -> Split:

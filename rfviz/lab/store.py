@@ -19,11 +19,11 @@ from typing import Any
 from safetensors import SafetensorError
 from torch import Tensor
 
-from rfviz.digests import digest, tensor_digest
-from rfviz.distributed import barrier, first_says, world
 from rfviz.errors import RfvizError
-from rfviz.files import load_tensors, save_tensors
-from rfviz.lock import alone
+from rfviz.storage.digests import digest, tensor_digest
+from rfviz.storage.files import load_tensors, save_tensors
+from rfviz.storage.lock import alone
+from rfviz.training.distributed import barrier, first_says, world
 
 _log = logging.getLogger(__name__)
 
@@ -129,7 +129,7 @@ class Store:
         compute : callable
             Makes the result.
         together : bool
-            Where there are several processes (`rfviz.distributed`), all of them compute, and share the work in
+            Where there are several processes (`rfviz.training.distributed`), all of them compute, and share the work in
             `compute`. Otherwise the first one does, and the others wait and read. The first one writes.
         """
         path = self.path(name, module, made_of)

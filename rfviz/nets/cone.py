@@ -16,8 +16,8 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from rfviz.graph import ForwardPass, module_of
-from rfviz.receptive_field import WINDOWS, Window, of_nodes, window
+from rfviz.nets.graph import ForwardPass, module_of
+from rfviz.nets.receptive_field import WINDOWS, Window, of_nodes, window
 
 Span = tuple[int, int]
 """Positions along one axis, half open, counted so that the neuron of the layer in question is at 0."""
@@ -33,7 +33,7 @@ class Cone(ForwardPass):
     net : nn.Module
         Any network that `torch.fx` can trace. It is run in evaluation mode.
     layer : str
-        See `rfviz.graph` for the names.
+        See `rfviz.nets.graph` for the names.
     before_relu : bool
         The value before the layer's last ReLU instead of the response.
 

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
 
-from rfviz import graph, receptive_field, weights
 from rfviz.errors import RfvizError, unknown
-from rfviz.receptive_field import ReceptiveField
-from rfviz.weights import Stored
+from rfviz.nets import graph, receptive_field, weights
+from rfviz.nets.receptive_field import ReceptiveField
+from rfviz.nets.weights import Stored
 
 BLOCKS = (3, 4, 6, 3)
 """Number of blocks in layer1 to layer4."""
@@ -141,7 +141,7 @@ def load(source: str | Path | Mapping[str, Tensor] | Stored) -> Net34:
     Parameters
     ----------
     source : path, address, mapping or str
-        See `rfviz.weights.read`, whose answer may be given as well. A ``module.`` prefix, which `DataParallel` leaves
+        See `rfviz.nets.weights.read`, whose answer may be given as well. A ``module.`` prefix, which `DataParallel` leaves
         behind, is taken off.
 
     Returns

@@ -26,8 +26,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from rfviz import graph
 from rfviz.errors import RfvizError
+from rfviz.nets import graph
 
 WINDOWS = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
 """Modules of which one output takes a square of inputs together."""
@@ -132,7 +132,7 @@ def of(net: nn.Module, layer: str) -> ReceptiveField:
     net : nn.Module
         Any network of convolutions, poolings and elementwise operations that `torch.fx` can trace.
     layer : str
-        Name of the layer; see `rfviz.graph`.
+        Name of the layer; see `rfviz.nets.graph`.
 
     Raises
     ------

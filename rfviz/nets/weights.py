@@ -18,9 +18,9 @@ from torch import Tensor
 from torchvision.models import ResNet34_Weights
 
 from rfviz.errors import RfvizError, first_line
-from rfviz.files import load_tensors
-from rfviz.places import data_folder
-from rfviz.whitening import IMAGENET, Whitening
+from rfviz.images.whitening import IMAGENET, Whitening
+from rfviz.storage.files import load_tensors
+from rfviz.storage.places import data_folder
 
 SCHEMES = ("http", "https", "file")
 
@@ -43,7 +43,7 @@ class Stored:
     classes : list of str, optional
         Names of the classes that it tells apart, where they are known.
     history : list of dict
-        Of its training; see `rfviz.training.train`. Empty where it is unknown.
+        Of its training; see `rfviz.training.trainer.train`. Empty where it is unknown.
     """
 
     tensors: Mapping[str, Any]
@@ -92,7 +92,7 @@ def is_address(source: str) -> bool:
 
 
 def download(address: str) -> Path:
-    """Return the file of an address, from `rfviz.places.data_folder` where it is there already.
+    """Return the file of an address, from `rfviz.storage.places.data_folder` where it is there already.
 
     Raises
     ------
@@ -136,7 +136,7 @@ def _sha256(path: Path) -> str:
 
 
 HISTORY = ("epoch", "learning_rate", "loss", "train_top1", "evaluation_loss", "evaluation_top1")
-"""What each epoch of a history must tell, as a number; see `rfviz.training.train`."""
+"""What each epoch of a history must tell, as a number; see `rfviz.training.trainer.train`."""
 
 
 def _check_told(classes: object, history: object) -> None:

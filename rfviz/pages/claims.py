@@ -14,19 +14,20 @@ import torch
 from IPython.display import HTML
 from torch import Tensor
 
-from rfviz import centre_surround, intervals
-from rfviz.claim_measures import centrality, diversity, own_maximization
-from rfviz.controls import DRAWS
-from rfviz.identification import CHANCE, KINDS
-from rfviz.inactivity import NoiseEffect
+from rfviz import intervals
 from rfviz.intervals import Interval
-from rfviz.predictions import NONE_INACTIVE, unlike
-from rfviz.presets import EXPLORER_LAYERS, FIGURE_LAYERS
-from rfviz.run_higher import PICTURE_LAYERS
-from rfviz.runs import Run
-from rfviz.sharing_tables import kept
-from rfviz.tables import in_sentences
-from rfviz.tuning_tables import NULL
+from rfviz.kernels.claim_measures import centrality, diversity, own_maximization
+from rfviz.kernels.controls import DRAWS
+from rfviz.kernels.identification import CHANCE, KINDS
+from rfviz.kernels.inactivity import NoiseEffect
+from rfviz.kernels.tuning import centre_surround
+from rfviz.lab.presets import EXPLORER_LAYERS, FIGURE_LAYERS
+from rfviz.lab.run_higher import PICTURE_LAYERS
+from rfviz.lab.runs import Run
+from rfviz.pages.predictions import NONE_INACTIVE, unlike
+from rfviz.pages.sharing_tables import kept
+from rfviz.pages.tables import in_sentences
+from rfviz.pages.tuning_tables import NULL
 from rfviz.verdicts import AGREES, CANNOT_TELL, DISAGREES, because, judge
 
 PAPER_SHARE = 13 / 64

@@ -6,12 +6,12 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from rfviz.centre_surround import Opponency
-from rfviz.figures import GREY, BookFigure, layer_title
-from rfviz.hue import HueTuning
-from rfviz.models import PAPER_ARCHITECTURES
-from rfviz.opponent import AXES
-from rfviz.tuning_figures import AXIS_COLOURS, AXIS_NAMES, AXIS_STYLES, curves_and_control
+from rfviz.kernels.tuning.centre_surround import Opponency
+from rfviz.kernels.tuning.hue import HueTuning
+from rfviz.kernels.tuning.opponent import AXES
+from rfviz.nets.models import PAPER_ARCHITECTURES
+from rfviz.pages.figures import GREY, BookFigure, layer_title
+from rfviz.pages.tuning_figures import AXIS_COLOURS, AXIS_NAMES, AXIS_STYLES, curves_and_control
 
 
 def hue_curves(

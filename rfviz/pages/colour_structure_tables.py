@@ -7,15 +7,15 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from rfviz import centre_surround, intervals
-from rfviz.centre_surround import Opponency
-from rfviz.hue import HueTuning
-from rfviz.maximization import Maximization
-from rfviz.models import PAPER_ARCHITECTURES, PAPER_NAMES
-from rfviz.responses import LayerResponses
-from rfviz.tuning import CHROMATIC, ColourTuning
-from rfviz.tuning_tables import LEVEL
-from rfviz.whitening import Whitening
+from rfviz import intervals
+from rfviz.images.whitening import Whitening
+from rfviz.kernels.maximization import Maximization
+from rfviz.kernels.responses import LayerResponses
+from rfviz.kernels.tuning import CHROMATIC, ColourTuning, centre_surround
+from rfviz.kernels.tuning.centre_surround import Opponency
+from rfviz.kernels.tuning.hue import HueTuning
+from rfviz.nets.models import PAPER_ARCHITECTURES, PAPER_NAMES
+from rfviz.pages.tuning_tables import LEVEL
 
 PICTURES = {"mean of the strongest": "means over the strongest stimuli", "maximization": "maximization images"}
 """The kinds of pictures, and what a sentence calls several of them."""

@@ -16,14 +16,15 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor, nn
 
-from rfviz import models, photographs, receptive_field
-from rfviz.data import Indexed, Labelled
-from rfviz.maximization import Maximization
-from rfviz.models import PAPER_ARCHITECTURES, PAPER_NAMES
-from rfviz.responses import LayerResponses
-from rfviz.responses import preferred_stimuli as cut_stimuli
-from rfviz.similarity import Pairing, centred
-from rfviz.whitening import Whitening
+from rfviz.images import photographs
+from rfviz.images.data import Indexed, Labelled
+from rfviz.images.whitening import Whitening
+from rfviz.kernels.maximization import Maximization
+from rfviz.kernels.responses import LayerResponses
+from rfviz.kernels.responses import preferred_stimuli as cut_stimuli
+from rfviz.kernels.similarity import Pairing, centred
+from rfviz.nets import models, receptive_field
+from rfviz.nets.models import PAPER_ARCHITECTURES, PAPER_NAMES
 
 BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#767676"
 MODEL_COLOURS = {"resnet34": BLUE, "plainnet34": RED}
@@ -408,7 +409,7 @@ def sparsity_profile(shares: Mapping[str, Mapping[str, float]]) -> Figure:
     Parameters
     ----------
     shares : dict from architecture and ReLU to share in [0, 1]
-        See `rfviz.runs.Run.sparsity`.
+        See `rfviz.lab.runs.Run.sparsity`.
     """
     figure = BookFigure(3.0)
     ax = figure.subplots()

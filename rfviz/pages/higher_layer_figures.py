@@ -9,13 +9,13 @@ from matplotlib.figure import Figure
 from scipy import ndimage
 from torch import Tensor
 
-from rfviz.data import Indexed
-from rfviz.effective_field import EffectiveFields, core
-from rfviz.figures import BLUE, GREEN, GREY, NO_IMAGE, ORANGE, RED, BookFigure, layer_title
-from rfviz.figures import _show as show_image
-from rfviz.higher_layer_tables import Scores, mean_and_interval
-from rfviz.identification import CHANCE, KINDS
-from rfviz.models import PAPER_ARCHITECTURES
+from rfviz.images.data import Indexed
+from rfviz.kernels.effective_field import EffectiveFields, core
+from rfviz.kernels.identification import CHANCE, KINDS
+from rfviz.nets.models import PAPER_ARCHITECTURES
+from rfviz.pages.figures import BLUE, GREEN, GREY, NO_IMAGE, ORANGE, RED, BookFigure, layer_title
+from rfviz.pages.figures import _show as show_image
+from rfviz.pages.higher_layer_tables import Scores, mean_and_interval
 
 SMOOTHING = 1 / 48
 """Standard deviation of the Gaussian that smooths the weights for display, over the shorter side of the picture."""

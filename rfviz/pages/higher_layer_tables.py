@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from rfviz.effective_field import EffectiveFields
-from rfviz.identification import CHANCE, KINDS
-from rfviz.models import PAPER_ARCHITECTURES, PAPER_NAMES
-from rfviz.tuning_tables import known
+from rfviz.kernels.effective_field import EffectiveFields
+from rfviz.kernels.identification import CHANCE, KINDS
+from rfviz.nets.models import PAPER_ARCHITECTURES, PAPER_NAMES
+from rfviz.pages.tuning_tables import known
 
 RESAMPLES = 2000
 """Of a bootstrap."""
@@ -19,7 +19,7 @@ Fields = Mapping[str, Mapping[str, EffectiveFields]]
 """By architecture and layer."""
 
 Scores = Mapping[str, Mapping[str, Mapping[str, Tensor]]]
-"""What `rfviz.identification.identify` returns, by architecture and layer."""
+"""What `rfviz.kernels.identification.identify` returns, by architecture and layer."""
 
 Estimate = tuple[float, float, float]
 """A number, and the lower and upper end of its 95 % interval; NaN where it cannot be told."""
@@ -81,7 +81,7 @@ def effective_table(measured: Fields, controls: Fields) -> pd.DataFrame:
     """Return the size of effective fields beside that with random weights, per network and layer, as numbers.
 
     ``diameter`` and ``radius`` are medians over stimuli in px, ``share`` that of the area; see
-    `rfviz.effective_field.EffectiveFields`. ``ratio`` is the median over stimuli of the diameter over that with random
+    `rfviz.kernels.effective_field.EffectiveFields`. ``ratio`` is the median over stimuli of the diameter over that with random
     weights at the same place on the same image. Intervals are of 95 %, over channels.
     """
     rows = []

@@ -8,8 +8,8 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from rfviz.inactivity import NoiseEffect, control_count, mean_and_error
-from rfviz.models import PAPER_ARCHITECTURES
+from rfviz.kernels.inactivity import NoiseEffect, control_count, mean_and_error
+from rfviz.nets.models import PAPER_ARCHITECTURES
 
 Effects = Mapping[str, Sequence[NoiseEffect]]
 """For each architecture the noise experiment of each trained network: one per training seed, which are replicas."""
@@ -48,7 +48,7 @@ def noise_table(effects: Effects) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        One row per architecture and kind of noise (see `rfviz.inactivity.ROWS`), with columns ``model``, ``noise``,
+        One row per architecture and kind of noise (see `rfviz.kernels.inactivity.ROWS`), with columns ``model``, ``noise``,
         ``networks`` (trained ones), ``inactive`` (mean), ``fewest``, ``most``, ``channels`` (of the layer), ``noisy``
         (channels that get noise at a time, mean), ``measured`` (networks in which the row can be measured), ``dL``,
         ``dL_error``, ``dtop1``, ``dtop1_error`` (see `mean_and_spread`; nats, shares) and ``paper_dL``; NaN where there

@@ -19,11 +19,11 @@ from IPython.display import HTML
 from torch import Tensor
 
 from rfviz import intervals
-from rfviz.evidence import Evidence
 from rfviz.intervals import Interval
-from rfviz.noise_dose import PAPER_DOSE
-from rfviz.stream import ABLATED, Written
-from rfviz.tables import in_sentences
+from rfviz.kernels.noise_dose import PAPER_DOSE
+from rfviz.kernels.stream import ABLATED, Written
+from rfviz.lab.evidence import Evidence
+from rfviz.pages.tables import in_sentences
 from rfviz.verdicts import CANNOT_TELL, because, judge
 
 Networks = Mapping[str, Sequence[Evidence]]

@@ -16,15 +16,16 @@ from PIL import Image
 from torch import Tensor
 from torchvision.utils import make_grid
 
-from rfviz import claims, provenance
-from rfviz.digests import tensor_digest
-from rfviz.distributed import world
-from rfviz.figures import min_max, stretch
-from rfviz.files import written_whole
-from rfviz.inactivity import Effect, NoiseEffect
-from rfviz.models import ARCHITECTURES
-from rfviz.presets import FIGURE_LAYERS
-from rfviz.runs import Run
+from rfviz.kernels.inactivity import Effect, NoiseEffect
+from rfviz.lab import provenance
+from rfviz.lab.presets import FIGURE_LAYERS
+from rfviz.lab.runs import Run
+from rfviz.nets.models import ARCHITECTURES
+from rfviz.pages import claims
+from rfviz.pages.figures import min_max, stretch
+from rfviz.storage.digests import tensor_digest
+from rfviz.storage.files import written_whole
+from rfviz.training.distributed import world
 
 FEWEST = 10
 """Images that a mean preferred stimulus averages over at least, for all their positions, to be shown."""
@@ -45,7 +46,7 @@ class Reference:
     facts : dict
         Everything in ``reference.json``.
     histories : dict from architecture to list of histories
-        One per seed; see `rfviz.training.train`.
+        One per seed; see `rfviz.training.trainer.train`.
     effects : dict from architecture to list of NoiseEffect
     """
 

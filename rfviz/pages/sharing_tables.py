@@ -8,10 +8,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from rfviz.models import PAPER_ARCHITECTURES, PAPER_NAMES
-from rfviz.responses import LayerResponses
-from rfviz.similarity import Pairing, central, correlations, pairing
-from rfviz.tuning_tables import LEVEL, median_and_interval
+from rfviz.kernels.responses import LayerResponses
+from rfviz.kernels.similarity import Pairing, central, correlations, pairing
+from rfviz.nets.models import PAPER_ARCHITECTURES, PAPER_NAMES
+from rfviz.pages.tuning_tables import LEVEL, median_and_interval
 
 SHARED = ("conv1", "maxpool", "layer1.0", "layer1.1", "layer1.2")
 """The filter and the layers that share the channels of the stem, in order."""

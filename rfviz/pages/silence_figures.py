@@ -7,11 +7,11 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from rfviz.figures import GREY, MODEL_COLOURS, BookFigure
-from rfviz.models import PAPER_ARCHITECTURES
-from rfviz.noise_dose import NoiseDose
-from rfviz.responses import LayerResponses
-from rfviz.silence import Silence
+from rfviz.kernels.noise_dose import NoiseDose
+from rfviz.kernels.responses import LayerResponses
+from rfviz.kernels.silence import Silence
+from rfviz.nets.models import PAPER_ARCHITECTURES
+from rfviz.pages.figures import GREY, MODEL_COLOURS, BookFigure
 
 
 def room_to_fire(found: Mapping[str, Silence]) -> Figure:

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from rfviz import intervals
-from rfviz.models import PAPER_ARCHITECTURES
-from rfviz.noise_dose import PAPER_DOSE, NoiseDose
-from rfviz.responses import LayerResponses
-from rfviz.silence import RARE, Silence
+from rfviz.kernels.noise_dose import PAPER_DOSE, NoiseDose
+from rfviz.kernels.responses import LayerResponses
+from rfviz.kernels.silence import RARE, Silence
+from rfviz.nets.models import PAPER_ARCHITECTURES
 
 
 def kinds_table(found: Mapping[str, Sequence[Silence]], reached: Mapping[str, Sequence[Tensor]]) -> pd.DataFrame:
@@ -126,7 +126,7 @@ def falling_silent(history: Sequence[Mapping[str, Any]]) -> dict[int, int]:
     Parameters
     ----------
     history : list of dict
-        See `rfviz.training.train`; entries without firing rates give nothing.
+        See `rfviz.training.trainer.train`; entries without firing rates give nothing.
     """
     known = [entry for entry in history if "firing_rate" in entry]
     found = {}

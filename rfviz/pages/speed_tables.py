@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from rfviz.models import PAPER_ARCHITECTURES
+from rfviz.nets.models import PAPER_ARCHITECTURES
 
 _FLOORS = ("top_and_activity", "mean_stimuli", "all_layers", "gpu")
 _TRAININGS = ("train_step", "train_gpu", "train_loader")

@@ -6,10 +6,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from rfviz import intervals
-from rfviz.evidence import Evidence
-from rfviz.figures import GREY, MODEL_COLOURS, BookFigure, layer_title
-from rfviz.models import PAPER_ARCHITECTURES
-from rfviz.stream import ABLATED, Written
+from rfviz.kernels.stream import ABLATED, Written
+from rfviz.lab.evidence import Evidence
+from rfviz.nets.models import PAPER_ARCHITECTURES
+from rfviz.pages.figures import GREY, MODEL_COLOURS, BookFigure, layer_title
 
 
 def written_shares(written: Mapping[str, Written], by_chance: Mapping[str, Written]) -> Figure:

@@ -6,9 +6,9 @@ import pandas as pd
 from torch import nn
 
 from rfviz import intervals
-from rfviz.evidence import Evidence
-from rfviz.models import PAPER_ARCHITECTURES
-from rfviz.stream import ABLATED, read_strength
+from rfviz.kernels.stream import ABLATED, read_strength
+from rfviz.lab.evidence import Evidence
+from rfviz.nets.models import PAPER_ARCHITECTURES
 
 
 def readers_table(networks: Mapping[str, tuple[nn.Module, Evidence]]) -> pd.DataFrame:

@@ -9,12 +9,12 @@ from typing import Any
 import pandas as pd
 from IPython.display import HTML
 
-from rfviz.maximization import Maximization
-from rfviz.models import PAPER_ARCHITECTURES, PAPER_NAMES
-from rfviz.presets import PRESETS, Preset
-from rfviz.responses import LayerResponses
-from rfviz.similarity import centred, correlations
-from rfviz.whitening import Whitening
+from rfviz.images.whitening import Whitening
+from rfviz.kernels.maximization import Maximization
+from rfviz.kernels.responses import LayerResponses
+from rfviz.kernels.similarity import centred, correlations
+from rfviz.lab.presets import PRESETS, Preset
+from rfviz.nets.models import PAPER_ARCHITECTURES, PAPER_NAMES
 
 
 def in_sentences(frame: pd.DataFrame) -> HTML:
@@ -60,7 +60,7 @@ def over_seeds(frames: Sequence[pd.DataFrame]) -> tuple[pd.DataFrame, pd.DataFra
 
 
 def training_summary(histories: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]], chance: float) -> str:
-    """Say in Markdown how training ended; the histories are those of `rfviz.figures.training_curves`."""
+    """Say in Markdown how training ended; the histories are those of `rfviz.pages.figures.training_curves`."""
     sentences = []
     for model, replicas in histories.items():
         last = {key: [history[-1][key] for history in replicas] for key in replicas[0][-1]}

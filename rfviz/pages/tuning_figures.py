@@ -8,9 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from rfviz.figures import BLUE, GREY, MODEL_COLOURS, RED, BookFigure, layer_title
-from rfviz.models import PAPER_ARCHITECTURES
-from rfviz.tuning import ColourTuning, Tuning
+from rfviz.kernels.tuning import ColourTuning, Tuning
+from rfviz.nets.models import PAPER_ARCHITECTURES
+from rfviz.pages.figures import BLUE, GREY, MODEL_COLOURS, RED, BookFigure, layer_title
 
 AXIS_COLOURS = {"luminance": "black", "L-M": RED, "S": BLUE}
 AXIS_STYLES = {"luminance": "-", "L-M": "--", "S": ":"}

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from rfviz import intervals
 from rfviz.intervals import known
-from rfviz.models import PAPER_ARCHITECTURES, PAPER_NAMES
-from rfviz.tuning import ColourTuning, Tuning
+from rfviz.kernels.tuning import ColourTuning, Tuning
+from rfviz.nets.models import PAPER_ARCHITECTURES, PAPER_NAMES
 
 NULL = 95
 """Percentile of a control's channels that counts as the edge of chance."""

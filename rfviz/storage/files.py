@@ -14,8 +14,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from rfviz.digests import digest, tensor_digest
 from rfviz.errors import RfvizError
+from rfviz.storage.digests import digest, tensor_digest
 
 HALF_WRITTEN = ".*.part"
 """Names of what is being written: where no process writes, they are left over from one that was killed."""

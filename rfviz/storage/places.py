@@ -6,7 +6,7 @@ from pathlib import Path
 
 def repository() -> Path:
     """Return the folder that this package was cloned into, or the current folder where it was installed elsewhere."""
-    root = Path(__file__).resolve().parents[1]
+    root = Path(__file__).resolve().parents[2]
     return root if (root / "pyproject.toml").exists() else Path.cwd()
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rfviz import distributed
 from rfviz.errors import unknown
+from rfviz.training import distributed
 
 
 @dataclass

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from rfviz.augmentation import DRAWS, Augmentation, TrainingBatch
-from rfviz.data import Labelled, region
-from rfviz.distributed import processes_here
 from rfviz.errors import plainly
+from rfviz.images.data import Labelled, region
+from rfviz.training.augmentation import DRAWS, Augmentation, TrainingBatch
+from rfviz.training.distributed import processes_here
 
 # The first entry of every random key: numpy takes (1, 2) and (1, 2, 0) for the same key, so each purpose has its own.
 _ORDER, _DRAWS = 1, 2
@@ -133,7 +133,7 @@ def training_batches(
 def usual_workers(images: Any, device: torch.device) -> int:
     """Return how many processes should load images: none where they are in memory and the CPU computes as well.
 
-    Processes of a group that share the machine (`rfviz.distributed`) share its cores.
+    Processes of a group that share the machine (`rfviz.training.distributed`) share its cores.
     """
     cores, processes = available_cores(), processes_here()
     if device.type == "cpu":

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 
 from rfviz.errors import RfvizError, unknown
-from rfviz.precision import PRECISIONS
+from rfviz.nets.precision import PRECISIONS
 
 SCHEDULES = ("step", "one-cycle")
 
@@ -34,7 +34,7 @@ class Recipe:
     area : (float, float)
         Share of the image that a training crop takes, smallest and largest.
     distortion : float
-        Strength of the photometric distortion; see `rfviz.augmentation`.
+        Strength of the photometric distortion; see `rfviz.training.augmentation`.
     window : int, optional
         Side of the square of a large photograph that the augmentation starts from, px.
     repeats : int

@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from rfviz.files import load_tensors, save_tensors
+from rfviz.storage.files import load_tensors, save_tensors
 
 _log = logging.getLogger(__name__)
 

@@ -1,6 +1,6 @@
 """The trainer: stochastic gradient descent on cross-entropy, top to bottom in one function.
 
-Training is deterministic for a seed on one machine, and an interruption changes nothing (`rfviz.training_state`).
+Training is deterministic for a seed on one machine, and an interruption changes nothing (`rfviz.training.state`).
 Several processes share the micro-batches of each step and leave the network that one process would have made of the
 same micro-batches, to rounding; the running statistics of batch norm are those of the first process.
 """
@@ -17,18 +17,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
-from rfviz import distributed, training_state
-from rfviz.augmentation import Augmentation
-from rfviz.batches import batches
-from rfviz.data import Evaluation, Labelled
 from rfviz.errors import RfvizError, first_line
-from rfviz.firing import watching
-from rfviz.loading import MicroBatches, Plan, training_batches, usual_workers
-from rfviz.models import Net34
-from rfviz.precision import multiplying
-from rfviz.recipe import Recipe, learning_rate
-from rfviz.training_state import States
-from rfviz.whitening import Whitening
+from rfviz.images.batches import batches
+from rfviz.images.data import Evaluation, Labelled
+from rfviz.images.whitening import Whitening
+from rfviz.nets.models import Net34
+from rfviz.nets.precision import multiplying
+from rfviz.training import distributed
+from rfviz.training import state as training_state
+from rfviz.training.augmentation import Augmentation
+from rfviz.training.firing import watching
+from rfviz.training.loading import MicroBatches, Plan, training_batches, usual_workers
+from rfviz.training.recipe import Recipe, learning_rate
+from rfviz.training.state import States
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -66,7 +67,7 @@ def train(
     workers : int, optional
         Processes that load training images; as many as are useful by default. Changes the speed, never the result.
     checkpoint : Path, optional
-        Where the state is kept, in files whose names begin so (`rfviz.training_state.States`). Where there are such
+        Where the state is kept, in files whose names begin so (`rfviz.training.state.States`). Where there are such
         files, training goes on from the last one.
     checkpoint_every : float
         Seconds between two states.
@@ -184,7 +185,7 @@ def evaluate(
 ) -> tuple[float, float]:
     """Return mean cross-entropy (nats) and top-1 accuracy (share) over all images, summed in float64.
 
-    Several processes (`rfviz.distributed`) share the images, each of which counts once, and all get the answer.
+    Several processes (`rfviz.training.distributed`) share the images, each of which counts once, and all get the answer.
     """
     net.eval()
     device = next(net.parameters()).device

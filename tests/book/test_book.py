@@ -16,12 +16,15 @@ import torch
 from bs4 import BeautifulSoup
 from conftest import PARAMETERS
 
-from rfviz import places, publish, runs, training
+from rfviz.book import publish
 from rfviz.errors import RfvizError
 from rfviz.explorer import static
-from rfviz.files import load_tensors
-from rfviz.runs import Run
-from rfviz.store import Store
+from rfviz.lab import runs
+from rfviz.lab.runs import Run
+from rfviz.lab.store import Store
+from rfviz.storage import places
+from rfviz.storage.files import load_tensors
+from rfviz.training import trainer as training
 
 BIN = Path(sys.executable).parent
 FIGURES = {

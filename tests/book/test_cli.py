@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from rfviz import cli, publish
+from rfviz.book import cli, publish
 
 TINY = ["--set", "repeats=4", "--epochs", "1", "--set", "noise_seeds=2"]
 

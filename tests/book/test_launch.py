@@ -7,8 +7,9 @@ import nbformat
 import pytest
 import yaml
 
-from rfviz import launch, places, publish
+from rfviz.book import launch, publish
 from rfviz.errors import RfvizError
+from rfviz.storage import places
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from rfviz import _memory
+from rfviz.book import memory as _memory
 
 glibc = pytest.mark.skipif(
     not sys.platform.startswith("linux") or platform.libc_ver()[0] != "glibc", reason="only the C library of GNU"

@@ -10,8 +10,8 @@ from browsing import serving, watch
 from PIL import Image
 from playwright.sync_api import Browser, Page
 
-from rfviz import publish
-from rfviz.models import ARCHITECTURES
+from rfviz.book import publish
+from rfviz.nets.models import ARCHITECTURES
 
 AXE = Path(__file__).parent / "axe" / "node_modules" / "axe-core" / "axe.min.js"
 SIZES = {"desk": (1280, 900), "phone": (390, 844)}

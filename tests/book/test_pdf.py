@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from browsing import executable
 
-from rfviz import publish
+from rfviz.book import publish
 from rfviz.errors import RfvizError
-from rfviz.runs import Run
+from rfviz.lab.runs import Run
 
 
 @pytest.mark.skipif(executable() is None, reason="there is no Chromium or Chrome on the PATH")

@@ -7,9 +7,10 @@ import torch
 from PIL import Image
 from torch import nn
 
-from rfviz import planning, presets
+from rfviz.book import planning
+from rfviz.book.planning import Speed, duration, probe, report, saved_bytes, set_size
 from rfviz.errors import RfvizError
-from rfviz.planning import Speed, duration, probe, report, saved_bytes, set_size
+from rfviz.lab import presets
 
 CPU = torch.device("cpu")
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from rfviz import sphinx
-from rfviz.provenance import HowMade
-from rfviz.store import source_digest
+from rfviz.book import sphinx
+from rfviz.lab.provenance import HowMade
+from rfviz.lab.store import source_digest
 
 
 def page(code: dict[str, str]) -> str:
@@ -19,14 +19,19 @@ def page(code: dict[str, str]) -> str:
 
 def test_a_page_made_with_this_code_has_no_mark() -> None:
     body = page(
-        {"rfviz.training": source_digest("rfviz.training"), "rfviz.responses": source_digest("rfviz.responses")}
+        {
+            "rfviz.training.trainer": source_digest("rfviz.training.trainer"),
+            "rfviz.kernels.responses": source_digest("rfviz.kernels.responses"),
+        }
     )
     assert sphinx.mark(body) == body
     assert sphinx.mark("<h1>Prose</h1>") == "<h1>Prose</h1>"
 
 
 def test_a_page_made_with_other_code_is_marked_below_its_title() -> None:
-    body = page({"rfviz.training": source_digest("rfviz.training"), "rfviz.responses": "0" * 16})
+    body = page(
+        {"rfviz.training.trainer": source_digest("rfviz.training.trainer"), "rfviz.kernels.responses": "0" * 16}
+    )
     marked = sphinx.mark(body)
     _, after = marked.split("</h1>")
     assert after.startswith('<div class="admonition warning stale" role="note">')
@@ -55,7 +60,7 @@ def test_wide_tables_can_be_reached_and_lists_are_lists() -> None:
 
 def build(folder: Path, text: str) -> str:
     """Build a book of one page and return what Sphinx says."""
-    (folder / "conf.py").write_text('extensions = ["myst_parser", "rfviz.sphinx"]\n')
+    (folder / "conf.py").write_text('extensions = ["myst_parser", "rfviz.book.sphinx"]\n')
     (folder / "index.md").write_text(text)
     (folder / "dot.png").write_bytes(b"")
     command = [sys.executable, "-m", "sphinx", "-q", "-b", "html", str(folder), str(folder / "out")]
@@ -80,7 +85,7 @@ def test_an_explorer_without_files_is_a_warning(tmp_path: Path, monkeypatch: pyt
 
 def test_of_several_pages_in_one_each_has_its_own_mark() -> None:
     """As in the PDF, where only the first title is an h1."""
-    new, old = {"rfviz.training": source_digest("rfviz.training")}, {"rfviz.training": "0" * 16}
+    new, old = {"rfviz.training.trainer": source_digest("rfviz.training.trainer")}, {"rfviz.training.trainer": "0" * 16}
     parts = [f'<span id="document-{i}"></span>{page(code)}' for i, code in enumerate((new, old, new))]
     marked = sphinx.mark("".join(parts).replace("h1>", "h2>").replace("h2>", "h1>", 2))
     after_titles = [part.split(">", 1)[1] for part in marked.split("<a>#</a></h")[1:]]
@@ -88,5 +93,5 @@ def test_of_several_pages_in_one_each_has_its_own_mark() -> None:
 
 
 def test_the_mark_says_what_to_do() -> None:
-    shown = HowMade({}, {"rfviz.training": "0"}, 'say "<b>"')._repr_html_()
+    shown = HowMade({}, {"rfviz.training.trainer": "0"}, 'say "<b>"')._repr_html_()
     assert "computed. say &quot;&lt;b&gt;&quot;</p>" in sphinx.mark(f"<h1>Title</h1>{shown}")

@@ -5,8 +5,10 @@ from browsing import serving, watch
 from PIL import Image
 from playwright.sync_api import Browser
 
-from rfviz import photographs, publish, runs
-from rfviz.runs import Run
+from rfviz.book import publish
+from rfviz.images import photographs
+from rfviz.lab import runs
+from rfviz.lab.runs import Run
 
 NASTY = "<img src=x onerror=alert(1)>"
 OTHER = '$x_1$ & "quoted" <b>`*bold*`'

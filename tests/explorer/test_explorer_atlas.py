@@ -10,13 +10,15 @@ import pytest
 import torch
 from PIL import Image
 
-from rfviz import figures, maximization, models, responses, tuning
-from rfviz.data import Evaluation
 from rfviz.explorer import atlas, facts
 from rfviz.explorer.facts import NEAREST, STATISTICS, Layer
-from rfviz.responses import LayerResponses
-from rfviz.similarity import correlations
-from rfviz.whitening import IMAGENET
+from rfviz.images.data import Evaluation
+from rfviz.images.whitening import IMAGENET
+from rfviz.kernels import maximization, responses, tuning
+from rfviz.kernels.responses import LayerResponses
+from rfviz.kernels.similarity import correlations
+from rfviz.nets import models
+from rfviz.pages import figures
 
 LAYER = "layer1.0"
 

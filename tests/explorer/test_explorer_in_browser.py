@@ -19,7 +19,7 @@ from browsing import serving, watch
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from rfviz.explorer.sources import RunSource
-from rfviz.runs import Run
+from rfviz.lab.runs import Run
 
 
 @pytest.fixture(scope="module")
@@ -456,8 +456,9 @@ from rfviz.explorer import Explorer
 run = runs.open_run("smoke")
 Explorer.of_run(run, "plainnet34/layer1.0/19")""",
     "net": """import torch
-from rfviz import models, photographs
-from rfviz.data import Evaluation
+from rfviz.nets import models
+from rfviz.images import photographs
+from rfviz.images.data import Evaluation
 from rfviz.explorer import Explorer
 torch.manual_seed(0)
 images = Evaluation(photographs.load(64, classes=2).evaluation)

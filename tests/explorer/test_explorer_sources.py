@@ -4,15 +4,16 @@ import pytest
 import torch
 from torch import nn
 
-from rfviz import maximization, models, receptive_field, responses
-from rfviz.data import Evaluation
 from rfviz.errors import RfvizError
 from rfviz.explorer import atlas
 from rfviz.explorer.facts import Layer
 from rfviz.explorer.sources import NetSource, RunSource
-from rfviz.presets import EXPLORER_LAYERS
-from rfviz.runs import Run
-from rfviz.whitening import IMAGENET
+from rfviz.images.data import Evaluation
+from rfviz.images.whitening import IMAGENET
+from rfviz.kernels import maximization, responses
+from rfviz.lab.presets import EXPLORER_LAYERS
+from rfviz.lab.runs import Run
+from rfviz.nets import models, receptive_field
 
 
 def test_a_run_offers_the_layers_that_share_the_channels_of_the_stem(smoke: Run) -> None:

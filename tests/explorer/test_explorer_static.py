@@ -10,8 +10,8 @@ from bs4 import BeautifulSoup
 from rfviz.errors import RfvizError
 from rfviz.explorer import Page, static, write_atlas
 from rfviz.explorer.sources import RunSource
-from rfviz.presets import EXPLORER_LAYERS
-from rfviz.runs import Run
+from rfviz.lab.presets import EXPLORER_LAYERS
+from rfviz.lab.runs import Run
 
 
 def test_the_module_becomes_a_classic_script() -> None:

@@ -8,14 +8,15 @@ import pytest
 import torch
 from PIL import Image
 
-from rfviz import maximization, models
-from rfviz.data import Evaluation
 from rfviz.errors import RfvizError
 from rfviz.explorer import Explorer, widget
 from rfviz.explorer.sources import RunSource
-from rfviz.regularizers import L2, Jitter, TotalVariation
-from rfviz.runs import Run
-from rfviz.whitening import IMAGENET
+from rfviz.images.data import Evaluation
+from rfviz.images.whitening import IMAGENET
+from rfviz.kernels import maximization
+from rfviz.kernels.maximization.regularizers import L2, Jitter, TotalVariation
+from rfviz.lab.runs import Run
+from rfviz.nets import models
 
 ASKED = {"kind": "maximize", "model": "Net34", "layer": "maxpool", "channel": 2, "steps": 4, "learning_rate": 0.1}
 

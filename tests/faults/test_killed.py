@@ -17,12 +17,12 @@ import nbformat
 import pytest
 from processes import SETTINGS, TINY, begin, command
 
-from rfviz import store
-from rfviz.files import load_tensors
+from rfviz.lab import store
+from rfviz.storage.files import load_tensors
 
 SOAK = bool(os.environ.get("RFVIZ_SOAK"))
 STAGES = f"""
-from rfviz import runs
+from rfviz.lab import runs
 from rfviz.explorer.sources import RunSource
 run = runs.open_run("smoke", **{TINY})
 run.progress = False

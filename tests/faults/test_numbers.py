@@ -5,14 +5,14 @@ import math
 import pytest
 import torch
 
-from rfviz import responses
-from rfviz.activity import Activity
 from rfviz.errors import RfvizError
-from rfviz.firing import Firing
-from rfviz.maps import Maps
-from rfviz.mean_stimulus import MeanStimulus
-from rfviz.patch_sums import Phases
-from rfviz.receptive_field import ReceptiveField
+from rfviz.kernels import responses
+from rfviz.kernels.responses.activity import Activity
+from rfviz.kernels.responses.maps import Maps
+from rfviz.kernels.responses.mean_stimulus import MeanStimulus
+from rfviz.kernels.responses.patch_sums import Phases
+from rfviz.nets.receptive_field import ReceptiveField
+from rfviz.training.firing import Firing
 
 DOUBLINGS = 36
 """2^36 times a batch of some hundred responses: more than 10^13 terms, and counts beyond 2^31 in every channel."""

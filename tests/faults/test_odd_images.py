@@ -12,8 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
-from rfviz import folders, image_list, photographs, runs
 from rfviz.errors import RfvizError
+from rfviz.images import folders, image_list, photographs
+from rfviz.lab import runs
 
 CLASSES = ("chelsea", "coffee")
 

@@ -13,14 +13,14 @@ from processes import begin
 
 from rfviz import errors
 from rfviz.errors import RfvizError
-from rfviz.lock import FOLDER, alone
-from rfviz.store import Store
+from rfviz.lab.store import Store
+from rfviz.storage.lock import FOLDER, alone
 
 SCRIPT = """
 import sys, torch
 from pathlib import Path
 from rfviz import errors
-from rfviz.store import Store
+from rfviz.lab.store import Store
 folder = Path(sys.argv[1])
 
 def compute():
@@ -85,7 +85,7 @@ def test_what_another_process_is_writing_is_not_taken_for_left_over(tmp_path):
 def test_reading_does_not_wait(tmp_path):
     Store(tmp_path).get("result", errors, {}, lambda: ({"x": torch.ones(1)}, {}))
     holder = begin(
-        ["-c", "import sys, time\nfrom pathlib import Path\nfrom rfviz.lock import alone\n"
+        ["-c", "import sys, time\nfrom pathlib import Path\nfrom rfviz.storage.lock import alone\n"
          "with alone(Path(sys.argv[1]), sys.argv[2]):\n    print('held', flush=True); time.sleep(600)",
          str(tmp_path), Store(tmp_path).path("result", errors, {}).stem],
         tmp_path,

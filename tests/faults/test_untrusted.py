@@ -14,11 +14,15 @@ from hypothesis import strategies as st
 from processes import SETTINGS, TINY, begin, command
 from safetensors import SafetensorError
 
-from rfviz import cli, errors, models, places, presets, runs, weights
+from rfviz import errors
+from rfviz.book import cli
 from rfviz.errors import RfvizError
-from rfviz.files import load_tensors, save_tensors
-from rfviz.store import Store
-from rfviz.training_state import States
+from rfviz.lab import presets, runs
+from rfviz.lab.store import Store
+from rfviz.nets import models, weights
+from rfviz.storage import places
+from rfviz.storage.files import load_tensors, save_tensors
+from rfviz.training.state import States
 
 
 class Trap:

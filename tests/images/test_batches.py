@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader, TensorDataset
 
-from rfviz.batches import Batch, batches, is_indexed
 from rfviz.errors import RfvizError
+from rfviz.images.batches import Batch, batches, is_indexed
 
 SIZES = [(2, 2), (3, 2), (2, 3)]
 

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from rfviz import photographs
-from rfviz.augmentation import Box
-from rfviz.data import Evaluation, ImagesInMemory, Region, cut, region
+from rfviz.images import photographs
+from rfviz.images.data import Evaluation, ImagesInMemory, Region, cut, region
+from rfviz.training.augmentation import Box
 
 CLASSES = ("astronaut", "chelsea", "coffee")
 

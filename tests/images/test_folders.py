@@ -12,11 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from rfviz import folders, photographs, presets, sources
-from rfviz.augmentation import Augmentation, Box, TrainingBatch
-from rfviz.data import Evaluation, Region
 from rfviz.errors import RfvizError
-from rfviz.folders import FolderImages
+from rfviz.images import folders, photographs
+from rfviz.images.data import Evaluation, Region
+from rfviz.images.folders import FolderImages
+from rfviz.lab import presets, sources
+from rfviz.training.augmentation import Augmentation, Box, TrainingBatch
 
 CLASSES = ("chelsea", "coffee", "rocket")
 

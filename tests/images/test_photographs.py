@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rfviz import photographs
+from rfviz.images import photographs
 
 
 def coordinates(image: torch.Tensor) -> torch.Tensor:

@@ -8,9 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rfviz import photographs, whitening
 from rfviz.errors import RfvizError
-from rfviz.whitening import Whitening
+from rfviz.images import photographs, whitening
+from rfviz.images.whitening import Whitening
 
 NAMES = ("astronaut", "coffee", "rocket", "camera")
 

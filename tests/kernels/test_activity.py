@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import LAYOUTS, bin_of, bits, merged, splits, through_a_file
 
-from rfviz.activity import HISTOGRAM_EDGES, Activity
-from rfviz.maps import Maps
+from rfviz.kernels.responses.activity import HISTOGRAM_EDGES, Activity
+from rfviz.kernels.responses.maps import Maps
 
 PALETTE = {
     torch.float32: [-3e38, -2.0, -1e-45, -0.0, 0.0, 1e-45, 1e-38, 0.0009, 2.0**-10, 0.3, 1.0, 1024.0, 3e38],

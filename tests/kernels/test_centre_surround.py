@@ -9,9 +9,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rfviz import centre_surround, opponent
-from rfviz.centre_surround import SURROGATES, measure
 from rfviz.errors import RfvizError
+from rfviz.kernels.tuning import centre_surround, opponent
+from rfviz.kernels.tuning.centre_surround import SURROGATES, measure
 
 GREY = torch.full((3,), opponent.GREY, dtype=torch.float64)
 BROWN = torch.tensor([0.467, 0.386, 0.362], dtype=torch.float64)

@@ -12,17 +12,17 @@ import torch
 from test_passes import LAYERS, assert_same_bits, pictures, small_net, tensors_of
 from torch import Tensor
 
-from rfviz import checkpoint as checkpoints
-from rfviz.checkpoint import Checkpoint
 from rfviz.errors import RfvizError
-from rfviz.files import load_tensors, save_tensors
-from rfviz.responses import collect
-from rfviz.whitening import IMAGENET
+from rfviz.images.whitening import IMAGENET
+from rfviz.kernels.responses import checkpoint as checkpoints
+from rfviz.kernels.responses import collect
+from rfviz.kernels.responses.checkpoint import Checkpoint
+from rfviz.storage.files import load_tensors, save_tensors
 
 torch.set_num_threads(1)  # also where a child process imports this module
 
 CHILDREN = multiprocessing.get_context("forkserver")  # forks of a process that has imported all and has no threads
-CHILDREN.set_forkserver_preload(["torch.distributed", "rfviz.responses", "rfviz.photographs", "pytest"])
+CHILDREN.set_forkserver_preload(["torch.distributed", "rfviz.kernels.responses", "rfviz.images.photographs", "pytest"])
 
 OPTIONS = {"top_k": 5, "strongest": 400, "batch_size": 4, "checkpoint_every": 0}
 
@@ -115,7 +115,7 @@ def test_a_failed_writing_leaves_the_last_state(tmp_path, monkeypatch):
         raise OSError("no space")
 
     with monkeypatch.context() as patch:
-        patch.setattr("rfviz.files.save_file", fails)
+        patch.setattr("rfviz.storage.files.save_file", fails)
         with pytest.raises(RfvizError, match="no space"):
             checkpoint.write({"a": torch.arange(4)}, {"stage": 1})
     tensors, values = checkpoint.read()

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from rfviz.claim_measures import centrality, diversity, own_resemblance
-from rfviz.data import Evaluation
-from rfviz.models import Net34
-from rfviz.responses import collect, preferred_stimuli
+from rfviz.images.data import Evaluation
+from rfviz.kernels.claim_measures import centrality, diversity, own_resemblance
+from rfviz.kernels.responses import collect, preferred_stimuli
+from rfviz.nets.models import Net34
 
 
 def test_diversity_by_hand(resnet: Net34, tiles: Evaluation) -> None:

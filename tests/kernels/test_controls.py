@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from rfviz import controls, models
 from rfviz.errors import RfvizError
+from rfviz.kernels import controls
+from rfviz.nets import models
 
 
 @pytest.mark.parametrize("kind", controls.CONTROLS)

@@ -7,15 +7,16 @@ import pytest
 import torch
 from torch import nn
 
-from rfviz import controls, models, receptive_field
-from rfviz.calibration import calibrated
-from rfviz.data import Evaluation
-from rfviz.effective_field import EffectiveFields, core, effective_fields, spread
 from rfviz.errors import RfvizError
-from rfviz.graph import ForwardPass
-from rfviz.receptive_field import IMAGE
-from rfviz.responses import LayerResponses, collect
-from rfviz.whitening import Whitening
+from rfviz.images.data import Evaluation
+from rfviz.images.whitening import Whitening
+from rfviz.kernels import controls
+from rfviz.kernels.calibration import calibrated
+from rfviz.kernels.effective_field import EffectiveFields, core, effective_fields, spread
+from rfviz.kernels.responses import LayerResponses, collect
+from rfviz.nets import models, receptive_field
+from rfviz.nets.graph import ForwardPass
+from rfviz.nets.receptive_field import IMAGE
 
 MIXED = Whitening(torch.tensor([0.4, 0.5, 0.6]), torch.tensor([[2.0, 0.3, 0.0], [0.3, 3.0, -0.2], [0.0, -0.2, 4.0]]))
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from rfviz import gabor
+from rfviz.kernels.tuning import gabor
 
 
 def planted(

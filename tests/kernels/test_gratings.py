@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rfviz.errors import RfvizError
-from rfviz.gratings import FINEST, Gratings, for_field, window
+from rfviz.kernels.tuning.gratings import FINEST, Gratings, for_field, window
 
 
 def test_every_pixel_by_hand() -> None:

@@ -6,11 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from rfviz import hue, models, opponent, tuning
 from rfviz.errors import RfvizError
-from rfviz.gratings import Gratings
-from rfviz.hue import HueTuning
-from rfviz.whitening import IMAGENET
+from rfviz.images.whitening import IMAGENET
+from rfviz.kernels import tuning
+from rfviz.kernels.tuning import hue, opponent
+from rfviz.kernels.tuning.gratings import Gratings
+from rfviz.kernels.tuning.hue import HueTuning
+from rfviz.nets import models
 
 SIZE = 15
 GREY = opponent.to_linear(torch.tensor(opponent.GREY, dtype=torch.float64))

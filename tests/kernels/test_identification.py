@@ -6,13 +6,14 @@ import pytest
 import torch
 from torch import nn
 
-from rfviz import maximization, models
-from rfviz.cone import Cone
-from rfviz.data import Evaluation
 from rfviz.errors import RfvizError
-from rfviz.identification import KINDS, drive, identification, identify
-from rfviz.responses import collect
-from rfviz.whitening import Whitening
+from rfviz.images.data import Evaluation
+from rfviz.images.whitening import Whitening
+from rfviz.kernels import maximization
+from rfviz.kernels.identification import KINDS, drive, identification, identify
+from rfviz.kernels.responses import collect
+from rfviz.nets import models
+from rfviz.nets.cone import Cone
 
 WHITE = Whitening(torch.tensor([0.4, 0.5, 0.6]), torch.diag(torch.tensor([4.0, 5.0, 6.0])))
 COUNT, SIDE = 12, 5

@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from rfviz import inactivity, models
 from rfviz.errors import RfvizError
-from rfviz.inactivity import (
+from rfviz.images.whitening import IMAGENET, NONE
+from rfviz.kernels import inactivity
+from rfviz.kernels.inactivity import (
     ROWS,
     control_count,
     inactive_channels,
@@ -20,8 +21,8 @@ from rfviz.inactivity import (
     noise,
     noise_effect,
 )
-from rfviz.responses import LayerResponses, collect
-from rfviz.whitening import IMAGENET, NONE
+from rfviz.kernels.responses import LayerResponses, collect
+from rfviz.nets import models
 
 
 class Labelled64:

@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from rfviz import inactivity
-from rfviz.data import Evaluation
 from rfviz.errors import RfvizError
-from rfviz.interventions import loss_changes, silencing, spread
-from rfviz.models import Net34
-from rfviz.whitening import IMAGENET
+from rfviz.images.data import Evaluation
+from rfviz.images.whitening import IMAGENET
+from rfviz.kernels import inactivity
+from rfviz.kernels.interventions import loss_changes, silencing, spread
+from rfviz.nets.models import Net34
 
 LAYERS = ("maxpool", "layer1.0", "layer1.2")
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from reference import LAYOUTS
 
 from rfviz.errors import RfvizError
-from rfviz.maps import Maps
+from rfviz.kernels.responses.maps import Maps
 
 FLOATS = (torch.float32, torch.float64)
 

@@ -7,13 +7,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from rfviz import maximization
-from rfviz.cone import Cone
 from rfviz.errors import RfvizError
-from rfviz.graph import ForwardPass
-from rfviz.maximization import maximize
-from rfviz.objectives import Neuron
-from rfviz.regularizers import L2, Jitter
+from rfviz.kernels import maximization
+from rfviz.kernels.maximization import maximize
+from rfviz.kernels.maximization.objectives import Neuron
+from rfviz.kernels.maximization.regularizers import L2, Jitter
+from rfviz.nets.cone import Cone
+from rfviz.nets.graph import ForwardPass
 
 # Composed by hand: size, stride, start.
 FIELDS = {"maxpool": (11, 4, -5), "layer1.0": (27, 4, -13), "layer1.2": (59, 4, -29)}

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import LAYOUTS, assert_mean_is, bits, brute_mean, merged, splits, through_a_file
 
-from rfviz.mean_stimulus import MeanStimulus
-from rfviz.patch_sums import MIDDLE, Phases, Workspace
-from rfviz.receptive_field import ReceptiveField
+from rfviz.kernels.responses.mean_stimulus import MeanStimulus
+from rfviz.kernels.responses.patch_sums import MIDDLE, Phases, Workspace
+from rfviz.nets.receptive_field import ReceptiveField
 
 
 def neurons_of(batches, channel):

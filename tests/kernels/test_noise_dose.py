@@ -4,15 +4,15 @@ import pytest
 import torch
 from test_interventions import Labelled64, losses
 
-from rfviz import noise_dose as kernel
-from rfviz.data import Evaluation
 from rfviz.errors import RfvizError
-from rfviz.inactivity import adding_noise, noise
-from rfviz.models import Net34
-from rfviz.noise_dose import matched_active, noise_dose
-from rfviz.responses import collect
-from rfviz.stream import READERS, read_strength
-from rfviz.whitening import IMAGENET
+from rfviz.images.data import Evaluation
+from rfviz.images.whitening import IMAGENET
+from rfviz.kernels import noise_dose as kernel
+from rfviz.kernels.inactivity import adding_noise, noise
+from rfviz.kernels.noise_dose import matched_active, noise_dose
+from rfviz.kernels.responses import collect
+from rfviz.kernels.stream import READERS, read_strength
+from rfviz.nets.models import Net34
 
 
 def measured(net: Net34, images: Labelled64, **options):

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from rfviz import receptive_field
 from rfviz.errors import RfvizError
-from rfviz.graph import ForwardPass
-from rfviz.maximization import maximize
-from rfviz.objectives import OBJECTIVES, ChannelMean, Neuron
+from rfviz.kernels.maximization import maximize
+from rfviz.kernels.maximization.objectives import OBJECTIVES, ChannelMean, Neuron
+from rfviz.nets import receptive_field
+from rfviz.nets.graph import ForwardPass
 
 
 def ascent(value_of, side, steps=31):

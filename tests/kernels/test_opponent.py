@@ -7,9 +7,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from skimage import color
 
-from rfviz import opponent
-from rfviz.data import Evaluation
 from rfviz.errors import RfvizError
+from rfviz.images.data import Evaluation
+from rfviz.kernels.tuning import opponent
 
 
 def xyz(srgb: torch.Tensor) -> np.ndarray:

@@ -11,12 +11,14 @@ import torch
 from conftest import settled
 from torch import Tensor, nn
 
-from rfviz import models, passes, photographs, responses
-from rfviz.data import Evaluation
 from rfviz.errors import RfvizError
-from rfviz.patch_sums import Workspace
-from rfviz.receptive_field import ReceptiveField
-from rfviz.responses import LayerResponses, collect
+from rfviz.images import photographs
+from rfviz.images.data import Evaluation
+from rfviz.kernels import responses
+from rfviz.kernels.responses import LayerResponses, collect, passes
+from rfviz.kernels.responses.patch_sums import Workspace
+from rfviz.nets import models
+from rfviz.nets.receptive_field import ReceptiveField
 
 torch.set_num_threads(1)  # also where a child process imports this module
 

@@ -9,9 +9,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from reference import LAYOUTS, brute_mean
 
-from rfviz import models, patch_sums, receptive_field
-from rfviz.patch_sums import MIDDLE, Phases, Workspace, mask, summed_patches
-from rfviz.receptive_field import ReceptiveField
+from rfviz.kernels.responses import patch_sums
+from rfviz.kernels.responses.patch_sums import MIDDLE, Phases, Workspace, mask, summed_patches
+from rfviz.nets import models, receptive_field
+from rfviz.nets.receptive_field import ReceptiveField
 
 
 def brute_sums(images, chosen, field):

@@ -8,11 +8,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from rfviz import models
-from rfviz.inactivity import inactive_channels, least_active_channels, noise, noise_effect
-from rfviz.maximization import maximize
-from rfviz.responses import collect, preferred_stimuli
-from rfviz.whitening import Whitening
+from rfviz.images.whitening import Whitening
+from rfviz.kernels.inactivity import inactive_channels, least_active_channels, noise, noise_effect
+from rfviz.kernels.maximization import maximize
+from rfviz.kernels.responses import collect, preferred_stimuli
+from rfviz.nets import models
 
 ANGLES = (0, 30, 75, 120)
 """Channels 0 to 3 of the stem are Gabor filters whose wave runs in this direction, degrees from the x axis."""

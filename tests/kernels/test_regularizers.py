@@ -7,11 +7,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rfviz import receptive_field
-from rfviz.cone import Cone
 from rfviz.errors import RfvizError
-from rfviz.maximization import maximize
-from rfviz.regularizers import L2, Jitter, Regularizer, TotalVariation
+from rfviz.kernels.maximization import maximize
+from rfviz.kernels.maximization.regularizers import L2, Jitter, Regularizer, TotalVariation
+from rfviz.nets import receptive_field
+from rfviz.nets.cone import Cone
 
 LAYER, SIDE = "layer1.0", 27
 CHANNELS = [1, 5, 3]

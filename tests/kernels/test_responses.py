@@ -10,10 +10,10 @@ from reference import assert_mean_is, bin_of, brute_top
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from rfviz import models
 from rfviz.errors import RfvizError
-from rfviz.responses import collect, preferred_stimuli
-from rfviz.whitening import IMAGENET, NONE
+from rfviz.images.whitening import IMAGENET, NONE
+from rfviz.kernels.responses import collect, preferred_stimuli
+from rfviz.nets import models
 
 # Composed by hand: size, stride, start. The field of layer3.0 is much larger than the tiles of 64 px.
 FIELDS = {

@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from rfviz.data import Evaluation
 from rfviz.errors import RfvizError
-from rfviz.models import Net34
-from rfviz.responses import collect
-from rfviz.silence import reach, silence
-from rfviz.whitening import IMAGENET, NONE, Whitening, fit
+from rfviz.images.data import Evaluation
+from rfviz.images.whitening import IMAGENET, NONE, Whitening, fit
+from rfviz.kernels.responses import collect
+from rfviz.kernels.silence import reach, silence
+from rfviz.nets.models import Net34
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rfviz.data import Evaluation
-from rfviz.similarity import PERMUTATIONS, central, centred, correlations, pairing
+from rfviz.images.data import Evaluation
+from rfviz.kernels.similarity import PERMUTATIONS, central, centred, correlations, pairing
 
 
 def by_hand(first: torch.Tensor, second: torch.Tensor) -> float:

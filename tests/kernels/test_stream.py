@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from rfviz.data import Evaluation
 from rfviz.errors import RfvizError
-from rfviz.models import Net34
-from rfviz.stream import READERS, STREAM, read_strength, written
-from rfviz.whitening import IMAGENET
+from rfviz.images.data import Evaluation
+from rfviz.images.whitening import IMAGENET
+from rfviz.kernels.stream import READERS, STREAM, read_strength, written
+from rfviz.nets.models import Net34
 
 
 def test_shares_are_covariances(resnet: Net34, tiles: Evaluation) -> None:

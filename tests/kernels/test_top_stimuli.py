@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import LAYOUTS, bits, brute_top, merged, splits, through_a_file
 
-from rfviz.maps import Maps
-from rfviz.top_stimuli import TopStimuli
+from rfviz.kernels.responses.maps import Maps
+from rfviz.kernels.responses.top_stimuli import TopStimuli
 
 PALETTE = {
     torch.float32: [-3e38, -1.5, -1.0, -1e-45, -0.0, 0.0, 1e-45, 1e-38, 0.5, 1.0, 1 + 2.0**-23, 3e38],

@@ -6,11 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from rfviz import models, opponent, tuning
 from rfviz.errors import RfvizError
-from rfviz.gratings import Gratings, for_field
-from rfviz.tuning import Tuning
-from rfviz.whitening import IMAGENET
+from rfviz.images.whitening import IMAGENET
+from rfviz.kernels import tuning
+from rfviz.kernels.tuning import Tuning, opponent
+from rfviz.kernels.tuning.gratings import Gratings, for_field
+from rfviz.nets import models
 
 SIZE = 31
 

@@ -7,9 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
-from rfviz import photographs, presets, runs, sources, training
-from rfviz.augmentation import ASPECTS
-from rfviz.whitening import fit
+from rfviz.images import photographs
+from rfviz.images.whitening import fit
+from rfviz.lab import presets, runs, sources
+from rfviz.training import trainer as training
+from rfviz.training.augmentation import ASPECTS
 
 WNIDS = {"n01440764": ("tench", "Tinca tinca"), "n02102040": ("English springer", "English springer spaniel")}
 CROPS = {"n01440764": "coffee", "n02102040": "chelsea"}

@@ -5,10 +5,10 @@ import math
 
 import pytest
 
-from rfviz import presets
 from rfviz.errors import RfvizError, unknown
-from rfviz.presets import PRESETS, Preset
-from rfviz.training import Recipe, learning_rate
+from rfviz.lab import presets
+from rfviz.lab.presets import PRESETS, Preset
+from rfviz.training.trainer import Recipe, learning_rate
 
 
 def refused(match: str, name: str = "quick", **overrides) -> None:

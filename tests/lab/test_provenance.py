@@ -9,8 +9,8 @@ import pytest
 import torch
 from bs4 import BeautifulSoup
 
-from rfviz import provenance
-from rfviz.provenance import HowMade, commit, device_name, environment
+from rfviz.lab import provenance
+from rfviz.lab.provenance import HowMade, commit, device_name, environment
 
 CPU = torch.device("cpu")
 

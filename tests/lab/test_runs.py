@@ -14,37 +14,33 @@ import pytest
 import torch
 from PIL import Image
 
-from rfviz import (
+from rfviz.errors import RfvizError
+from rfviz.images import photographs, whitening
+from rfviz.kernels import (
     controls,
     effective_field,
-    gabor,
-    hue,
     identification,
     inactivity,
     interventions,
-    lock,
     maximization,
-    models,
     noise_dose,
-    photographs,
-    provenance,
     responses,
-    runs,
     silence,
-    store,
     stream,
-    training,
     tuning,
-    whitening,
 )
-from rfviz.calibration import calibrated
-from rfviz.digests import tensor_digest
-from rfviz.errors import RfvizError
-from rfviz.files import save_tensors
-from rfviz.models import ARCHITECTURES
-from rfviz.runs import open_run, parse_channels
-from rfviz.store import source_digest
-from rfviz.training import evaluate
+from rfviz.kernels.calibration import calibrated
+from rfviz.kernels.tuning import gabor, hue
+from rfviz.lab import provenance, runs, store
+from rfviz.lab.runs import open_run, parse_channels
+from rfviz.lab.store import source_digest
+from rfviz.nets import models
+from rfviz.nets.models import ARCHITECTURES
+from rfviz.storage import lock
+from rfviz.storage.digests import tensor_digest
+from rfviz.storage.files import save_tensors
+from rfviz.training import trainer as training
+from rfviz.training.trainer import evaluate
 
 SHORT = {"epochs": 2, "top_k": 4, "maximization_steps": 2, "noise_seeds": 2}
 TINY = {**SHORT, "repeats": 8, "classes": 3, "crop": 48, "tile": 96}

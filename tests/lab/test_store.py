@@ -16,10 +16,16 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from rfviz import distributed, errors, inactivity, lock, maximization, responses, store, training, whitening
+from rfviz import errors
 from rfviz.errors import RfvizError
-from rfviz.files import load_tensors
-from rfviz.store import Store, source_digest
+from rfviz.images import whitening
+from rfviz.kernels import inactivity, maximization, responses
+from rfviz.lab import store
+from rfviz.lab.store import Store, source_digest
+from rfviz.storage import lock
+from rfviz.storage.files import load_tensors
+from rfviz.training import distributed
+from rfviz.training import trainer as training
 
 KERNELS = (training, responses, maximization, inactivity, whitening)
 PACKAGE = Path(inspect.getfile(store)).parent
@@ -226,7 +232,9 @@ def test_rewriting_alone_is_no_damage(written):
 def test_a_killed_writer_leaves_earlier_results(tmp_path):
     script = """
 import os, pathlib, signal, sys, torch
-from rfviz import errors, files, store
+from rfviz import errors
+from rfviz.storage import files
+from rfviz.lab import store
 results = store.Store(pathlib.Path(sys.argv[1]))
 results.get("old", errors, {}, lambda: ({"x": torch.ones(3)}, {}))
 def half(tensors, temporary, metadata):
@@ -334,8 +342,8 @@ def test_a_changed_source_is_computed_anew(module_digest, tmp_path, monkeypatch)
 
 @pytest.mark.parametrize(
     "statement",
-    ["from rfviz import whitening", "from rfviz.whitening import fit", "import rfviz.whitening",
-     "import rfviz.whitening as w", "def later():\n    from rfviz.whitening import fit"],
+    ["from rfviz import whitening", "from rfviz.images.whitening import fit", "import rfviz.images.whitening",
+     "import rfviz.images.whitening as w", "def later():\n    from rfviz.images.whitening import fit"],
 )  # fmt: skip
 def test_every_way_to_import_a_module_of_rfviz_is_followed(module_digest, monkeypatch, statement):
     before = module_digest(statement)
@@ -418,8 +426,8 @@ def test_the_place_of_the_package_does_not_count(tmp_path):
     graph = package / "graph.py"
     graph.write_text(graph.read_text(encoding="utf-8") + "\nONE_MORE = 1\n", encoding="utf-8")
     script = (
-        "import json, rfviz.store as s; "
-        "print(json.dumps([s.__file__, s.source_digest('rfviz.whitening'), s.source_digest('rfviz.responses')]))"
+        "import json, rfviz.lab.store as s; "
+        "print(json.dumps([s.__file__, s.source_digest('rfviz.images.whitening'), s.source_digest('rfviz.kernels.responses')]))"
     )
     path = os.pathsep.join([str(tmp_path), *sys.path])
     done = subprocess.run(
@@ -428,8 +436,8 @@ def test_the_place_of_the_package_does_not_count(tmp_path):
     )  # fmt: skip
     file, of_whitening, of_responses = json.loads(done.stdout)
     assert Path(file) == package / "store.py"
-    assert of_whitening == source_digest.__wrapped__("rfviz.whitening")
-    assert of_responses != source_digest.__wrapped__("rfviz.responses")
+    assert of_whitening == source_digest.__wrapped__("rfviz.images.whitening")
+    assert of_responses != source_digest.__wrapped__("rfviz.kernels.responses")
 
 
 # -- several processes ------------------------------------------------------------------------------------------------

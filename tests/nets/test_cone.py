@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from rfviz import cone, models, photographs, receptive_field
-from rfviz.cone import Cone
 from rfviz.errors import RfvizError
-from rfviz.graph import ForwardPass
-from rfviz.whitening import IMAGENET
+from rfviz.images import photographs
+from rfviz.images.whitening import IMAGENET
+from rfviz.nets import cone, models, receptive_field
+from rfviz.nets.cone import Cone
+from rfviz.nets.graph import ForwardPass
 
 SHALLOW = ("conv1", "maxpool", "layer1.0.relu1", *models.LAYERS[1:8])
 DEEP = models.LAYERS[8:]  # fields of 227 to 899 px

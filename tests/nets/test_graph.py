@@ -9,9 +9,9 @@ import torchvision
 from torch import nn
 from torch.nn import functional as F
 
-from rfviz import graph, models
 from rfviz.errors import RfvizError
-from rfviz.graph import ForwardPass
+from rfviz.nets import graph, models
+from rfviz.nets.graph import ForwardPass
 
 
 class Branching(nn.Module):

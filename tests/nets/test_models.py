@@ -11,10 +11,10 @@ import torchvision
 from torch import nn
 from torch.nn import functional as F
 
-from rfviz import models
 from rfviz.errors import RfvizError
-from rfviz.files import save_tensors
-from rfviz.receptive_field import ReceptiveField
+from rfviz.nets import models
+from rfviz.nets.receptive_field import ReceptiveField
+from rfviz.storage.files import save_tensors
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from rfviz.errors import RfvizError
-from rfviz.precision import PRECISIONS, multiplying
+from rfviz.nets.precision import PRECISIONS, multiplying
 
 CPU = torch.device("cpu")
 FLAGS = [(False, False), (False, True), (True, False), (True, True)]

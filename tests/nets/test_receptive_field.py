@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from rfviz import models, receptive_field
 from rfviz.errors import RfvizError
-from rfviz.receptive_field import ReceptiveField
+from rfviz.nets import models, receptive_field
+from rfviz.nets.receptive_field import ReceptiveField
 
 LAYERS = ("conv1", *models.LAYERS)
 

@@ -9,11 +9,11 @@ import pytest
 import torch
 import torchvision
 
-from rfviz import models, weights
 from rfviz.errors import RfvizError
-from rfviz.files import save_tensors
-from rfviz.weights import read
-from rfviz.whitening import IMAGENET, Whitening
+from rfviz.images.whitening import IMAGENET, Whitening
+from rfviz.nets import models, weights
+from rfviz.nets.weights import read
+from rfviz.storage.files import save_tensors
 
 
 @pytest.fixture(scope="module")

@@ -5,12 +5,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from rfviz import claims, places, reference
-from rfviz.claims import Claim
-from rfviz.identification import KINDS
-from rfviz.inactivity import Effect, NoiseEffect
-from rfviz.presets import EXPLORER_LAYERS, FIGURE_LAYERS
-from rfviz.runs import Run
+from rfviz.kernels.identification import KINDS
+from rfviz.kernels.inactivity import Effect, NoiseEffect
+from rfviz.lab.presets import EXPLORER_LAYERS, FIGURE_LAYERS
+from rfviz.lab.runs import Run
+from rfviz.pages import claims, reference
+from rfviz.pages.claims import Claim
+from rfviz.storage import places
 from rfviz.verdicts import AGREES, CANNOT_TELL, DISAGREES
 
 LETTERS = "abcdefghijkl"

@@ -4,10 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from rfviz import centre_surround, colour_figures, controls, hue, models
-from rfviz.figures import BookFigure
-from rfviz.opponent import AXES
-from rfviz.tuning_figures import AXIS_COLOURS
+from rfviz.kernels import controls
+from rfviz.kernels.tuning import centre_surround, hue
+from rfviz.kernels.tuning.opponent import AXES
+from rfviz.nets import models
+from rfviz.pages import colour_figures
+from rfviz.pages.figures import BookFigure
+from rfviz.pages.tuning_figures import AXIS_COLOURS
 
 
 @pytest.fixture

@@ -7,14 +7,15 @@ import pytest
 import torch
 from scipy import stats
 
-from rfviz import colour_structure_tables as tables
-from rfviz import maximization, models, responses
-from rfviz.centre_surround import Opponency, measure
-from rfviz.data import Evaluation
-from rfviz.gratings import Gratings
-from rfviz.hue import HueTuning
-from rfviz.tuning import ColourTuning, Tuning
-from rfviz.whitening import IMAGENET
+from rfviz.images.data import Evaluation
+from rfviz.images.whitening import IMAGENET
+from rfviz.kernels import maximization, responses
+from rfviz.kernels.tuning import ColourTuning, Tuning
+from rfviz.kernels.tuning.centre_surround import Opponency, measure
+from rfviz.kernels.tuning.gratings import Gratings
+from rfviz.kernels.tuning.hue import HueTuning
+from rfviz.nets import models
+from rfviz.pages import colour_structure_tables as tables
 
 GRATINGS = Gratings(11, (0.0, 90.0), (0.0, 0.2), tuple(math.pi * i / 2 for i in range(4)))
 ANGLES = tuple(15.0 * i for i in range(12))

@@ -8,12 +8,14 @@ import pytest
 import torch
 from PIL import Image
 
-from rfviz import figures, maximization, models, responses
-from rfviz.data import Evaluation
-from rfviz.presets import FIGURE_LAYERS
-from rfviz.responses import LayerResponses
-from rfviz.similarity import pairing
-from rfviz.whitening import NONE
+from rfviz.images.data import Evaluation
+from rfviz.images.whitening import NONE
+from rfviz.kernels import maximization, responses
+from rfviz.kernels.responses import LayerResponses
+from rfviz.kernels.similarity import pairing
+from rfviz.lab.presets import FIGURE_LAYERS
+from rfviz.nets import models
+from rfviz.pages import figures
 
 
 @pytest.fixture

@@ -4,13 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from rfviz import controls, figures, higher_layer_figures, models
-from rfviz.calibration import calibrated
-from rfviz.data import Evaluation
-from rfviz.effective_field import effective_fields
-from rfviz.higher_layer_tables import mean_and_interval
-from rfviz.identification import KINDS
-from rfviz.responses import collect, preferred_stimuli
+from rfviz.images.data import Evaluation
+from rfviz.kernels import controls
+from rfviz.kernels.calibration import calibrated
+from rfviz.kernels.effective_field import effective_fields
+from rfviz.kernels.identification import KINDS
+from rfviz.kernels.responses import collect, preferred_stimuli
+from rfviz.nets import models
+from rfviz.pages import figures, higher_layer_figures
+from rfviz.pages.higher_layer_tables import mean_and_interval
 
 
 def images_in(axes: list) -> list[np.ndarray]:

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from rfviz import higher_layer_tables
-from rfviz.effective_field import EffectiveFields
-from rfviz.identification import KINDS
-from rfviz.receptive_field import ReceptiveField
+from rfviz.kernels.effective_field import EffectiveFields
+from rfviz.kernels.identification import KINDS
+from rfviz.nets.receptive_field import ReceptiveField
+from rfviz.pages import higher_layer_tables
 
 FIELD = ReceptiveField(31, 1, -15)
 

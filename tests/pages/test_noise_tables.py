@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from rfviz import noise_tables
-from rfviz.inactivity import Effect, NoiseEffect
+from rfviz.kernels.inactivity import Effect, NoiseEffect
+from rfviz.pages import noise_tables
 
 
 def effect(*losses: float) -> Effect:

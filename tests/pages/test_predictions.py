@@ -5,10 +5,10 @@ import dataclasses
 import pytest
 import torch
 
-from rfviz.evidence import Evidence
-from rfviz.noise_dose import NoiseDose
-from rfviz.predictions import NONE_INACTIVE, predictions, predictions_summary, predictions_table, unlike
-from rfviz.stream import STREAM, Written
+from rfviz.kernels.noise_dose import NoiseDose
+from rfviz.kernels.stream import STREAM, Written
+from rfviz.lab.evidence import Evidence
+from rfviz.pages.predictions import NONE_INACTIVE, predictions, predictions_summary, predictions_table, unlike
 from rfviz.verdicts import AGREES, CANNOT_TELL, DISAGREES
 
 CHANNELS, IMAGES = 40, 50

@@ -11,10 +11,12 @@ import pytest
 import torch
 from PIL import Image
 
-from rfviz import places, presets, reference, runs
-from rfviz.figures import min_max, stretch
-from rfviz.noise_tables import noise_table
-from rfviz.reference import COLUMNS, sheet
+from rfviz.lab import presets, runs
+from rfviz.pages import reference
+from rfviz.pages.figures import min_max, stretch
+from rfviz.pages.noise_tables import noise_table
+from rfviz.pages.reference import COLUMNS, sheet
+from rfviz.storage import places
 
 KEPT = places.repository() / "book" / "reference"
 

@@ -5,10 +5,12 @@ import dataclasses
 import pytest
 import torch
 
-from rfviz import models, responses, sharing_tables
-from rfviz.data import Evaluation
-from rfviz.presets import EXPLORER_LAYERS
-from rfviz.similarity import pairing
+from rfviz.images.data import Evaluation
+from rfviz.kernels import responses
+from rfviz.kernels.similarity import pairing
+from rfviz.lab.presets import EXPLORER_LAYERS
+from rfviz.nets import models
+from rfviz.pages import sharing_tables
 
 
 def test_neighbouring_layers_are_compared_over_channels_that_fire(resnet: models.Net34, tiles: Evaluation) -> None:

@@ -6,7 +6,7 @@ import torch
 from test_predictions import network
 from test_silence_tables import HISTORY, dose, responses, silence
 
-from rfviz import silence_figures, stream_figures
+from rfviz.pages import silence_figures, stream_figures
 
 
 def lines(ax) -> list[np.ndarray]:

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from rfviz.noise_dose import NoiseDose
-from rfviz.receptive_field import ReceptiveField
-from rfviz.responses import LayerResponses
-from rfviz.silence import Silence
-from rfviz.silence_tables import (
+from rfviz.kernels.noise_dose import NoiseDose
+from rfviz.kernels.responses import LayerResponses
+from rfviz.kernels.silence import Silence
+from rfviz.nets.receptive_field import ReceptiveField
+from rfviz.pages.silence_tables import (
     dose_summary,
     falling_silent,
     falling_summary,

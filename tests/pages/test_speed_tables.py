@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from rfviz import speed_tables
-from rfviz.models import LAYERS
+from rfviz.nets.models import LAYERS
+from rfviz.pages import speed_tables
 
 RESULTS = json.loads((Path(__file__).parents[1] / "benchmarks" / "results.json").read_text())
 

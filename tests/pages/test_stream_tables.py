@@ -5,10 +5,10 @@ import dataclasses
 import torch
 from test_predictions import network
 
-from rfviz.evidence import Evidence
-from rfviz.models import Net34
-from rfviz.stream import READERS
-from rfviz.stream_tables import ownership_summary, readers_table
+from rfviz.kernels.stream import READERS
+from rfviz.lab.evidence import Evidence
+from rfviz.nets.models import Net34
+from rfviz.pages.stream_tables import ownership_summary, readers_table
 
 
 def test_readers_by_hand(resnet: Net34, plainnet: Net34) -> None:

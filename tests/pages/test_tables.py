@@ -6,12 +6,12 @@ import pandas as pd
 import pytest
 import torch
 
-from rfviz import tables
-from rfviz.maximization import Maximization
-from rfviz.presets import PRESETS
-from rfviz.receptive_field import ReceptiveField
-from rfviz.responses import LayerResponses
-from rfviz.whitening import NONE, Whitening
+from rfviz.images.whitening import NONE, Whitening
+from rfviz.kernels.maximization import Maximization
+from rfviz.kernels.responses import LayerResponses
+from rfviz.lab.presets import PRESETS
+from rfviz.nets.receptive_field import ReceptiveField
+from rfviz.pages import tables
 
 
 def some_responses(means: torch.Tensor, positive: torch.Tensor) -> LayerResponses:

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
-from rfviz import controls, models, tuning, tuning_figures
+from rfviz.kernels import controls, tuning
+from rfviz.nets import models
+from rfviz.pages import tuning_figures
 
 
 @pytest.fixture

@@ -7,11 +7,11 @@ import pytest
 import torch
 from scipy import stats
 
-from rfviz import tuning_tables
-from rfviz.controls import CONTROLS
-from rfviz.gabor import Gabor
-from rfviz.gratings import for_field
-from rfviz.tuning import ColourTuning, Tuning
+from rfviz.kernels.controls import CONTROLS
+from rfviz.kernels.tuning import ColourTuning, Tuning
+from rfviz.kernels.tuning.gabor import Gabor
+from rfviz.kernels.tuning.gratings import for_field
+from rfviz.pages import tuning_tables
 
 GRATINGS = for_field(11, orientations=4, frequencies=2, phases=4)
 

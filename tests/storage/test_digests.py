@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rfviz.digests import digest, tensor_digest
+from rfviz.storage.digests import digest, tensor_digest
 
 
 def test_digest_of_values():

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from rfviz import files
 from rfviz.errors import RfvizError
-from rfviz.files import load_tensors, save_tensors, written_whole
+from rfviz.storage import files
+from rfviz.storage.files import load_tensors, save_tensors, written_whole
 
 NO_SPACE = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -144,7 +144,7 @@ def test_an_error_in_the_block_leaves_the_old_file(old, error):
     assert_still_old(old)
 
 
-@pytest.mark.parametrize("step", ["os.fsync", "os.replace", "rfviz.files.save_file"])
+@pytest.mark.parametrize("step", ["os.fsync", "os.replace", "rfviz.storage.files.save_file"])
 def test_a_full_disk_leaves_the_old_file(old, monkeypatch, step):
     monkeypatch.setattr(step, raise_no_space)
     with pytest.raises(RfvizError) as caught:
@@ -225,7 +225,7 @@ def test_a_killed_writer_leaves_the_old_file(old, moment):
     """Killed with half of the file written, before it is on the disk, and before it takes its place."""
     script = """
 import os, pathlib, signal, sys, torch
-from rfviz import files
+from rfviz.storage import files
 moment, path = sys.argv[1], pathlib.Path(sys.argv[2])
 def kill(*arguments):
     os.kill(os.getpid(), signal.SIGKILL)

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from rfviz import places
-from rfviz.places import repository
+from rfviz.storage import places
+from rfviz.storage.places import repository
 
 
 def test_repository_is_the_clone_whatever_the_working_folder(tmp_path, monkeypatch):

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms.v2 import functional as tv
 
-from rfviz import photographs
-from rfviz.augmentation import DRAWS, Augmentation, Box, TrainingBatch, resizing
-from rfviz.data import cut
+from rfviz.images import photographs
+from rfviz.images.data import cut
+from rfviz.training.augmentation import DRAWS, Augmentation, Box, TrainingBatch, resizing
 
 # What each random number of an image is for.
 WINDOW, TRY, POSITION, MIRROR, FACTORS, ORDER = (slice(0, 2), slice(2, 22), slice(22, 24), 24, slice(25, 28), 28)

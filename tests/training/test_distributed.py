@@ -19,11 +19,11 @@ from test_checkpoint import CHILDREN, Counting, load_images, place_of, save_imag
 from test_passes import LAYERS, assert_same_bits, pictures, same_bits, small_net, tensors_of
 from torch import Tensor
 
-from rfviz import distributed, passes
-from rfviz.checkpoint import Checkpoint
 from rfviz.errors import RfvizError
-from rfviz.files import load_tensors, save_tensors
-from rfviz.responses import collect
+from rfviz.kernels.responses import collect, passes
+from rfviz.kernels.responses.checkpoint import Checkpoint
+from rfviz.storage.files import load_tensors, save_tensors
+from rfviz.training import distributed
 
 torch.set_num_threads(1)  # also where a child process imports this module
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from rfviz.errors import RfvizError
-from rfviz.firing import watching
-from rfviz.models import Net34
-from rfviz.responses import collect
+from rfviz.kernels.responses import collect
+from rfviz.nets.models import Net34
+from rfviz.training.firing import watching
 
 
 def test_the_rates_are_those_of_a_pass(resnet: Net34, some_tiles: torch.Tensor) -> None:

@@ -9,10 +9,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rfviz import loading, photographs
-from rfviz.augmentation import DRAWS, Augmentation, Box, TrainingBatch
-from rfviz.data import ImagesInMemory, Region
-from rfviz.loading import MicroBatches, Plan, training_batches, usual_workers
+from rfviz.images import photographs
+from rfviz.images.data import ImagesInMemory, Region
+from rfviz.training import loading
+from rfviz.training.augmentation import DRAWS, Augmentation, Box, TrainingBatch
+from rfviz.training.loading import MicroBatches, Plan, training_batches, usual_workers
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 SIZES = {"astronaut": (60, 90), "chelsea": (41, 33), "coffee": (128, 50), "rocket": (24, 24), "camera": (70, 71)}

@@ -17,17 +17,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rfviz import models, training, training_state
-from rfviz.augmentation import Augmentation
-from rfviz.data import Evaluation, ImagesInMemory
 from rfviz.errors import RfvizError
-from rfviz.files import load_tensors
-from rfviz.loading import MicroBatches, Plan
-from rfviz.recipe import SCHEDULES, Recipe, learning_rate
-from rfviz.responses import collect
-from rfviz.training import evaluate, train
-from rfviz.training_state import States
-from rfviz.whitening import NONE, fit
+from rfviz.images.data import Evaluation, ImagesInMemory
+from rfviz.images.whitening import NONE, fit
+from rfviz.kernels.responses import collect
+from rfviz.nets import models
+from rfviz.storage.files import load_tensors
+from rfviz.training import state as training_state
+from rfviz.training import trainer as training
+from rfviz.training.augmentation import Augmentation
+from rfviz.training.loading import MicroBatches, Plan
+from rfviz.training.recipe import SCHEDULES, Recipe, learning_rate
+from rfviz.training.state import States
+from rfviz.training.trainer import evaluate, train
 
 torch.set_num_threads(1)  # also where a child process imports this module
 

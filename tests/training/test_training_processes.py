@@ -21,16 +21,16 @@ from test_training import Counting, InterruptionError, MeanColour, Stopping, int
 from torch import nn
 from torch.nn import functional as F
 
-from rfviz import distributed
-from rfviz.augmentation import Augmentation
-from rfviz.data import Evaluation, ImagesInMemory
 from rfviz.errors import RfvizError
-from rfviz.files import load_tensors, save_tensors
-from rfviz.loading import MicroBatches, Plan
-from rfviz.recipe import Recipe
-from rfviz.training import evaluate, train
-from rfviz.training_state import States
-from rfviz.whitening import fit
+from rfviz.images.data import Evaluation, ImagesInMemory
+from rfviz.images.whitening import fit
+from rfviz.storage.files import load_tensors, save_tensors
+from rfviz.training import distributed
+from rfviz.training.augmentation import Augmentation
+from rfviz.training.loading import MicroBatches, Plan
+from rfviz.training.recipe import Recipe
+from rfviz.training.state import States
+from rfviz.training.trainer import evaluate, train
 
 torch.set_num_threads(1)  # also where a child process imports this module
 

@@ -6,7 +6,7 @@ The norm of eq. 2 is the paper's notation; what its optimiser does is Adam with 
 the gradient, that is, the gradient of (lambda / 2) * ||x||^2.
 
 Only the receptive field can change, so the ascent runs on the field alone, through the cone of positions that the
-neuron depends on (`rfviz.cone`); the pass stops at the layer, the weights are frozen, and all channels go in one batch,
+neuron depends on (`rfviz.nets.cone`); the pass stops at the layer, the weights are frozen, and all channels go in one batch,
 one image each. The result is that of the full image, where the full image holds the field.
 """
 
@@ -18,13 +18,13 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from rfviz import receptive_field
-from rfviz.cone import Cone
 from rfviz.errors import RfvizError, check_channel, unknown
-from rfviz.graph import ForwardPass
-from rfviz.objectives import OBJECTIVES, Objective
-from rfviz.precision import multiplying
-from rfviz.regularizers import L2, Regularizer
+from rfviz.kernels.maximization.objectives import OBJECTIVES, Objective
+from rfviz.kernels.maximization.regularizers import L2, Regularizer
+from rfviz.nets import receptive_field
+from rfviz.nets.cone import Cone
+from rfviz.nets.graph import ForwardPass
+from rfviz.nets.precision import multiplying
 
 _MEMORY = 2**30  # bytes that the images of one batch may take
 
@@ -79,16 +79,16 @@ def maximize(
     net : nn.Module
         Any network that `torch.fx` can trace; it is run in evaluation mode with frozen weights.
     layer : str
-        Name as in `rfviz.graph`.
+        Name as in `rfviz.nets.graph`.
     channels : sequence of int, optional
         All channels by default.
     steps, learning_rate : int, float
         Of Adam; the paper's are the defaults.
     objective : {"before_relu", "response", "channel_mean"} or Objective
         What is maximised: the centre neuron's value before the layer's last ReLU, its response, the mean of the channel
-        over a canvas, or anything like those in `rfviz.objectives`.
+        over a canvas, or anything like those in `rfviz.kernels.maximization.objectives`.
     regularizers : sequence of Regularizer
-        See `rfviz.regularizers`. The default is the paper's weight decay.
+        See `rfviz.kernels.maximization.regularizers`. The default is the paper's weight decay.
     canvas : int, optional
         Side of the input in px. By default the input is the receptive field of one neuron, which no padding reaches.
         From layer3.0 of ResNet34 on, the field is larger than the paper's 224 px: there ``canvas=224`` is what the

@@ -22,16 +22,16 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from rfviz import distributed
-from rfviz.batches import Images, is_indexed
-from rfviz.checkpoint import Checkpoint
-from rfviz.data import Indexed
 from rfviz.errors import RfvizError, check_channel, unknown
-from rfviz.passes import Options, Pass, made_of
-from rfviz.precision import PRECISIONS
-from rfviz.receptive_field import ReceptiveField
-from rfviz.top_stimuli import EMPTY
-from rfviz.whitening import NONE, Whitening
+from rfviz.images.batches import Images, is_indexed
+from rfviz.images.data import Indexed
+from rfviz.images.whitening import NONE, Whitening
+from rfviz.kernels.responses.checkpoint import Checkpoint
+from rfviz.kernels.responses.passes import Options, Pass, made_of
+from rfviz.kernels.responses.top_stimuli import EMPTY
+from rfviz.nets.precision import PRECISIONS
+from rfviz.nets.receptive_field import ReceptiveField
+from rfviz.training import distributed
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class LayerResponses:
         Over all neurons.
     histogram : Tensor of int64, shape (C, 23)
         Neurons per bin: bin 0 counts responses <= 0, bin 1 those below 2^-10, the last those of 2^10 and more, the
-        others one octave each, between `rfviz.activity.HISTOGRAM_EDGES`.
+        others one octave each, between `rfviz.kernels.responses.activity.HISTOGRAM_EDGES`.
     mean_stimulus : Tensor, shape (C, 3, R, R), or None
         Mean patch over all neurons with response > 0 (eqs. 3 and 4), RGB in [0, 1]; pixels outside the image do not
         count; 0 where nothing was counted.
@@ -121,9 +121,9 @@ def collect(
         Any network that `torch.fx` can trace; it is run in evaluation mode, on its own device, and images come in the
         memory format of its weights: after ``net.to(memory_format=torch.channels_last)`` the pass is usually faster.
     images : Tensor (N, 3, H, W), data set or iterable of batches
-        RGB in [0, 1]; see `rfviz.batches`.
+        RGB in [0, 1]; see `rfviz.images.batches`.
     layers : sequence of str
-        Names as in `rfviz.graph`.
+        Names as in `rfviz.nets.graph`.
     top_k : int
         Number of preferred stimuli per channel.
     per_image : 1 or None
@@ -165,7 +165,7 @@ def collect(
 
     Notes
     -----
-    Where `torch.distributed` has a process group, as `rfviz.distributed.process_group` makes under `torchrun`, its
+    Where `torch.distributed` has a process group, as `rfviz.training.distributed.process_group` makes under `torchrun`, its
     processes take the batches in turn and all of them return the result of the whole: lists and counts the same to the
     bit as one process finds them, means the same to rounding. Every process must then be given the same arguments;
     each writes a checkpoint of its own.

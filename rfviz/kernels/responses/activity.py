@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from rfviz.maps import AT_ONCE, Maps
+from rfviz.kernels.responses.maps import AT_ONCE, Maps
 
 OCTAVES = range(-10, 10)
 HISTOGRAM_EDGES = 2.0 ** torch.arange(OCTAVES.start, OCTAVES.stop + 1)

@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from rfviz.errors import RfvizError
-from rfviz.files import load_tensors, save_tensors
+from rfviz.storage.files import load_tensors, save_tensors
 
 _log = logging.getLogger(__name__)
 

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from rfviz.patch_sums import MIDDLE, Phases, mask, summed_patches
-from rfviz.receptive_field import ReceptiveField
+from rfviz.kernels.responses.patch_sums import MIDDLE, Phases, mask, summed_patches
+from rfviz.nets.receptive_field import ReceptiveField
 
 
 class MeanStimulus:

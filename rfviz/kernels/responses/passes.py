@@ -1,4 +1,4 @@
-"""The machine behind `rfviz.responses.collect`: accumulators of every layer, in one loop that can stop and go on."""
+"""The machine behind `rfviz.kernels.responses.collect`: accumulators of every layer, in one loop that can stop and go on."""
 
 import copy
 import dataclasses
@@ -10,20 +10,21 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from rfviz import distributed, receptive_field
-from rfviz.activity import Activity
-from rfviz.batches import Batch, Images, batches
-from rfviz.checkpoint import Checkpoint
-from rfviz.digests import tensor_digest
 from rfviz.errors import RfvizError
-from rfviz.graph import ForwardPass
-from rfviz.maps import Maps
-from rfviz.mean_stimulus import MeanStimulus
-from rfviz.patch_sums import Phases, Workspace
-from rfviz.precision import multiplying
-from rfviz.receptive_field import ReceptiveField
-from rfviz.top_stimuli import TopStimuli
-from rfviz.whitening import Whitening
+from rfviz.images.batches import Batch, Images, batches
+from rfviz.images.whitening import Whitening
+from rfviz.kernels.responses.activity import Activity
+from rfviz.kernels.responses.checkpoint import Checkpoint
+from rfviz.kernels.responses.maps import Maps
+from rfviz.kernels.responses.mean_stimulus import MeanStimulus
+from rfviz.kernels.responses.patch_sums import Phases, Workspace
+from rfviz.kernels.responses.top_stimuli import TopStimuli
+from rfviz.nets import receptive_field
+from rfviz.nets.graph import ForwardPass
+from rfviz.nets.precision import multiplying
+from rfviz.nets.receptive_field import ReceptiveField
+from rfviz.storage.digests import tensor_digest
+from rfviz.training import distributed
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class Layer:
             self.mean.update(phases, responses if self.neuron is None else _only(responses, self.neuron, self.name))
 
     def result(self) -> dict[str, Any]:
-        """Return the answers, by the names that they have in `rfviz.responses.LayerResponses`."""
+        """Return the answers, by the names that they have in `rfviz.kernels.responses.LayerResponses`."""
         values, found, positions = self.top.result()
         mean, count = self.mean.result() if self.mean else (None, None)
         strongest, strongest_count = self.strongest.result() if self.strongest else (None, None)

@@ -24,8 +24,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from rfviz.maps import AT_ONCE
-from rfviz.receptive_field import ReceptiveField
+from rfviz.kernels.responses.maps import AT_ONCE
+from rfviz.nets.receptive_field import ReceptiveField
 
 MIDDLE = 0.5
 """Taken off the images before they are summed: without the common part, less is lost to rounding."""

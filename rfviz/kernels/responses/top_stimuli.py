@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from rfviz.maps import Maps
+from rfviz.kernels.responses.maps import Maps
 
 EMPTY = -1
 """Image and position where there are fewer neurons than places."""

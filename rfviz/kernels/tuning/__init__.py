@@ -1,7 +1,7 @@
 """Tuning of neurons for orientation, spatial frequency and colour, measured with drifting gratings.
 
 The gratings fill the receptive field of one neuron and no more, and only what that neuron depends on is computed
-(`rfviz.cone`). All channels of a layer are measured at once. A response is the value after the ReLU.
+(`rfviz.nets.cone`). All channels of a layer are measured at once. A response is the value after the ReLU.
 """
 
 import math
@@ -11,12 +11,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from rfviz import opponent, receptive_field
-from rfviz.cone import Cone
 from rfviz.errors import RfvizError
-from rfviz.gratings import Gratings, for_field
-from rfviz.precision import multiplying
-from rfviz.whitening import NONE, Whitening
+from rfviz.images.whitening import NONE, Whitening
+from rfviz.kernels.tuning import opponent
+from rfviz.kernels.tuning.gratings import Gratings, for_field
+from rfviz.nets import receptive_field
+from rfviz.nets.cone import Cone
+from rfviz.nets.precision import multiplying
 
 AT_ONCE = 256
 """Images that go through the network together: changes the speed, and results by rounding only."""
@@ -113,7 +114,7 @@ class Tuning:
     def preferred_frequency(self) -> Tensor:
         """Cycles/px, `(C,)`: the peak of a parabola through the best frequency and its neighbours, on a log axis.
 
-        The frequencies must be in equal ratios, as `rfviz.gratings.for_field` has them.
+        The frequencies must be in equal ratios, as `rfviz.kernels.tuning.gratings.for_field` has them.
         """
         curve = self.frequency_curve
         logarithm = torch.tensor(self.gratings.frequencies, dtype=torch.float64).clamp(min=1e-9).log()
@@ -161,11 +162,11 @@ def measure(
     net : nn.Module
         Any network that `torch.fx` can trace; it is run in evaluation mode.
     layer : str
-        Name as in `rfviz.graph`.
+        Name as in `rfviz.nets.graph`.
     gratings : Gratings, optional
-        Those that `rfviz.gratings.for_field` gives for the layer's receptive field by default.
+        Those that `rfviz.kernels.tuning.gratings.for_field` gives for the layer's receptive field by default.
     axis : {"luminance", "L-M", "S"} or Tensor, shape (3,)
-        The colours that the bars alternate between: an axis of `rfviz.opponent`, or any direction in linear RGB.
+        The colours that the bars alternate between: an axis of `rfviz.kernels.tuning.opponent`, or any direction in linear RGB.
     contrast : float
         Share of what a screen can show along the axis.
     preprocess : Whitening
@@ -232,7 +233,7 @@ class ColourTuning:
     Parameters
     ----------
     along : dict from axis to Tuning
-        For each of `rfviz.opponent.AXES`.
+        For each of `rfviz.kernels.tuning.opponent.AXES`.
     """
 
     along: dict[str, Tuning]

@@ -44,8 +44,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rfviz import opponent
 from rfviz.errors import RfvizError
+from rfviz.kernels.tuning import opponent
 
 SURROGATES = 200
 """Of every picture."""
@@ -76,7 +76,7 @@ class Opponency:
     Parameters
     ----------
     centre, surround : Tensor of float64, shape (N, 3)
-        As they differ from the background; see the top of `rfviz.centre_surround`.
+        As they differ from the background; see the top of `rfviz.kernels.tuning.centre_surround`.
     p : Tensor of float64, shape (N,)
         Share of surrogates that are at least as opposite in colour as the picture, which is counted in, in (0, 1].
     luminance_p : Tensor of float64, shape (N,)
@@ -167,8 +167,8 @@ def measure(images: Tensor, background: Tensor, there: Tensor | None = None, see
 def deviations(images: Tensor, background: Tensor) -> Tensor:
     """Return how pixels differ from the background for cones that are adapted to it.
 
-    The contrast of each cone, ``(cone - background) / background``, is carried over to the grey of `rfviz.opponent`
-    and expressed along its axes: on a background of that grey, this is `rfviz.opponent.opponent`.
+    The contrast of each cone, ``(cone - background) / background``, is carried over to the grey of `rfviz.kernels.tuning.opponent`
+    and expressed along its axes: on a background of that grey, this is `rfviz.kernels.tuning.opponent.opponent`.
 
     Parameters
     ----------

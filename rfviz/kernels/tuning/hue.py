@@ -1,6 +1,6 @@
 """Tuning for hue: which colours of equal luminance drive a neuron, at equal distance from grey.
 
-Gratings alternate between the two ends of an axis through grey in the plane of L-M and S (`rfviz.opponent.hue`): 0
+Gratings alternate between the two ends of an axis through grey in the plane of L-M and S (`rfviz.kernels.tuning.opponent.hue`): 0
 degrees is L-M, 90 degrees S. All axes reach as far, in units of the largest contrast of L-M and of S, so a neuron's
 curve says which mixture of the two it follows, after Derrington, Krauskopf and Lennie (1984).
 
@@ -15,11 +15,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from rfviz import opponent, receptive_field, tuning
 from rfviz.errors import RfvizError
-from rfviz.gratings import Gratings, for_field
-from rfviz.tuning import Tuning
-from rfviz.whitening import NONE, Whitening
+from rfviz.images.whitening import NONE, Whitening
+from rfviz.kernels import tuning
+from rfviz.kernels.tuning import Tuning, opponent
+from rfviz.kernels.tuning.gratings import Gratings, for_field
+from rfviz.nets import receptive_field
 
 ORIENTATIONS, FREQUENCIES, PHASES = 4, 3, 4
 """Of the gratings along each axis; frequency 0, a uniform field, comes on top."""
@@ -71,7 +72,7 @@ class HueTuning:
 
     @property
     def responds(self) -> Tensor:
-        """Whether a channel responds to gratings along any axis, bool `(C,)`; see `rfviz.tuning.Tuning.responds`."""
+        """Whether a channel responds to gratings along any axis, bool `(C,)`; see `rfviz.kernels.tuning.Tuning.responds`."""
         return torch.stack([each.responds for each in self.along]).any(0)
 
     @property
@@ -125,7 +126,7 @@ def measure(net: nn.Module, layer: str, *, preprocess: Whitening = NONE, angles:
     Parameters
     ----------
     net, layer, preprocess
-        As for `rfviz.tuning.measure`.
+        As for `rfviz.kernels.tuning.measure`.
     angles : int
         How many axes, evenly over 180 degrees.
 
