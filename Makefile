@@ -1,5 +1,6 @@
 # make book [PRESET=quick] [IMAGES=folder] [SEED=0]   the whole book, into runs/PRESET/html
-# make test                                            all tests
+# make test                                            lint, types, and the tests that every change must pass
+# make test-thorough                                   larger samples, kills at many moments, the book made in every way
 # make serve [PRESET=quick] [RUN=folder below runs/]    read the book at http://localhost:8000
 # make pdf [PRESET=quick]                              the book that was made last as one file, runs/PRESET/book.pdf
 # make lab                                             JupyterLab, to run the notebooks and the explorer live
@@ -19,7 +20,7 @@ PORT ?= 8000
 BIN := $(VENV)/bin
 IMAGES_OPTION := $(if $(IMAGES),--images "$(IMAGES)")
 
-.PHONY: book run test soak oldest audit lint bench serve pdf lab lock clean
+.PHONY: book run test test-thorough soak oldest audit lint bench serve pdf lab lock clean
 .DEFAULT_GOAL := book
 
 # The environment: made once, and again whenever the lock or the project file changes.
@@ -38,8 +39,13 @@ run: $(VENV)/installed
 	$(BIN)/rfviz run --preset $(PRESET) --seed $(SEED) $(IMAGES_OPTION)
 
 # One thread in each of the two processes and in all that they start: threads that wait for each other's cores are slow.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
 test: lint tests/axe/node_modules
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(PYTEST) -m "not thorough"
+
+test-thorough: tests/axe/node_modules
+	$(PYTEST) -m thorough
 
 soak: $(VENV)/installed
 	RFVIZ_SOAK=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/faults

@@ -1,17 +1,6 @@
-"""`python -m rfviz` is the command `rfviz`; `torchrun -m rfviz` runs it in several processes that share the work."""
+"""`python -m rfviz` is the command `rfviz`; `torchrun -m rfviz train` trains in several processes."""
 
-import sys
-
-
-def main() -> None:
-    """Run the command line; whoever presses Ctrl-C while it is still loading sees no traceback either."""
-    try:
-        from rfviz.book import cli
-    except KeyboardInterrupt:
-        sys.stderr.write("rfviz: interrupted before it began.\n")
-        sys.exit(130)
-    cli.main()
-
+from rfviz.book.cli import main
 
 if __name__ == "__main__":
     main()

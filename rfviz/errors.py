@@ -32,13 +32,13 @@ def unknown(kind: str, value: object, choices: Iterable[str]) -> RfvizError:
     return RfvizError(f"unknown {kind} {str(value)!r}.{hint} Choose from: {shown}.")
 
 
-def plainly(items: Iterable[Item]) -> Iterator[Item]:
-    """Pass items on that torch's worker processes load; of an error there, only what was meant to be said comes out.
+def reraising(items: Iterable[Item]) -> Iterator[Item]:
+    """Pass items on that torch's worker processes load, and raise the errors of those processes again.
 
     Raises
     ------
     RfvizError
-        In one line, without the traceback that torch writes into it.
+        In one line, without the traceback that torch adds to it.
     """
     try:
         yield from items

@@ -1,9 +1,13 @@
 """Slow, obvious ways to the answers, and ways to give the same things, that several test modules share."""
 
+from typing import TypeVar
+
 import numpy as np
 import safetensors.torch
 import torch
 from hypothesis import strategies as st
+
+Net = TypeVar("Net", bound=torch.nn.Module)
 
 LAYOUTS = {
     "contiguous": lambda x: x.contiguous(),
@@ -82,3 +86,16 @@ def through_a_file(state):
 def bits(*tensors):
     """What tells apart everything, -0.0 from 0.0 too."""
     return [(each.dtype, each.shape, each.contiguous().numpy().tobytes()) for each in tensors]
+
+
+def settled(net: Net, seed: int = 0) -> Net:
+    """Give every batch norm statistics and an affine part that are not the trivial ones, and evaluate."""
+    generator = torch.Generator().manual_seed(seed)
+    for module in net.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            shape = module.running_mean.shape
+            module.running_mean.copy_(0.1 * torch.randn(shape, generator=generator))
+            module.running_var.copy_(0.5 + torch.rand(shape, generator=generator))
+            module.weight.data.copy_(0.5 + torch.rand(shape, generator=generator))
+            module.bias.data.copy_(0.2 * torch.randn(shape, generator=generator))
+    return net.eval()

@@ -3,7 +3,7 @@
 import pytest
 from torch.utils.data import DataLoader
 
-from rfviz.errors import RfvizError, plainly
+from rfviz.errors import RfvizError, reraising
 
 
 class Broken:
@@ -20,11 +20,11 @@ class Broken:
 def test_an_error_of_a_worker_is_one_line(workers):
     seen = []
     with pytest.raises(RfvizError) as caught:
-        seen.extend(plainly(DataLoader(Broken(), batch_size=None, num_workers=workers)))
+        seen.extend(reraising(DataLoader(Broken(), batch_size=None, num_workers=workers)))
     assert str(caught.value) == "/images/2.jpg: image file is truncated. Repair or remove it."
 
 
 def test_other_errors_pass():
     with pytest.raises(ZeroDivisionError):
-        list(plainly(1 // each for each in (1, 0)))
-    assert list(plainly(range(3))) == [0, 1, 2]
+        list(reraising(1 // each for each in (1, 0)))
+    assert list(reraising(range(3))) == [0, 1, 2]

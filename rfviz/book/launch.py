@@ -10,7 +10,7 @@ import jupytext
 import nbformat
 
 from rfviz.errors import RfvizError
-from rfviz.storage.files import written_whole
+from rfviz.storage.files import atomic
 from rfviz.storage.places import repository
 
 BRANCH = "ipynb"
@@ -85,6 +85,6 @@ def export_notebooks(notebooks: dict[str, Path], folder: Path, of: str | None) -
         notebook = jupytext.read(source)
         notebook.cells.insert(0, nbformat.v4.new_code_cell(install, id="install"))
         written.append(folder / f"{name}.ipynb")
-        with written_whole(written[-1]) as temporary:
+        with atomic(written[-1]) as temporary:
             nbformat.write(notebook, temporary)
     return written

@@ -38,8 +38,8 @@ from rfviz.lab.run_higher import CONTRASTS, HIGH_LAYERS, PICTURE_LAYERS
 from rfviz.lab.runs import Run
 from rfviz.nets.models import ARCHITECTURES
 from rfviz.storage import places
-from rfviz.storage.files import HALF_WRITTEN, written_whole
-from rfviz.storage.lock import alone
+from rfviz.storage.files import HALF_WRITTEN, atomic
+from rfviz.storage.lock import locked
 
 PATIENCE = 300
 """Seconds that a cell may take once everything is computed, so that it only has to read and draw."""
@@ -190,7 +190,7 @@ def execute(
         if injected and "parameters" in each:  # the defaults are folded away, the values that count are shown
             injected[0] += [tag for tag in each if tag == "remove-input"]
             each.append("hide-input")
-    with written_whole(target) as temporary:
+    with atomic(target) as temporary:
         nbformat.write(notebook, temporary)
 
 
@@ -206,7 +206,7 @@ def run_notebooks(run: Run, parameters: Mapping[str, Any], only: str | None = No
     targets = [run.folder / "book" / f"{name}.ipynb" for name in chosen]
     jobs = list(zip(chosen.values(), targets, strict=True))
     with (
-        alone(run.folder, "book"),
+        locked(run.folder, "book"),
         _threads_per_kernel(min(AT_ONCE, len(jobs))),
         ThreadPoolExecutor(AT_ONCE) as pool,
         tqdm(total=len(jobs), desc="notebooks", unit="notebook") as bar,
@@ -267,7 +267,7 @@ def stage(run: Run) -> Path:
     config["execute"]["execute_notebooks"] = "off"
     config["exclude_patterns"].remove("notebooks/*.ipynb")  # here, they are what is built
     launch.configuration(config, launch.address())
-    with written_whole(folder / "_config.yml") as temporary:
+    with atomic(folder / "_config.yml") as temporary:
         temporary.write_text(yaml.safe_dump(config, allow_unicode=True), encoding="utf-8")
     for old in [*folder.glob("*.md"), *folder.glob("*.ipynb"), *folder.glob("notebooks/*.ipynb")]:
         name = old.relative_to(folder).with_suffix("").as_posix()
@@ -276,11 +276,11 @@ def stage(run: Run) -> Path:
     pages = [page for page in sources().values() if not is_notebook(page)]
     others = [file for part in ("_static", "reference") for file in sorted((root / "book" / part).iterdir())]
     for source in [root / "book" / "references.bib", *others, *pages]:
-        with written_whole(folder / source.relative_to(root / "book")) as temporary:
+        with atomic(folder / source.relative_to(root / "book")) as temporary:
             shutil.copyfile(source, temporary)
-    with written_whole(folder / "_toc.yml") as temporary:
+    with atomic(folder / "_toc.yml") as temporary:
         shutil.copyfile(root / "_toc.yml", temporary)
-    with written_whole(folder / "_static" / "preview.png") as temporary:
+    with atomic(folder / "_static" / "preview.png") as temporary:
         temporary.write_bytes(_first_picture(folder / "index.ipynb"))
     return folder
 
@@ -313,7 +313,7 @@ def build_html(run: Run) -> Path:
 def _building(run: Run) -> Iterator[tuple[Path, Path]]:
     """Give the staged book and a folder to build in; no other process writes to either meanwhile."""
     with (
-        alone(run.folder, "book"),
+        locked(run.folder, "book"),
         tempfile.TemporaryDirectory(dir=run.folder, prefix=".book-", suffix=".part") as temporary,
     ):
         for folder in ("book", "explorer"):
@@ -356,7 +356,7 @@ def build_pdf(run: Run) -> Path:
         raise RfvizError("the PDF needs Chromium or Chrome, and neither is on the PATH: install one of them.")
     with _building(run) as (folder, temporary):
         whole = _build(folder, temporary, "singlehtml", run.folder / "build.log")
-        with written_whole(run.folder / "book.pdf") as target:
+        with atomic(run.folder / "book.pdf") as target:
             options = ["--headless", "--disable-gpu", "--no-pdf-header-footer", "--virtual-time-budget=60000"]
             if os.name == "posix" and os.geteuid() == 0:
                 options.append("--no-sandbox")  # Chromium refuses to run as root with it
@@ -392,6 +392,6 @@ def _old(target: Path) -> Path:
 
 def book(run: Run, parameters: Mapping[str, Any]) -> Path:
     """Run every notebook, build the HTML, and return the page to open; `compute` comes before."""
-    with alone(run.folder, "book"):
+    with locked(run.folder, "book"):
         run_notebooks(run, parameters)
         return build_html(run)

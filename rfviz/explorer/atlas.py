@@ -13,8 +13,8 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as resizing
 
-from rfviz.explorer.facts import Layer, describe
-from rfviz.pages.figures import NO_IMAGE, min_max, stretch
+from rfviz.explorer.facts import LayerFacts, describe
+from rfviz.pages.style import NO_IMAGE, min_max, stretch
 
 LARGEST_CELL = 96
 """Side of a cell at most, px: pictures of larger receptive fields are reduced to it."""
@@ -61,7 +61,7 @@ def to_cell(image: Tensor, side: int) -> Tensor:
     return (image.clamp(0, 1) * 255).round().byte()
 
 
-def draw(layer: Layer) -> Atlas:
+def draw(layer: LayerFacts) -> Atlas:
     """Draw the two sheets of a layer.
 
     The columns are the filter of the first convolution (min-max scaled), the mean preferred stimulus as it is and with
@@ -108,7 +108,7 @@ def draw(layer: Layer) -> Atlas:
     return Atlas(cells, sources, {**facts, "cell": side, "columns": columns})
 
 
-def _stimuli(layer: Layer, facts: dict[str, Any]) -> tuple[dict[tuple[int, int], Tensor], Tensor]:
+def _stimuli(layer: LayerFacts, facts: dict[str, Any]) -> tuple[dict[tuple[int, int], Tensor], Tensor]:
     """Cut the preferred stimuli, by (channel, rank), and draw the sheet of sources; every image is read once."""
     wanted: dict[int, list[tuple[int, int]]] = {}
     for number, channel in enumerate(facts["channels"]):

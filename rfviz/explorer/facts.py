@@ -9,17 +9,17 @@ from torch import Tensor
 from rfviz.images.data import Indexed
 from rfviz.images.whitening import Whitening
 from rfviz.kernels.maximization import Maximization
+from rfviz.kernels.pictures import centred, correlations
 from rfviz.kernels.responses import LayerResponses
 from rfviz.kernels.responses.activity import HISTOGRAM_EDGES
 from rfviz.kernels.responses.top_stimuli import EMPTY
-from rfviz.kernels.similarity import centred, correlations
 from rfviz.kernels.tuning import ColourTuning, Tuning
 
 NEAREST = 6
 """Channels that are listed as the nearest ones."""
 
 
-class Layer(NamedTuple):
+class LayerFacts(NamedTuple):
     """Everything that is known of a layer, as the explorer takes it.
 
     Parameters
@@ -60,25 +60,25 @@ class Statistic(NamedTuple):
     name: str
     unit: str
     explanation: str
-    of: Callable[[Layer], Tensor]
+    of: Callable[[LayerFacts], Tensor]
 
 
-def _peak(layer: Layer) -> Tensor:
+def _peak(layer: LayerFacts) -> Tensor:
     return torch.where(layer.found.mean > 0, layer.found.maximum / layer.found.mean, torch.nan)
 
 
-def _fires(layer: Layer) -> Tensor:
+def _fires(layer: LayerFacts) -> Tensor:
     return layer.found.positive_count > 0
 
 
-def _contrast(layer: Layer) -> Tensor:
+def _contrast(layer: LayerFacts) -> Tensor:
     strongest = layer.found.strongest_stimulus
     if strongest is None:
         return torch.full((layer.found.channels,), torch.nan)
     return torch.where(_fires(layer), centred(strongest.double()).abs().amax((1, 2, 3)), torch.nan)
 
 
-def _agreement(layer: Layer) -> Tensor:
+def _agreement(layer: LayerFacts) -> Tensor:
     mean = layer.found.mean_stimulus
     if mean is None:
         return torch.full((layer.found.channels,), torch.nan)
@@ -86,13 +86,13 @@ def _agreement(layer: Layer) -> Tensor:
     return torch.where(_fires(layer), correlations(mean, driven).diagonal(), torch.nan)
 
 
-def _selectivity(layer: Layer) -> Tensor:
+def _selectivity(layer: LayerFacts) -> Tensor:
     if layer.orientation is None:
         return torch.full((layer.found.channels,), torch.nan)
     return layer.orientation.selectivity
 
 
-def _chromatic(layer: Layer) -> Tensor:
+def _chromatic(layer: LayerFacts) -> Tensor:
     if layer.colour is None:
         return torch.full((layer.found.channels,), torch.nan)
     return layer.colour.sensitivity
@@ -134,7 +134,7 @@ STATISTICS = (
 )  # fmt: skip
 
 
-def describe(layer: Layer) -> dict[str, Any]:
+def describe(layer: LayerFacts) -> dict[str, Any]:
     """Return what is said of a layer, as JSON values; `channels` has one entry per channel.
 
     A preferred stimulus is ``[response, number of the image, top, left, bottom, right]``: its receptive field in px of
@@ -185,7 +185,7 @@ def _stimuli(found: LayerResponses, channel: int) -> list[list[float]]:
     return listed
 
 
-def _tuned(layer: Layer) -> list[dict[str, Any]]:
+def _tuned(layer: LayerFacts) -> list[dict[str, Any]]:
     """Return the tuning of every channel: orientation curve and preference, colour class; empty where not measured."""
     told: list[dict[str, Any]] = [{} for _ in range(layer.found.channels)]
     if layer.orientation is not None:
@@ -202,7 +202,7 @@ def _tuned(layer: Layer) -> list[dict[str, Any]]:
     return told
 
 
-def _nearest(layer: Layer) -> list[list[list[float]]]:
+def _nearest(layer: LayerFacts) -> list[list[list[float]]]:
     """Return for every channel the others whose mean over the strongest is most like its own: [channel, r]."""
     found = layer.found
     if found.strongest_stimulus is None:

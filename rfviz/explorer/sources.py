@@ -1,27 +1,26 @@
 """Where the explorer's layers come from: a run, whose results are kept, or networks and images of one's own."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
+from torchvision.models import ResNet
 
 from rfviz.errors import RfvizError, unknown
-from rfviz.explorer import atlas
-from rfviz.explorer.facts import STATISTICS, Layer
+from rfviz.explorer.atlas import draw
+from rfviz.explorer.facts import STATISTICS, LayerFacts
 from rfviz.images.data import Indexed
 from rfviz.images.whitening import NONE, Whitening
-from rfviz.kernels import responses
+from rfviz.kernels import responses, silent
 from rfviz.kernels.maximization import Maximization, maximize
-from rfviz.lab.presets import EXPLORER_LAYERS, PAPER_CHANNELS
-from rfviz.lab.store import source_digest
+from rfviz.lab.result import result
+from rfviz.lab.results import colour, maxima, orientation, pooling, stimuli
+from rfviz.lab.run import Run
 from rfviz.nets import graph, receptive_field
-from rfviz.nets.models import LAYERS, PAPER_ARCHITECTURES, PAPER_NAMES, layers
+from rfviz.nets.models import ResidualNet, layers, recognize
 from rfviz.nets.receptive_field import ReceptiveField
-
-if TYPE_CHECKING:  # results are read through a run; what makes them is not needed here
-    from rfviz.lab.runs import Run
 
 MEANS = 2**30
 """Bytes that the means of a layer may take to be computed for a network of one's own."""
@@ -65,62 +64,59 @@ def _row(model: str, layer: str, title: str, channels: int, field: ReceptiveFiel
     return {"model": model, "key": layer, "title": title, "channels": channels, "size": field.size}
 
 
+def _check(model: str, layer: str, offered: Mapping[str, Collection[str]]) -> None:
+    """Raise RfvizError unless there is such a network, and such a layer of it."""
+    if model not in offered:
+        raise unknown("network", model, offered)
+    if layer not in offered[model]:
+        raise unknown("layer", layer, offered[model])
+
+
+@result
+def atlas(run: Run, network: str, layer: str) -> Drawn:
+    """Return what is known of a layer in which the channels of the stem run on, drawn for a browser."""
+    found, filters = stimuli(run, network)[layer], run.net(network).conv1.weight.detach().cpu()
+    return _encoded(
+        LayerFacts(
+            run.stimuli,
+            found,
+            maxima(run, network, layer),
+            run.whitening(network),
+            filters if len(filters) == found.channels else None,  # a bottleneck widens the stem's channels
+            silent.inactive_channels(pooling(run, network)) if layer == "maxpool" else None,
+            orientation=orientation(run, network, layer),
+            colour=colour(run, network, layer),
+        )
+    )
+
+
 @dataclass(frozen=True)
 class RunSource:
-    """The layers of a run; what is drawn is kept with its results.
+    """The layers of a run in which the channels of the stem run on; what is drawn is kept with its results.
 
     Parameters
     ----------
     run : Run
     """
 
-    run: "Run"
+    run: Run
 
     def manifest(self) -> dict[str, Any]:
         """See `Source`."""
         rows = [
-            _row(model, layer.name, layer.paper_name, layer.channels, layer.receptive_field)
-            for model in PAPER_ARCHITECTURES
-            for layer in layers(self.run.net(model))
-            if layer.name in EXPLORER_LAYERS
+            _row(network.name, layer.name, layer.title, layer.channels, layer.receptive_field)
+            for network in self.run.networks
+            for layer in layers(self.run.net(network.name))
+            if layer.name in network.stream
         ]
-        model = next(iter(PAPER_ARCHITECTURES))
-        return manifest(PAPER_ARCHITECTURES, rows, f"{model}/{EXPLORER_LAYERS[0]}/{PAPER_CHANNELS[model]}")
+        subject = self.run.subject
+        start = f"{subject.name}/{subject.stream[0]}/{subject.channel}"
+        return manifest({network.name: network.title for network in self.run.networks}, rows, start)
 
     def drawn(self, model: str, layer: str) -> Drawn:
         """See `Source`."""
-        run = self.run
-        if model not in PAPER_ARCHITECTURES:
-            raise unknown("model", model, PAPER_ARCHITECTURES)
-        if layer not in EXPLORER_LAYERS:
-            raise unknown("layer", layer, EXPLORER_LAYERS)
-
-        whole = Layer(  # not in compute, which one of several processes runs alone
-            run.images.stimuli,
-            run.responses(model, [layer])[layer],
-            run.maximization(model, layer),
-            run.whitening(model),
-            run.net(model).conv1.weight.detach().cpu(),
-            run.noise_effect(model).inactive if layer == "maxpool" else None,
-            orientation=run.orientation(model, layer),
-            colour=run.colour(model, layer),
-        )
-
-        def compute() -> tuple[dict[str, Tensor], dict[str, Any]]:
-            cells, sources, facts = _encoded(whole)
-            return {"cells": _bytes(cells), "sources": _bytes(sources)}, facts
-
-        made_of = run.made_of(
-            model,
-            layer=layer,
-            stimuli=run.images.stimuli.fingerprint,
-            evaluation=run.images.evaluation.fingerprint,
-            options=[run.preset.top_k, run.preset.strongest, run.preset.maximization_steps],
-            precision=run.preset.analysis_precision,
-            source=source_digest(__name__),
-        )
-        tensors, facts = run.store.get(f"atlas-{model}-{layer}", atlas, made_of, compute)
-        return Drawn(tensors["cells"].numpy().tobytes(), tensors["sources"].numpy().tobytes(), facts)
+        _check(model, layer, {network.name: network.stream for network in self.run.networks})
+        return atlas(self.run, model, layer)
 
     def net(self, model: str) -> tuple[nn.Module, Whitening]:
         """See `Source`."""
@@ -172,25 +168,22 @@ class NetSource:
         rows = []
         for model, fields in self._fields.items():
             channels = _channels(self.nets[model], list(fields), self.images)
+            titles = _titles(self.nets[model])
             rows += [
-                _row(model, layer, PAPER_NAMES.get(layer, layer) if layer in LAYERS else layer, channels[layer], field)
-                for layer, field in fields.items()
+                _row(model, layer, titles.get(layer, layer), channels[layer], field) for layer, field in fields.items()
             ]
         return manifest({model: model for model in self.nets}, rows, f"{rows[0]['model']}/{rows[0]['key']}/0")
 
     def drawn(self, model: str, layer: str) -> Drawn:
         """See `Source`."""
-        if model not in self.nets:
-            raise unknown("model", model, self.nets)
-        if layer not in self._fields[model]:
-            raise unknown("layer", layer, self._fields[model])
+        _check(model, layer, self._fields)
         if (model, layer) not in self._drawn:
             net = self.nets[model]
             found = self._collect(net, layer, self._fields[model][layer])
             objective = objective_of(net, layer)
-            maxima = maximize(net, layer, steps=self.steps, objective=objective)
-            maxima = Maximization(maxima.images.cpu(), maxima.activations.cpu())
-            whole = Layer(self.images, found, maxima, self.whitening, objective=objective)
+            driven = maximize(net, layer, steps=self.steps, objective=objective)
+            driven = Maximization(driven.images.cpu(), driven.activations.cpu())
+            whole = LayerFacts(self.images, found, driven, self.whitening, objective=objective)
             self._drawn[model, layer] = _encoded(whole)
         return self._drawn[model, layer]
 
@@ -214,6 +207,12 @@ def objective_of(net: nn.Module, layer: str) -> str:
     return "before_relu" if graph.ends_in_relu(traced, graph.find(traced, layer)) else "response"
 
 
+def _titles(net: nn.Module) -> dict[str, str]:
+    """Return the paper's names of the layers of a ResNet or PlainNet, counted in it; none of another network's."""
+    network = recognize(net.state_dict()) if isinstance(net, (ResidualNet, ResNet)) else None
+    return {layer: network.layer_title(layer) for layer in network.layers} if network else {}
+
+
 def _fields(net: nn.Module, chosen: list[str] | None) -> dict[str, ReceptiveField]:
     if chosen is not None:
         return receptive_field.of_layers(net, chosen)
@@ -221,9 +220,9 @@ def _fields(net: nn.Module, chosen: list[str] | None) -> dict[str, ReceptiveFiel
     named: dict[Any, list[str]] = {}  # several names may mean one response: a block, and the ReLU that ends it
     for name in graph.names(traced):
         named.setdefault(graph.find(traced, name), []).append(name)
-    fields: dict[str, ReceptiveField] = {}
+    titles, fields = _titles(net), dict[str, ReceptiveField]()
     for node, names in named.items():
-        name = min(names, key=lambda name: (name not in PAPER_NAMES, _is_relu(net, name), len(name)))
+        name = min(names, key=lambda name: (name not in titles, _is_relu(net, name), len(name)))
         try:
             fields |= receptive_field.of_nodes(traced, {name: node})
         except RfvizError:  # a layer that sees the whole image, such as the classifier
@@ -250,10 +249,6 @@ def _channels(net: nn.Module, names: list[str], images: Tensor | Indexed) -> dic
     return found
 
 
-def _encoded(layer: Layer) -> Drawn:
-    drawn = atlas.draw(layer)
+def _encoded(layer: LayerFacts) -> Drawn:
+    drawn = draw(layer)
     return Drawn(*drawn.files(), drawn.facts)
-
-
-def _bytes(data: bytes) -> Tensor:
-    return torch.frombuffer(bytearray(data), dtype=torch.uint8)

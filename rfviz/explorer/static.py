@@ -8,18 +8,16 @@ import html
 import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rfviz.explorer.sources import RunSource
-from rfviz.nets.models import PAPER_ARCHITECTURES
-from rfviz.storage.files import written_whole
-
-if TYPE_CHECKING:
-    from rfviz.lab.runs import Run
+from rfviz.lab.run import Run
+from rfviz.nets.network import NETWORKS
+from rfviz.storage.files import atomic
 
 HERE = Path(__file__).parent
 MODULE, HOST, STYLE = (HERE / name for name in ("explorer.js", "host.js", "explorer.css"))
-OWN = re.compile(rf"(?:{'|'.join(PAPER_ARCHITECTURES)})-[\w.]+(?:-sources)?\.(?:webp|js)")
+OWN = re.compile(rf"(?:{'|'.join(NETWORKS)})-[\w.]+(?:-sources)?\.(?:webp|js)")
 """Names of the files of a layer."""
 
 NAME = "rfvizExplorer"
@@ -39,7 +37,7 @@ def front_end() -> dict[str, bytes]:
     return {"explorer.css": STYLE.read_bytes(), "explorer.js": script.encode()}
 
 
-def write_atlas(run: "Run", folder: Path | None = None) -> Path:
+def write_atlas(run: Run, folder: Path | None = None) -> Path:
     """Write everything that the static explorer of a run loads, and return the folder.
 
     Parameters
@@ -67,7 +65,7 @@ def write_atlas(run: "Run", folder: Path | None = None) -> Path:
             f"{model}-{layer}.js": _script(f"{model}/{layer}", facts),
         }
     for name, content in files.items():
-        with written_whole(folder / name) as temporary:
+        with atomic(folder / name) as temporary:
             temporary.write_bytes(content)
     for file in folder.iterdir():
         if OWN.fullmatch(file.name) and file.name not in files:
@@ -90,7 +88,7 @@ class Page:
         What `write_atlas` returned.
     """
 
-    def __init__(self, run: "Run", folder: Path):
+    def __init__(self, run: Run, folder: Path):
         self.run, self.source = run, RunSource(run)
         self.folder = folder
 

@@ -1,7 +1,7 @@
 """The explorer in a live notebook: an anywidget whose pictures come from the kernel when they are looked at."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import anywidget
 import traitlets
@@ -15,9 +15,7 @@ from rfviz.images.data import Indexed
 from rfviz.images.whitening import NONE, Whitening
 from rfviz.kernels.maximization import maximize
 from rfviz.kernels.maximization.regularizers import L2, Jitter, Regularizer, TotalVariation
-
-if TYPE_CHECKING:
-    from rfviz.lab.runs import Run
+from rfviz.lab.run import Run
 
 MOST_STEPS = 2000
 """Steps of a maximization that a reader may ask for."""
@@ -72,7 +70,7 @@ class Explorer(anywidget.AnyWidget):
         self._begin(NetSource(nets, images, whitening, None if layers is None else list(layers), **options))
 
     @classmethod
-    def of_run(cls, run: "Run", state: str = "") -> "Explorer":
+    def of_run(cls, run: Run, state: str = "") -> "Explorer":
         """Show a run, beginning with a state such as ``"resnet34/layer1.0/18"``."""
         explorer = cls.__new__(cls)
         explorer._begin(RunSource(run), state)

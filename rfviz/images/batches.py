@@ -1,5 +1,6 @@
-"""Images, batch by batch: whole, or the share of one process, or from where an interrupted pass left off."""
+"""Images, batch by batch: all of them, the share of one process, or the rest after an interruption."""
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from rfviz.errors import RfvizError, plainly
+from rfviz.errors import RfvizError, reraising
 from rfviz.images.data import Indexed
 
 Images = Tensor | Indexed | Iterable
@@ -32,6 +33,11 @@ class Batch:
     index: Tensor
     images: Tensor
     complete: bool = True
+
+
+def available_cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def is_indexed(images: Images) -> bool:
@@ -117,7 +123,7 @@ def _image(item: Any) -> Tensor:
 
 def _of_data_set(images: Any, plan: list[Sequence[int]], workers: int) -> Iterator[Batch]:
     loader = DataLoader(images, batch_sampler=plan, num_workers=workers, collate_fn=list)  # type: ignore[arg-type]
-    for part, items in zip(plan, plainly(loader), strict=True):
+    for part, items in zip(plan, reraising(loader), strict=True):
         loaded = [_image(item) for item in items]
         kinds = [(image.shape, image.dtype) for image in loaded]  # stack would turn integers into floating point
         begins = [i for i in range(len(loaded)) if i == 0 or kinds[i] != kinds[i - 1]]

@@ -15,8 +15,6 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms import v2
 
-from rfviz.training.augmentation import Box
-
 
 class Indexed(Protocol):
     """Anything with a length and numbered items, such as a data set; an item is an image or (image, label)."""
@@ -79,6 +77,11 @@ class ImagesInMemory:
         return digest.hexdigest()[:16]
 
 
+def in_memory(images: Any) -> bool:
+    """Tell whether the images of a set need no reading; sets that do not say are taken to be quick."""
+    return bool(getattr(images, "in_memory", True))
+
+
 class Split(NamedTuple):
     """Training and evaluation images of one source; no pixel is in both."""
 
@@ -115,6 +118,15 @@ class Evaluation(Dataset):
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         image, label = self.source[index]
         return self.transform(image), label
+
+
+class Box(NamedTuple):
+    """A rectangle of an image, px; it may begin and end within pixels."""
+
+    top: float
+    left: float
+    height: float
+    width: float
 
 
 class Region(NamedTuple):

@@ -18,9 +18,8 @@ from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes, has_file_a
 from tqdm.auto import tqdm
 
 from rfviz.errors import RfvizError, first_line, one_line
-from rfviz.images.data import Region, Split, cut
-from rfviz.training.augmentation import Box
-from rfviz.training.loading import available_cores
+from rfviz.images.batches import available_cores
+from rfviz.images.data import Box, Region, Split, cut
 
 _log = logging.getLogger(__name__)
 _PARTS = ("train", "val")
@@ -84,7 +83,7 @@ class FolderImages:
         return image, self.labels[index]
 
     def region(self, index: int, choose: Callable[[int, int], Box], side: int) -> Region:
-        """Read a part of an image; see `rfviz.images.data.region`. JPEG is decoded at no more than the size that it needs.
+        """Read a part of an image; see `rfviz.images.data.region`. JPEG is decoded no larger than needed.
 
         Raises
         ------
@@ -161,7 +160,7 @@ class FolderImages:
         if not good:
             raise RfvizError(f"none of the {total} images in {self.root} can be read; the first: {self.skipped[0]}.")
         if self.skipped:
-            _log.warning("rfviz: %d of %d images left out: %s", len(self.skipped), total, some(self.skipped))
+            _log.warning("rfviz: %d of %d images left out: %s", len(self.skipped), total, first_few(self.skipped))
         self.files = [self.files[index] for index in good]
         self.labels = [self.labels[index] for index in good]
         self.contents = hashes
@@ -254,7 +253,7 @@ def load(
     return Split(train, evaluation)
 
 
-def some(names: Sequence[str], at_most: int = 5) -> str:
+def first_few(names: Sequence[str], at_most: int = 5) -> str:
     """Return the first few of many names in one line."""
     return one_line("; ".join(names[:at_most]) + (f"; and {len(names) - at_most} more" if len(names) > at_most else ""))
 
@@ -278,9 +277,9 @@ def _list(folder: Path, short_side: int | None) -> FolderImages:
                 elif not Path(each).name.startswith("."):
                     others.append(each)
     if unfollowed:
-        _log.warning("rfviz: %d folders in %s are not looked into: %s", len(unfollowed), folder, some(unfollowed))
+        _log.warning("rfviz: %d folders in %s are not looked into: %s", len(unfollowed), folder, first_few(unfollowed))
     if others:
-        _log.warning("rfviz: %d files in %s are of kinds that are not read: %s", len(others), folder, some(others))
+        _log.warning("rfviz: %d files in %s are of kinds that are not read: %s", len(others), folder, first_few(others))
     if not files:
         raise RfvizError(f"{folder} holds no images ({', '.join(IMG_EXTENSIONS)}) in class folders.")
     return FolderImages(folder, files, labels, classes, short_side)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from rfviz.images.folders import FolderImages
-from rfviz.storage.files import written_whole
+from rfviz.storage.files import atomic
 
 COLUMNS = ("part", "class", "file", "status")
 UNREAD = "used; not read before, so perhaps broken"
@@ -29,7 +29,7 @@ def write(parts: Mapping[str, FolderImages], path: Path) -> None:
     """
     same = repeated(parts)
     with (
-        written_whole(path) as temporary,
+        atomic(path) as temporary,
         temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
     ):
         table = csv.writer(file)

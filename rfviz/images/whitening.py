@@ -86,7 +86,7 @@ def fit(images: Iterable[Tensor], kind: str = "channel") -> Whitening:
         ``"channel"`` takes the mean off and divides by the standard deviation per colour channel (our reading of the
         paper's "whitened with respect to colour channels"); ``"zca"`` makes the three colour channels uncorrelated
         with unit variance; ``"imagenet"`` takes torchvision's numbers, for weights that were trained with them;
-        ``"none"`` leaves RGB alone. The last two look at no image.
+        ``"none"`` leaves RGB as it is. The last two look at no image.
 
     Raises
     ------

@@ -1,5 +1,10 @@
 """Networks that should not show what a measurement is after: the same network with random weights, or with the pixels
 of its first filters shuffled. What they show all the same is chance.
+
+Random weights need batch norms that know what goes through them. An untrained network in evaluation mode has batch
+norms that do nothing. In a residual network that is no fair picture of chance: torch's initial weights shrink what goes
+through a block about threefold, so next to the skip the block says hardly anything, and the network behaves as if it
+were shallow. In training, batch norm prevents that from the first step.
 """
 
 import copy
@@ -9,24 +14,25 @@ import torch
 from torch import nn
 
 from rfviz.errors import RfvizError, unknown
+from rfviz.images.batches import Images, batches, is_indexed
+from rfviz.images.whitening import NONE, Whitening
 
 CONTROLS = ("random weights", "shuffled filters")
 
 DRAWS = 2
 """Networks of each kind that stand for chance."""
 
-
 Net = TypeVar("Net", bound=nn.Module)
 
 
 def control(net: Net, kind: str, seed: int = 0) -> Net:
-    """Return a control network of the same architecture, in evaluation mode; `net` itself is left alone.
+    """Return a control network of the same architecture, in evaluation mode; `net` itself does not change.
 
     Parameters
     ----------
     net : nn.Module
     kind : {"random weights", "shuffled filters"}
-        Weights as torch draws them and normalizations that do nothing (`rfviz.kernels.calibration` lets them know images); or
+        Weights as torch draws them and normalizations that do nothing (`calibrated` lets them know images); or
         the trained weights, with the pixels of every filter of the first convolution in random order, the same for its
         three colours.
     seed : int
@@ -58,3 +64,38 @@ def control(net: Net, kind: str, seed: int = 0) -> Net:
         flat[channel] = pixels[:, order]
     first.weight.data = flat.view_as(weight)
     return other
+
+
+@torch.no_grad()
+def calibrated(net: Net, images: Images, *, preprocess: Whitening = NONE, count: int = 64) -> Net:
+    """Return a copy of a network, in evaluation mode, whose batch norms have the statistics of these images.
+
+    Parameters
+    ----------
+    net : nn.Module
+        It does not change.
+    images : Tensor (N, 3, H, W) or data set
+        RGB in [0, 1].
+    preprocess : Whitening or callable
+        Applied to the images just before the network.
+    count : int
+        At most so many images, evenly spread, go through together.
+
+    Raises
+    ------
+    RfvizError
+        If there are no images, or `count` is less than 2.
+    """
+    if not is_indexed(images) or count < 2:
+        raise RfvizError(f"count is {count}: give at least 2, and a tensor or a data set of images.")
+    other = copy.deepcopy(net).eval()
+    for module in other.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.reset_running_stats()
+            module.momentum = None  # the plain average over what it sees
+            module.train()
+    total = len(images)  # type: ignore[arg-type]
+    device = next(other.parameters())
+    for batch in batches(images, count, indices=range(0, total, -(-total // count) or 1)):
+        other(preprocess(batch.images.to(device)))
+    return other.eval()

@@ -15,14 +15,7 @@ from rfviz.errors import RfvizError
 from rfviz.images.batches import Images, batches
 from rfviz.images.whitening import NONE, Whitening
 from rfviz.nets.graph import ForwardPass
-from rfviz.nets.precision import multiplying
-
-STREAM = ("maxpool", "layer1.0", "layer1.1", "layer1.2")
-"""The layers of a 34-layer network that share the channels of the stem."""
-
-
-ABLATED = ("maxpool", "layer1.2")
-"""Where channels are ablated: at the beginning of the stream, and behind the last block that shares its channels."""
+from rfviz.nets.precision import exact
 
 
 class Written(NamedTuple):
@@ -46,7 +39,7 @@ class Written(NamedTuple):
 def written(
     net: nn.Module,
     images: Images,
-    layers: Sequence[str] = STREAM,
+    layers: Sequence[str],
     *,
     preprocess: Whitening = NONE,
     batch_size: int = 64,
@@ -85,7 +78,7 @@ def written(
     sums: dict[str, Tensor] = {}
     fired: list[Tensor] = []
     neurons = 0
-    with torch.inference_mode(), multiplying("float32", device):
+    with torch.inference_mode(), exact(device):
         for batch in batches(images, batch_size):
             given: list[Tensor] = []
 
@@ -114,11 +107,7 @@ def written(
     return found
 
 
-READERS = ("layer1.0.conv1", "layer1.1.conv1", "layer1.2.conv1", "layer2.0.conv1", "layer2.0.downsample.0")
-"""The convolutions of a 34-layer network that read the channels of the stem; the last only where there are skips."""
-
-
-def read_strength(net: nn.Module, readers: Sequence[str] = READERS) -> dict[str, Tensor]:
+def read_strength(net: nn.Module, readers: Sequence[str]) -> dict[str, Tensor]:
     """Return how strongly convolutions read each channel: the norm of its weights over their mean, `(C,)`.
 
     1 is the average channel. Convolutions that the network does not have are left out.

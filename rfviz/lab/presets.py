@@ -1,27 +1,21 @@
-"""Presets: named descriptions of a whole run, from images to figures."""
+"""Presets: named descriptions of a whole run, from images to figures.
+
+Read without torch, so that the command line knows them at once.
+"""
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, get_args
 
 from rfviz.errors import RfvizError, unknown
-from rfviz.images import photographs
-from rfviz.images.whitening import KINDS
-from rfviz.nets.models import ARCHITECTURES
-from rfviz.nets.precision import PRECISIONS
+from rfviz.nets.network import NETWORKS, Network, network
 from rfviz.training.recipe import Recipe
 
 SOURCES = ("photographs", "caltech101", "imagenette", "imagenet", "folder")
 """Where images come from; ``"folder"`` reads `Preset.images`."""
 
-PAPER_CHANNELS = {"resnet34": 18, "plainnet34": 19}
-"""The channels that the paper shows."""
-
-FIGURE_LAYERS = ("maxpool", "layer1.0", "layer1.2")
-"""The layers that the paper shows: first pooling layer, conv. layers 3 and 7."""
-
-EXPLORER_LAYERS = ("maxpool", "layer1.0", "layer1.1", "layer1.2")
-"""The layers of the explorer: all that share the channels of the stem."""
+Whitening = Literal["channel", "zca", "imagenet", "none"]
+"""See `rfviz.images.whitening.fit`."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +29,11 @@ class Preset:
     source : str
         One of `SOURCES`.
     width : int
-        Channels of the stem of both networks.
-    recipes : dict from architecture to Recipe
+        Channels of the stem of every network.
+    recipes : dict from network to Recipe
+        Of ResNet34 and PlainNet34; other networks take that of the one which has skips as they do.
+    networks : tuple of str
+        The networks of the run; the first is its subject (see `rfviz.lab.run.Run`).
     short_side : int or None
         Images are reduced to this short side, px, when they are read.
     evaluation_crop : int or None
@@ -47,7 +44,6 @@ class Preset:
         Photographs only: side of the tiles that the stimuli are taken from, px; what is classified are held-out crops
         of the size of the training crops. Elsewhere one set of evaluation images serves both.
     whitening : {"channel", "zca", "imagenet", "none"}
-        See `rfviz.images.whitening.fit`.
     strongest : int
         Neurons per channel in the mean over the strongest.
     noise_seeds : int
@@ -56,11 +52,9 @@ class Preset:
         Evaluation images, evenly spread, on which the loss is measured when one channel after the other is disturbed.
     picture_channels : int
         Channels of a layer, at most, whose pictures are tested as stimuli.
-    analysis_precision : {"float32", "bfloat16"}
-        In which the networks compute the responses; ``"float32"`` is exact.
     images : str or None
         Folder with ``train/`` and ``val/``, in place of the source.
-    weights : dict from architecture to str
+    weights : dict from network to str
         Weights to read instead of training; see `rfviz.nets.weights.read`.
     strict : bool
         Refuse broken images in a folder instead of leaving them out.
@@ -72,18 +66,18 @@ class Preset:
     source: str
     width: int
     recipes: dict[str, Recipe]
+    networks: tuple[str, ...] = ("resnet34", "plainnet34")
     short_side: int | None = None
     evaluation_crop: int | None = None
     classes: int = 14
     tile: int = 128
-    whitening: str = "channel"
+    whitening: Whitening = "channel"
     top_k: int = 16
     strongest: int = 2560
     noise_seeds: int = 5
     disturbed_images: int = 256
     picture_channels: int = 24
     maximization_steps: int = 31
-    analysis_precision: str = "float32"
     images: str | None = None
     weights: dict[str, str] = field(default_factory=dict)
     strict: bool = False
@@ -91,10 +85,13 @@ class Preset:
     def __post_init__(self) -> None:
         if self.source not in SOURCES:
             raise unknown("image source", self.source, SOURCES)
-        if self.whitening not in KINDS:
-            raise unknown("whitening", self.whitening, KINDS)
-        if self.analysis_precision not in PRECISIONS:
-            raise unknown("analysis precision", self.analysis_precision, PRECISIONS)
+        if self.whitening not in get_args(Whitening):
+            raise unknown("whitening", self.whitening, get_args(Whitening))
+        object.__setattr__(self, "networks", tuple(self.networks))  # JSON has lists only
+        for name in self.networks:
+            network(name)
+        if not self.networks or len(set(self.networks)) < len(self.networks):
+            raise RfvizError(f"networks is {list(self.networks)}: name at least one, each once.")
         for name in (each.name for each in dataclasses.fields(self) if each.type is int):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
@@ -112,19 +109,26 @@ class Preset:
                 f"evaluation_crop is {self.evaluation_crop}: images with a short side of {self.short_side} px do not "
                 "hold it. Lower it, or raise short_side."
             )
-        if self.source == "photographs" and self.classes > len(photographs.CLASSES):
-            raise RfvizError(f"classes is {self.classes}: there are {len(photographs.CLASSES)} photographs.")
-        least = max(PAPER_CHANNELS.values()) + 1
+        least = max(each.channel for each in NETWORKS.values()) + 1
         if self.width < least:
             raise RfvizError(f"width is {self.width}: the paper's channels 18 and 19 need at least {least}.")
-        for architecture in self.weights:
-            if architecture not in ARCHITECTURES:
-                raise unknown("model", architecture, ARCHITECTURES)
+        for name in self.weights:
+            if name not in self.networks:
+                raise unknown("network", name, self.networks)
 
     @property
     def crop(self) -> int:
         """Side of a training crop, px."""
-        return self.recipes["resnet34"].crop
+        return self.recipe(self.networks[0]).crop
+
+    def recipe(self, name: str) -> Recipe:
+        """Return how a network is trained."""
+        return self.recipes.get(name) or self.recipes["resnet34" if network(name).skips else "plainnet34"]
+
+    @property
+    def members(self) -> list[Network]:
+        """The networks as objects."""
+        return [network(name) for name in self.networks]
 
 
 def _both(resnet: Recipe, **plain: Any) -> dict[str, Recipe]:
@@ -219,7 +223,7 @@ def get(name: str, **overrides: Any) -> Preset:
     name : str
         One of `PRESETS`.
     **overrides
-        Fields of `Preset`, or of `Recipe` for both networks alike (``epochs=2``). ``images`` replaces the source: the
+        Fields of `Preset`, or of `Recipe` for all networks alike (``epochs=2``). ``images`` replaces the source: the
         folder's images are then reduced to the size of the preset's tiles, unless the preset says otherwise.
 
     Raises
@@ -242,5 +246,7 @@ def get(name: str, **overrides: Any) -> Preset:
             crop = side * 3 // 4
             changes = {"short_side": side, "evaluation_crop": crop, **changes}
             recipe_changes = {"window": None, "repeats": 1, "crop": crop, "batch_size": 32, **recipe_changes}
+    if isinstance(changes.get("networks"), str):
+        changes["networks"] = changes["networks"].replace(" ", "").split(",")
     recipes = {key: dataclasses.replace(recipe, **recipe_changes) for key, recipe in preset.recipes.items()}
     return dataclasses.replace(preset, recipes=recipes, **changes)

@@ -63,8 +63,8 @@ class HowMade:
     facts : dict
         Name and value of each row.
     code : dict, optional
-        Digest of the source of each module that made the results (`rfviz.lab.store.source_digest`): a page whose code has
-        changed since is marked as stale when the book is built.
+        Hash of the code of each part that made the page (`rfviz.lab.code`): a page whose code has changed since is
+        marked as stale when the book is built.
     remedy : str
         What that mark tells a reader to do.
     """

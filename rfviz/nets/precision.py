@@ -1,36 +1,19 @@
-"""How exactly a network multiplies during an analysis."""
+"""Float32 in full: what a network computes on a GPU is what it computes on a CPU, but for rounding."""
 
 import contextlib
 from collections.abc import Iterator
 
 import torch
 
-from rfviz.errors import unknown
-
-PRECISIONS = ("float32", "bfloat16")
-
 
 @contextlib.contextmanager
-def multiplying(precision: str, device: torch.device) -> Iterator[None]:
-    """Let networks on a device multiply in a precision, and put everything back afterwards.
+def exact(device: torch.device) -> Iterator[None]:
+    """Turn TF32 off, in which torch convolves on GPUs by default: 10 bits of mantissa in place of 23.
 
-    Parameters
-    ----------
-    precision : {"float32", "bfloat16"}
-        ``"float32"`` multiplies in the network's own type. On a GPU this turns TF32 off, in which torch convolves by
-        default with 10 bits of mantissa in place of 23. ``"bfloat16"`` multiplies with 7 bits (autocast).
-    device : torch.device
-
-    Raises
-    ------
-    RfvizError
-        If the precision is unknown.
+    Everything is put back afterwards. On a CPU nothing changes.
     """
-    if precision not in PRECISIONS:
-        raise unknown("precision", precision, PRECISIONS)
-    if precision == "bfloat16":
-        with torch.autocast(device.type, torch.bfloat16):
-            yield
+    if device.type != "cuda":
+        yield
         return
     before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False

@@ -14,10 +14,11 @@ from typing import Any
 from urllib.parse import unquote, urldefrag, urlparse
 
 import torch
+import torchvision
 from torch import Tensor
-from torchvision.models import ResNet34_Weights
+from torchvision.models import get_model_weights, list_models
 
-from rfviz.errors import RfvizError, first_line
+from rfviz.errors import RfvizError, first_line, unknown
 from rfviz.images.whitening import IMAGENET, Whitening
 from rfviz.storage.files import load_tensors
 from rfviz.storage.places import data_folder
@@ -53,7 +54,7 @@ class Stored:
     history: list[dict] = field(default_factory=list)
 
 
-def read(source: str | Path | Mapping[str, Tensor]) -> Stored:
+def read(source: str | Path | Mapping[str, Tensor], network: str = "resnet34") -> Stored:
     """Read weights.
 
     Parameters
@@ -65,7 +66,9 @@ def read(source: str | Path | Mapping[str, Tensor]) -> Stored:
           ``ADDRESS#sha256=HEX``, or the first eight digits of it in the file's name as torchvision has them
           (``NAME-DIGITS.pth``). It is downloaded once;
         - a state dict;
-        - ``"IMAGENET1K_V1"``: the ResNet34 that torchvision publishes.
+        - ``"IMAGENET1K_V1"`` or another name under which torchvision publishes weights of `network`.
+    network : str
+        Which network published weights are wanted of; every other source says itself what it holds.
 
     Raises
     ------
@@ -75,9 +78,12 @@ def read(source: str | Path | Mapping[str, Tensor]) -> Stored:
     if isinstance(source, Mapping):
         return Stored(source)
     name = str(source)
-    if name in ResNet34_Weights.__members__:
+    if re.fullmatch(r"IMAGENET1K_V\d+|DEFAULT", name):
+        published = get_model_weights(network).__members__ if network in list_models(torchvision.models) else {}
+        if name not in published:
+            raise unknown(f"weights of {network}", name, [*published, "a file"])
         try:
-            tensors = ResNet34_Weights[name].get_state_dict(check_hash=True)
+            tensors = published[name].get_state_dict(check_hash=True)
         except (OSError, RuntimeError) as error:
             raise RfvizError(
                 f"the weights {name!r} cannot be downloaded ({first_line(error)}): give a file that holds them."
@@ -156,13 +162,11 @@ def _of_file(path: Path, name: str) -> Stored:
     try:
         if path.suffix == ".safetensors":
             tensors, info = load_tensors(path)
-            values, made_of = info.get("values", {}), info.get("made_of", {})
-            white = values.get("whitening")
-            _check_told(made_of.get("classes"), values.get("history", []))
-            return Stored(
-                tensors, name, Whitening.from_json(white) if white else None, made_of.get("classes"),
-                values.get("history", []),
-            )  # fmt: skip
+            told = info.get("values", {})  # what a run keeps beside the weights that it has trained
+            white, classes, history = told.get("whitening"), told.get("classes"), told.get("history", [])
+            _check_told(classes, history)
+            tensors = {key.removeprefix("weights/"): value for key, value in tensors.items()}
+            return Stored(tensors, name, Whitening.from_json(white) if white else None, classes, history)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:  # torch's own words advise to read it all the same
         raise RfvizError(

@@ -24,7 +24,7 @@ from rfviz.nets.models import ARCHITECTURES
 from rfviz.pages import claims
 from rfviz.pages.figures import min_max, stretch
 from rfviz.storage.digests import tensor_digest
-from rfviz.storage.files import written_whole
+from rfviz.storage.files import atomic
 from rfviz.training.distributed import world
 
 FEWEST = 10
@@ -115,9 +115,9 @@ def export(replicas: Sequence[Run], folder: Path, made_by: Mapping[str, str]) ->
         for what, sheet in drawn.items():
             path = folder / f"{name}-{what}.png"
             written.add(path)
-            with written_whole(path) as temporary:
+            with atomic(path) as temporary:
                 Image.fromarray(sheet).save(temporary, "PNG", optimize=True)
-    with written_whole(folder / "reference.json") as temporary:
+    with atomic(folder / "reference.json") as temporary:
         temporary.write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     for file in (
         set(folder.glob("*net34-*.png")) - written

@@ -1,5 +1,5 @@
-"""Reading and writing the files of a run: tensors in safetensors, everything else in JSON, each written whole or not at
-all. Nothing is ever pickled.
+"""Reading and writing the files of a run: tensors in safetensors, everything else in JSON, each written
+atomically. Nothing is ever pickled.
 """
 
 import contextlib
@@ -25,8 +25,8 @@ _DIGEST = "of what was written"  # in it
 
 
 @contextlib.contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
-    """Give a temporary file to write to; it takes the place of `path` only when the block ends without an error.
+def atomic(path: Path) -> Iterator[Path]:
+    """Give a temporary file to write to; it replaces `path` when the block ends without an error.
 
     Raises
     ------
@@ -58,8 +58,14 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path, info: Mapping[str, A
     """Write named tensors, and an object of JSON values beside them, to one safetensors file."""
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     whole = {**(info or {}), _DIGEST: digest([tensor_digest(contiguous), json.dumps(info or {})])}
-    with written_whole(path) as temporary:
+    with atomic(path) as temporary:
         save_file(contiguous, temporary, metadata={_INFO: json.dumps(whole)})
+
+
+def load_info(path: Path) -> dict[str, Any]:
+    """Return the JSON object of a file that `save_tensors` has written, without its tensors; nothing is checked."""
+    with safe_open(str(path), framework="pt") as file:
+        return json.loads((file.metadata() or {})[_INFO])
 
 
 def load_tensors(path: Path, *, ours: bool = False) -> tuple[dict[str, Tensor], dict[str, Any]]:

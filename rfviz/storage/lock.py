@@ -1,4 +1,4 @@
-"""One process at a time makes a result or a book; what killed ones left half written goes."""
+"""One process at a time makes a result or a book; half-written files of killed ones are removed."""
 
 import contextlib
 import shutil
@@ -17,17 +17,18 @@ FOLDER = ".locks"
 
 
 @contextlib.contextmanager
-def alone(folder: Path, name: str) -> Iterator[None]:
-    """Wait until no other process makes what has this name in a folder, then keep others waiting until the block ends.
+def locked(folder: Path, name: str) -> Iterator[None]:
+    """Hold the inter-process lock `name` in `folder` until the block ends; wait while another process holds it.
 
-    A thread that holds the lock may ask for it again. Reading takes no lock: files are written whole.
+    A thread that holds the lock may ask for it again. Reading takes no lock: files are replaced atomically.
 
     Parameters
     ----------
     folder : Path
         Made if it is not there.
     name : str
-        Half-written files and folders right in `folder`, ``.NAME*.part``, are removed: whoever wrote them was killed.
+        What is locked. Half-written files and folders right in `folder`, ``.NAME*.part``, are removed: whoever wrote
+        them was killed.
 
     Raises
     ------

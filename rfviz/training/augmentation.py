@@ -13,6 +13,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from rfviz.images.data import Box
+
 TRIES = 10
 """How often a crop is drawn anew that does not fit into the image, before the central one is taken (as torchvision)."""
 
@@ -25,15 +27,6 @@ ASPECTS = (3 / 4, 4 / 3)
 _ORDERS = torch.tensor([[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]])
 _BRIGHTNESS, _CONTRAST = 0, 1  # and 2 is saturation
 _LUMA = (0.2989, 0.587, 0.114)  # ITU-R BT.601, as torchvision's
-
-
-class Box(NamedTuple):
-    """A rectangle of an image, px; it may begin and end within pixels."""
-
-    top: float
-    left: float
-    height: float
-    width: float
 
 
 class TrainingBatch(NamedTuple):

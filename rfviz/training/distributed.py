@@ -1,4 +1,4 @@
-"""Several processes, such as `torchrun` starts, that share one pass over the images.
+"""Several processes, started by `torchrun`, that share one training.
 
 Without `torchrun` there is one process and nothing here does anything.
 """
@@ -15,21 +15,34 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from rfviz.errors import RfvizError
+
 PATIENCE = timedelta(days=7)
 """How long a process waits for the others: one of them may be training a network."""
 
 
 def world() -> tuple[int, int]:
-    """Return the number of this process and how many there are: (0, 1) without a process group."""
+    """Return the rank of this process and the number of processes: (0, 1) without a process group."""
     if dist.is_available() and dist.is_initialized():
         return dist.get_rank(), dist.get_world_size()
     return 0, 1
 
 
+def started() -> int:
+    """Return how many processes `torchrun` started, whether or not they have joined: 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def refuse(command: str) -> None:
+    """Raise RfvizError if `torchrun` started several processes: only a training can be shared."""
+    if started() > 1:
+        raise RfvizError(f"torchrun is for 'rfviz train': run 'rfviz {command}' without it, in one process.")
+
+
 @contextlib.contextmanager
 def process_group() -> Iterator[None]:
     """Join the processes that `torchrun` started, if it did, and leave them again."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
+    if started() == 1 or dist.is_initialized():
         yield
         return
     if torch.cuda.is_available():
@@ -39,7 +52,7 @@ def process_group() -> Iterator[None]:
         yield
     except BaseException as error:
         # A traceback keeps the variables of its functions, among them a network that belongs to the group; freed after
-        # the group is gone, it waits for the other processes for ever.
+        # the group is gone, it waits for the other processes forever.
         traceback.clear_frames(error.__traceback__)
         gc.collect()
         raise
@@ -48,13 +61,13 @@ def process_group() -> Iterator[None]:
 
 
 def processes_here() -> int:
-    """Return how many processes of the group share this machine, as `torchrun` says it."""
+    """Return how many processes of the group run on this machine, according to `torchrun`."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if world()[1] > 1 else 1
 
 
 @contextlib.contextmanager
 def first_of_machine() -> Iterator[None]:
-    """Let the first process of each machine do something, and then the others."""
+    """Let the first process of each machine go through the block, and then the others."""
     first = int(os.environ.get("LOCAL_RANK", "0")) == 0
     if not first:
         barrier()
@@ -64,7 +77,7 @@ def first_of_machine() -> Iterator[None]:
 
 
 def gather(tensors: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
-    """Return the named tensors of every process, in the order of the processes, on the CPU.
+    """Return the named tensors of every process, in the order of their ranks, on the CPU.
 
     Shapes may differ from process to process. The tensors travel as safetensors, never pickled.
     """
@@ -85,7 +98,7 @@ def gather(tensors: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
 
 
 def first_says(flag: bool) -> bool:
-    """Return what the first process says, on every process."""
+    """Return the first process's flag on every process."""
     if world()[1] == 1:
         return flag
     said = torch.tensor(int(flag))
@@ -94,7 +107,7 @@ def first_says(flag: bool) -> bool:
 
 
 def any_says(flags: Sequence[bool]) -> list[bool]:
-    """Return, on every process, which of some flags is true on any."""
+    """Return, on every process, which flags are true on at least one."""
     if world()[1] == 1:
         return list(flags)
     said = torch.tensor([int(flag) for flag in flags])
@@ -103,6 +116,6 @@ def any_says(flags: Sequence[bool]) -> list[bool]:
 
 
 def barrier() -> None:
-    """Wait until every process has come here."""
+    """Wait until every process has reached this point."""
     if world()[1] > 1:
         dist.barrier()

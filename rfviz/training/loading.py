@@ -4,7 +4,6 @@ Everything that chance decides depends on (seed, epoch, step) alone, so that the
 processes and an interruption change nothing.
 """
 
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,8 +13,9 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from rfviz.errors import plainly
-from rfviz.images.data import Labelled, region
+from rfviz.errors import reraising
+from rfviz.images.batches import available_cores
+from rfviz.images.data import Labelled, in_memory, region
 from rfviz.training.augmentation import DRAWS, Augmentation, TrainingBatch
 from rfviz.training.distributed import processes_here
 
@@ -126,7 +126,7 @@ def training_batches(
         batches, batch_size=None, sampler=keys, num_workers=workers, prefetch_factor=AHEAD if workers else None,
         pin_memory=cuda, generator=torch.Generator(),  # not the global one, from which it would draw
     )  # fmt: skip
-    for batch in plainly(loader):
+    for batch in reraising(loader):
         yield TrainingBatch(*(tensor.to(device, non_blocking=cuda) for tensor in batch))
 
 
@@ -139,13 +139,3 @@ def usual_workers(images: Any, device: torch.device) -> int:
     if device.type == "cpu":
         return 0 if in_memory(images) else max(1, cores // 2 // processes)
     return max(1, min(cores // processes, 2 if in_memory(images) else 16))
-
-
-def available_cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def in_memory(images: Any) -> bool:
-    """Tell whether the images of a set need no reading; sets that do not say are taken to be quick."""
-    return bool(getattr(images, "in_memory", True))

@@ -2,11 +2,12 @@
 
 import math
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from rfviz.errors import RfvizError, unknown
-from rfviz.nets.precision import PRECISIONS
 
-SCHEDULES = ("step", "one-cycle")
+Schedule = Literal["step", "one-cycle"]
+Precision = Literal["float32", "bfloat16"]
 
 
 @dataclass(frozen=True)
@@ -56,14 +57,14 @@ class Recipe:
     learning_rate: float = 0.01
     momentum: float = 0.9
     weight_decay: float = 1e-4
-    schedule: str = "step"
+    schedule: Schedule = "step"
     drop_every: int = 30
     crop: int = 224
     area: tuple[float, float] = (0.08, 1.0)
     distortion: float = 0.4
     window: int | None = None
     repeats: int = 1
-    precision: str = "float32"
+    precision: Precision = "float32"
     compile: bool = False
 
     def __post_init__(self) -> None:
@@ -90,10 +91,17 @@ class Recipe:
         object.__setattr__(self, "area", (smallest, largest))  # JSON has lists only
         if not isinstance(self.compile, bool):
             raise RfvizError(f"compile is {self.compile!r}: it must be true or false.")
-        if self.schedule not in SCHEDULES:
-            raise unknown("schedule", self.schedule, SCHEDULES)
-        if self.precision not in PRECISIONS:
-            raise unknown("precision", self.precision, PRECISIONS)
+        for name, choices in (("schedule", get_args(Schedule)), ("precision", get_args(Precision))):
+            if getattr(self, name) not in choices:
+                raise unknown(name, getattr(self, name), choices)
+
+    def cumulative_decay(self, steps_per_epoch: int) -> float:
+        """Return D = sum over all steps of learning rate * weight decay / (1 - momentum).
+
+        exp(-D) is what is left at the end of a weight that no gradient holds.
+        """
+        rates = (learning_rate(self, step, steps_per_epoch) for step in range(self.epochs * steps_per_epoch))
+        return math.fsum(rates) * self.weight_decay / (1 - self.momentum)
 
 
 def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int) -> float:

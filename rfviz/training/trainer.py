@@ -10,19 +10,20 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
 from tqdm.auto import tqdm
 
 from rfviz.errors import RfvizError, first_line
 from rfviz.images.batches import batches
 from rfviz.images.data import Evaluation, Labelled
 from rfviz.images.whitening import Whitening
-from rfviz.nets.models import Net34
-from rfviz.nets.precision import multiplying
+from rfviz.nets.models import ResidualNet
+from rfviz.nets.precision import exact
 from rfviz.training import distributed
 from rfviz.training import state as training_state
 from rfviz.training.augmentation import Augmentation
@@ -31,15 +32,12 @@ from rfviz.training.loading import MicroBatches, Plan, training_batches, usual_w
 from rfviz.training.recipe import Recipe, learning_rate
 from rfviz.training.state import States
 
-if TYPE_CHECKING:
-    from accelerate import Accelerator
-
 ONE_PIXEL = 32
 """Side of a training image, px, from which down the last maps of the networks have one position."""
 
 
 def train(
-    net: Net34,
+    net: ResidualNet,
     images: Labelled,
     evaluation: Evaluation,
     recipe: Recipe,
@@ -56,7 +54,7 @@ def train(
 
     Parameters
     ----------
-    net : Net34
+    net : ResidualNet
         On the device to train on.
     images, evaluation : Labelled, Evaluation
         `evaluation` is only measured, after every epoch.
@@ -97,7 +95,6 @@ def train(
     augmentation = Augmentation(recipe.crop, recipe.area, recipe.distortion, recipe.window)
     workers = usual_workers(images, device) if workers is None else workers
 
-    accelerator = _accelerator(device)
     net.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.SGD(
         net.parameters(), recipe.learning_rate, recipe.momentum, weight_decay=recipe.weight_decay
@@ -116,14 +113,14 @@ def train(
             )
     if len({int(each["step"]) for each in distributed.gather({"step": torch.tensor(step)})}) > 1:
         raise RfvizError(f"the processes do not all see the same checkpoints {checkpoint}: give them one folder.")
-    model = accelerator.prepare(torch.compile(net) if recipe.compile else net)
+    model = _shared(net, recipe.compile)
 
     end, written, began = recipe.epochs * plan.steps, time.monotonic(), time.perf_counter() - elapsed
     keys = plan.keys(step, recipe.epochs)
     loaded = training_batches(MicroBatches(images, augmentation, plan), keys, workers, device)
     lately = _arriving(sums[0])  # the losses up to the step before: read one step late, a GPU always has work
     began_at = step
-    with _bar(net, step, end, progress and rank == 0) as bar, multiplying("float32", device):
+    with _bar(net, step, end, progress and rank == 0) as bar, exact(device):
         while step < end:
             rate = learning_rate(recipe, step, plan.steps)
             optimizer.param_groups[0]["lr"] = rate
@@ -131,13 +128,12 @@ def train(
             for part in plan.parts:
                 batch = next(loaded)
                 inputs = whitening(augmentation(batch)).contiguous(memory_format=torch.channels_last)
-                last = part == plan.parts[-1]
-                with contextlib.nullcontext() if last else accelerator.no_sync(model):
+                waits = isinstance(model, DistributedDataParallel) and part != plan.parts[-1]
+                with model.no_sync() if waits else contextlib.nullcontext():
                     with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
                         logits = _logits(model, inputs, recipe.compile and step == began_at)
                     loss = F.cross_entropy(logits, batch.labels, reduction="sum")
-                    # A mean over the batch; the gradients of the processes, which see a share each, are averaged.
-                    # (accelerator.backward would divide by a number that a configuration file may set.)
+                    # a mean over the batch: the gradients of the processes, which see a share each, are averaged
                     (loss * (processes / plan.batch_size)).backward()
                 sums[0] += loss.detach()
                 sums[1] += (logits.argmax(1) == batch.labels).sum()
@@ -185,14 +181,14 @@ def evaluate(
 ) -> tuple[float, float]:
     """Return mean cross-entropy (nats) and top-1 accuracy (share) over all images, summed in float64.
 
-    Several processes (`rfviz.training.distributed`) share the images, each of which counts once, and all get the answer.
+    Several processes share the images, each of which counts once, and all get the answer.
     """
     net.eval()
     device = next(net.parameters()).device
     labels = torch.tensor(list(images.labels))
     found = {"index": [torch.zeros(0, dtype=torch.int64)], "loss": [torch.zeros(0)], "hit": [torch.zeros(0)]}
     cuda = device.type == "cuda"
-    with torch.inference_mode(), multiplying("float32", device):
+    with torch.inference_mode(), exact(device):
         for batch in batches(images, batch_size, workers=workers, share=distributed.world(), pin_memory=cuda):
             logits = net(whitening(batch.images.to(device, non_blocking=cuda)))
             wanted = labels[batch.index].to(device)
@@ -207,23 +203,15 @@ def evaluate(
     return losses.mean().item(), hits.mean().item()
 
 
-def _accelerator(device: torch.device) -> "Accelerator":
-    from accelerate import Accelerator  # here: whoever only reads results does not wait for it
-    from accelerate.utils import DistributedDataParallelKwargs
-
-    # By default, torch puts gradients together in another way from the second step on, and so sums them in another
-    # order: a training that is resumed would not be the same to the bit. On GPUs it would not be anyhow.
-    same_order = DistributedDataParallelKwargs(find_unused_parameters=device.type == "cpu")
-    cpu = device.type == "cpu"
-    # What a configuration file of accelerate says of precision and compilation does not count: the recipe says it.
-    accelerator = Accelerator(cpu=cpu, mixed_precision="no", dynamo_backend="no", kwargs_handlers=[same_order])
-    processes = distributed.world()[1]
-    if accelerator.num_processes != processes:
-        raise RfvizError(
-            f"there are {processes} processes, but accelerate finds {accelerator.num_processes}: start them with "
-            "torchrun or 'accelerate launch'."
-        )
-    return accelerator
+def _shared(net: nn.Module, compiles: bool) -> Any:
+    """Return the network as it is called in training: compiled, and averaging the gradients of several processes."""
+    model = torch.compile(net) if compiles else net
+    if distributed.world()[1] == 1:
+        return model
+    # By default, torch groups gradients differently from the second step on, and so sums them in another order: a
+    # training that is resumed would not be the same to the bit. On GPUs it would not be anyway.
+    cpu = next(net.parameters()).device.type == "cpu"
+    return DistributedDataParallel(model, find_unused_parameters=cpu)
 
 
 def _arriving(number: Tensor) -> Callable[[], float]:
@@ -268,7 +256,7 @@ def _plan(recipe: Recipe, visits: int, seed: int, rank: int, processes: int) -> 
     return plan
 
 
-def _bar(net: Net34, step: int, steps: int, shown: bool) -> tqdm:
+def _bar(net: ResidualNet, step: int, steps: int, shown: bool) -> tqdm:
     return tqdm(total=steps, initial=step, desc=f"training {net.name}", unit="step", disable=not shown)
 
 
@@ -285,7 +273,7 @@ def _entry(epoch: int, rate: float, sums: Tensor, measured: tuple[float, float],
     }
 
 
-def _not_finite(net: Net34, recipe: Recipe, plan: Plan, steps: int, states: States) -> RfvizError:
+def _not_finite(net: ResidualNet, recipe: Recipe, plan: Plan, steps: int, states: States) -> RfvizError:
     rate = learning_rate(recipe, steps - 1, plan.steps)
     files = states.files()
     return RfvizError(

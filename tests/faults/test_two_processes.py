@@ -14,7 +14,7 @@ from processes import begin
 from rfviz import errors
 from rfviz.errors import RfvizError
 from rfviz.lab.store import Store
-from rfviz.storage.lock import FOLDER, alone
+from rfviz.storage.lock import FOLDER, locked
 
 SCRIPT = """
 import sys, torch
@@ -70,23 +70,23 @@ def test_who_is_killed_keeps_nobody_waiting_and_leaves_nothing_half_written(tmp_
 
 
 def test_what_another_process_is_writing_is_not_taken_for_left_over(tmp_path):
-    with alone(tmp_path, "a"):
+    with locked(tmp_path, "a"):
         part = tmp_path / ".a.part"
         part.write_bytes(b"half")
-        with alone(tmp_path, "a"):  # whoever has it may ask again
+        with locked(tmp_path, "a"):  # whoever has it may ask again
             assert part.exists()
         assert part.exists()
-        with alone(tmp_path, "b"):
+        with locked(tmp_path, "b"):
             assert part.exists()
-    with alone(tmp_path, "a"):
+    with locked(tmp_path, "a"):
         assert not part.exists()
 
 
 def test_reading_does_not_wait(tmp_path):
     Store(tmp_path).get("result", errors, {}, lambda: ({"x": torch.ones(1)}, {}))
     holder = begin(
-        ["-c", "import sys, time\nfrom pathlib import Path\nfrom rfviz.storage.lock import alone\n"
-         "with alone(Path(sys.argv[1]), sys.argv[2]):\n    print('held', flush=True); time.sleep(600)",
+        ["-c", "import sys, time\nfrom pathlib import Path\nfrom rfviz.storage.lock import locked\n"
+         "with locked(Path(sys.argv[1]), sys.argv[2]):\n    print('held', flush=True); time.sleep(600)",
          str(tmp_path), Store(tmp_path).path("result", errors, {}).stem],
         tmp_path,
     )  # fmt: skip
@@ -103,7 +103,7 @@ def test_a_folder_that_may_not_be_written_is_said_before_anything_is_computed(tm
     with pytest.raises(RfvizError, match=r"cannot be written to .* RFVIZ_RUNS"):
         Store(tmp_path / "file").get("result", errors, {}, pytest.fail)
     closed = Path(tempfile.mkdtemp(dir="/tmp"))  # tmp_path may be closed to the user taken below
-    with alone(closed, "result"):
+    with locked(closed, "result"):
         pass
     superuser = os.geteuid() == 0
     try:

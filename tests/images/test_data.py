@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from rfviz.images import photographs
-from rfviz.images.data import Evaluation, ImagesInMemory, Region, cut, region
-from rfviz.training.augmentation import Box
+from rfviz.images.data import Box, Evaluation, ImagesInMemory, Region, cut, region
 
 CLASSES = ("astronaut", "chelsea", "coffee")
 

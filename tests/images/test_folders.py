@@ -14,10 +14,10 @@ from PIL import Image
 
 from rfviz.errors import RfvizError
 from rfviz.images import folders, photographs
-from rfviz.images.data import Evaluation, Region
+from rfviz.images.data import Box, Evaluation, Region
 from rfviz.images.folders import FolderImages
 from rfviz.lab import presets, sources
-from rfviz.training.augmentation import Augmentation, Box, TrainingBatch
+from rfviz.training.augmentation import Augmentation, TrainingBatch
 
 CLASSES = ("chelsea", "coffee", "rocket")
 

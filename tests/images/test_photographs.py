@@ -77,7 +77,7 @@ def test_training_and_evaluation_share_no_pixel(name):
 
 
 @pytest.mark.parametrize("name", photographs.CLASSES)
-@pytest.mark.parametrize("size", [64, 128])
+@pytest.mark.parametrize("size", [pytest.param(64, marks=pytest.mark.thorough), 128])
 def test_tiles_share_no_pixel_and_are_full_size(name, size):
     _, evaluation = photographs.parts(coordinates(photographs.photograph(name)))
     tiles = photographs.tiles(evaluation, size)

@@ -22,7 +22,7 @@ from rfviz.storage.files import load_tensors, save_tensors
 torch.set_num_threads(1)  # also where a child process imports this module
 
 CHILDREN = multiprocessing.get_context("forkserver")  # forks of a process that has imported all and has no threads
-CHILDREN.set_forkserver_preload(["torch.distributed", "rfviz.kernels.responses", "rfviz.images.photographs", "pytest"])
+CHILDREN.set_forkserver_preload(["rfviz.kernels.responses", "rfviz.images.photographs", "pytest"])
 
 OPTIONS = {"top_k": 5, "strongest": 400, "batch_size": 4, "checkpoint_every": 0}
 
@@ -153,7 +153,7 @@ def test_a_truncated_file_is_refused(tmp_path):
         path.write_bytes(whole[:length])
         with pytest.raises(RfvizError) as error:
             Checkpoint(path, {"a": 1}, 0).read()
-        assert str(error.value) == f"the checkpoint {path} is damaged: remove it to begin anew."
+        assert str(error.value) == f"the checkpoint {path} is damaged: remove it to begin anew, or choose another file."
 
 
 @pytest.mark.parametrize("content", [b"", b"garbage", b"\xff" * 64, bytes(64), b'{"made_of": 1}', b"\x80\x04pickle"])
@@ -162,7 +162,7 @@ def test_garbage_is_refused(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(RfvizError) as error:
         go_on(pictures(3), path)
-    assert str(error.value) == f"the checkpoint {path} is damaged: remove it to begin anew."
+    assert str(error.value) == f"the checkpoint {path} is damaged: remove it to begin anew, or choose another file."
     assert path.read_bytes() == content
 
 
@@ -192,13 +192,15 @@ KINDS = {
     "without the strongest": {"strongest": None},
     "few strongest": {"mean_stimulus": False, "strongest": 3},
     "one neuron": {"neuron": (1, 2)},
-    "bfloat16": {"precision": "bfloat16"},
     "double": {"mixed": True, "double": True},  # sums that are rounded: their order shows
     "whitened": {"preprocess": IMAGENET},
 }
+MORE_KINDS = ("usual", "mixed sizes", "one batch", "one neuron", "whitened")
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=pytest.mark.thorough if kind in MORE_KINDS else ()) for kind in KINDS]
+)
 def test_a_pass_goes_on_from_each_of_its_checkpoints(tmp_path, versions, kind):
     """The same to the bit, and no image that was seen before is looked at again."""
     options = dict(KINDS[kind])
@@ -219,7 +221,7 @@ def test_a_pass_goes_on_from_each_of_its_checkpoints(tmp_path, versions, kind):
     for version, (stage, batches) in zip(list(versions), places, strict=True):
         shutil.copy(version, path)
         counting = Counting(images)
-        assert_same_bits(go_on(counting, path, net, **options), expected)
+        assert_same_bits(go_on(counting, path, net, **options, checkpoint_every=3600), expected)
         left = {
             0: [*range(13)[size * batches :], *second_look],
             1: second_look[size * batches :] if stages == 2 else [],
@@ -236,7 +238,7 @@ def expected_strongest(net, images, options):
         return
     found = collect(
         net, images, LAYERS, strongest, per_image=None, mean_stimulus=False,
-        **{key: options[key] for key in ("precision", "preprocess") if key in options},
+        **{key: options[key] for key in ("preprocess",) if key in options},
         batch_size=options.get("batch_size", 4),
     )  # fmt: skip
     for layer, of_layer in found.items():
@@ -274,7 +276,7 @@ def test_the_size_of_a_checkpoint_does_not_depend_on_the_number_of_images(tmp_pa
 
 @pytest.mark.parametrize("bad", [0, 5, 12])
 @pytest.mark.parametrize("stage", [0, 1])
-@pytest.mark.parametrize("mixed", [False, True])
+@pytest.mark.parametrize("mixed", [pytest.param(False, marks=pytest.mark.thorough), True])
 def test_an_image_that_could_not_be_loaded_stops_a_pass_that_then_goes_on(tmp_path, bad, stage, mixed):
     images, path = pictures(13, mixed=mixed), tmp_path / "checkpoint"
     expected = undisturbed(images, strongest=4000)  # the second stage looks at every image
@@ -296,7 +298,9 @@ def test_an_image_that_could_not_be_loaded_stops_a_pass_that_then_goes_on(tmp_pa
     assert again.asked == [*range(13)[4 * first :], *(range(13) if stage == 0 else [])]
 
 
-@pytest.mark.parametrize("bad", range(13))
+@pytest.mark.parametrize(
+    "bad", [pytest.param(bad, marks=() if bad in (0, 5, 12) else pytest.mark.thorough) for bad in range(13)]
+)
 def test_a_response_that_is_not_finite_stops_a_pass_that_then_goes_on(tmp_path, bad):
     """In the middle of a batch whose first images, of another size, were already looked at."""
     images, path = pictures(13, mixed=True), tmp_path / "checkpoint"
@@ -309,7 +313,10 @@ def test_a_response_that_is_not_finite_stops_a_pass_that_then_goes_on(tmp_path, 
     assert_same_bits(go_on(images, path), expected)
 
 
-@pytest.mark.parametrize("stopped", range(6))
+@pytest.mark.parametrize(
+    "stopped",
+    [pytest.param(stopped, marks=() if stopped in (0, 3, 5) else pytest.mark.thorough) for stopped in range(6)],
+)
 def test_a_stream_goes_on(tmp_path, stopped):
     """It passes by from its beginning, but the network does not see again what it saw."""
     images, path = torch.stack(pictures(13)), tmp_path / "checkpoint"
@@ -402,7 +409,6 @@ class OtherNamed(Counting):
         ({"strongest": None}, "strongest"),
         ({"neuron": (0, 1)}, "neuron"),
         ({"preprocess": IMAGENET}, "whitening"),
-        ({"precision": "bfloat16"}, "precision"),
         ({"batch_size": 3, "top_k": 6}, "batch_size, top_k"),
         ({"images": lambda tensor: tensor[:-1]}, "images"),
         ({"images": lambda tensor: tensor.flip(0)}, "images"),
@@ -414,7 +420,7 @@ class OtherNamed(Counting):
         ({"images": lambda tensor: Named(list(tensor))}, "images"),
     ],
 )
-@pytest.mark.parametrize("ended", [False, True])
+@pytest.mark.parametrize("ended", [False, pytest.param(True, marks=pytest.mark.thorough)])
 def test_the_checkpoint_of_another_pass_is_refused(tmp_path, two_checkpoints, change, differ, ended):
     images, path = torch.stack(pictures(6)), tmp_path / "checkpoint"
     shutil.copy(two_checkpoints[ended], path)
@@ -445,6 +451,28 @@ def test_data_sets_are_told_apart_by_their_fingerprint_or_else_their_length(tmp_
     go_on(images, path)
     with pytest.raises(RfvizError, match=r"\(other images\)"):
         go_on(images[:5], path)
+
+
+def test_an_unusable_checkpoint_is_discarded_where_that_is_asked_for(tmp_path, two_checkpoints, caplog):
+    images, path = torch.stack(pictures(6)), tmp_path / "checkpoint"
+    expected = undisturbed(images)
+    (tmp_path / "damaged").write_bytes(two_checkpoints[0].read_bytes()[:-1])
+    go_on(images, tmp_path / "another", small_net(1))
+    for unusable, reason in (("damaged", "is damaged"), ("another", "belongs to another pass (other weights)")):
+        shutil.copy(tmp_path / unusable, path)
+        caplog.clear()
+        assert_same_bits(go_on(images, path, discard_unusable=True), expected)
+        assert caplog.messages == [f"rfviz: the checkpoint {path} {reason}: the pass begins anew."]
+        assert place_of(path) == (2, 0)
+    shutil.copy(two_checkpoints[0], path)  # of this pass
+    caplog.clear()
+    counting = Counting(list(images))
+    with pytest.raises(RfvizError, match=r"\(other images\)"):  # a list is not the tensor
+        go_on(counting, path)
+    assert_same_bits(go_on(images, path, discard_unusable=True), expected)
+    assert not caplog.messages
+    with pytest.raises(RfvizError, match="cannot be read"):
+        go_on(images, tmp_path, discard_unusable=True)
 
 
 # -- killed -----------------------------------------------------------------------------------------------------------
@@ -482,7 +510,7 @@ def killed(target, arguments: tuple, after: int, delay: float) -> bool:
     return process.exitcode != 0
 
 
-@pytest.mark.parametrize(("seed", "mixed"), [(0, False), (1, True)])
+@pytest.mark.parametrize(("seed", "mixed"), [pytest.param(0, False, marks=pytest.mark.thorough), (1, True)])
 def test_killed_at_ten_moments_a_pass_ends_with_the_same_bytes(tmp_path, mixed, seed):
     images = pictures(24, mixed=mixed)
     save_tensors(undisturbed(images), tmp_path / "expected")

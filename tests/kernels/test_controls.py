@@ -1,16 +1,24 @@
 """Control networks: nothing learnt, or nothing left of the shape of what was learnt."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
 
 from rfviz.errors import RfvizError
+from rfviz.images.data import Evaluation
+from rfviz.images.whitening import Whitening
 from rfviz.kernels import controls
-from rfviz.nets import models
+from rfviz.kernels.effective import effective_fields, spread
+from rfviz.kernels.responses import collect
+from rfviz.nets import models, receptive_field
+
+ZCA = Whitening(torch.tensor([0.4, 0.5, 0.6]), torch.tensor([[2.0, 0.3, 0.0], [0.3, 3.0, -0.2], [0.0, -0.2, 4.0]]))
 
 
 @pytest.mark.parametrize("kind", controls.CONTROLS)
-def test_the_network_itself_is_left_alone_and_seeds_count(resnet: models.Net34, kind: str) -> None:
+def test_the_network_itself_does_not_change_and_seeds_count(resnet: models.ResidualNet, kind: str) -> None:
     before = {name: value.clone() for name, value in resnet.state_dict().items()}
     state = torch.get_rng_state()
     first, again, other = (controls.control(resnet, kind, seed) for seed in (0, 0, 1))
@@ -22,7 +30,7 @@ def test_the_network_itself_is_left_alone_and_seeds_count(resnet: models.Net34, 
     assert not first.training
 
 
-def test_shuffling_moves_pixels_and_nothing_else(resnet: models.Net34) -> None:
+def test_shuffling_moves_pixels_and_nothing_else(resnet: models.ResidualNet) -> None:
     shuffled = controls.control(resnet, "shuffled filters")
     orders = set()
     for before, after in zip(resnet.conv1.weight, shuffled.conv1.weight, strict=True):
@@ -36,7 +44,7 @@ def test_shuffling_moves_pixels_and_nothing_else(resnet: models.Net34) -> None:
             assert torch.equal(value, resnet.state_dict()[name]), name
 
 
-def test_random_weights_touch_every_layer(resnet: models.Net34) -> None:
+def test_random_weights_touch_every_layer(resnet: models.ResidualNet) -> None:
     fresh = controls.control(resnet, "random weights")
     for name, module in fresh.named_modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -52,3 +60,35 @@ def test_what_has_no_filters_to_shuffle() -> None:
         controls.control(nn.Sequential(nn.Conv2d(1, 2, 3)), "shuffled filters")
     with pytest.raises(RfvizError, match="unknown control 'random'"):
         controls.control(nn.Sequential(nn.Conv2d(3, 2, 3)), "random")
+
+
+def test_calibrated_batch_norms_standardise_what_goes_through_them(
+    resnet: models.ResidualNet, tiles: Evaluation
+) -> None:
+    other = controls.control(resnet, "random weights")
+    before = copy.deepcopy(other.state_dict())
+    ready = controls.calibrated(other, tiles, preprocess=ZCA, count=12)
+    assert all(torch.equal(value, before[key]) for key, value in other.state_dict().items())
+    assert not any(module.training for module in ready.modules())
+    seen = {}
+    for name, module in ready.named_modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.register_forward_hook(lambda *given, name=name: seen.update({name: given[2].clone()}))
+    step = -(-len(tiles) // 12)
+    ready(ZCA(torch.stack([tiles[i][0] for i in range(0, len(tiles), step)])))
+    for name in ("bn1", "layer1.2.bn2", "layer3.0.downsample.1"):
+        torch.testing.assert_close(seen[name].mean((0, 2, 3)), torch.zeros(seen[name].shape[1]), rtol=0, atol=0.02)
+        torch.testing.assert_close(seen[name].std((0, 2, 3)), torch.ones(seen[name].shape[1]), rtol=0, atol=0.05)
+    with pytest.raises(RfvizError, match="at least 2"):
+        controls.calibrated(other, tiles, count=1)
+
+
+def test_without_calibration_blocks_of_a_residual_net_say_little(resnet: models.ResidualNet, tiles: Evaluation) -> None:
+    other = controls.control(resnet, "random weights")
+    found = collect(resnet, tiles, ["layer2.0"], 4, mean_stimulus=False)["layer2.0"]
+    assert receptive_field.of(other, "layer2.0") == found.receptive_field
+    channels = spread(found, 6)
+    plain, ready = (
+        effective_fields(net, "layer2.0", tiles, found, channels) for net in (other, controls.calibrated(other, tiles))
+    )
+    assert plain.radius.nanmedian() < 0.8 * ready.radius.nanmedian()

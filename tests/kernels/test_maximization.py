@@ -82,7 +82,7 @@ def cut_centre(image, layer):
 # ------------------------------------------------------------------------------------------- the full image
 
 
-@pytest.mark.parametrize(("layer", "side"), [("maxpool", 224), ("layer1.0", 96), ("layer1.2", 72)])
+@pytest.mark.parametrize(("layer", "side"), [("maxpool", 96), ("layer1.0", 96), ("layer1.2", 72)])
 def test_the_small_input_gives_the_full_image_run(net, layer, side):
     net = net.double()
     found = maximize(net, layer, [1, 5])
@@ -233,11 +233,11 @@ def test_a_channel_does_not_depend_on_its_batch(net, layer):
 
 @pytest.mark.parametrize("layer", ["conv1", "maxpool", "layer1.0", "layer1.2"])
 def test_in_float32_the_batch_changes_no_more_than_the_rounding(resnet, layer):
-    together = maximize(resnet, layer)
-    again = maximize(resnet, layer)
+    together = maximize(resnet, layer, steps=12)
+    again = maximize(resnet, layer, steps=12)
     assert torch.equal(again.images, together.images) and torch.equal(again.activations, together.activations)
     for channels, batch_size in [(range(6), 1), (range(6), 4), (range(5, -1, -1), None), ([5, 0, 3, 3], 3), ([2], 64)]:
-        found = maximize(resnet, layer, channels, batch_size=batch_size)
+        found = maximize(resnet, layer, channels, steps=12, batch_size=batch_size)
         torch.testing.assert_close(found.images, together.images[list(channels)], rtol=0, atol=1e-5)
         torch.testing.assert_close(found.activations, together.activations[:, list(channels)], rtol=1e-5, atol=1e-5)
 
@@ -323,11 +323,11 @@ def test_a_deep_layer_is_done_in_parts(resnet):
 @pytest.mark.parametrize("options", [{}, {"canvas": 36}, {"regularizers": [L2(1e-3), Jitter(2)]}])
 def test_little_memory_changes_no_result(resnet, monkeypatch, options):
     net = resnet.double()
-    expected = maximize(net, "layer1.0", **options)
+    expected = maximize(net, "layer1.0", steps=9, **options)
     monkeypatch.setattr(maximization, "_MEMORY", 1)
     counting = Counting()
-    found = maximize(net, "layer1.0", objective=counting, **options)
-    assert counting.together == [1] * 6 * 32
+    found = maximize(net, "layer1.0", steps=9, objective=counting, **options)
+    assert counting.together == [1] * 6 * 10
     torch.testing.assert_close(found.images, expected.images, rtol=0, atol=1e-12)
     torch.testing.assert_close(found.activations, expected.activations, rtol=0, atol=1e-12)
 

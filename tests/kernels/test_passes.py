@@ -1,4 +1,4 @@
-"""The machine behind a pass: what it leaves behind, precisions, memory formats, and nets out of the ordinary."""
+"""The loop behind a pass: what it leaves behind, memory formats, and nets out of the ordinary."""
 
 import copy
 import dataclasses
@@ -8,10 +8,9 @@ from functools import cache
 
 import pytest
 import torch
-from conftest import settled
+from reference import settled
 from torch import Tensor, nn
 
-from rfviz.errors import RfvizError
 from rfviz.images import photographs
 from rfviz.images.data import Evaluation
 from rfviz.kernels import responses
@@ -25,7 +24,7 @@ torch.set_num_threads(1)  # also where a child process imports this module
 LAYERS = ("maxpool", "layer1.0", "layer2.0")
 
 
-def small_net(seed: int = 0) -> models.Net34:
+def small_net(seed: int = 0) -> models.ResidualNet:
     """The `resnet` of conftest, also for child processes."""
     torch.manual_seed(seed)
     return settled(models.resnet34(6, 4))
@@ -133,7 +132,7 @@ def remembered(monkeypatch):
 
 
 @pytest.mark.parametrize("mixed", [False, True])
-@pytest.mark.parametrize("options", [{}, {"strongest": 50}, {"neuron": (0, 0)}, {"precision": "bfloat16"}])
+@pytest.mark.parametrize("options", [{}, {"strongest": 50}, {"neuron": (0, 0)}])
 def test_the_memory_of_a_pass_is_free_when_it_has_ended(remembered, tmp_path, options, mixed):
     found = collect(
         small_net(), pictures(6, mixed=mixed), LAYERS, batch_size=4, checkpoint=tmp_path / "c", checkpoint_every=0,
@@ -157,9 +156,8 @@ def test_the_memory_of_a_pass_is_free_when_it_has_failed(remembered, times):
     assert [each for each in remembered if each() is not None] == []
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("fails", [None, 0, 1])
-def test_the_network_and_the_settings_of_torch_are_as_before(tmp_path, precision, fails):
+def test_the_network_and_the_settings_of_torch_are_as_before(tmp_path, fails):
     net = small_net().train()
     net.layer2.eval()
     for parameter in net.layer1.parameters():
@@ -170,13 +168,13 @@ def test_the_network_and_the_settings_of_torch_are_as_before(tmp_path, precision
             {name: module.training for name, module in net.named_modules()},
             {name: (len(m._forward_hooks), len(m._forward_pre_hooks)) for name, m in net.named_modules()},
             {name: (p.requires_grad, p.grad, p.is_inference()) for name, p in net.named_parameters()},
-            torch.is_inference_mode_enabled(), torch.is_grad_enabled(), torch.is_autocast_enabled("cpu"),
+            torch.is_inference_mode_enabled(), torch.is_grad_enabled(),
             torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32, torch.get_num_threads(),
         )  # fmt: skip
 
     before, weights = state(), copy.deepcopy(net.state_dict())
     images = pictures(6) if fails is None else Cruel(pictures(6), 5, fails)
-    options = {"batch_size": 2, "strongest": 10**4, "precision": precision, "checkpoint": tmp_path / "c"}
+    options = {"batch_size": 2, "strongest": 10**4, "checkpoint": tmp_path / "c"}
     if fails is None:
         collect(net, images, LAYERS, **options)
     else:
@@ -259,49 +257,6 @@ def test_maps_that_are_larger_than_the_image(size, padding, k, mixed, batch_size
         torch.testing.assert_close(found.strongest_stimulus[channel].double(), mean, rtol=0, atol=1e-5)
     assert torch.equal(everything.strongest_count, everything.mean_count)
     torch.testing.assert_close(everything.strongest_stimulus, everything.mean_stimulus, rtol=0, atol=1e-6)
-
-
-# -- precision --------------------------------------------------------------------------------------------------------
-
-
-def test_bfloat16_equals_a_plain_pass_under_autocast():
-    net, images = small_net(), torch.stack(pictures(8))
-    found = collect(net, images, LAYERS, 8, per_image=None, batch_size=4, precision="bfloat16")
-    for layer in LAYERS:
-        with torch.autocast("cpu", torch.bfloat16):
-            maps = plain_responses(net, images, layer, 4)
-        assert maps.dtype == torch.bfloat16
-        strongest = maps.float().transpose(0, 1).flatten(1).sort(1, descending=True).values[:, :8]
-        assert torch.equal(found[layer].top_values, strongest)
-        assert torch.equal(found[layer].positive_count, (maps > 0).sum((0, 2, 3)))
-        mean = maps.double().mean((0, 2, 3))
-        torch.testing.assert_close(found[layer].mean, mean, rtol=1e-12, atol=0)
-
-
-def test_bfloat16_is_close_to_float32():
-    net, images = small_net(), torch.stack([_tiles()[i][0] for i in range(len(_tiles()))])
-    exact = collect(net, images, LAYERS, 16, strongest=100)
-    rough = collect(net, images, LAYERS, 16, strongest=100, precision="bfloat16")
-    for layer in LAYERS:
-        one, other = exact[layer], rough[layer]
-        assert {name: tensor.dtype for name, tensor in tensors_of({layer: other}).items()} == {
-            name: tensor.dtype for name, tensor in tensors_of({layer: one}).items()
-        }
-        assert other.top_values.dtype == other.mean_stimulus.dtype == torch.float32
-        assert not torch.equal(one.top_values, other.top_values)
-        off = (one.top_values - other.top_values).norm() / one.top_values.norm()
-        assert 1e-4 < off < 0.02  # bfloat16 has steps of 0.4 to 0.8 %
-        pairs = zip(one.top_images.tolist(), other.top_images.tolist(), strict=True)
-        shared = [len(set(a) & set(b)) / 16 for a, b in pairs]
-        assert sum(shared) / len(shared) > 0.9 and min(shared) > 0.7
-        assert (one.mean_stimulus - other.mean_stimulus).abs().mean() < 0.01
-
-
-@pytest.mark.parametrize("precision", ["float16", "bfloat", "", None])
-def test_unknown_precisions_are_refused(precision):
-    with pytest.raises(RfvizError, match=r"^unknown precision") as error:
-        collect(small_net(), torch.stack(pictures(2)), ["maxpool"], precision=precision)
-    assert len(str(error.value).splitlines()) == 1
 
 
 # -- channels last ----------------------------------------------------------------------------------------------------

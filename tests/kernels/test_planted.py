@@ -9,9 +9,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from rfviz.images.whitening import Whitening
-from rfviz.kernels.inactivity import inactive_channels, least_active_channels, noise, noise_effect
 from rfviz.kernels.maximization import maximize
+from rfviz.kernels.noise import noise, noise_effect
 from rfviz.kernels.responses import collect, preferred_stimuli
+from rfviz.kernels.silent import inactive_channels, least_active_channels
 from rfviz.nets import models
 
 ANGLES = (0, 30, 75, 120)

@@ -8,9 +8,9 @@ from math import ceil
 import pytest
 import torch
 import torchvision
-from conftest import settled
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from reference import settled
 from torch import nn
 from torch.nn import functional as F
 
@@ -20,9 +20,11 @@ from rfviz.images.whitening import IMAGENET
 from rfviz.nets import cone, models, receptive_field
 from rfviz.nets.cone import Cone
 from rfviz.nets.graph import ForwardPass
+from rfviz.nets.network import network
 
-SHALLOW = ("conv1", "maxpool", "layer1.0.relu1", *models.LAYERS[1:8])
-DEEP = models.LAYERS[8:]  # fields of 227 to 899 px
+LAYERS = network("resnet34").layers
+SHALLOW = ("conv1", "maxpool", "layer1.0.relu1", *LAYERS[1:8])
+DEEP = LAYERS[8:]  # fields of 227 to 899 px
 
 
 # ------------------------------------------------------------------------------- the two ways to the same numbers
@@ -133,11 +135,13 @@ def test_value_and_gradient_are_those_of_the_whole_image(architecture, layer, re
     assert len(values.unique()) == values.numel()
 
 
-@pytest.mark.parametrize("layer", DEEP)
+@pytest.mark.parametrize(
+    "layer", [pytest.param(each, marks=() if each in DEEP[::4] else pytest.mark.thorough) for each in DEEP]
+)
 @pytest.mark.parametrize("skips", [True, False])
 def test_deep_layers_too(skips, layer):
     torch.manual_seed(2)
-    net = settled(models.Net34(skips, 3, 2)).double()
+    net = settled((models.resnet34 if skips else models.plainnet34)(3, 2)).double()
     # A whole image takes its time: each network shows one of the two, and the other follows from it.
     images = [photograph if skips else noise]
     values, gradient = assert_equal_to_the_whole(net, layer, before_relu=skips, images=images)
@@ -199,7 +203,7 @@ def test_the_drawing_of_the_documentation(resnet, plainnet):
 @pytest.mark.parametrize("architecture", ["resnet", "plainnet"])
 def test_of_the_image_it_takes_the_receptive_field(architecture, request):
     net = request.getfixturevalue(architecture)
-    for layer in ("conv1", "layer1.0.relu1", *models.LAYERS):
+    for layer in ("conv1", "layer1.0.relu1", *LAYERS):
         field = receptive_field.of(net, layer)
         for before_relu in (False, True):
             forward = Cone(net, layer, before_relu=before_relu)

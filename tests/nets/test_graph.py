@@ -39,14 +39,14 @@ def branching() -> Branching:
     return Branching().eval()
 
 
-def reference(net: models.Net34, images: torch.Tensor, skips: bool) -> tuple[dict, dict, torch.Tensor]:
+def reference(net: models.ResidualNet, images: torch.Tensor, skips: bool) -> tuple[dict, dict, torch.Tensor]:
     """Run a 34-layer network step by step, never in place: responses, values before the last ReLU, logits."""
     responses, before = {}, {}
     before["conv1"] = net.bn1(net.conv1(images))
     responses["conv1"] = responses["relu"] = F.relu(before["conv1"])
     before["maxpool"] = net.maxpool(before["conv1"])
     x = responses["maxpool"] = net.maxpool(responses["conv1"])
-    for stage, blocks in enumerate(models.BLOCKS):
+    for stage, blocks in enumerate(net.network.blocks):
         for number in range(blocks):
             name = f"layer{stage + 1}.{number}"
             block = net.get_submodule(name)
@@ -277,8 +277,8 @@ def test_gradients_flow_to_the_images(resnet, some_tiles):
 def test_names_of_a_resnet(resnet):
     graph_of_net = graph.trace(resnet)
     listed = graph.names(graph_of_net)
-    assert set(models.LAYERS) < set(listed)
-    assert [name for name in listed if name in models.LAYERS] == list(models.LAYERS)  # in the order of the pass
+    layers = resnet.network.layers
+    assert [name for name in listed if name in layers] == list(layers)  # in the order of the pass
     inside = [name.removeprefix("layer1.0.") for name in listed if name.startswith("layer1.0.")]
     assert inside[:5] == ["conv1", "bn1", "relu1", "conv2", "bn2"]
     assert set(inside[5:]) == {"relu", "relu2"}  # both mean the last call, at which the block ends too

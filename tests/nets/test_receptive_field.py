@@ -15,9 +15,10 @@ from torch.nn import functional as F
 
 from rfviz.errors import RfvizError
 from rfviz.nets import models, receptive_field
+from rfviz.nets.network import network
 from rfviz.nets.receptive_field import ReceptiveField
 
-LAYERS = ("conv1", *models.LAYERS)
+LAYERS = ("conv1", *network("resnet34").layers)
 
 # (size, stride, start) of every layer, written out. A block adds two kernels of 3: 4 strides, or 3 where it halves.
 TABLE = {
@@ -138,7 +139,7 @@ def box_of(field: ReceptiveField, y: int, x: int, side: int) -> torch.Tensor:
     return filled
 
 
-@pytest.mark.parametrize("build", [models.resnet34, models.plainnet34])
+@pytest.mark.parametrize("build", [models.resnet34, pytest.param(models.plainnet34, marks=pytest.mark.thorough)])
 def test_of_equals_the_table(build):
     net = build(2, 2)
     assert {layer: receptive_field.of(net, layer) for layer in LAYERS} == {
@@ -155,7 +156,7 @@ def test_of_knows_torchvisions_own_resnets():
 
 
 @pytest.mark.parametrize("layer", LAYERS)
-@pytest.mark.parametrize("build", [models.resnet34, models.plainnet34])
+@pytest.mark.parametrize("build", [models.resnet34, pytest.param(models.plainnet34, marks=pytest.mark.thorough)])
 def test_the_gradient_fills_the_box_and_nothing_else(build, layer):
     net = build(1, 2)
     field = receptive_field.of(net, layer)
@@ -164,7 +165,7 @@ def test_the_gradient_fills_the_box_and_nothing_else(build, layer):
 
 
 @pytest.mark.parametrize("layer", LAYERS)
-@pytest.mark.parametrize("build", [models.resnet34, models.plainnet34])
+@pytest.mark.parametrize("build", [models.resnet34, pytest.param(models.plainnet34, marks=pytest.mark.thorough)])
 def test_the_gradient_of_the_real_network_lies_in_the_box(build, layer):
     """Random weights of both signs, max pooling and ReLUs, some of them off."""
     torch.manual_seed(4)

@@ -15,13 +15,13 @@ import torch
 
 from rfviz.errors import RfvizError
 from rfviz.storage import files
-from rfviz.storage.files import load_tensors, save_tensors, written_whole
+from rfviz.storage.files import atomic, load_tensors, save_tensors
 
 NO_SPACE = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def save_text(text: str, path: Path) -> None:
-    with written_whole(path) as temporary:
+    with atomic(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
@@ -130,7 +130,7 @@ def test_who_reads_the_old_file_meanwhile_reads_all_of_it(old):
 
 
 def write_half(path: Path, error: BaseException) -> None:
-    with written_whole(path) as temporary:
+    with atomic(path) as temporary:
         temporary.write_bytes(b"half of it")
         assert temporary != path
         assert temporary.parent == path.parent
@@ -240,7 +240,7 @@ else:
     setattr(os, moment, kill)
 files.save_tensors({"a": torch.zeros(1000)}, path, {"version": "new"})
 """
-    ended = subprocess.run([sys.executable, "-c", script, moment, str(old)], cwd=Path(__file__).parents[1], check=False)
+    ended = subprocess.run([sys.executable, "-c", script, moment, str(old)], cwd=Path(__file__).parents[2], check=False)
     assert ended.returncode == -signal.SIGKILL
     left = [each for each in old.parent.iterdir() if each != old]
     assert [each.suffix for each in left] == [".part"]  # the writer was at work, and could not clean up

@@ -1,6 +1,6 @@
 """Training by several processes: what one process would do with the same micro-batches, whatever interrupts them.
 
-Two processes go through everything once (`everything`) and write down what they find; the tests look at that.
+`torchrun` starts two processes once, which go through `everything` and write down what they find for the tests.
 """
 
 import contextlib
@@ -9,7 +9,6 @@ import faulthandler
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ import torch
 from test_training import Counting, InterruptionError, MeanColour, Stopping, interrupt, small_net, two_colours
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
 
 from rfviz.errors import RfvizError
 from rfviz.images.data import Evaluation, ImagesInMemory
@@ -34,8 +34,7 @@ from rfviz.training.trainer import evaluate, train
 
 torch.set_num_threads(1)  # also where a child process imports this module
 
-PATIENCE = 60  # seconds, for what takes a few
-TOO_LONG = "Timeout"  # what `faulthandler` says then
+PATIENCE = 120  # seconds, for what takes a few
 SEED = 3
 EPOCHS, STEPS = 3, 2  # steps per epoch
 RECIPE = Recipe(epochs=EPOCHS, batch_size=16, learning_rate=0.02, drop_every=2, crop=64, area=(0.5, 1.0))
@@ -102,75 +101,120 @@ def error_of(function, *arguments) -> list[str]:
     return ["none", ""]
 
 
+class Sharing(MeanColour):
+    """Notes which passes forward lie within `no_sync`, where torch decides whether gradients are shared."""
+
+    def __init__(self):
+        super().__init__()
+        self.within, self.seen = False, []
+
+    def forward(self, x):
+        if self.training:
+            self.seen.append(not self.within)
+        return super().forward(x)
+
+
+def passes_that_share() -> list[bool]:
+    net, no_sync = Sharing(), DistributedDataParallel.no_sync
+
+    @contextlib.contextmanager
+    def noted(model):
+        net.within = True
+        with no_sync(model):
+            yield
+        net.within = False
+
+    DistributedDataParallel.no_sync = noted
+    run(net, dataclasses.replace(RECIPE, epochs=1, batch_size=18, micro_batch=3, crop=8))  # three of each process
+    DistributedDataParallel.no_sync = no_sync
+    return net.seen
+
+
 def everything(folder: Path) -> None:
     found = {}
-    with distributed.process_group():
-        rank, processes = distributed.world()
-        assert processes == 2
-
-        def keep(name: str, net: nn.Module, history: list[dict]) -> None:
-            found[name] = {"history": history, "evaluates": not net.training}
-            save_tensors(net.state_dict(), folder / f"{name}-{rank}")
-
-        for case, recipe in CASES.items():
-            net = double_net()
-            keep(case, net, run(net, recipe))
-
-        net, recipe = small_net(), CASES[INTERRUPTED]
-        keep("undisturbed", net, run(net, recipe))
-
-        # interrupted, by an error or by SIGKILL
-        saved, save = [], States.save
-
-        def save_and_tell(self, step, tensors, values):
-            saved.append(step)
-            save(self, step, tensors, values)
-
-        States.save = save_and_tell
-        for steps in range(1, EPOCHS * STEPS):
-            checkpoint = folder / f"stopped-{steps}.checkpoint"
-            with contextlib.suppress(InterruptionError):
-                images = Stopping(training_images(), 8 * steps + 3, interrupt)
-                # when a state is due, the first process says
-                run(small_net(), recipe, images, checkpoint=checkpoint, checkpoint_every=3600 * rank)
-            distributed.barrier()  # the last state is written
-            found[f"states {steps}"] = {"written": saved.copy(), "kept": [file.name for file in states_in(checkpoint)]}
-            saved.clear()
-            net, images = small_net(5 + rank), Counting(training_images())  # the weights come from the state
-            keep(f"stopped {steps}", net, run(net, recipe, images, checkpoint=checkpoint))
-            found[f"stopped {steps}"]["asked"] = len(images.asked)
-        States.save = save
-        net, images = small_net(5 + rank), Counting(training_images())
-        keep("killed", net, run(net, recipe, images, checkpoint=folder / "killed.checkpoint"))
-        found["killed"]["asked"] = len(images.asked)
-
-        for count in COUNTS:
-            counting = Counting(evaluation_images(count))
-            measured = evaluate(net, Evaluation(counting), fit(training_images().images), 4)
-            found[f"evaluation {count}"] = {"measured": measured, "asked": counting.asked}
-
-        uneven = dataclasses.replace(RECIPE, batch_size=9, micro_batch=3)
-        found["refused"] = error_of(run, small_net(), uneven)
-
-        found["broken"] = error_of(train_what_breaks, folder / "broken.checkpoint", 0)
-        (folder / f"found-{rank}.json").write_text(json.dumps(found), encoding="utf-8")
+    try:
+        with distributed.process_group():
+            assert distributed.world()[1] == 2
+            go_through_everything(folder, found)
+            # the error leaves the group, which must not wait for a network that belongs to it
+            train_what_breaks(folder / "between states.checkpoint", 3600)
+    except RfvizError as error:
+        if "broken" not in found:
+            raise
+        found["left with"] = str(error)
+    assert distributed.world() == (0, 1)
+    write(everything, folder, found)
 
 
-def broken_between_states(folder: Path) -> None:
-    with distributed.process_group():
-        train_what_breaks(folder / "broken.checkpoint", 3600)
+def write(task, folder: Path, found: dict) -> None:
+    (folder / f"{task.__name__}-{os.environ['RANK']}.json").write_text(json.dumps(found), encoding="utf-8")
+
+
+def keep(folder: Path, found: dict, name: str, net: nn.Module, history: list[dict]) -> None:
+    found[name] = {"history": history, "evaluates": not net.training}
+    save_tensors(net.state_dict(), folder / f"{name}-{distributed.world()[0]}")
+
+
+def resume(folder: Path, found: dict, name: str, checkpoint: Path) -> None:
+    net, images = small_net(5 + distributed.world()[0]), Counting(training_images())  # the weights come from the state
+    keep(folder, found, name, net, run(net, CASES[INTERRUPTED], images, checkpoint=checkpoint))
+    found[name]["asked"] = len(images.asked)
+
+
+def go_through_everything(folder: Path, found: dict) -> None:
+    for case, recipe in CASES.items():
+        net = double_net()
+        keep(folder, found, case, net, run(net, recipe))
+
+    net, recipe = small_net(), CASES[INTERRUPTED]
+    keep(folder, found, "undisturbed", net, run(net, recipe))
+    for count in COUNTS:
+        counting = Counting(evaluation_images(count))
+        measured = evaluate(net, Evaluation(counting), fit(training_images().images), 4)
+        found[f"evaluation {count}"] = {"measured": measured, "asked": counting.asked}
+
+    saved, save = [], States.save
+
+    def save_and_tell(self, step, tensors, values):
+        saved.append(step)
+        save(self, step, tensors, values)
+
+    States.save = save_and_tell
+    for steps in range(1, EPOCHS * STEPS):
+        checkpoint = folder / f"stopped-{steps}.checkpoint"
+        with contextlib.suppress(InterruptionError):
+            images = Stopping(training_images(), 8 * steps + 3, interrupt)
+            # when a state is due, the first process says
+            every = 3600 * distributed.world()[0]
+            run(small_net(), recipe, images, checkpoint=checkpoint, checkpoint_every=every)
+        distributed.barrier()  # the last state is written
+        found[f"states {steps}"] = {"written": saved.copy(), "kept": [file.name for file in states_in(checkpoint)]}
+        saved.clear()
+        resume(folder, found, f"stopped {steps}", checkpoint)
+    States.save = save
+
+    found["refused"] = error_of(run, small_net(), dataclasses.replace(RECIPE, batch_size=9, micro_batch=3))
+    found["shares"] = passes_that_share()
+    found["broken"] = error_of(train_what_breaks, folder / "broken.checkpoint", 0)
 
 
 def to_be_killed(folder: Path) -> None:
     """Train for some steps, tell, and wait."""
 
     def wait():
-        (folder / f"waiting-{distributed.world()[0]}").touch()
+        (folder / f"waiting-{os.getpid()}").touch()
         signal.pause()
 
     with distributed.process_group():
         images = Stopping(training_images(), 8 * KILLED_AFTER + 3, wait)
         run(small_net(), CASES[INTERRUPTED], images, checkpoint=folder / "killed.checkpoint", checkpoint_every=0)
+
+
+def go_on(folder: Path) -> None:
+    found = {}
+    with distributed.process_group():
+        resume(folder, found, "killed", folder / "killed.checkpoint")
+    write(go_on, folder, found)
 
 
 def states_in(checkpoint: Path) -> list[Path]:
@@ -180,60 +224,33 @@ def states_in(checkpoint: Path) -> list[Path]:
 # -- the two processes ------------------------------------------------------------------------------------------------
 
 
-def environment(**more: object) -> dict[str, str]:
-    package = str(Path(distributed.__file__).parents[1])
-    path = os.pathsep.join([package, *filter(None, [os.environ.get("PYTHONPATH")])])
-    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **{name: str(more[name]) for name in more}}
+def torchrun(task, folder: Path) -> subprocess.Popen:
+    """Start two processes for a function of this module; what they say goes into a file."""
+    path = os.pathsep.join([str(Path(distributed.__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    with (folder / "said.txt").open("w", encoding="utf-8") as said:
+        return subprocess.Popen(
+            [*command, __file__, task.__name__, str(folder)],
+            env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}, stdout=said, stderr=said,
+        )  # fmt: skip
 
 
-def start_two(function, folder: Path) -> list[subprocess.Popen]:
-    """Start two processes as `torchrun` does; what they say goes into files."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    world = {"WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    processes = []
-    for rank in range(2):
-        with (folder / f"{function.__name__}-{rank}.txt").open("w") as said:
-            command = [sys.executable, __file__, function.__name__, str(folder)]
-            env = environment(RANK=rank, LOCAL_RANK=rank, **world)
-            processes.append(subprocess.Popen(command, env=env, stdout=said, stderr=said))
-    return processes
-
-
-def kill_two(folder: Path) -> list[int]:
-    """Start two processes and kill them in the middle of an epoch."""
-    processes, begun = start_two(to_be_killed, folder), time.monotonic()
-    while not all((folder / f"waiting-{rank}").exists() for rank in range(2)):
-        if time.monotonic() - begun > PATIENCE or any(process.poll() is not None for process in processes):
-            break
-        time.sleep(0.05)
-    for process in processes:
-        process.kill()
-    return [process.wait() for process in processes]
+def what_both_find(task, folder: Path) -> list[dict]:
+    ended = torchrun(task, folder).wait()
+    assert ended == 0, (folder / "said.txt").read_text(encoding="utf-8")
+    return [json.loads((folder / f"{task.__name__}-{rank}.json").read_text(encoding="utf-8")) for rank in range(2)]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """What the processes wrote."""
-    folder = tmp_path_factory.mktemp("processes")
-    assert kill_two(folder) == [-signal.SIGKILL] * 2
-    (folder / "states when killed.json").write_text(
-        json.dumps([file.name for file in states_in(folder / "killed.checkpoint")]), encoding="utf-8"
-    )
-    ended = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
-         __file__, "everything", str(folder)],
-        env=environment(), check=False, capture_output=True, text=True,
-    )  # fmt: skip
-    assert ended.returncode == 0, ended.stderr
-    return folder
+    """Where the processes write."""
+    return tmp_path_factory.mktemp("processes")
 
 
 @pytest.fixture(scope="module")
 def found(folder) -> list[dict]:
     """What each process found."""
-    return [json.loads((folder / f"found-{rank}.json").read_text(encoding="utf-8")) for rank in range(2)]
+    return what_both_find(everything, folder)
 
 
 def assert_same_bits(folder: Path, name: str, other: str) -> None:
@@ -312,7 +329,7 @@ def test_the_history_is_that_of_one_process_with_the_same_micro_batches(found, c
             assert entry[name] == pytest.approx(expected[name], abs=1e-6)
 
 
-@pytest.mark.parametrize("name", [*CASES, "stopped 3", "killed"])
+@pytest.mark.parametrize("name", [*CASES, "undisturbed", "stopped 3"])
 def test_both_processes_end_with_the_same(folder, found, name):
     """The same history, and the same weights and statistics to the last bit."""
     assert found[0][name]["history"] == found[1][name]["history"]
@@ -340,7 +357,7 @@ def measured_directly(weights: dict, count: int) -> tuple[float, float]:
 def test_evaluation_counts_every_image_once(folder, found, count):
     results = [each[f"evaluation {count}"] for each in found]
     assert results[0]["measured"] == results[1]["measured"]
-    loss, top1 = measured_directly(load_tensors(folder / "killed-0")[0], count)
+    loss, top1 = measured_directly(load_tensors(folder / "undisturbed-0")[0], count)
     assert results[0]["measured"] == [pytest.approx(loss, rel=1e-5), pytest.approx(top1, rel=1e-12)]
     batches = [list(range(count))[begin : begin + 4] for begin in range(0, count, 4)]
     for rank in range(2):
@@ -361,17 +378,17 @@ def test_the_history_measures_the_network_of_the_first_process(folder, found, ca
 NEVER_MIND_SUMS = {"rel": 1e-12}  # the first process goes on from the sums of both
 
 
-def assert_undisturbed(folder: Path, found: list[dict], name: str, steps: int) -> None:
+def assert_undisturbed(folder: Path, found: list[dict], resumed: list[dict], name: str, steps: int) -> None:
     for rank in range(2):
         assert_same_bits(folder, f"{name}-{rank}", f"undisturbed-{rank}")
-        history, expected = (found[rank][of]["history"] for of in (name, "undisturbed"))
+        history, expected = resumed[rank][name]["history"], found[rank]["undisturbed"]["history"]
         assert history == [pytest.approx(entry, **NEVER_MIND_SUMS) for entry in expected]
-        assert found[rank][name]["asked"] == 8 * (EPOCHS * STEPS - steps)
+        assert resumed[rank][name]["asked"] == 8 * (EPOCHS * STEPS - steps)
 
 
 @pytest.mark.parametrize("steps", range(1, EPOCHS * STEPS))
 def test_interrupted_processes_resume_bit_equal(folder, found, steps):
-    assert_undisturbed(folder, found, f"stopped {steps}", steps)
+    assert_undisturbed(folder, found, found, f"stopped {steps}", steps)
 
 
 @pytest.mark.parametrize("steps", range(1, EPOCHS * STEPS))
@@ -383,13 +400,26 @@ def test_only_the_first_process_writes_states_and_two_are_kept(found, steps):
     assert first["kept"] == second["kept"] == kept
 
 
+@pytest.mark.thorough
 def test_killed_processes_resume_bit_equal(folder, found):
-    states = json.loads((folder / "states when killed.json").read_text(encoding="utf-8"))
+    started, begun = torchrun(to_be_killed, folder), time.monotonic()
+    while len(waiting := list(folder.glob("waiting-*"))) < 2 and started.poll() is None:
+        assert time.monotonic() - begun < PATIENCE
+        time.sleep(0.05)
+    for path in waiting:
+        os.kill(int(path.name.removeprefix("waiting-")), signal.SIGKILL)
+    assert started.wait() == 1
+    states = [file.name for file in states_in(folder / "killed.checkpoint")]
     assert states == [f"killed.checkpoint.{step:08d}" for step in (KILLED_AFTER - 1, KILLED_AFTER)]
-    assert_undisturbed(folder, found, "killed", KILLED_AFTER)
+    assert_undisturbed(folder, found, what_both_find(go_on, folder), "killed", KILLED_AFTER)
 
 
 # -- refusals ---------------------------------------------------------------------------------------------------------
+
+
+def test_processes_share_gradients_once_per_step(found):
+    """The pass forward of every micro-batch but the last lies within `no_sync`."""
+    assert [each["shares"] for each in found] == [[False, False, True] * STEPS] * 2
 
 
 def test_a_batch_that_cannot_be_shared_evenly_is_refused(found):
@@ -414,20 +444,14 @@ def test_a_loss_that_is_not_finite_on_one_process_ends_both(folder, found):
         assert all(value.isfinite().all() for value in load_tensors(file)[0].values())
 
 
-def test_between_states_a_loss_that_is_not_finite_on_one_process_ends_both_too(tmp_path):
-    processes = start_two(broken_between_states, tmp_path)
-    for process in processes:
-        process.wait(2 * PATIENCE)
-    said = [(tmp_path / f"broken_between_states-{rank}.txt").read_text(encoding="utf-8") for rank in range(2)]
-    for each in said:
-        assert f"is not a finite number at step {BROKEN_AT} (epoch 1)" in each
-        assert each.endswith("There is no checkpoint yet.\n")
-    assert [process.returncode for process in processes] == [1, 1]
-    assert not any(TOO_LONG in each for each in said)
-    assert states_in(tmp_path / "broken.checkpoint") == []
+def test_between_states_a_loss_that_is_not_finite_on_one_process_ends_both_too(folder, found):
+    for message in (each["left with"] for each in found):
+        assert f"is not a finite number at step {BROKEN_AT} (epoch 1)" in message
+        assert message.endswith("There is no checkpoint yet.")
+    assert states_in(folder / "between states.checkpoint") == []
 
 
 if __name__ == "__main__":
     faulthandler.dump_traceback_later(PATIENCE, exit=True)  # nobody waits for ever
-    tasks = (everything, to_be_killed, broken_between_states)
+    tasks = (everything, to_be_killed, go_on)
     {task.__name__: task for task in tasks}[sys.argv[1]](Path(sys.argv[2]))

@@ -6,8 +6,8 @@ The norm of eq. 2 is the paper's notation; what its optimiser does is Adam with 
 the gradient, that is, the gradient of (lambda / 2) * ||x||^2.
 
 Only the receptive field can change, so the ascent runs on the field alone, through the cone of positions that the
-neuron depends on (`rfviz.nets.cone`); the pass stops at the layer, the weights are frozen, and all channels go in one batch,
-one image each. The result is that of the full image, where the full image holds the field.
+neuron depends on (`rfviz.nets.cone`); the pass stops at the layer, the weights are frozen, and all channels go in one
+batch, one image each. The result is that of the full image, where the full image holds the field.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from rfviz.kernels.maximization.regularizers import L2, Regularizer
 from rfviz.nets import receptive_field
 from rfviz.nets.cone import Cone
 from rfviz.nets.graph import ForwardPass
-from rfviz.nets.precision import multiplying
+from rfviz.nets.precision import exact
 
 _MEMORY = 2**30  # bytes that the images of one batch may take
 
@@ -121,7 +121,7 @@ def maximize(
     else:
         forward, side = ForwardPass(net, [layer], before_relu=objective.before_relu), canvas
     parameter = next(net.parameters())
-    with torch.inference_mode(), multiplying("float32", parameter.device):
+    with torch.inference_mode(), exact(parameter.device):
         available = forward(parameter.new_zeros(1, 3, side, side)).shape[1]
     chosen = list(range(available)) if channels is None else list(channels)
     if not chosen:
@@ -135,7 +135,7 @@ def maximize(
     images, curves = [], []
     with (
         _frozen(net),
-        multiplying("float32", parameter.device),
+        exact(parameter.device),
         tqdm(total=len(chosen) * steps, desc="maximization", unit="step", disable=not progress) as bar,
     ):
         for begin in range(0, len(chosen), at_once):

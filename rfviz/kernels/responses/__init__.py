@@ -11,8 +11,7 @@ the answer with `result`:
 ==============================  ===========================================================================
 
 Batches may come in any order and be merged in any grouping: what is a list or a count comes out the same to the bit,
-what is a sum the same to rounding. So a pass can be shared by several processes, and one that was killed goes on from
-its last checkpoint and ends as if nothing had happened.
+what is a sum the same to rounding. A pass that was killed goes on from its last checkpoint and ends with the same bits.
 """
 
 from collections.abc import Sequence
@@ -22,16 +21,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from rfviz.errors import RfvizError, check_channel, unknown
+from rfviz.errors import RfvizError, check_channel
 from rfviz.images.batches import Images, is_indexed
 from rfviz.images.data import Indexed
 from rfviz.images.whitening import NONE, Whitening
 from rfviz.kernels.responses.checkpoint import Checkpoint
 from rfviz.kernels.responses.passes import Options, Pass, made_of
 from rfviz.kernels.responses.top_stimuli import EMPTY
-from rfviz.nets.precision import PRECISIONS
 from rfviz.nets.receptive_field import ReceptiveField
-from rfviz.training import distributed
 
 
 @dataclass(frozen=True)
@@ -107,10 +104,10 @@ def collect(
     neuron: tuple[int, int] | None = None,
     preprocess: Whitening = NONE,
     batch_size: int = 64,
-    precision: str = "float32",
     workers: int = 0,
     checkpoint: Path | None = None,
     checkpoint_every: float = 60.0,
+    discard_unusable: bool = False,
     progress: bool = False,
 ) -> dict[str, LayerResponses]:
     """Run the images through a network once and gather what each channel of some layers responds to.
@@ -141,15 +138,13 @@ def collect(
         Applied to the images just before the network.
     batch_size, workers : int
         Change the speed, never the result beyond rounding.
-    precision : {"float32", "bfloat16"}
-        ``"float32"`` is exact: the network computes in its own type. ``"bfloat16"`` computes the responses in
-        bfloat16, with 8 significant bits; the lists of the strongest neurons then differ (the methods page of the book
-        says by how much).
     checkpoint : Path, optional
         Where the state is written now and then, and at the end; where the file exists, the pass goes on from it. Killed
         at any moment and called again, it ends with the same result, to the bit. The file is the caller's to remove.
     checkpoint_every : float
         Seconds between two writings.
+    discard_unusable : bool
+        Where the checkpoint is damaged or another pass's, warn, remove it and begin anew, instead of refusing it.
     progress : bool
         Show a progress bar.
 
@@ -161,14 +156,7 @@ def collect(
     ------
     RfvizError
         If a layer is unknown, an option is impossible, the images are not RGB, a response is not finite (the message
-        names the image), or a checkpoint is damaged or another pass's.
-
-    Notes
-    -----
-    Where `torch.distributed` has a process group, as `rfviz.training.distributed.process_group` makes under `torchrun`, its
-    processes take the batches in turn and all of them return the result of the whole: lists and counts the same to the
-    bit as one process finds them, means the same to rounding. Every process must then be given the same arguments;
-    each writes a checkpoint of its own.
+        names the image), or a checkpoint cannot be read, is damaged or is another pass's.
     """
     if not layers:
         raise RfvizError("no layers were asked for: name at least one.")
@@ -178,15 +166,13 @@ def collect(
         raise RfvizError(f"per_image is {per_image!r}: it must be 1 (one neuron per image) or None (every neuron).")
     if strongest is not None and not is_indexed(images):
         raise RfvizError("strongest needs a second look at the images: give a tensor or a data set, not an iterator.")
-    if precision not in PRECISIONS:
-        raise unknown("precision", precision, PRECISIONS)
     once = tuple(dict.fromkeys(layers))  # a layer that is named twice must not be counted twice
-    options = Options(once, top_k, per_image, mean_stimulus, strongest, neuron, batch_size, precision)
+    options = Options(once, top_k, per_image, mean_stimulus, strongest, neuron, batch_size)
     file = None
     if checkpoint is not None:
-        rank, processes = distributed.world()
-        path = Path(checkpoint) if processes == 1 else Path(f"{checkpoint}-{rank + 1}-of-{processes}")
-        file = Checkpoint(path, made_of(net, images, preprocess, options), checkpoint_every)
+        file = Checkpoint(
+            Path(checkpoint), made_of(net, images, preprocess, options), checkpoint_every, discard_unusable
+        )
     found = Pass(net, images, preprocess, options).run(file, workers, progress)
     return {layer: LayerResponses(**of_layer) for layer, of_layer in found.items()}
 

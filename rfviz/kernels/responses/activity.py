@@ -39,12 +39,12 @@ class Activity:
         self.neurons += neurons
 
     def merge(self, other: "Activity") -> None:
-        """Take what another one has seen."""
+        """Add what another accumulator has counted."""
         if other.maximum is not None and other.total is not None and other.histogram is not None:
             self._add(other.neurons, other.maximum, other.total, other.histogram)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return everything as tensors."""
+        """Return the state as tensors."""
         if self.maximum is None or self.total is None or self.histogram is None:
             return {}
         return {
@@ -55,7 +55,7 @@ class Activity:
         }
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Take the place of the one whose state this is."""
+        """Restore from `state_dict()`."""
         self.__init__()  # type: ignore[misc]
         if state:
             self._add(int(state["neurons"]), state["maximum"], state["total"], state["histogram"])

@@ -22,7 +22,7 @@ class MeanStimulus:
 
     def __init__(self, field: ReceptiveField):
         self.field = field
-        self.total: Tensor | None = None  # (C, 3, r, c) of float64, sums of pixels less MIDDLE
+        self.total: Tensor | None = None  # (C, 3, r, c) of float64, sums of pixels minus MIDDLE
         self.count: Tensor | None = None  # (C, r, c) of int64
         self.corner = 0, 0  # row and column of the field in which both begin
         # Neurons chosen so far, (C, h, w), of maps of one size in images of one size: they become counts of pixels only
@@ -80,7 +80,7 @@ class MeanStimulus:
         self._neurons = None
 
     def merge(self, other: "MeanStimulus") -> None:
-        """Take what another one, of the same field, has seen."""
+        """Add the sums of another accumulator of the same field."""
         other._count()
         if other.total is not None and other.count is not None:
             where = *other.corner, *other.count.shape[1:]
@@ -89,7 +89,7 @@ class MeanStimulus:
             self._part(self.count, *where).add_(other.count)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return everything as tensors."""
+        """Return the state as tensors."""
         self._count()
         if self.total is None or self.count is None:
             return {}
@@ -97,7 +97,7 @@ class MeanStimulus:
 
     @torch.inference_mode(False)
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Take the place of the one whose state this is."""
+        """Restore from `state_dict()`."""
         self.__init__(self.field)  # type: ignore[misc]
         if state:
             self.total, self.count = state["total"].clone(), state["count"].clone()

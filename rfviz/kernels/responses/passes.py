@@ -1,8 +1,7 @@
-"""The machine behind `rfviz.kernels.responses.collect`: accumulators of every layer, in one loop that can stop and go on."""
+"""The loop behind `rfviz.kernels.responses.collect`: accumulators of every layer, in a pass that can stop and go on."""
 
-import copy
 import dataclasses
-from collections.abc import Iterator, Sequence, Sized
+from collections.abc import Sized
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,15 +20,14 @@ from rfviz.kernels.responses.patch_sums import Phases, Workspace
 from rfviz.kernels.responses.top_stimuli import TopStimuli
 from rfviz.nets import receptive_field
 from rfviz.nets.graph import ForwardPass
-from rfviz.nets.precision import multiplying
+from rfviz.nets.precision import exact
 from rfviz.nets.receptive_field import ReceptiveField
 from rfviz.storage.digests import tensor_digest
-from rfviz.training import distributed
 
 
 @dataclass(frozen=True)
 class Options:
-    """What of `collect`'s arguments changes the answer."""
+    """Those arguments of `collect` that change the result."""
 
     layers: tuple[str, ...]
     top_k: int
@@ -38,7 +36,6 @@ class Options:
     strongest: int | None
     neuron: tuple[int, int] | None
     batch_size: int
-    precision: str
 
 
 class Layer:
@@ -70,7 +67,7 @@ class Layer:
             self.mean.update(phases, responses if self.neuron is None else _only(responses, self.neuron, self.name))
 
     def result(self) -> dict[str, Any]:
-        """Return the answers, by the names that they have in `rfviz.kernels.responses.LayerResponses`."""
+        """Return the results, by the names of the fields of `rfviz.kernels.responses.LayerResponses`."""
         values, found, positions = self.top.result()
         mean, count = self.mean.result() if self.mean else (None, None)
         strongest, strongest_count = self.strongest.result() if self.strongest else (None, None)
@@ -88,16 +85,11 @@ class Layer:
         )
 
 
-_STAGES = (("activity", "top", "mean", "all"), ("strongest",))
-"""Which accumulators each stage fills."""
-
-
 class Pass:
     """A pass under way: the accumulators of all layers, and how far it has come.
 
     It has two stages. The first runs the network over all images. The second, where the mean over the strongest
-    neurons is asked for, looks again at the images in which those are. At the end of a stage, every process gets what
-    all of them found.
+    neurons is asked for, looks again at the images in which those are.
     """
 
     def __init__(self, net: nn.Module, images: Images, preprocess: Whitening, options: Options):
@@ -106,9 +98,8 @@ class Pass:
         fields = receptive_field.of_nodes(self.forward.traced, self.forward.nodes)
         self.layers = {layer: Layer(layer, fields[layer], options) for layer in options.layers}
         self.parameter = next(net.parameters())
-        self.rank, self.processes = distributed.world()
         self.stage = 0
-        self.batches = 0  # of this stage, that this process has seen
+        self.batches = 0  # of this stage, that have been seen
         self.count = 0  # images
         self.workspace = Workspace()
 
@@ -118,14 +109,13 @@ class Pass:
         phases = Phases(images, self.workspace)
 
         def read(layer: str, response: Tensor) -> None:
-            with torch.autocast(self.parameter.device.type, enabled=False):  # only the network computes in bfloat16
-                self.layers[layer].update(batch.index, response, phases)
+            self.layers[layer].update(batch.index, response, phases)
 
-        with multiplying(self.options.precision, self.parameter.device):
+        with exact(self.parameter.device):
             self.forward(self.preprocess(images).to(self.parameter.dtype), read)
         self.count += len(images)
 
-    def look_again(self, batch: Batch) -> None:
+    def sum_strongest(self, batch: Batch) -> None:
         """Second stage: sum the patches of those of the strongest neurons that are in a batch."""
         images = batch.images.to(self.parameter.device, non_blocking=True)
         # Few patches make a mean here, and at borders fewer still: in float64, which costs little without the network.
@@ -133,8 +123,8 @@ class Pass:
         for name, layer in self.layers.items():
             values, found, positions = self.strongest[name]
             start, stride = layer.field.start, layer.field.stride
-            # As large for every batch, and at least as large as the layer's maps, less what sees nothing of the image:
-            # what is not chosen does not matter.
+            # As large for every batch, and at least as large as the layer's maps without the neurons that see nothing
+            # of the image: what is not chosen does not matter.
             grid = [
                 max(-(-pixels // stride), min(last + 1, (pixels - 1 - start) // stride + 1))
                 for pixels, last in zip(images.shape[2:], positions.amax((0, 1)).tolist(), strict=True)
@@ -165,31 +155,25 @@ class Pass:
             total = (
                 len(indices) if indices is not None else len(self.images) if isinstance(self.images, Sized) else None
             )
-            done = self.batches * self.options.batch_size * self.processes
+            left = batches(
+                self.images, self.options.batch_size, workers=workers, indices=indices, skip=self.batches,
+                pin_memory=self.parameter.device.type == "cuda",
+            )  # fmt: skip
             bar = tqdm(
                 desc=("responses", "mean of the strongest")[self.stage], unit="image", total=total,
-                initial=min(done, total or 0), disable=not progress or self.rank > 0,
+                initial=min(self.batches * self.options.batch_size, total or 0), disable=not progress,
             )  # fmt: skip
             with bar, torch.inference_mode():
-                for batch in self.todo(indices, workers):
-                    (self.respond, self.look_again)[self.stage](batch)
+                for batch in left:
+                    (self.respond, self.sum_strongest)[self.stage](batch)
                     self.batches += batch.complete
-                    bar.update(len(batch.images) * self.processes)
+                    bar.update(len(batch.images))
                     if checkpoint is not None and batch.complete and checkpoint.due:
                         checkpoint.write(self.tensors(), self.place())
-            self.join()
             self.stage, self.batches = self.stage + 1, 0
             if checkpoint is not None:
                 checkpoint.write(self.tensors(), self.place())
-                distributed.barrier()  # nobody is more than one stage ahead
         return {name: {"image_count": self.count, **layer.result()} for name, layer in self.layers.items()}
-
-    def todo(self, indices: list[int] | None, workers: int) -> Iterator[Batch]:
-        """Go through this process's batches of the stage that are still to come."""
-        return batches(
-            self.images, self.options.batch_size, workers=workers, indices=indices,
-            share=(self.rank, self.processes), skip=self.batches, pin_memory=self.parameter.device.type == "cuda",
-        )  # fmt: skip
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the state of every accumulator."""
@@ -201,50 +185,26 @@ class Pass:
         }
 
     def place(self) -> dict[str, int]:
-        """Return how far this process has come."""
+        """Return how far the pass has come."""
         return {"stage": self.stage, "batches": self.batches, "count": self.count}
-
-    def join(self) -> None:
-        """At the end of a stage: merge what all processes found in it, in the order of the processes."""
-        if self.processes == 1:
-            return
-        states = distributed.gather(self.tensors() | {"count": torch.tensor(self.count)})
-        if self.stage == 0:
-            self.count = sum(int(state["count"]) for state in states)
-        self.load(states[0], [_STAGES[self.stage]])
-        for state in states[1:]:
-            other = copy.copy(self)
-            other.layers = {name: Layer(name, layer.field, self.options) for name, layer in self.layers.items()}
-            other.load(state, [_STAGES[self.stage]])
-            for name, layer in self.layers.items():
-                for key in layer.parts.keys() & set(_STAGES[self.stage]):
-                    layer.parts[key].merge(other.layers[name].parts[key])
-
-    def load(self, tensors: dict[str, Tensor], stages: Sequence[tuple[str, ...]] = _STAGES) -> None:
-        """Put the accumulators of some stages into the state that `tensors` returned."""
-        for layer, of_layer in self.layers.items():
-            for name in of_layer.parts.keys() & {name for stage in stages for name in stage}:
-                start = f"{layer}/{name}/"
-                state = {key.removeprefix(start): value for key, value in tensors.items() if key.startswith(start)}
-                of_layer.parts[name].load_state_dict(state)
 
     def resume(self, checkpoint: Checkpoint) -> None:
         """Go on from a checkpoint, if there is one."""
-        tensors, place = checkpoint.read() or ({}, self.place())
-        self.load(tensors)
-        self.stage, self.batches, self.count = place["stage"], place["batches"], place["count"]
-        if self.processes == 1:
+        found = checkpoint.read()
+        if found is None:
             return
-        # Killed while some had written the end of a stage and others had not: what all found in it is with the former.
-        states = distributed.gather(tensors | {"stage": torch.tensor(self.stage), "count": torch.tensor(self.count)})
-        ahead = max(states, key=lambda state: int(state["stage"]))
-        if self.stage < int(ahead["stage"]):
-            self.stage, self.batches, self.count = int(ahead["stage"]), 0, int(ahead["count"])
-            self.load(ahead, _STAGES[: self.stage])
+        tensors, place = found
+        self.stage, self.batches, self.count = place["stage"], place["batches"], place["count"]
+        for layer, of_layer in self.layers.items():
+            for name, part in of_layer.parts.items():
+                start = f"{layer}/{name}/"
+                part.load_state_dict(
+                    {key.removeprefix(start): value for key, value in tensors.items() if key.startswith(start)}
+                )
 
 
 def made_of(net: nn.Module, images: Images, preprocess: Whitening, options: Options) -> dict[str, Any]:
-    """Return what a pass depends on, as JSON values, for its checkpoint."""
+    """Return what a pass depends on, as JSON values: its checkpoint tells it from others by them."""
     seen: Any = getattr(images, "fingerprint", None)
     if isinstance(images, Tensor) and len(images):  # all of it may be too much to hash
         seen = [*images.shape, tensor_digest({"first": images[0], "last": images[-1]})]

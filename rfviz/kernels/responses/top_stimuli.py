@@ -87,7 +87,7 @@ class TopStimuli:
         self.values, self.keys, self._waiting = values.gather(1, order), keys.gather(1, order), []
 
     def merge(self, other: "TopStimuli") -> None:
-        """Take what another one, of the same k, has seen."""
+        """Add the candidates of another accumulator of the same k."""
         other._settle()
         if other.values is not None and other.keys is not None:
             if self.values is None:
@@ -97,12 +97,12 @@ class TopStimuli:
                 self._settle()
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return everything as tensors."""
+        """Return the state as tensors."""
         self._settle()
         return {} if self.values is None or self.keys is None else {"values": self.values, "keys": self.keys}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Take the place of the one whose state this is."""
+        """Restore from `state_dict()`."""
         self.values, self.keys, self._waiting = state.get("values"), state.get("keys"), []
 
     def result(self) -> tuple[Tensor, Tensor, Tensor]:

@@ -17,7 +17,7 @@ from rfviz.kernels.tuning import opponent
 from rfviz.kernels.tuning.gratings import Gratings, for_field
 from rfviz.nets import receptive_field
 from rfviz.nets.cone import Cone
-from rfviz.nets.precision import multiplying
+from rfviz.nets.precision import exact
 
 AT_ONCE = 256
 """Images that go through the network together: changes the speed, and results by rounding only."""
@@ -42,7 +42,7 @@ class Tuning:
 
     @property
     def f0(self) -> Tensor:
-        """Mean over the phases less the response to the background, `(C, O, F)`."""
+        """Mean over the phases minus the response to the background, `(C, O, F)`."""
         return self.responses.mean(-1) - self.blank[:, None, None]
 
     @property
@@ -166,7 +166,8 @@ def measure(
     gratings : Gratings, optional
         Those that `rfviz.kernels.tuning.gratings.for_field` gives for the layer's receptive field by default.
     axis : {"luminance", "L-M", "S"} or Tensor, shape (3,)
-        The colours that the bars alternate between: an axis of `rfviz.kernels.tuning.opponent`, or any direction in linear RGB.
+        The colours that the bars alternate between: an axis of `rfviz.kernels.tuning.opponent`, or any direction in
+        linear RGB.
     contrast : float
         Share of what a screen can show along the axis.
     preprocess : Whitening
@@ -206,7 +207,7 @@ def measure_along(
             [forward(preprocess(part.to(parameter)))[:, :, 0, 0].double().cpu() for part in images.split(AT_ONCE)]
         )
 
-    with torch.inference_mode(), multiplying("float32", parameter.device):
+    with torch.inference_mode(), exact(parameter.device):
         blank = respond(opponent.coloured(torch.zeros(1, field.size, field.size), colours[0]))[0]
         by_orientation = [
             [respond(opponent.coloured(part, colour, contrast)) for colour in colours] for part in gratings.patterns()

@@ -167,8 +167,8 @@ def measure(images: Tensor, background: Tensor, there: Tensor | None = None, see
 def deviations(images: Tensor, background: Tensor) -> Tensor:
     """Return how pixels differ from the background for cones that are adapted to it.
 
-    The contrast of each cone, ``(cone - background) / background``, is carried over to the grey of `rfviz.kernels.tuning.opponent`
-    and expressed along its axes: on a background of that grey, this is `rfviz.kernels.tuning.opponent.opponent`.
+    The contrast of each cone, ``(cone - background) / background``, is carried over to the grey of
+    `rfviz.kernels.tuning.opponent` and expressed along its axes: on a background of that grey, this is its `opponent`.
 
     Parameters
     ----------

@@ -1,8 +1,9 @@
 """Tuning for hue: which colours of equal luminance drive a neuron, at equal distance from grey.
 
-Gratings alternate between the two ends of an axis through grey in the plane of L-M and S (`rfviz.kernels.tuning.opponent.hue`): 0
-degrees is L-M, 90 degrees S. All axes reach as far, in units of the largest contrast of L-M and of S, so a neuron's
-curve says which mixture of the two it follows, after Derrington, Krauskopf and Lennie (1984).
+Gratings alternate between the two ends of an axis through grey in the plane of L-M and S
+(`rfviz.kernels.tuning.opponent.hue`): 0 degrees is L-M, 90 degrees S. All axes reach as far, in units of the largest
+contrast of L-M and of S, so a neuron's curve says which mixture of the two it follows, after Derrington, Krauskopf and
+Lennie (1984).
 
 A neuron that weights places and colours separately, adds up and then rectifies responds as ``abs(cos(angle - best))``,
 whatever it prefers: its selectivity is 1/3, but for the curvature of sRGB. More is narrower than linear. Less means
@@ -72,7 +73,7 @@ class HueTuning:
 
     @property
     def responds(self) -> Tensor:
-        """Whether a channel responds to gratings along any axis, bool `(C,)`; see `rfviz.kernels.tuning.Tuning.responds`."""
+        """Whether a channel responds to gratings along any axis, bool `(C,)`; see `Tuning.responds`."""
         return torch.stack([each.responds for each in self.along]).any(0)
 
     @property
@@ -90,13 +91,13 @@ class HueTuning:
     def axis_selectivity(self) -> Tensor:
         """``|sum r exp(2i angle)| / sum r`` of the curve, `(C,)`: 1 for one axis only, 0 for all alike; NaN for none.
 
-        1 less the circular variance of Ringach, Shapley and Hawken (2002). `LINEAR` is that of a linear neuron.
+        1 minus the circular variance of Ringach, Shapley and Hawken (2002). `LINEAR` is that of a linear neuron.
         """
         return torch.where(self.responds, self._vector.abs() / self.axis_curve.sum(1), torch.nan)
 
     @property
     def uniform_curve(self) -> Tensor:
-        """Response to uniform fields less that to grey, at least 0, `(C, 2A)`: at `angles`, then 180 degrees further.
+        """Response to uniform fields minus that to grey, at least 0, `(C, 2A)`: at `angles`, then 180 degrees further.
 
         The first half are the fields at the one end of each axis, the second half those at the other.
         """

@@ -1,7 +1,8 @@
-"""Numbers with 95 % intervals: Student's t for means, a seeded bootstrap for medians and ranks, exact for shares.
+"""Numbers with 95 % intervals, and the one rule by which an interval becomes a verdict.
 
-What an interval is over stands beside it. Values that belong together, such as the crops of one photograph, count as
-one: their `groups` are what is independent.
+Student's t for means, a seeded bootstrap for medians and ranks, exact for shares. What an interval is over stands
+beside it. Values that belong together, such as the crops of one photograph, count as one: their `groups` are what is
+independent.
 """
 
 import math
@@ -39,12 +40,13 @@ class Interval(NamedTuple):
         """1 or -1 where the whole interval lies on that side of 0, else 0 (also where there is no interval)."""
         return int(self.low > ROUNDING) - int(self.high < -ROUNDING)
 
-    def less(self, number: float) -> "Interval":
-        """Return the interval of the value less a number."""
+    def minus(self, number: float) -> "Interval":
+        """Return the interval of the value minus a number, such as what chance would give."""
         return self._replace(value=self.value - number, low=self.low - number, high=self.high - number)
 
-    def shown(self, form: str = "+.2f") -> str:
-        """Return it for people, with the given format of numbers."""
+    def __format__(self, form: str) -> str:
+        """Return it for people: ``f"{interval:+.2f}"`` formats the value and both ends, and tells n."""
+        form = form or "+.2f"
         if math.isnan(self.value):
             return "–"
         n = f"n = {self.n:,} {self.of}"
@@ -52,11 +54,19 @@ class Interval(NamedTuple):
             return f"{self.value:{form}} (no interval, {n})"
         return f"{self.value:{form}} ({self.low:{form}} to {self.high:{form}}, {n})"
 
+    def brief(self, form: str = "+.2f") -> str:
+        """Return it without n, for a table that has a column for it."""
+        if math.isnan(self.value):
+            return "–"
+        if math.isnan(self.low):
+            return f"{self.value:{form}}"
+        return f"{self.value:{form}} ({self.low:{form}} to {self.high:{form}})"
+
 
 NOTHING = Interval(math.nan, math.nan, math.nan, 0)
 
 
-def known(values: Tensor | Sequence[float]) -> np.ndarray:
+def finite(values: Tensor | Sequence[float]) -> np.ndarray:
     """Return what is a number, float64."""
     numbers = values.detach().cpu().double().numpy() if isinstance(values, Tensor) else np.asarray(values, float)
     return numbers[np.isfinite(numbers)]
@@ -82,15 +92,15 @@ def mean(values: Tensor | Sequence[float], of: str = "channels", groups: Tensor 
     groups : Tensor of int64, shape (N,), optional
         Values of one group belong together: the interval is over groups (the linearized ratio of sums).
     """
-    numbers = known(values)
+    numbers = finite(values)
     if not len(numbers):
         return NOTHING._replace(of=of)
     middle = float(numbers.mean())
     if groups is None:
         parts, n = numbers - middle, len(numbers)
     else:
-        finite = torch.as_tensor(values).isfinite()
-        _, place = np.unique(groups[finite].numpy(), return_inverse=True)
+        there = torch.as_tensor(values).isfinite()
+        _, place = np.unique(groups[there].numpy(), return_inverse=True)
         parts = np.bincount(place, numbers - middle).astype(np.float64)
         n = len(parts)
     low = high = math.nan
@@ -101,20 +111,44 @@ def mean(values: Tensor | Sequence[float], of: str = "channels", groups: Tensor 
     return Interval(middle, low, high, n, of)
 
 
-def median(values: Tensor | Sequence[float], of: str = "channels") -> Interval:
-    """Return the median of what is a number, with a bootstrap interval."""
-    numbers = known(values)
+def median(values: Tensor | Sequence[float], of: str = "channels", groups: Tensor | None = None) -> Interval:
+    """Return the median of what is a number, with a bootstrap interval.
+
+    Parameters
+    ----------
+    values : Tensor or sequence of float, shape (N,)
+    of : str
+        What is counted.
+    groups : Tensor of int64, shape (N,), optional
+        Values of one group belong together: whole groups are drawn, and n counts them.
+    """
+    numbers = finite(values)
     if not len(numbers):
         return NOTHING._replace(of=of)
+    rows = numbers[:, None]
+    if groups is not None:
+        of_each = groups[torch.as_tensor(values).isfinite()].numpy()
+        members = [numbers[of_each == group] for group in np.unique(of_each)]
+        rows = np.full((len(members), max(map(len, members))), np.nan)
+        for row, group in zip(rows, members, strict=True):
+            row[: len(group)] = group
     low = high = math.nan
-    if len(numbers) >= FEWEST and np.ptp(numbers) > 0:
-        low, high = _bootstrap(lambda chosen: np.median(numbers[chosen], axis=1), len(numbers))
-    return Interval(float(np.median(numbers)), low, high, len(numbers), of)
+    if len(rows) >= FEWEST and np.ptp(numbers) > 0:
+        low, high = _bootstrap(lambda chosen: _medians(rows[chosen].reshape(len(chosen), -1)), len(rows))
+    return Interval(float(np.median(numbers)), low, high, len(rows), of)
+
+
+def _medians(values: np.ndarray) -> np.ndarray:
+    """Return the median of each row, NaN aside, in a fraction of the time of `numpy.nanmedian`."""
+    ordered = np.sort(values, axis=1)  # NaN last
+    count = (~np.isnan(values)).sum(axis=1, keepdims=True)
+    middle = [np.take_along_axis(ordered, each, axis=1) for each in ((count - 1) // 2, count // 2)]
+    return (middle[0] + middle[1])[:, 0] / 2
 
 
 def difference(first: Tensor | Sequence[float], second: Tensor | Sequence[float], of: str = "channels") -> Interval:
     """Return the difference of the means of two independent groups, with Welch's t interval; n counts both."""
-    a, b = known(first), known(second)
+    a, b = finite(first), finite(second)
     if not (len(a) and len(b)):
         return NOTHING._replace(of=of)
     gap, low, high = float(a.mean() - b.mean()), math.nan, math.nan
@@ -127,7 +161,7 @@ def difference(first: Tensor | Sequence[float], second: Tensor | Sequence[float]
 def rank_correlation(first: Tensor, second: Tensor, of: str = "channels") -> Interval:
     """Return Spearman's rank correlation of pairs; those with a NaN do not count."""
     both = first.isfinite() & second.isfinite()
-    a, b = known(first[both]), known(second[both])
+    a, b = finite(first[both]), finite(second[both])
     if len(a) < 2 or np.ptp(a) == 0 or np.ptp(b) == 0:
         return NOTHING._replace(n=len(a), of=of)
 
@@ -153,7 +187,7 @@ def over_seeds(found: Sequence[Interval]) -> Interval:
     """Return one interval as it is; of several, one per seed, the mean with Student's t interval over seeds."""
     if len(found) == 1:
         return found[0]
-    numbers = known([each.value for each in found])
+    numbers = finite([each.value for each in found])
     if not len(numbers):
         return NOTHING._replace(of="seeds")
     middle, low, high = float(numbers.mean()), math.nan, math.nan
@@ -175,3 +209,22 @@ def share_difference(first: tuple[int, int], second: tuple[int, int], of: str = 
     low = gap - math.hypot(a - edges[0].low, edges[1].high - b)
     high = gap + math.hypot(edges[0].high - a, b - edges[1].low)
     return Interval(gap, low, high, first[1] + second[1], of)
+
+
+AGREES, DISAGREES, CANNOT_TELL = "agrees", "disagrees", "cannot tell"
+
+
+def judge(measured: Interval, expected: int = 1) -> str:
+    """Return what an interval says of a statement that expects a positive (or, with -1, a negative) number.
+
+    It agrees if the whole 95 % interval has the expected sign, disagrees if the whole interval has the other, and
+    cannot tell if the interval holds 0 or there is none.
+    """
+    return {1: AGREES, 0: CANNOT_TELL, -1: DISAGREES}[measured.sign * expected]
+
+
+def because(measured: Interval, null: str = "0") -> str:
+    """Say why the verdict on an interval, taken against a null, is what it is."""
+    if math.isnan(measured.low):
+        return "there is no interval"
+    return f"the interval holds {null}" if measured.sign == 0 else f"the whole interval lies on one side of {null}"

@@ -1,10 +1,13 @@
-"""Why a channel of the first pooling layer does not fire: what its batch norm and its filter do to it.
+"""Channels of the first pooling layer that do not fire: which they are, and why.
+
+A channel is inactive if its response is exactly 0 for every evaluation image and position.
 
 Before the ReLU, a neuron of the first convolution is an affine function of the pixels it sees. So it can be said
 exactly how high it could go, and whether the filter or the shift of its batch norm keeps it below 0. (Max pooling takes
 the largest of several such neurons: it fires if one of them does.)
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,13 +20,64 @@ from rfviz.kernels.responses import LayerResponses
 from rfviz.nets import receptive_field
 from rfviz.nets.cone import Cone
 from rfviz.nets.graph import ForwardPass
-from rfviz.nets.precision import multiplying
+from rfviz.nets.precision import exact
 
 RARE = 0.01
 """A channel with a smaller share of firing neurons than this is rarely active."""
 
 KINDS = ("active", "rarely active", "shift", "filter")
 """What a channel may be; the last two never fire, for one reason or the other."""
+
+FLAT = 1e-6
+"""Rise of a batch norm's output above its mean that counts as none; the output has a spread of 1 times its weight."""
+
+
+def inactive_channels(responses: LayerResponses) -> tuple[int, ...]:
+    """Return the channels whose response is exactly 0 for every image and position."""
+    return tuple((responses.maximum <= 0).nonzero().flatten().tolist())
+
+
+def least_active_channels(responses: LayerResponses, count: int) -> tuple[int, ...]:
+    """Return the `count` channels that fire least often; ties go to the lower mean response, then the lower number."""
+    order = sorted(
+        range(responses.channels), key=lambda c: (responses.positive_count[c].item(), responses.mean[c].item(), c)
+    )
+    return tuple(sorted(order[:count]))
+
+
+def control_count(channels: int) -> int:
+    """Return how many channels the control rows take: the paper's 13 of 64, in proportion, at least 1."""
+    return max(1, round(13 * channels / 64))
+
+
+def tested_channels(responses: LayerResponses) -> tuple[int, ...]:
+    """Return the inactive channels, or where there are none the `control_count` least active ones."""
+    return inactive_channels(responses) or least_active_channels(responses, control_count(responses.channels))
+
+
+def matched_active(tested: Sequence[int], inactive: Sequence[int], strength: Tensor) -> tuple[int, ...]:
+    """Choose for each tested channel the active one that is read most nearly as strongly, each once.
+
+    Parameters
+    ----------
+    tested, inactive : sequence of int
+        Channels of both kinds cannot be chosen.
+    strength : Tensor, shape (C,)
+        How strongly the next layer reads each channel, as `rfviz.kernels.stream.read_strength` says.
+
+    Returns
+    -------
+    tuple of int
+        In the order of `tested`; shorter where there are too few active channels.
+    """
+    left = sorted(set(range(len(strength))) - set(tested) - set(inactive))
+    chosen = []
+    for channel in tested:
+        if left:
+            nearest = min(left, key=lambda other: (abs(float(strength[other] - strength[channel])), other))
+            left.remove(nearest)
+            chosen.append(nearest)
+    return tuple(chosen)
 
 
 @dataclass(frozen=True)
@@ -70,10 +124,6 @@ class Silence:
         return self.reach > 0
 
 
-FLAT = 1e-6
-"""Rise of a batch norm's output above its mean that counts as none; the output has a spread of 1 times its weight."""
-
-
 def silence(
     net: nn.Module,
     images: Images,
@@ -112,7 +162,7 @@ def silence(
     device = next(net.parameters()).device
     forward = ForwardPass(net, ["conv1"], before_relu=True)
     highest = torch.full((norm.num_features,), -torch.inf, dtype=torch.float64)
-    with torch.inference_mode(), multiplying("float32", device):
+    with torch.inference_mode(), exact(device):
         for batch in batches(images, batch_size):
             values = forward(preprocess(batch.images.to(device)))
             highest = torch.maximum(highest, values.amax((0, 2, 3)).double().cpu())
@@ -129,7 +179,7 @@ def reach(net: nn.Module, preprocess: Whitening = NONE) -> Tensor:
     forward = Cone(net, "conv1", before_relu=True)
     parameter = next(net.parameters())
     grey = torch.full((1, 3, side, side), 0.5, device=parameter.device, dtype=parameter.dtype)
-    with multiplying("float32", parameter.device):
+    with exact(parameter.device):
         slopes = torch.autograd.functional.jacobian(lambda image: forward(preprocess(image))[0, :, 0, 0], grey)
         with torch.inference_mode():
             middle = forward(preprocess(grey))[0, :, 0, 0]

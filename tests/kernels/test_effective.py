@@ -8,13 +8,10 @@ import torch
 from torch import nn
 
 from rfviz.errors import RfvizError
-from rfviz.images.data import Evaluation
 from rfviz.images.whitening import Whitening
-from rfviz.kernels import controls
-from rfviz.kernels.calibration import calibrated
-from rfviz.kernels.effective_field import EffectiveFields, core, effective_fields, spread
+from rfviz.kernels.effective import EffectiveFields, core, effective_fields, spread
 from rfviz.kernels.responses import LayerResponses, collect
-from rfviz.nets import models, receptive_field
+from rfviz.nets import models
 from rfviz.nets.graph import ForwardPass
 from rfviz.nets.receptive_field import IMAGE
 
@@ -84,7 +81,9 @@ def test_the_distance_is_from_the_neurons_centre() -> None:
 
 
 @pytest.mark.parametrize("layer", ["maxpool", "layer1.1"])
-def test_weights_agree_with_finite_differences(resnet: models.Net34, some_tiles: torch.Tensor, layer: str) -> None:
+def test_weights_agree_with_finite_differences(
+    resnet: models.ResidualNet, some_tiles: torch.Tensor, layer: str
+) -> None:
     net, images = resnet.double(), some_tiles[:2, :, :40, :40].double()
     fields = fields_of(net, layer, images, top=1)
     weights = fields.maps[0].double()
@@ -124,7 +123,7 @@ def test_nothing_outside_the_theoretical_field(
         assert weights[top:bottom, left:right].any()
 
 
-def test_batches_change_nothing_and_the_net_is_left_alone(resnet: models.Net34, some_tiles: torch.Tensor) -> None:
+def test_batches_change_nothing_and_the_net_is_left_alone(resnet: models.ResidualNet, some_tiles: torch.Tensor) -> None:
     resnet.train()
     resnet.layer1.eval()
     frozen = resnet.conv1.weight.requires_grad_(False)
@@ -155,7 +154,7 @@ class Mixed:
         return self.images[index], 0
 
 
-def test_images_may_differ_in_size(resnet: models.Net34, some_tiles: torch.Tensor) -> None:
+def test_images_may_differ_in_size(resnet: models.ResidualNet, some_tiles: torch.Tensor) -> None:
     images = Mixed(some_tiles)
     fields = fields_of(resnet, "layer1.2", images)
     assert {tuple(size) for size in fields.sizes.tolist()} == {(48, 64), (64, 64)}
@@ -165,7 +164,7 @@ def test_images_may_differ_in_size(resnet: models.Net34, some_tiles: torch.Tenso
     assert (fields.share <= 1).all()
 
 
-def test_only_stimuli_that_drive_the_channel_count(resnet: models.Net34, some_tiles: torch.Tensor) -> None:
+def test_only_stimuli_that_drive_the_channel_count(resnet: models.ResidualNet, some_tiles: torch.Tensor) -> None:
     found = collect(resnet, some_tiles, ["layer1.0"], 4, mean_stimulus=False)["layer1.0"]
     found.top_values[2, 1:] = 0
     found.top_values[4] = 0
@@ -176,7 +175,7 @@ def test_only_stimuli_that_drive_the_channel_count(resnet: models.Net34, some_ti
     assert nothing.maps.shape == (0, 0, 0) and len(nothing.diameter) == len(nothing.radius) == len(nothing.share) == 0
 
 
-def test_channels_are_spread_over_those_that_fire(resnet: models.Net34, some_tiles: torch.Tensor) -> None:
+def test_channels_are_spread_over_those_that_fire(resnet: models.ResidualNet, some_tiles: torch.Tensor) -> None:
     found = collect(resnet, some_tiles, ["layer1.0"], 1, mean_stimulus=False)["layer1.0"]
     found.positive_count[:] = torch.tensor([3, 0, 1, 1, 0, 9])
     assert spread(found, 2) == [0, 3]
@@ -188,7 +187,7 @@ def one_line(error: pytest.ExceptionInfo) -> str:
     return str(error.value)
 
 
-def test_errors_are_one_line(resnet: models.Net34, some_tiles: torch.Tensor) -> None:
+def test_errors_are_one_line(resnet: models.ResidualNet, some_tiles: torch.Tensor) -> None:
     found: LayerResponses = collect(resnet, some_tiles, ["layer1.0"], 2, mean_stimulus=False)["layer1.0"]
     for arguments, options, said in [
         (("layer1.0", some_tiles, found, [0]), {"top": 3}, "top (3) from 1 to 2"),
@@ -201,33 +200,3 @@ def test_errors_are_one_line(resnet: models.Net34, some_tiles: torch.Tensor) -> 
         with pytest.raises(RfvizError) as error:
             effective_fields(resnet, *arguments, **options)
         assert said in one_line(error)
-
-
-def test_calibrated_batch_norms_standardise_what_goes_through_them(resnet: models.Net34, tiles: Evaluation) -> None:
-    other = controls.control(resnet, "random weights")
-    before = copy.deepcopy(other.state_dict())
-    ready = calibrated(other, tiles, preprocess=MIXED, count=12)
-    assert all(torch.equal(value, before[key]) for key, value in other.state_dict().items())
-    assert not any(module.training for module in ready.modules())
-    seen = {}
-    for name, module in ready.named_modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.register_forward_hook(lambda *given, name=name: seen.update({name: given[2].clone()}))
-    step = -(-len(tiles) // 12)
-    ready(MIXED(torch.stack([tiles[i][0] for i in range(0, len(tiles), step)])))
-    for name in ("bn1", "layer1.2.bn2", "layer3.0.downsample.1"):
-        torch.testing.assert_close(seen[name].mean((0, 2, 3)), torch.zeros(seen[name].shape[1]), rtol=0, atol=0.02)
-        torch.testing.assert_close(seen[name].std((0, 2, 3)), torch.ones(seen[name].shape[1]), rtol=0, atol=0.05)
-    with pytest.raises(RfvizError, match="at least 2"):
-        calibrated(other, tiles, count=1)
-
-
-def test_without_calibration_blocks_of_a_residual_net_say_little(resnet: models.Net34, tiles: Evaluation) -> None:
-    other = controls.control(resnet, "random weights")
-    found = collect(resnet, tiles, ["layer2.0"], 4, mean_stimulus=False)["layer2.0"]
-    assert receptive_field.of(other, "layer2.0") == found.receptive_field
-    channels = spread(found, 6)
-    plain, ready = (
-        effective_fields(net, "layer2.0", tiles, found, channels) for net in (other, calibrated(other, tiles))
-    )
-    assert plain.radius.nanmedian() < 0.8 * ready.radius.nanmedian()

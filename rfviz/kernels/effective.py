@@ -1,8 +1,8 @@
 """Effective receptive fields: which pixels of the receptive field a neuron depends on, and how strongly.
 
-The receptive field that `rfviz.nets.receptive_field` composes says which pixels *can* influence a neuron. From layer2 on it
-exceeds small images, so it says little about where a stimulus is. The gradient of the neuron with respect to the image
-says which pixels *do*, on this image and to first order; Luo et al. (2016) call it the effective receptive field.
+The receptive field that `rfviz.nets.receptive_field` composes says which pixels *can* influence a neuron. From layer2
+on it exceeds small images, so it says little about where a stimulus is. The gradient of the neuron with respect to the
+image says which pixels *do*, on this image and to first order; Luo et al. (2016) call it the effective receptive field.
 """
 
 import math
@@ -19,7 +19,7 @@ from rfviz.images.whitening import NONE, Whitening
 from rfviz.kernels.responses import LayerResponses
 from rfviz.nets import receptive_field
 from rfviz.nets.graph import ForwardPass
-from rfviz.nets.precision import multiplying
+from rfviz.nets.precision import exact
 from rfviz.nets.receptive_field import ReceptiveField
 
 HELD = 0.5
@@ -191,7 +191,7 @@ def effective_fields(
     position_of = responses.top_positions[wanted, :top][fires]
     found: list[Tensor] = []
     parameter = next(net.parameters())
-    with multiplying("float32", parameter.device):
+    with exact(parameter.device):
         for batch in batches(images, batch_size, indices=image_of.tolist()) if len(image_of) else ():
             neurons = slice(len(found), len(found) + len(batch.images))
             found += _weights(

@@ -10,7 +10,7 @@ from rfviz.errors import RfvizError
 from rfviz.images.data import Evaluation
 from rfviz.images.whitening import Whitening
 from rfviz.kernels import maximization
-from rfviz.kernels.identification import KINDS, drive, identification, identify
+from rfviz.kernels.identify import KINDS, drive, identification, identify
 from rfviz.kernels.responses import collect
 from rfviz.nets import models
 from rfviz.nets.cone import Cone
@@ -53,7 +53,7 @@ def test_pictures_of_other_channels_do_no_better_than_chance(matched: tuple[nn.M
     assert identification(drive(net, "conv", filters.roll(1, 0))).max() < 1
 
 
-def test_drive_is_what_the_neuron_says_of_a_standardised_picture(resnet: models.Net34) -> None:
+def test_drive_is_what_the_neuron_says_of_a_standardised_picture(resnet: models.ResidualNet) -> None:
     size = 27
     pictures = torch.rand(5, 3, size, size, generator=torch.Generator().manual_seed(0))
     pictures[3] = 0.7  # flat
@@ -96,7 +96,7 @@ def test_identification_counts_like_the_obvious_loop() -> None:
     assert identification(torch.ones(1, 1)).isnan().all()
 
 
-def test_three_kinds_of_pictures_are_scored(resnet: models.Net34, tiles: Evaluation) -> None:
+def test_three_kinds_of_pictures_are_scored(resnet: models.ResidualNet, tiles: Evaluation) -> None:
     found = collect(resnet, tiles, ["layer1.0"], 1, strongest=8, preprocess=WHITE)["layer1.0"]
     found.positive_count[3] = 0  # as if it never fired
     channels = [0, 1, 3, 5]
@@ -130,7 +130,7 @@ def test_three_kinds_of_pictures_are_scored(resnet: models.Net34, tiles: Evaluat
         ("layer1.0.bn2", (2, 3, 27, 27), {}, "does not end in a ReLU"),
     ],
 )
-def test_errors_are_one_line(resnet: models.Net34, layer: str, shape: tuple, options: dict, said: str) -> None:
+def test_errors_are_one_line(resnet: models.ResidualNet, layer: str, shape: tuple, options: dict, said: str) -> None:
     with pytest.raises(RfvizError, match=said) as error:
         drive(resnet, layer, torch.zeros(shape), **options)
     assert "\n" not in str(error.value)

@@ -1,4 +1,4 @@
-"""Inactive channels and Table 1, against a loop over single images."""
+"""Noise in channels: Table 1, by dose and one by one, against passes with hooks."""
 
 import copy
 import dataclasses
@@ -7,21 +7,18 @@ import math
 import numpy as np
 import pytest
 import torch
+from test_intervene import Labelled64 as Every5th
+from test_intervene import losses
 from torch.nn import functional as F
 
 from rfviz.errors import RfvizError
 from rfviz.images.whitening import IMAGENET, NONE
-from rfviz.kernels import inactivity
-from rfviz.kernels.inactivity import (
-    ROWS,
-    control_count,
-    inactive_channels,
-    least_active_channels,
-    mean_and_error,
-    noise,
-    noise_effect,
-)
-from rfviz.kernels.responses import LayerResponses, collect
+from rfviz.kernels import noise as kernel
+from rfviz.kernels import silent
+from rfviz.kernels.noise import ROWS, adding_noise, mean_and_error, noise, noise_dose, noise_effect
+from rfviz.kernels.responses import collect
+from rfviz.kernels.silent import matched_active
+from rfviz.kernels.stream import read_strength
 from rfviz.nets import models
 
 
@@ -58,33 +55,23 @@ def net(resnet):
 
 
 def effect_on(net, images, channels_of, seed, preprocess=NONE):
-    """Change of mean loss and of accuracy by noise in the channels `channels_of(image)`, one image at a time."""
+    """Change of mean loss and of accuracy by noise in the channels `channels_of(image)`, through a hook."""
     net = copy.deepcopy(net).eval()
-    losses, hits = np.zeros((2, len(images))), np.zeros((2, len(images)))
-    for i in range(len(images)):
-        image, label = images[i]
-        for noisy in (0, 1):
+    labels = torch.tensor(images.labels)
 
-            def disturb(module, args, output, i=i, noisy=noisy):
-                for channel in channels_of(i) if noisy else ():
-                    output[0, channel] += noise(seed, i, channel, output.shape[2:])
+    def disturb(module, args, output):
+        for i in range(len(output)):
+            for channel in channels_of(i):
+                output[i, channel] += noise(seed, i, channel, output.shape[2:])
 
-            hook = net.maxpool.register_forward_hook(disturb)
-            with torch.no_grad():
-                logits = net(preprocess(image[None]))[0]
-            hook.remove()
-            losses[noisy, i] = -logits.log_softmax(0)[label]
-            hits[noisy, i] = logits.argmax() == label
-    return losses[1].mean() - losses[0].mean(), hits[1].mean() - hits[0].mean()
-
-
-def responses_with(maximum, positive_count, mean):
-    """Responses of a layer of which only the activity matters."""
-    count, empty = len(maximum), torch.empty(0)
-    return LayerResponses(
-        None, 1, 100, empty, empty, empty,
-        torch.tensor(positive_count), torch.tensor(maximum), torch.tensor(mean), torch.zeros(count, 23),
-    )  # fmt: skip
+    found = []
+    with torch.no_grad():
+        for _ in ("clean", "noisy"):
+            logits = net(preprocess(images.images))
+            found.append((F.cross_entropy(logits, labels).item(), (logits.argmax(1) == labels).double().mean().item()))
+            net.maxpool.register_forward_hook(disturb)
+    (clean_loss, clean_top1), (loss, top1) = found
+    return loss - clean_loss, top1 - clean_top1
 
 
 # -------------------------------------------------------------------------------------------------- the noise
@@ -122,38 +109,11 @@ def test_noise_depends_on_seed_image_and_channel_only():
     assert all(torch.equal(noise(*key, (5, 7)), field) for key, field in zip(keys, fields, strict=True))
 
 
-# ----------------------------------------------------------------------------------------------- which channels
-
-
-def test_inactive_means_exactly_zero_everywhere(net, photographs):
-    found = collect(net, photographs, ["maxpool"])["maxpool"]
-    assert inactive_channels(found) == (1, 4)
-    # One neuron at one position of one image is enough to be active, however weakly it fires.
-    assert inactive_channels(responses_with([0.0, 1e-30, 3.0, 0.0], [0, 1, 9, 0], [0.0, 1e-32, 1.0, 0.0])) == (0, 3)
-
-
-def test_least_active_channels_in_order():
-    found = responses_with(
-        maximum=[9.0, 0.0, 5.0, 5.0, 5.0, 1.0],
-        positive_count=[50, 0, 7, 7, 7, 8],
-        mean=[0.9, 0.0, 0.3, 0.1, 0.1, 0.01],
-    )
-    # 1 never fires; 2, 3 and 4 fire as often, 3 and 4 more weakly than 2 and alike; then 5, then 0.
-    order = [1, 3, 4, 2, 5, 0]
-    for count in range(1, 7):
-        assert least_active_channels(found, count) == tuple(sorted(order[:count]))
-
-
-@pytest.mark.parametrize(("channels", "count"), [(64, 13), (128, 26), (32, 6), (24, 5), (6, 1), (3, 1), (2, 1), (1, 1)])
-def test_number_of_control_channels(channels, count):
-    assert control_count(channels) == count
-
-
 # ---------------------------------------------------------------------------------------------------- Table 1
 
 
-@pytest.mark.parametrize("preprocess", [NONE, IMAGENET])
-def test_the_table_equals_a_loop_over_single_images(net, photographs, preprocess):
+@pytest.mark.parametrize("preprocess", [pytest.param(NONE, marks=pytest.mark.thorough), IMAGENET])
+def test_the_table_equals_a_pass_with_a_hook(net, photographs, preprocess):
     with torch.no_grad():  # weak responses and balanced classes, so that noise changes what is predicted
         net.bn1.weight *= 0.1
         net.bn1.bias *= 0.1
@@ -167,6 +127,11 @@ def test_the_table_equals_a_loop_over_single_images(net, photographs, preprocess
     }
     rates = responses.positive_count.tolist()
     assert rates[1] == rates[4] == 0
+    expected = {
+        (seed, channels): effect_on(net, photographs, lambda i, channels=channels: channels, seed, preprocess)
+        for seed in (3, 8)
+        for channels in [(1, 4), *((channel,) for channel in range(6))]
+    }
     for result in found.values():
         assert (result.inactive, result.channels, result.images) == ((1, 4), 6, 17)
         assert tuple(result.effects) == ROWS
@@ -176,18 +141,10 @@ def test_the_table_equals_a_loop_over_single_images(net, photographs, preprocess
         (active,) = result.effects["random_active"].channels
         assert active in (0, 2, 3, 5)
         for s, seed in enumerate([3, 8]):
-            assert_is(result.effects["inactive"], s, effect_on(net, photographs, lambda i: (1, 4), seed, preprocess))
-            assert_is(result.effects["least_active"], s, effect_on(net, photographs, lambda i: (1,), seed, preprocess))
-            assert_is_one_of(
-                result.effects["random_inactive"],
-                s,
-                [effect_on(net, photographs, lambda i, c=c: (c,), seed, preprocess) for c in (1, 4)],
-            )
-            assert_is_one_of(
-                result.effects["random_active"],
-                s,
-                [effect_on(net, photographs, lambda i, c=c: (c,), seed, preprocess) for c in (0, 2, 3, 5)],
-            )
+            assert_is(result.effects["inactive"], s, expected[seed, (1, 4)])
+            assert_is(result.effects["least_active"], s, expected[seed, (1,)])
+            assert_is_one_of(result.effects["random_inactive"], s, [expected[seed, (c,)] for c in (1, 4)])
+            assert_is_one_of(result.effects["random_active"], s, [expected[seed, (c,)] for c in (0, 2, 3, 5)])
         assert (result.effects["inactive"].loss.abs() > 1e-4).all()
         assert any(effect.top1.any() for effect in result.effects.values())
     clean = torch.stack([net(preprocess(image[None]))[0] for image in photographs.images]).detach()
@@ -293,7 +250,7 @@ def test_rows_share_the_noise_of_an_image_and_channel(net, photographs, monkeypa
         drawn.append(key[:3])
         return noise(*key)
 
-    monkeypatch.setattr(inactivity, "noise", noting)
+    monkeypatch.setattr(kernel, "noise", noting)
     noise_effect(net, photographs, responses, seeds=[0, 1], batch_size=6)
     assert len(set(drawn)) == len(drawn) == 2 * 17 * 3  # two inactive channels and an active one
 
@@ -474,3 +431,59 @@ def test_impossible_requests_are_refused(net, photographs, images_seen, options,
     responses = dataclasses.replace(responses, image_count=images_seen)
     with pytest.raises(RfvizError, match=message):
         noise_effect(net, photographs, responses, **options)
+
+
+# ------------------------------------------------------------------------------------------------------ doses
+
+
+def measured(net, images, **options):
+    pooled = collect(net, images, ["maxpool"], mean_stimulus=False, preprocess=IMAGENET)["maxpool"]
+    strength = read_strength(net, net.network.readers)["layer1.0.conv1"]
+    return noise_dose(net, images, pooled, strength, preprocess=IMAGENET, **options), pooled, strength
+
+
+@pytest.mark.parametrize("batch_size", [4, 64])
+def test_every_number_is_that_of_a_loop(resnet, tiles, batch_size):
+    net, images = resnet.double(), Every5th(tiles)
+    net.bn1.bias.data[[1, 4]] = -1e3
+    found, _, strength = measured(net, images, doses=(0.5, 2.0), seeds=(3, 5), batch_size=batch_size)
+    assert (found.tested, found.inactive) == ((1, 4), True)
+    assert found.matched == matched_active((1, 4), (1, 4), strength)
+    clean = losses(net, images)
+    for group, channels in (("tested", found.tested), ("matched", found.matched)):
+        for i, dose in enumerate(found.doses):
+            each = [losses(net, images, adding_noise(channels, seed, dose)) - clean for seed in (3, 5)]
+            torch.testing.assert_close(found.loss[group][i], torch.stack(each).mean(0))
+    for channel in range(6):
+        torch.testing.assert_close(found.single[channel], losses(net, images, adding_noise([channel], 3)) - clean)
+
+
+def test_without_inactive_channels_the_least_active_stand_in(resnet, tiles):
+    found, pooled, _ = measured(resnet.double(), Every5th(tiles), doses=(1.0,), at_most=4)
+    assert not found.inactive
+    assert found.tested == (int(pooled.positive_count.argmin()),) == silent.tested_channels(pooled)
+    assert found.single.shape == (6, 4)
+    assert found.loss["tested"].shape == (1, 4)
+
+
+def test_noise_grows_with_the_dose_and_is_else_the_same():
+    maps = torch.zeros(2, 3, 4, 4)
+    one, two = (adding_noise([1], 7, sigma)(maps.clone(), [5, 9]) for sigma in (1.0, 2.0))
+    torch.testing.assert_close(one[0, 1], noise(7, 5, 1, (4, 4)))
+    torch.testing.assert_close(one[1, 1], noise(7, 9, 1, (4, 4)))
+    torch.testing.assert_close(two, 2 * one)
+    assert one[:, [0, 2]].abs().max() == 0
+
+
+def test_the_dose_refuses_responses_of_other_images(resnet, tiles):
+    images = Every5th(tiles)
+    _, pooled, strength = measured(resnet.double(), images, doses=(1.0,), at_most=2)
+    images.images.pop()
+    with pytest.raises(RfvizError, match=f"of {len(images) + 1} images, but {len(images)} were given"):
+        noise_dose(resnet, images, pooled, strength)
+
+
+@pytest.mark.parametrize("options", [{"doses": ()}, {"seeds": ()}, {"doses": (-1.0,)}])
+def test_impossible_doses_are_refused(resnet, tiles, options):
+    with pytest.raises(RfvizError, match="at least one of each"):
+        measured(resnet, Every5th(tiles), **options)

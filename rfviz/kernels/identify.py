@@ -13,7 +13,7 @@ from rfviz.images.whitening import NONE, Whitening
 from rfviz.kernels.responses import LayerResponses
 from rfviz.nets import receptive_field
 from rfviz.nets.cone import Cone
-from rfviz.nets.precision import multiplying
+from rfviz.nets.precision import exact
 
 CHANCE = 0.5
 """Expected score of a picture that has nothing to do with its channel."""
@@ -82,7 +82,7 @@ def drive(
     shown = shown * known[:, None]
     rms = shown.square().mean((1, 2, 3), keepdim=True).sqrt()
     shown = shown * (contrast / rms.where(rms > 1e-9, torch.inf))  # below it, a picture is flat but for rounding
-    with multiplying("float32", parameter.device):
+    with exact(parameter.device):
         driven = [forward(part.to(parameter))[:, :, 0, 0].cpu() for part in shown.split(batch_size)]
     return torch.cat(driven)
 

@@ -5,60 +5,59 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import stats
 
-from rfviz import intervals
-from rfviz.intervals import Interval
-from rfviz.verdicts import AGREES, CANNOT_TELL, DISAGREES, because, judge
+from rfviz import stats
+from rfviz.stats import AGREES, CANNOT_TELL, DISAGREES, Interval, because, judge
 
 NORMAL = torch.from_numpy(np.random.default_rng(1).normal(3, 2, 400))
 
 
 def test_mean_is_as_students_t_has_it() -> None:
-    found = intervals.mean(NORMAL)
-    low, high = stats.t.interval(0.95, 399, NORMAL.mean(), stats.sem(NORMAL.numpy()))
+    found = stats.mean(NORMAL)
+    low, high = scipy.stats.t.interval(0.95, 399, NORMAL.mean(), scipy.stats.sem(NORMAL.numpy()))
     assert found.value == pytest.approx(NORMAL.mean().item())
     assert (found.low, found.high) == pytest.approx((low, high))
     assert (found.n, found.of) == (400, "channels")
 
 
 def test_median_lies_within_its_interval_and_nan_does_not_count() -> None:
-    found = intervals.median([*NORMAL.tolist(), math.nan, math.inf], "images")
+    found = stats.median([*NORMAL.tolist(), math.nan, math.inf], "images")
     assert found.low < found.value == pytest.approx(NORMAL.median().item(), abs=0.02)
     assert found.value < found.high
     assert (found.n, found.of) == (400, "images")
 
 
 def test_the_same_numbers_give_the_same_interval() -> None:
-    assert intervals.mean(NORMAL) == intervals.mean(NORMAL.clone())
+    assert stats.mean(NORMAL) == stats.mean(NORMAL.clone())
 
 
 def test_values_of_one_group_count_as_one() -> None:
     groups = torch.arange(400) // 50
-    together = intervals.mean(NORMAL, "photographs", groups)
-    low, high = stats.t.interval(0.95, 7, NORMAL.mean(), stats.sem(NORMAL.view(8, 50).mean(1).numpy()))
+    together = stats.mean(NORMAL, "photographs", groups)
+    low, high = scipy.stats.t.interval(0.95, 7, NORMAL.mean(), scipy.stats.sem(NORMAL.view(8, 50).mean(1).numpy()))
     assert (together.low, together.high) == pytest.approx((low, high))
     assert (together.n, together.of) == (8, "photographs")
     copies = NORMAL[:8].repeat_interleave(50)  # copies say no more than one of each
-    assert intervals.mean(copies, "photographs", groups)[:4] == pytest.approx(intervals.mean(NORMAL[:8])[:4])
-    assert intervals.mean(NORMAL, groups=torch.arange(400))[:4] == pytest.approx(intervals.mean(NORMAL)[:4])
+    assert stats.mean(copies, "photographs", groups)[:4] == pytest.approx(stats.mean(NORMAL[:8])[:4])
+    assert stats.mean(NORMAL, groups=torch.arange(400))[:4] == pytest.approx(stats.mean(NORMAL)[:4])
     holes = torch.where(torch.arange(400) % 7 == 0, torch.nan, NORMAL)
-    assert intervals.mean(holes, "photographs", groups).n == 8
+    assert stats.mean(holes, "photographs", groups).n == 8
 
 
 @pytest.mark.parametrize("n", [3, 5, 12])
 def test_few_values_are_covered_as_often_as_claimed(n: int) -> None:
     generator = np.random.default_rng(n)
-    for measure in (intervals.mean, lambda values: intervals.difference(values, generator.normal(0, 3, 19))):
+    for measure in (stats.mean, lambda values: stats.difference(values, generator.normal(0, 3, 19))):
         wrong = sum(measure(generator.normal(0, 1, n)).sign != 0 for _ in range(1000))
         assert wrong <= 70  # of 50 expected, and a standard deviation of 7
 
 
 @pytest.mark.parametrize("values", [[], [1.0], [2.0, 2.0, 2.0, 2.0], [math.nan]])
-@pytest.mark.parametrize("statistic", [intervals.mean, intervals.median])
+@pytest.mark.parametrize("statistic", [stats.mean, stats.median])
 def test_too_little_gives_no_interval(statistic: Callable, values: list[float]) -> None:
     found = statistic(values)
     assert math.isnan(found.low)
@@ -66,67 +65,65 @@ def test_too_little_gives_no_interval(statistic: Callable, values: list[float]) 
     assert found.sign == 0
     assert judge(found) == CANNOT_TELL
     assert because(found) == "there is no interval"
-    assert math.isnan(found.value) == (len(intervals.known(values)) == 0)
+    assert math.isnan(found.value) == (len(stats.finite(values)) == 0)
 
 
 def test_difference_of_two_groups() -> None:
-    found = intervals.difference(NORMAL + 1, NORMAL[:200])
+    found = stats.difference(NORMAL + 1, NORMAL[:200])
     assert found.value == pytest.approx((NORMAL.mean() + 1 - NORMAL[:200].mean()).item())
     spread = math.sqrt(NORMAL.var() / 400 + NORMAL[:200].var() / 200)
     assert found.high - found.low == pytest.approx(2 * 1.96 * spread, rel=0.02)
     assert found.n == 600
-    assert math.isnan(intervals.difference(NORMAL, []).value)
-    assert math.isnan(intervals.difference(NORMAL, [1.0]).low)
-    assert math.isnan(intervals.difference([0.0] * 3, [0.1] * 3).low)
+    assert math.isnan(stats.difference(NORMAL, []).value)
+    assert math.isnan(stats.difference(NORMAL, [1.0]).low)
+    assert math.isnan(stats.difference([0.0] * 3, [0.1] * 3).low)
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=3, max_size=12))
 def test_rank_correlation_is_spearmans(pairs: list[tuple[int, int]]) -> None:
     a, b = (torch.tensor(each, dtype=torch.float64) for each in zip(*pairs, strict=True))
-    found = intervals.rank_correlation(a, b)
+    found = stats.rank_correlation(a, b)
     if len(a.unique()) == 1 or len(b.unique()) == 1:
         assert math.isnan(found.value)
     else:
-        assert found.value == pytest.approx(stats.spearmanr(a, b).statistic)
+        assert found.value == pytest.approx(scipy.stats.spearmanr(a, b).statistic)
         assert not found.low > found.high
-        assert len(a) >= intervals.FEWEST or math.isnan(found.low)
+        assert len(a) >= stats.FEWEST or math.isnan(found.low)
 
 
 def test_rank_correlation_leaves_pairs_with_nan_out() -> None:
     a = torch.tensor([1.0, 2.0, 3.0, math.nan, 4.0])
-    found = intervals.rank_correlation(a, torch.tensor([1.0, 4.0, 9.0, 0.0, math.nan]))
+    found = stats.rank_correlation(a, torch.tensor([1.0, 4.0, 9.0, 0.0, math.nan]))
     assert (found.value, found.n) == (pytest.approx(1), 3)
 
 
 @pytest.mark.parametrize(("count", "n"), [(0, 24), (3, 24), (24, 24)])
 def test_share_is_exact(count: int, n: int) -> None:
-    found = intervals.share(count, n)
-    low = stats.beta.ppf(0.025, count, n - count + 1) if count else 0
-    high = stats.beta.ppf(0.975, count + 1, n - count) if count < n else 1
+    found = stats.share(count, n)
+    low = scipy.stats.beta.ppf(0.025, count, n - count + 1) if count else 0
+    high = scipy.stats.beta.ppf(0.975, count + 1, n - count) if count < n else 1
     assert found[:3] == pytest.approx((count / n, low, high))
-    assert math.isnan(intervals.share(0, 0).value)
+    assert math.isnan(stats.share(0, 0).value)
 
 
 def test_difference_of_shares_as_newcombe_prints_it() -> None:
     # Newcombe (1998), Table II, method 10: 56/70 less 48/80, and 9/10 less 3/10.
-    assert intervals.share_difference((56, 70), (48, 80))[:3] == pytest.approx((0.2, 0.0524, 0.3339), abs=1e-4)
-    assert intervals.share_difference((9, 10), (3, 10))[:3] == pytest.approx((0.6, 0.1705, 0.8090), abs=1e-4)
-    nothing = intervals.share_difference((0, 24), (0, 24))
+    assert stats.share_difference((56, 70), (48, 80))[:3] == pytest.approx((0.2, 0.0524, 0.3339), abs=1e-4)
+    assert stats.share_difference((9, 10), (3, 10))[:3] == pytest.approx((0.6, 0.1705, 0.8090), abs=1e-4)
+    nothing = stats.share_difference((0, 24), (0, 24))
     assert nothing.low < 0 < nothing.high
-    assert math.isnan(intervals.share_difference((0, 0), (1, 2)).value)
+    assert math.isnan(stats.share_difference((0, 0), (1, 2)).value)
 
 
 def test_over_seeds() -> None:
     one = Interval(2.0, 1.0, 3.0, 24)
-    assert intervals.over_seeds([one]) == one
-    several = intervals.over_seeds([one, one._replace(value=4.0), one._replace(value=6.0)])
-    low, high = stats.t.interval(0.95, 2, 4.0, stats.sem([2.0, 4.0, 6.0]))
+    assert stats.over_seeds([one]) == one
+    several = stats.over_seeds([one, one._replace(value=4.0), one._replace(value=6.0)])
+    low, high = scipy.stats.t.interval(0.95, 2, 4.0, scipy.stats.sem([2.0, 4.0, 6.0]))
     assert several == pytest.approx((4.0, low, high, 3, "seeds"))
-    assert math.isnan(intervals.over_seeds([one, one]).low)
-    assert math.isnan(intervals.over_seeds([intervals.NOTHING] * 2).value)
-    assert intervals.over_seeds([intervals.NOTHING, one])[:4] == pytest.approx(
-        (2.0, math.nan, math.nan, 1), nan_ok=True
-    )
+    assert math.isnan(stats.over_seeds([one, one]).low)
+    assert math.isnan(stats.over_seeds([stats.NOTHING] * 2).value)
+    assert stats.over_seeds([stats.NOTHING, one])[:4] == pytest.approx((2.0, math.nan, math.nan, 1), nan_ok=True)
 
 
 @pytest.mark.parametrize(
@@ -137,13 +134,13 @@ def test_a_verdict_takes_the_whole_interval(low: float, high: float, sign: int) 
     assert found.sign == sign
     assert judge(found) == {1: AGREES, 0: CANNOT_TELL, -1: DISAGREES}[sign]
     assert judge(found, -1) == {-1: AGREES, 0: CANNOT_TELL, 1: DISAGREES}[sign]
-    assert found.less(10).sign == (0 if math.isnan(low) else -1)
+    assert found.minus(10).sign == (0 if math.isnan(low) else -1)
 
 
 def test_for_people() -> None:
-    assert Interval(0.5, 0.25, 0.75, 1200, "images").shown("+.1f") == "+0.5 (+0.2 to +0.8, n = 1,200 images)"
-    assert Interval(0.5, math.nan, math.nan, 2).shown(".0%") == "50% (no interval, n = 2 channels)"
-    assert intervals.NOTHING.shown() == "–"
+    assert format(Interval(0.5, 0.25, 0.75, 1200, "images"), "+.1f") == "+0.5 (+0.2 to +0.8, n = 1,200 images)"
+    assert format(Interval(0.5, math.nan, math.nan, 2), ".0%") == "50% (no interval, n = 2 channels)"
+    assert format(stats.NOTHING) == "–"
 
 
 def test_rounding_decides_nothing() -> None:
@@ -153,6 +150,21 @@ def test_rounding_decides_nothing() -> None:
 def test_a_rank_correlation_that_is_mostly_ties_has_no_interval() -> None:
     tied = torch.zeros(20)
     tied[0] = 1.0
-    found = intervals.rank_correlation(tied, torch.arange(20.0))
+    found = stats.rank_correlation(tied, torch.arange(20.0))
     assert math.isfinite(found.value)
     assert math.isnan(found.low)
+
+
+def test_a_clustered_median_is_over_groups():
+    """Values of a group are no independent samples: copies of them change neither the median nor its interval."""
+    groups = torch.arange(400) // 40
+    plain = stats.median(NORMAL, "stimuli")
+    clustered = stats.median(NORMAL, "channels", groups)
+    assert clustered.value == plain.value
+    assert clustered.n == 10
+    twice = stats.median(torch.cat([NORMAL, NORMAL]), "channels", torch.cat([groups, groups]))
+    assert twice[:4] == pytest.approx(clustered[:4])
+    single = stats.median(NORMAL[:9], groups=torch.arange(9))
+    assert single[:3] == stats.median(NORMAL[:9])[:3]
+    holes = torch.where(torch.arange(400) % 40 == 0, torch.nan, NORMAL)
+    assert stats.median(holes, groups=groups).n == 10

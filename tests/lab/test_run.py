@@ -18,74 +18,74 @@ from rfviz.errors import RfvizError
 from rfviz.images import photographs, whitening
 from rfviz.kernels import (
     controls,
-    effective_field,
-    identification,
-    inactivity,
-    interventions,
+    effective,
+    identify,
+    intervene,
     maximization,
-    noise_dose,
+    noise,
     responses,
-    silence,
+    silent,
     stream,
     tuning,
 )
-from rfviz.kernels.calibration import calibrated
+from rfviz.kernels.controls import calibrated
 from rfviz.kernels.tuning import gabor, hue
-from rfviz.lab import provenance, runs, store
-from rfviz.lab.runs import open_run, parse_channels
-from rfviz.lab.store import source_digest
+from rfviz.lab import presets, results
+from rfviz.lab import run as runs
+from rfviz.lab.run import Run, data_whitening, open_run, parse_channels, trained
 from rfviz.nets import models
-from rfviz.nets.models import ARCHITECTURES
+from rfviz.nets.network import NETWORKS
 from rfviz.storage import lock
 from rfviz.storage.digests import tensor_digest
 from rfviz.storage.files import save_tensors
-from rfviz.training import trainer as training
+from rfviz.training import trainer
 from rfviz.training.trainer import evaluate
 
+PAIR = ("resnet34", "plainnet34")
 SHORT = {"epochs": 2, "top_k": 4, "maximization_steps": 2, "noise_seeds": 2}
 TINY = {**SHORT, "repeats": 8, "classes": 3, "crop": 48, "tile": 96}
 LAYERS = ("maxpool", "layer1.0")
 KERNELS = (
-    (training, "train"), (responses, "collect"), (maximization, "maximize"), (inactivity, "noise_effect"),
-    (whitening, "fit"), (tuning, "measure"), (gabor, "fit"), (hue, "measure"), (silence, "silence"),
-    (noise_dose, "noise_dose"), (stream, "written"), (interventions, "loss_changes"),
-    (effective_field, "effective_fields"), (identification, "identify"),
+    (trainer, "train"), (responses, "collect"), (maximization, "maximize"), (noise, "noise_effect"),
+    (whitening, "fit"), (tuning, "measure"), (gabor, "fit"), (hue, "measure"), (silent, "silence"),
+    (noise, "noise_dose"), (stream, "written"), (intervene, "loss_changes"),
+    (effective, "effective_fields"), (identify, "identify"),
 )  # fmt: skip
 
 
-def opened(preset: str = "smoke", seed: int = 0, **overrides) -> runs.Run:
+def opened(preset: str = "smoke", seed: int = 0, **overrides) -> Run:
     run = open_run(preset, seed, **overrides)
     run.progress = False
     return run
 
 
-def everything(run: runs.Run, architecture: str, deep: bool = True) -> dict:
+def everything(run: Run, network: str, deep: bool = True) -> dict:
     """All that a run computes for one network, or without `deep` what does not take long."""
     found = {
-        "whitening": run.whitening(architecture),
-        "weights": run.net(architecture).state_dict(),
-        "history": run.history(architecture),
-        "responses": run.responses(architecture, LAYERS),
-        "maximization": run.maximization(architecture, "maxpool"),
-        "pooling": run.pooling_responses(architecture),
-        "noise": run.noise_effect(architecture),
-        "orientation": run.orientation(architecture, "maxpool"),
-        "orientation by chance": run.orientation(architecture, "maxpool", "random weights", 1),
-        "colour": run.colour(architecture, "maxpool"),
-        "gabors": run.gabors(architecture),
-        "sparsity": run.sparsity(architecture),
-        "gabors by chance": run.gabors(architecture, "shuffled filters"),
+        "whitening": run.whitening(network),
+        "weights": run.net(network).state_dict(),
+        "history": results.history(run, network),
+        "stimuli": results.stimuli(run, network),
+        "maxima": results.maxima(run, network, "maxpool"),
+        "pooling": results.pooling(run, network),
+        "noise": results.noise_effect(run, network),
+        "orientation": results.orientation(run, network, "maxpool"),
+        "orientation by chance": results.orientation(run, network, "maxpool", "random weights", 1),
+        "colour": results.colour(run, network, "maxpool"),
+        "gabors": results.gabors(run, network),
+        "sparsity": results.sparsity(run, network),
+        "gabors by chance": results.gabors(run, network, "shuffled filters"),
     }
     if not deep:
         return found
     return found | {
-        "hue": run.hue(architecture, "maxpool"),
-        "silence": run.silence(architecture),
-        "evidence": run.evidence(architecture),
-        "fields": run.effective_fields(architecture, "layer2.3"),
-        "fields by chance": run.effective_fields(architecture, "layer2.3", "random weights"),
-        "identification": run.identification(architecture, "maxpool", 0.5),
-        "identification higher up": run.identification(architecture, "layer2.3"),
+        "hues": results.hues(run, network, "maxpool"),
+        "silence": results.silence(run, network),
+        "evidence": results.evidence(run, network),
+        "fields": results.effective_fields(run, network, "layer2.3"),
+        "fields by chance": results.effective_fields(run, network, "layer2.3", "random weights"),
+        "identification": results.identification(run, network, "maxpool", 0.5),
+        "identification higher up": results.identification(run, network, "layer2.3"),
     }
 
 
@@ -108,6 +108,10 @@ def assert_equal(a, b, where: str = "") -> None:
         assert a == b, where
 
 
+def networks(*names: str) -> list:
+    return [NETWORKS[name] for name in names]
+
+
 def one_line(caught) -> str:
     assert "\n" not in str(caught.value)
     return str(caught.value)
@@ -120,8 +124,8 @@ def first(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RFVIZ_RUNS", str(root))
         run = opened(**TINY)
-        results = {architecture: everything(run, architecture) for architecture in ARCHITECTURES}
-    return run, results
+        found = {network: everything(run, network) for network in PAIR}
+    return run, found
 
 
 @pytest.fixture
@@ -157,7 +161,7 @@ def no_kernels(monkeypatch):
 # -- once -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", PAIR)
 def test_everything_is_read_the_second_time(first, runs_folder, no_kernels, architecture):
     again = opened(**TINY)
     assert again is not first[0]
@@ -167,56 +171,53 @@ def test_everything_is_read_the_second_time(first, runs_folder, no_kernels, arch
 def test_an_empty_run_computes(empty_folder, no_kernels):
     """The test above would otherwise prove nothing."""
     run = opened(**TINY)
-    for method in (run.net, run.history, run.whitening, run.responses, run.pooling_responses, run.noise_effect):
+    for method in (run.net, run.whitening):
         with pytest.raises(KernelCalledError):
             method("resnet34")
-    for method in (run.orientation, run.colour):
+    for result in (results.history, results.stimuli, results.pooling, results.noise_effect, results.gabors):
         with pytest.raises(KernelCalledError):
-            method("resnet34", "maxpool")
-    with pytest.raises(KernelCalledError):
-        run.gabors("resnet34")
-    with pytest.raises(KernelCalledError):
-        run.maximization("resnet34", "maxpool")
+            result(run, "resnet34")
+    for result in (results.orientation, results.colour, results.maxima):
+        with pytest.raises(KernelCalledError):
+            result(run, "resnet34", "maxpool")
 
 
 def test_results_are_what_the_kernels_give(first):
     """What comes out of the folder is what the kernels say of the same network and images."""
-    run, results = first
-    net, white, images = run.net("resnet34"), run.data_whitening, run.images
-    found = responses.collect(net, images.stimuli, LAYERS, top_k=4, strongest=32, preprocess=white)
-    assert_equal(results["resnet34"]["responses"], found)
-    assert_equal(results["resnet34"]["maximization"], maximization.maximize(net, "maxpool", steps=2))
+    run, found = first[0], first[1]["resnet34"]
+    net, white, images = run.net("resnet34"), run.whitening("resnet34"), run.images
+    network = NETWORKS["resnet34"]
+    expected = responses.collect(net, images.stimuli, network.stream, top_k=4, strongest=32, preprocess=white)
+    assert_equal(found["stimuli"], expected)
+    assert_equal(found["maxima"], maximization.maximize(net, "maxpool", steps=2))
     pooled = responses.collect(net, images.evaluation, ["maxpool"], 1, mean_stimulus=False, preprocess=white)["maxpool"]
-    assert_equal(results["resnet34"]["pooling"], pooled)
-    noise = inactivity.noise_effect(net, images.evaluation, pooled, seeds=[0, 1], preprocess=white)
-    assert_equal(results["resnet34"]["noise"], noise)
-    assert_equal(results["resnet34"]["orientation"], tuning.measure(net, "maxpool", preprocess=white))
+    assert_equal(found["pooling"], pooled)
+    assert_equal(found["noise"], noise.noise_effect(net, images.evaluation, pooled, seeds=[0, 1], preprocess=white))
+    assert_equal(found["orientation"], tuning.measure(net, "maxpool", preprocess=white))
     fresh = calibrated(controls.control(net, "random weights", 1), images.evaluation, preprocess=white)
-    assert_equal(results["resnet34"]["orientation by chance"], tuning.measure(fresh, "maxpool", preprocess=white))
-    assert_equal(results["resnet34"]["colour"], tuning.measure_colour(net, "maxpool", preprocess=white))
-    assert results["resnet34"]["gabors"][3] == gabor.fit(net.conv1.weight[3])
+    assert_equal(found["orientation by chance"], tuning.measure(fresh, "maxpool", preprocess=white))
+    assert_equal(found["colour"], tuning.measure_colour(net, "maxpool", preprocess=white))
+    assert found["gabors"][3] == gabor.fit(net.conv1.weight[3])
     shuffled = controls.control(net, "shuffled filters")
-    assert results["resnet34"]["gabors by chance"][3] == gabor.fit(shuffled.conv1.weight[3])
-    assert_equal(results["resnet34"]["hue"], hue.measure(net, "maxpool", preprocess=white))
-    assert_equal(results["resnet34"]["silence"], silence.silence(net, images.evaluation, pooled, preprocess=white))
-    evidence = results["resnet34"]["evidence"]
-    assert_equal(evidence.written, stream.written(net, images.evaluation, preprocess=white))
+    assert found["gabors by chance"][3] == gabor.fit(shuffled.conv1.weight[3])
+    assert_equal(found["hues"], hue.measure(net, "maxpool", preprocess=white))
+    assert_equal(found["silence"], silent.silence(net, images.evaluation, pooled, preprocess=white))
+    evidence = found["evidence"]
+    assert_equal(evidence.written, stream.written(net, images.evaluation, network.stream, preprocess=white))
     random = calibrated(controls.control(net, "random weights"), images.evaluation, preprocess=white)
-    assert_equal(evidence.by_chance, stream.written(random, images.evaluation, preprocess=white))
-    strength = stream.read_strength(net)["layer1.0.conv1"]
+    assert_equal(evidence.by_chance, stream.written(random, images.evaluation, network.stream, preprocess=white))
+    strength = stream.read_strength(net, network.readers)["layer1.0.conv1"]
     options = {"groups": images.evaluation.labels, "preprocess": white}  # the crops of a photograph are its class
-    assert_equal(evidence.dose, noise_dose.noise_dose(net, images.evaluation, pooled, strength, **options))
-    lost = interventions.loss_changes(
-        net, images.evaluation, "layer1.2", {5: interventions.silencing(5)}, preprocess=white
-    )
+    assert_equal(evidence.dose, noise.noise_dose(net, images.evaluation, pooled, strength, **options))
+    lost = intervene.loss_changes(net, images.evaluation, "layer1.2", {5: intervene.silencing(5)}, preprocess=white)
     assert_equal(evidence.ablated["layer1.2"][5], lost[5])
-    assert_equal(results["resnet34"]["whitening"], whitening.fit([images.train[i][0] for i in range(3)]))
+    assert_equal(found["whitening"], whitening.fit([images.train[i][0] for i in range(3)]))
 
 
 def test_sparsity_counts_zeros_after_every_relu(first):
     """Against hooks on a network of which every ReLU is a module of its own, image by image."""
-    run, results = first
-    net, white, images = run.net("resnet34"), run.data_whitening, run.images.evaluation
+    run, found = first
+    net, white, images = run.net("resnet34"), run.whitening("resnet34"), run.images.evaluation
     zeros, neurons = [0] * 33, [0] * 33
     with torch.no_grad():
         for i in range(len(images)):
@@ -233,29 +234,28 @@ def test_sparsity_counts_zeros_after_every_relu(first):
             for place, values in enumerate(seen):
                 zeros[place] += int((values == 0).sum())
                 neurons[place] += values.numel()
-    profile = results["resnet34"]["sparsity"]
+    profile = found["resnet34"]["sparsity"]
     assert list(profile)[:4] == ["conv1", "layer1.0.relu1", "layer1.0", "layer1.1.relu1"]
     assert list(profile.values()) == pytest.approx([z / n for z, n in zip(zeros, neurons, strict=True)], abs=2e-3)
 
 
 def test_results_differ_between_networks_and_layers(first, runs_folder):
-    run, results = first
-    assert not torch.equal(
-        results["resnet34"]["responses"]["maxpool"].maximum, results["plainnet34"]["responses"]["maxpool"].maximum
-    )
-    assert run.maximization("resnet34", "layer1.0").images.shape[-1] == 27
-    assert results["resnet34"]["maximization"].images.shape == (20, 3, 11, 11)
+    run, found = first
+    strongest = [found[network]["stimuli"]["maxpool"].maximum for network in PAIR]
+    assert not torch.equal(*strongest)
+    assert results.maxima(run, "resnet34", "layer1.0").images.shape[-1] == 27
+    assert found["resnet34"]["maxima"].images.shape == (20, 3, 11, 11)
 
 
 def test_history_belongs_to_the_weights(first):
-    run, results = first
-    for architecture in ARCHITECTURES:
-        last = results[architecture]["history"][-1]
-        assert len(results[architecture]["history"]) == TINY["epochs"]
-        loss, top1 = evaluate(run.net(architecture), run.images.evaluation, run.data_whitening)
+    run, found = first
+    for architecture in PAIR:
+        last = found[architecture]["history"][-1]
+        assert len(found[architecture]["history"]) == TINY["epochs"]
+        loss, top1 = evaluate(run.net(architecture), run.images.evaluation, run.whitening(architecture))
         assert last["evaluation_loss"] == pytest.approx(loss, rel=1e-5)
         assert last["evaluation_top1"] == pytest.approx(top1, abs=1e-3)
-        assert results[architecture]["noise"].clean_loss == pytest.approx(loss, rel=1e-5)
+        assert found[architecture]["noise"].clean_loss == pytest.approx(loss, rel=1e-5)
         assert not run.net(architecture).training
 
 
@@ -265,54 +265,13 @@ def test_no_checkpoint_is_left(first):
     assert {path.suffix for path in files if path.parent.name != lock.FOLDER} == {".safetensors"}
 
 
-def test_a_changed_option_computes_only_what_depends_on_it(first, runs_folder, monkeypatch, tmp_path):
-    shutil.copytree(first[0].folder, tmp_path / "copy")
-    calls = []
-    for module, name in KERNELS:
-        genuine = getattr(module, name)
-
-        def counting(*arguments, _name=name, _genuine=genuine, **options):
-            calls.append(_name)
-            return _genuine(*arguments, **options)
-
-        monkeypatch.setattr(module, name, counting)
-    changed = dataclasses.replace(first[0].preset, top_k=3)
-    run = runs.Run(changed, 0, tmp_path / "copy", progress=False)
-    results = everything(run, "resnet34", deep=False)
-    assert calls == ["collect"]
-    assert results["responses"]["maxpool"].top_values.shape == (20, 3)
-    assert torch.equal(
-        results["responses"]["maxpool"].top_values, first[1]["resnet34"]["responses"]["maxpool"].top_values[:, :3]
-    )
-
-
 def test_a_damaged_result_is_computed_anew(first, runs_folder, tmp_path):
     shutil.copytree(first[0].folder, tmp_path / "copy")
     for path in (tmp_path / "copy").rglob("*.safetensors"):
-        if "weights" not in path.name:
+        if "trained" not in path.name:
             path.write_bytes(path.read_bytes()[:-1])
-    run = runs.Run(first[0].preset, 0, tmp_path / "copy", progress=False)
+    run = Run(first[0].given, 0, tmp_path / "copy", progress=False)
     assert_equal(everything(run, "resnet34"), first[1]["resnet34"])
-
-
-def test_code_that_is_edited_after_it_was_loaded_makes_no_new_key(runs_folder, monkeypatch):
-    """This process goes on with what it loaded: its results must not be taken for those of the new code."""
-
-    def open_as_if_just_started() -> runs.Run:
-        fresh = functools.cache(source_digest.__wrapped__)
-        monkeypatch.setattr(store, "source_digest", fresh)
-        monkeypatch.setattr(runs, "source_digest", fresh)
-        return opened(**TINY)
-
-    def edited(path, *arguments, **options):
-        return genuine(path, *arguments, **options) + "\nONE_MORE = 1\n"
-
-    genuine = Path.read_text
-    before = open_as_if_just_started().weights_path("resnet34")
-    run = open_as_if_just_started()
-    monkeypatch.setattr(Path, "read_text", edited)
-    assert run.weights_path("resnet34") == before
-    assert open_as_if_just_started().weights_path("resnet34") != before
 
 
 # -- seeds and interruptions ------------------------------------------------------------------------------------------
@@ -330,14 +289,14 @@ def test_another_seed_gives_other_weights_in_the_same_folder(first, runs_folder)
     assert other.folder == first[0].folder
     digests = {tensor_digest(other.net("resnet34").state_dict()), tensor_digest(first[1]["resnet34"]["weights"])}
     assert len(digests) == 2
-    assert other.weights_path("resnet34") != first[0].weights_path("resnet34")
-    assert first[0].weights_path("resnet34").exists()
+    assert trained.path(other, "resnet34") != trained.path(first[0], "resnet34")
+    assert trained.path(first[0], "resnet34").exists()
 
 
 def test_another_seed_draws_other_noise(first, tmp_path, runs_folder):
     """With the same weights: noise seeds of different runs do not overlap."""
-    weights = {"resnet34": str(first[0].weights_path("resnet34"))}
-    effects = [opened(seed=seed, weights=weights, **TINY).noise_effect("resnet34").effects for seed in (0, 1)]
+    weights = {"resnet34": str(trained.path(first[0], "resnet34"))}
+    effects = [results.noise_effect(opened(seed=seed, weights=weights, **TINY), "resnet34").effects for seed in (0, 1)]
     losses = torch.cat([effect["least_active"].loss for effect in effects])
     assert len(losses.unique()) == 4
     assert_equal(effects[0], first[1]["resnet34"]["noise"].effects)
@@ -354,20 +313,20 @@ def test_interrupted_training_goes_on(first, empty_folder, monkeypatch):
 
     run = opened(**TINY)
     with monkeypatch.context() as patch:
-        patch.setattr(training, "evaluate", fails_second_time)
-        patch.setattr(training, "train", functools.partial(training.train, checkpoint_every=0))
+        patch.setattr(trainer, "evaluate", fails_second_time)
+        patch.setattr(trainer, "train", functools.partial(trainer.train, checkpoint_every=0))
         with pytest.raises(KeyboardInterrupt):
             run.net("resnet34")
     assert len(list(run.folder.rglob("*.checkpoint.*"))) == 1
-    assert not run.weights_path("resnet34").exists()
+    assert not list(run.folder.rglob("trained-*.safetensors"))
 
     with monkeypatch.context() as patch:
-        patch.setattr(training, "evaluate", lambda *a, **options: calls.append(2) or evaluate(*a, **options))
+        patch.setattr(trainer, "evaluate", lambda *a, **options: calls.append(2) or evaluate(*a, **options))
         again = opened(**TINY)
         net = again.net("resnet34")
     assert calls == [1, 1, 2]  # only the second epoch is trained again
     assert_equal(net.state_dict(), first[1]["resnet34"]["weights"])
-    for now, uninterrupted in zip(again.history("resnet34"), first[1]["resnet34"]["history"], strict=True):
+    for now, uninterrupted in zip(results.history(again, "resnet34"), first[1]["resnet34"]["history"], strict=True):
         assert {**now, "images_per_second": 0} == {**uninterrupted, "images_per_second": 0}
     assert list(run.folder.rglob("*.checkpoint*")) == []
 
@@ -380,7 +339,7 @@ def given(request, first, tmp_path):
     """The trained weights of `first` in one of the forms in which they can be given."""
     if request.param in ("safetensors", "path object"):
         path = tmp_path / "given.safetensors"
-        shutil.copy(first[0].weights_path("resnet34"), path)
+        shutil.copy(trained.path(first[0], "resnet34"), path)
         return path if request.param == "path object" else str(path)
     prefix = "module." if "module" in request.param else ""
     path = tmp_path / "given.pth"
@@ -389,21 +348,21 @@ def given(request, first, tmp_path):
 
 
 def test_given_weights_take_the_place_of_training(first, empty_folder, monkeypatch, given):
-    monkeypatch.setattr(training, "train", None)  # calling it would fail
+    monkeypatch.setattr(trainer, "train", None)  # calling it would fail
     run = opened(weights={"resnet34": given}, **TINY)
-    results = everything(run, "resnet34", deep=False)
+    computed = everything(run, "resnet34", deep=False)
     told = str(given).endswith(".safetensors")  # a state dict says nothing of the training
-    assert results["history"] == (first[1]["resnet34"]["history"] if told else [])
-    before = {name: first[1]["resnet34"][name] for name in results}
-    assert_equal({**results, "history": before["history"]}, before)
+    assert computed["history"] == (first[1]["resnet34"]["history"] if told else [])
+    before = {name: first[1]["resnet34"][name] for name in computed}
+    assert_equal({**computed, "history": before["history"]}, before)
 
 
 def test_weights_bring_the_whitening_that_they_were_trained_with(first, empty_folder):
-    path = first[0].weights_path("resnet34")
+    path = trained.path(first[0], "resnet34")
     run = opened(weights={"resnet34": str(path)}, **{**TINY, "whitening": "zca"})
-    assert_equal(run.whitening("resnet34"), first[0].data_whitening)
+    assert_equal(run.whitening("resnet34"), first[0].whitening("resnet34"))
     with pytest.raises(AssertionError):
-        assert_equal(run.whitening("plainnet34"), first[0].data_whitening)
+        assert_equal(run.whitening("plainnet34"), first[0].whitening("resnet34"))
 
 
 def test_other_weights_in_the_same_file_are_noticed(first, empty_folder, tmp_path):
@@ -414,13 +373,13 @@ def test_other_weights_in_the_same_file_are_noticed(first, empty_folder, tmp_pat
         torch.save({**state, "conv1.weight": state["conv1.weight"] * change}, path)
         run = opened(weights={"resnet34": str(path)}, **TINY)
         net = run.net("resnet34")
-        found.append(run.maximization("resnet34", "maxpool").activations)
+        found.append(results.maxima(run, "resnet34", "maxpool").activations)
         assert torch.equal(found[-1], maximization.maximize(net, "maxpool", steps=2).activations)
     assert not torch.equal(*found)
 
 
 def test_weights_of_the_other_architecture_are_refused(first, empty_folder):
-    path = str(first[0].weights_path("plainnet34"))
+    path = str(trained.path(first[0], "plainnet34"))
     run = opened(weights={"resnet34": path}, **TINY)
     with pytest.raises(RfvizError) as caught:
         run.net("resnet34")
@@ -431,17 +390,17 @@ def test_weights_for_other_classes_are_refused(empty_folder, tmp_path):
     torch.save(models.plainnet34(20, 5).state_dict(), tmp_path / "five.pth")
     run = opened(weights={"plainnet34": str(tmp_path / "five.pth")}, **TINY)
     with pytest.raises(RfvizError, match=r"five\.pth tells 5 classes apart, but the images have 3") as caught:
-        run.noise_effect("plainnet34")
+        results.noise_effect(run, "plainnet34")
     one_line(caught)
 
 
-@pytest.mark.parametrize("method", ["net", "whitening", "responses", "noise_effect", "pooling_responses"])
+@pytest.mark.parametrize("ask", [Run.net, Run.whitening, results.stimuli, results.noise_effect, results.pooling])
 @pytest.mark.parametrize("suffix", ["safetensors", "pth"])
-def test_missing_weights_are_an_error(empty_folder, tmp_path, suffix, method):
+def test_missing_weights_are_an_error(empty_folder, tmp_path, suffix, ask):
     path = tmp_path / f"nowhere.{suffix}"
     run = opened(weights={"resnet34": str(path)}, **TINY)
     with pytest.raises(RfvizError) as caught:
-        getattr(run, method)("resnet34")
+        ask(run, "resnet34")
     assert str(path) in one_line(caught)
 
 
@@ -464,17 +423,17 @@ def test_replicas_differ_in_the_seed_alone(first):
     replicas = run.replicas(3)
     assert replicas[0] is run
     assert [each.seed for each in replicas] == [run.seed, run.seed + 1, run.seed + 2]
-    assert {(each.folder, each.device, each.preset.name) for each in replicas} == {
-        (run.folder, run.device, run.preset.name)
+    assert {(each.folder, each.device, each.given.name) for each in replicas} == {
+        (run.folder, run.device, run.given.name)
     }
     assert all(each.images is run.images for each in replicas)  # read once
-    assert len({each.weights_path("resnet34") for each in replicas}) == 3
+    assert len({trained.path(each, "resnet34") for each in replicas}) == 3
 
 
 def test_a_replica_is_the_run_of_its_seed(first, empty_folder):
     replica = opened(**TINY).replicas(2)[1]
     alone = opened(seed=1, **TINY)
-    assert replica.weights_path("resnet34") == alone.weights_path("resnet34")
+    assert trained.path(replica, "resnet34") == trained.path(alone, "resnet34")
     assert_equal(replica.net("resnet34").state_dict(), alone.net("resnet34").state_dict())
     assert not torch.equal(replica.net("resnet34").conv1.weight, first[0].net("resnet34").conv1.weight)
 
@@ -486,7 +445,7 @@ def test_impossible_numbers_of_seeds_are_refused(first, seeds):
 
 
 def test_given_weights_have_one_seed(first, empty_folder):
-    run = opened(weights={"resnet34": str(first[0].weights_path("resnet34"))}, **TINY)
+    run = opened(weights={"resnet34": str(trained.path(first[0], "resnet34"))}, **TINY)
     assert run.replicas(1) == [run]
     with pytest.raises(RfvizError, match="weights were given"):
         run.replicas(2)
@@ -500,15 +459,15 @@ def test_the_whitening_of_a_large_set_is_that_of_images_spread_over_it(empty_fol
     run = opened(**TINY)
     train = run.images.train
     assert len(train) == 3
-    assert_equal(run.data_whitening, whitening.fit([train[0][0], train[2][0]]))
+    assert data_whitening(run) == whitening.fit([train[0][0], train[2][0]]).to_json()
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_workers_change_no_result(first, empty_folder, workers):
-    run = runs.Run(first[0].preset, first[0].seed, empty_folder / "here", progress=False, workers=workers)
-    assert_equal(run.data_whitening, first[0].data_whitening)
+    run = Run(first[0].given, first[0].seed, empty_folder / "here", progress=False, workers=workers)
+    assert data_whitening(run) == data_whitening(first[0])
     assert_equal(run.net("resnet34").state_dict(), first[1]["resnet34"]["weights"])
-    assert_equal(run.pooling_responses("resnet34"), first[0].pooling_responses("resnet34"))
+    assert_equal(results.pooling(run, "resnet34"), results.pooling(first[0], "resnet34"))
 
 
 # -- names ------------------------------------------------------------------------------------------------------------
@@ -516,26 +475,13 @@ def test_workers_change_no_result(first, empty_folder, workers):
 
 def test_unknown_names_are_refused(first):
     run = first[0]
-    for method in (run.net, run.history, run.whitening, run.responses, run.noise_effect, run.weights_path):
-        with pytest.raises(RfvizError, match=r"unknown model 'resnet43'\. Did you mean 'resnet34'") as caught:
-            method("resnet43")
+    for ask in (Run.net, Run.whitening, results.history, results.stimuli, results.noise_effect):
+        with pytest.raises(RfvizError, match=r"unknown network 'resnet43'\. Did you mean 'resnet34'") as caught:
+            ask(run, "resnet43")
         one_line(caught)
-    for call in (
-        lambda: run.responses("resnet34", ["maxpool", "layer1.3"]),
-        lambda: run.maximization("resnet34", "layer1.3"),
-        lambda: run.check_channel("resnet34", "layer1.3", 0),
-    ):
-        with pytest.raises(RfvizError, match=r"layer1\.3.*Did you mean") as caught:
-            call()
-        one_line(caught)
-
-
-def test_channels_that_a_layer_does_not_have_are_refused(first):
-    first[0].check_channel("plainnet34", "layer2.0", 39)
-    for channel in (-1, 40):
-        with pytest.raises(RfvizError, match=str(channel)) as caught:
-            first[0].check_channel("plainnet34", "layer2.0", channel)
-        one_line(caught)
+    with pytest.raises(RfvizError, match=r"layer1\.3.*Did you mean") as caught:
+        results.maxima(run, "resnet34", "layer1.3")
+    one_line(caught)
 
 
 def test_channels_of_a_run(first):
@@ -546,17 +492,49 @@ def test_channels_of_a_run(first):
 
 @pytest.mark.parametrize(
     ("channels", "expected"),
-    [(18, (18, 18)), ([18, 19], (18, 19)), ("18,19", (18, 19)), ("[18, 19]", (18, 19)), ("7", (7, 7)), ((3,), (3, 3))],
+    [
+        (None, (18, 19)),
+        ("", (18, 19)),
+        (18, (18, 18)),
+        ([18, 19], (18, 19)),
+        ("18,19", (18, 19)),
+        ("[18, 19]", (18, 19)),
+        ("7", (7, 7)),
+        ((3,), (3, 3)),
+    ],
 )
 def test_channels_of_a_notebook(channels, expected):
-    assert parse_channels(channels) == dict(zip(ARCHITECTURES, expected, strict=True))
+    assert parse_channels(channels, networks("resnet34", "plainnet34")) == dict(zip(PAIR, expected, strict=True))
 
 
-@pytest.mark.parametrize("channels", ["", "eighteen", [], [1, 2, 3], "1,2,3", None, 1.5, ["a", "b"]])
+@pytest.mark.parametrize("channels", ["eighteen", [], [1, 2, 3], "1,2,3", 1.5, ["a", "b"]])
 def test_channels_that_are_none_are_refused(channels):
     with pytest.raises(RfvizError, match="channels is") as caught:
-        parse_channels(channels)
+        parse_channels(channels, networks("resnet34", "plainnet34"))
     one_line(caught)
+
+
+def test_channels_of_one_network_and_of_three():
+    assert parse_channels(None, networks("resnet18")) == {"resnet18": 18}
+    assert parse_channels("3", networks("resnet18", "resnet50", "plainnet18")) == {
+        "resnet18": 3, "resnet50": 3, "plainnet18": 3
+    }  # fmt: skip
+    with pytest.raises(RfvizError, match=r"give one channel number\.$"):
+        parse_channels([1, 2], networks("resnet18"))
+    with pytest.raises(RfvizError, match="or 3 such as 18,18,18 for ResNet18 and ResNet50 and PlainNet18"):
+        parse_channels([1, 2], networks("resnet18", "resnet50", "plainnet18"))
+
+
+def test_subject_and_contrast(empty_folder):
+    def roles(*names: str) -> tuple:
+        run = open_run("smoke", networks=list(names))
+        return run.subject.name, run.contrast and run.contrast.name
+
+    assert roles("resnet34", "plainnet34") == ("resnet34", "plainnet34")
+    assert roles("resnet18") == ("resnet18", None)
+    assert roles("resnet18", "resnet50") == ("resnet18", None)
+    assert roles("resnet18", "resnet50", "plainnet34") == ("resnet18", "plainnet34")
+    assert roles("plainnet18", "resnet34") == ("plainnet18", "resnet34")
 
 
 @pytest.mark.parametrize("seed", [-1, 1.5, "0", None])
@@ -606,7 +584,7 @@ def test_paths_may_be_path_objects(empty_folder, tmp_path):
 
 
 def test_the_folder_of_runs_does_not_depend_on_the_working_folder(tmp_path, monkeypatch):
-    repository = Path(runs.__file__).parents[1]
+    repository = Path(runs.__file__).parents[2]
     monkeypatch.delenv("RFVIZ_RUNS", raising=False)
     for folder in (tmp_path, repository / "tests", Path("/")):
         monkeypatch.chdir(folder)
@@ -626,9 +604,9 @@ def test_a_relative_folder_of_runs_is_made_absolute(tmp_path, monkeypatch):
 def test_results_are_the_same_from_another_process_and_folder(first, tmp_path):
     """Read there, not computed: training would take the place of the weights that this process knows."""
     script = (
-        "import sys, json; from rfviz import digests, runs, training; training.train = None; "
-        "run = runs.open_run('smoke', **json.loads(sys.argv[1])); "
-        "print(digests.tensor_digest(run.net('resnet34').state_dict()))"
+        "import sys, json; from rfviz.lab.run import open_run; from rfviz.training import trainer; "
+        "trainer.train = None; run = open_run('smoke', **json.loads(sys.argv[1])); "
+        "print(run.weights_digest('resnet34'))"
     )
     environment = {**os.environ, "RFVIZ_RUNS": str(first[0].folder.parent), "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(
@@ -676,9 +654,9 @@ def test_everything_runs_on_a_folder_of_images(images, empty_folder, monkeypatch
     assert len(run.images.train) == 18 and len(run.images.evaluation) == 9
     assert run.images.stimuli is run.images.evaluation
     assert run.images.evaluation[0][0].shape == (3, 48, 48)
-    results = {architecture: everything(run, architecture, deep=False) for architecture in ARCHITECTURES}
-    for architecture, found in results.items():
-        assert found["responses"]["layer1.0"].image_count == 9
+    computed = {network: everything(run, network, deep=False) for network in PAIR}
+    for architecture, found in computed.items():
+        assert found["stimuli"]["layer1.0"].image_count == 9
         assert found["noise"].images == 9
         assert run.net(architecture).fc.out_features == 3
     assert run.provenance()["images left out"] == "none"
@@ -686,13 +664,13 @@ def test_everything_runs_on_a_folder_of_images(images, empty_folder, monkeypatch
     for module, name in KERNELS:
         monkeypatch.setattr(module, name, None)
     again = opened(images=str(images), **SHORT)
-    assert_equal({architecture: everything(again, architecture, False) for architecture in ARCHITECTURES}, results)
+    assert_equal({network: everything(again, network, False) for network in PAIR}, computed)
 
 
 def test_a_changed_image_is_noticed(images, empty_folder):
     def prints() -> tuple[str, ...]:
         run = opened(images=str(images), **SHORT)
-        return run.images.train.fingerprint, run.images.evaluation.fingerprint, run.weights_path("resnet34").name
+        return run.images.train.fingerprint, run.images.evaluation.fingerprint, trained.path(run, "resnet34").name
 
     before = prints()
     assert prints() == before
@@ -749,11 +727,11 @@ def test_a_folder_that_is_missing_is_an_error(tmp_path, empty_folder):
 
 
 def test_provenance_says_what_a_run_was_made_with(first, runs_folder):
-    run, results = first
+    run, found = first
     facts = run.provenance()
     assert facts["preset"] == "smoke" and facts["seed"] == 0
-    assert facts["weights of ResNet34 (hash)"] == tensor_digest(results["resnet34"]["weights"])
-    assert facts["weights of PlainNet34 (hash)"] == tensor_digest(results["plainnet34"]["weights"])
+    assert facts["weights of ResNet34 (hash)"] == tensor_digest(found["resnet34"]["weights"])
+    assert facts["weights of PlainNet34 (hash)"] == tensor_digest(found["plainnet34"]["weights"])
     assert facts["training images (hash)"] == run.images.train.fingerprint
     assert f"{len(run.images.evaluation)} images" in facts["evaluation images (hash)"]
     for change in ("top_k = 4", "noise_seeds = 2", "resnet34 epochs = 2", "plainnet34 repeats = 8"):
@@ -763,25 +741,16 @@ def test_provenance_says_what_a_run_was_made_with(first, runs_folder):
     assert facts["torch"] == torch.__version__
 
 
-def test_provenance_of_an_unchanged_preset(first):
-    run = runs.Run(runs.presets.get("smoke"), 0, first[0].folder, progress=False)
-    run._nets = dict(first[0]._nets)  # nothing of this is about training
-    assert run.provenance()["parameters"] == "those of the preset"
-
-
-def test_the_folded_table_of_a_run(first, runs_folder):
-    shown = first[0].how_made()
-    assert isinstance(shown, provenance.HowMade)
-    for text in ("smoke", "duration", tensor_digest(first[1]["resnet34"]["weights"])):
-        assert text in shown._repr_html_()
+def test_an_unchanged_preset_has_no_differences():
+    assert runs._differences(presets.get("smoke")) == []
 
 
 def test_weights_of_other_classes_are_refused(empty_folder, tmp_path):
     net = models.build("resnet34", 20, 4)
     path = tmp_path / "other.safetensors"
-    save_tensors(net.state_dict(), path, {"made_of": {"classes": ["ant", "bee", "cow", "dog"]}})
+    save_tensors(net.state_dict(), path, {"values": {"classes": ["ant", "bee", "cow", "dog"]}})
     run = open_run("smoke", weights={"resnet34": path})
     with pytest.raises(RfvizError, match=r"other\.safetensors was trained on the classes ant, bee, cow, dog"):
         run.net("resnet34")
-    save_tensors(net.state_dict(), path, {"made_of": {"classes": list(run.classes)}})
+    save_tensors(net.state_dict(), path, {"values": {"classes": list(run.classes)}})
     assert open_run("smoke", weights={"resnet34": path}).net("resnet34").name == "resnet34"

@@ -1,0 +1,172 @@
+"""What the classification loses when the responses of a layer are changed, image by image."""
+
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm.auto import tqdm
+
+from rfviz.errors import RfvizError
+from rfviz.images.batches import batches
+from rfviz.images.data import Labelled
+from rfviz.images.whitening import NONE, Whitening
+from rfviz.nets.graph import ForwardPass
+from rfviz.nets.precision import exact
+
+Change = Callable[[Tensor, Sequence[int]], Tensor]
+"""Takes the responses of a layer `(n, C, h, w)` and the numbers of the images, and returns other responses."""
+
+Key = TypeVar("Key", bound=Hashable)
+
+
+class Outcome(NamedTuple):
+    """What a classifier makes of n images.
+
+    Parameters
+    ----------
+    loss : Tensor of float64, shape (n,)
+        Cross-entropy of each image, nats.
+    correct : Tensor of bool, shape (n,)
+        Whether the true class has the highest score.
+    """
+
+    loss: Tensor
+    correct: Tensor
+
+
+def outcomes(
+    net: nn.Module,
+    images: Labelled,
+    layer: str,
+    changes: Callable[[Sequence[int]], Iterable[tuple[Key, Change]]],
+    *,
+    indices: Sequence[int] | None = None,
+    preprocess: Whitening = NONE,
+    batch_size: int = 128,
+    progress: bool = False,
+) -> Iterator[tuple[list[int], Outcome, dict[Key, Outcome]]]:
+    """Classify images, batch by batch, with a layer's responses as they are and with changes of them.
+
+    What comes before the layer is computed once per batch.
+
+    Parameters
+    ----------
+    net, images, layer, indices, preprocess, batch_size, progress
+        As for `loss_changes`.
+    changes : callable
+        Takes the numbers of a batch's images and gives the changes, each with its key.
+
+    Yields
+    ------
+    numbers : list of int
+        Of the images of a batch.
+    unchanged : Outcome
+    changed : dict from key to Outcome
+
+    Raises
+    ------
+    RfvizError
+        If a loss is not finite; the message names the image.
+    """
+    stem, rest = ForwardPass(net, [layer]), ForwardPass(net, [layer], to_output=True)
+    device = next(net.parameters()).device
+    labels = torch.tensor([int(label) for label in images.labels])
+    chosen = range(len(images)) if indices is None else indices
+    with tqdm(total=len(chosen), desc=f"changes of {layer}", unit="image", disable=not progress) as bar:
+        for batch in batches(images, batch_size, indices=chosen):
+            numbers = batch.index.tolist()
+            with torch.inference_mode(), exact(device):
+                whitened, target = preprocess(batch.images.to(device)), labels[batch.index].to(device)
+                responses = stem(whitened)  # cloned below: deeper layers may work in place
+                unchanged = _outcome(rest(whitened, given={layer: responses.clone()}), target, numbers)
+                changed = {
+                    key: _outcome(rest(whitened, given={layer: change(responses.clone(), numbers)}), target, numbers)
+                    for key, change in changes(numbers)
+                }
+            yield numbers, unchanged, changed
+            bar.update(len(numbers))
+
+
+def _outcome(logits: Tensor, target: Tensor, numbers: Sequence[int]) -> Outcome:
+    losses = F.cross_entropy(logits, target, reduction="none").double().cpu()
+    if not losses.isfinite().all():
+        worst = int(losses.isfinite().logical_not().nonzero()[0])
+        raise RfvizError(f"image {numbers[worst]}: the loss is not finite. Check the weights.")
+    return Outcome(losses, (logits.argmax(1) == target).cpu())
+
+
+def loss_changes(
+    net: nn.Module,
+    images: Labelled,
+    layer: str,
+    changes: Mapping[Key, Change],
+    *,
+    indices: Sequence[int] | None = None,
+    preprocess: Whitening = NONE,
+    batch_size: int = 128,
+    progress: bool = False,
+) -> dict[Key, Tensor]:
+    """Measure how changes of a layer's responses change the cross-entropy of each image.
+
+    Parameters
+    ----------
+    net : nn.Module
+        A classifier that `torch.fx` can trace, in which every path runs through `layer`.
+    images : Labelled
+        RGB in [0, 1], floating point.
+    layer : str
+        See `rfviz.nets.graph` for the names.
+    changes : mapping to Change
+        What is done to the responses; each is a pass of its own from the layer on.
+    indices : sequence of int, optional
+        Only these images.
+    preprocess : Whitening
+        Applied to the images just before the network.
+    batch_size : int
+        Changes the speed, never the result beyond rounding.
+    progress : bool
+        Show a progress bar.
+
+    Returns
+    -------
+    dict to Tensor of float64, shape (N,)
+        Cross-entropy with the change minus without, nats, per image.
+
+    Raises
+    ------
+    RfvizError
+        If a loss is not finite; the message names the image.
+    """
+    found: dict[Key, list[Tensor]] = {key: [] for key in changes}
+    for _, unchanged, changed in outcomes(
+        net, images, layer, lambda numbers: changes.items(), indices=indices, preprocess=preprocess,
+        batch_size=batch_size, progress=progress,
+    ):  # fmt: skip
+        for key, losses in found.items():
+            losses.append(changed[key].loss - unchanged.loss)
+    return {key: torch.cat(losses) for key, losses in found.items()}
+
+
+def silencing(channel: int) -> Change:
+    """Return the change that sets the responses of a channel to 0 (ablation)."""
+
+    def change(responses: Tensor, _numbers: Sequence[int]) -> Tensor:
+        responses[:, channel] = 0
+        return responses
+
+    return change
+
+
+def spread(count: int, at_most: int) -> range:
+    """Return the numbers of at most so many of `count` images, evenly spread: all classes, where they lie in order.
+
+    Raises
+    ------
+    RfvizError
+        If either number is less than 1.
+    """
+    if count < 1 or at_most < 1:
+        raise RfvizError(f"at most {at_most} of {count} images were asked for: both numbers must be 1 or more.")
+    return range(0, count, -(-count // at_most))

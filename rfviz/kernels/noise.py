@@ -1,0 +1,342 @@
+"""What noise in channels of the first pooling layer does to the classification (Table 1, and beyond it).
+
+The experiment adds ReLU(N(0, 1)) to channels of the layer's output and measures how the mean cross-entropy of the
+evaluation images changes. Noise depends on nothing but (seed, image, channel), so batch size and order change nothing.
+
+`noise_effect` is the paper's Table 1, which compares groups of channels at one strength of noise. In `noise_dose` the
+noise is ReLU(N(0, sigma^2)) for several sigma, the tested channels have active ones beside them that the network reads
+as strongly, and each channel is also disturbed on its own.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cache, partial
+from math import nan, sqrt
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from rfviz import stats
+from rfviz.errors import RfvizError
+from rfviz.images.data import Labelled
+from rfviz.images.whitening import NONE, Whitening
+from rfviz.kernels.intervene import Change, Outcome, loss_changes, outcomes, spread
+from rfviz.kernels.responses import LayerResponses
+from rfviz.kernels.silent import (
+    control_count,
+    inactive_channels,
+    least_active_channels,
+    matched_active,
+    tested_channels,
+)
+from rfviz.stats import Interval
+
+# The first entry of every random key: numpy takes (1, 2) and (1, 2, 0) for the same key, so each purpose has its own.
+_NOISE, _INACTIVE, _ACTIVE = 1, 2, 3
+
+PAPER_BATCH = 256
+"""Images that share a randomly drawn channel, whatever the compute batch: the paper's mini-batch."""
+
+ROWS = ("inactive", "random_inactive", "least_active", "random_active")
+"""The rows of the experiment; the last two are controls that the paper does not have."""
+
+
+DOSES = (0.25, 0.5, 1.0, 2.0, 4.0)
+"""Standard deviations of the noise before it is rectified."""
+
+PAPER_DOSE = 1.0
+"""The paper's."""
+
+SEEDS = 2
+"""Noise seeds of each dose."""
+
+
+def noise(seed: int, image: int, channel: int, size: Sequence[int]) -> Tensor:
+    """Return ReLU(N(0, 1)) for one image and channel, float32 of the given size `(h, w)`."""
+    generator = np.random.default_rng((_NOISE, seed, image, channel))
+    return torch.from_numpy(generator.standard_normal(tuple(size), dtype=np.float32)).clamp_(min=0)
+
+
+def adding_noise(channels: Sequence[int], seed: int, sigma: float = 1.0) -> Change:
+    """Return the change that adds ReLU(N(0, sigma^2)) to channels: for each sigma the same noise, scaled."""
+    return _adding(lambda image: channels, partial(noise, seed), sigma)
+
+
+def _adding(
+    channels_of: Callable[[int], Sequence[int]],
+    draw: Callable[[int, int, Sequence[int]], Tensor],
+    sigma: float = 1.0,
+) -> Change:
+    """Return the change that adds ``sigma * draw(image, channel, size)`` to some channels of each image."""
+
+    def change(responses: Tensor, numbers: Sequence[int]) -> Tensor:
+        for i, number in enumerate(numbers):
+            for channel in channels_of(number):
+                responses[i, channel] += sigma * draw(number, channel, responses.shape[2:]).to(responses)
+        return responses
+
+    return change
+
+
+@dataclass(frozen=True)
+class Effect:
+    """Change that noise makes, one value per noise seed, float64 `(S,)` each.
+
+    Parameters
+    ----------
+    channels : tuple of int
+        Channels that may get noise (in ``random_active``: those of the first seed).
+    loss : Tensor
+        Mean evaluation cross-entropy with noise minus without, nats.
+    top1 : Tensor
+        Top-1 accuracy with noise minus without, as a share in [-1, 1].
+    """
+
+    channels: tuple[int, ...]
+    loss: Tensor
+    top1: Tensor
+
+
+@dataclass(frozen=True)
+class NoiseEffect:
+    """Outcome of the noise experiment.
+
+    Parameters
+    ----------
+    inactive : tuple of int
+        The inactive channels; their number is the first column of Table 1.
+    channels : int
+        Channels of the layer.
+    images : int
+        Evaluation images.
+    clean_loss, clean_top1 : float
+        Mean evaluation cross-entropy in nats and top-1 accuracy without noise.
+    effects : dict
+        One `Effect` per row of `ROWS`; the first two are missing where no channel is inactive.
+    """
+
+    inactive: tuple[int, ...]
+    channels: int
+    images: int
+    clean_loss: float
+    clean_top1: float
+    effects: dict[str, Effect] = field(default_factory=dict)
+
+
+def mean_and_error(values: Tensor) -> tuple[float, float]:
+    """Return the mean over seeds and its standard error (NaN for one seed, which has none)."""
+    error = values.std().item() / sqrt(len(values)) if len(values) > 1 else nan
+    return values.mean().item(), error
+
+
+def noise_effect(
+    net: nn.Module,
+    images: Labelled,
+    responses: LayerResponses,
+    *,
+    layer: str = "maxpool",
+    seeds: Sequence[int] = range(5),
+    n_random: int = 1,
+    preprocess: Whitening = NONE,
+    batch_size: int = 64,
+    progress: bool = False,
+) -> NoiseEffect:
+    """Measure what noise in inactive channels, and in control channels, does to the classification.
+
+    Parameters
+    ----------
+    net : nn.Module
+        A classifier that `torch.fx` can trace, in which every path runs through `layer`.
+    images : Labelled
+        The evaluation images, RGB in [0, 1], floating point.
+    responses : LayerResponses
+        What `rfviz.kernels.responses.collect` found for `layer` on the same images.
+    layer : str
+        Where the noise is added.
+    seeds : sequence of int
+        Noise seeds; each gives one value per row.
+    n_random : int
+        Inactive channels that get noise in the row ``random_inactive``, drawn anew for every `PAPER_BATCH` consecutive
+        images (our reading of the paper, which draws per mini-batch, is 1).
+    preprocess : Whitening or callable
+        Applied to the images just before the network.
+    batch_size : int
+        Changes the speed, never the result beyond rounding.
+    progress : bool
+        Show a progress bar.
+
+    Raises
+    ------
+    RfvizError
+        If the responses are of other images, an option is impossible, or a loss is not finite.
+    """
+    if len(seeds) < 1 or n_random < 1 or batch_size < 1:
+        raise RfvizError(
+            f"the number of seeds ({len(seeds)}), n_random ({n_random}) and batch_size ({batch_size}) must be at "
+            "least 1."
+        )
+    if len(images) != responses.image_count:
+        raise RfvizError(
+            f"the responses are of {responses.image_count} images, but {len(images)} were given: collect them anew."
+        )
+    inactive = inactive_channels(responses)
+    active = sorted(set(range(responses.channels)) - set(inactive))
+    count = control_count(responses.channels)
+    least = least_active_channels(responses, count)
+
+    def randomly_inactive(seed: int, image: int) -> Sequence[int]:
+        return _draw(inactive, n_random, _INACTIVE, seed, image // PAPER_BATCH)
+
+    def randomly_active(seed: int, image: int) -> Sequence[int]:
+        return _draw(active, count, _ACTIVE, seed)
+
+    rows: dict[str, Callable[[int, int], Sequence[int]]] = {}
+    if inactive:
+        rows = {"inactive": lambda seed, image: inactive, "random_inactive": randomly_inactive}
+    rows["least_active"] = lambda seed, image: least
+    if active:
+        rows["random_active"] = randomly_active
+    named = {"inactive": inactive, "random_inactive": inactive, "least_active": least}
+
+    def choice(row: str, seed: int, numbers: Sequence[int]) -> tuple:
+        """Return what decides the outcome: the seed, and the channels that get noise in each image."""
+        return seed, tuple(tuple(rows[row](seed, number)) for number in numbers)
+
+    def changes(numbers: Sequence[int]) -> Iterator[tuple[tuple, Change]]:
+        for seed in seeds:
+            draw = cache(partial(noise, seed))  # rows share the noise of an image and channel
+            # and the outcome, where they choose the same channels
+            yield from {choice(row, seed, numbers): _adding(partial(rows[row], seed), draw) for row in rows}.items()
+
+    clean = torch.zeros(2, dtype=torch.float64)
+    noisy = {row: torch.zeros(len(seeds), 2, dtype=torch.float64) for row in rows}
+    for numbers, unchanged, changed in outcomes(
+        net, images, layer, changes, preprocess=preprocess, batch_size=batch_size, progress=progress
+    ):
+        clean += _sums(unchanged)
+        for row, sums in noisy.items():
+            for s, seed in enumerate(seeds):
+                sums[s] += _sums(changed[choice(row, seed, numbers)])
+
+    def effect(row: str) -> Effect:
+        change = (noisy[row] - clean) / len(images)
+        return Effect(named.get(row) or tuple(randomly_active(seeds[0], 0)), change[:, 0], change[:, 1])
+
+    loss, top1 = (clean / len(images)).tolist()
+    return NoiseEffect(inactive, responses.channels, len(images), loss, top1, {row: effect(row) for row in rows})
+
+
+def _draw(candidates: Sequence[int], count: int, *key: int) -> list[int]:
+    count = min(count, len(candidates))
+    return sorted(np.random.default_rng(key).choice(candidates, count, replace=False).tolist())
+
+
+def _sums(outcome: Outcome) -> Tensor:
+    """Return the sum of the losses and the number of images that are classified correctly."""
+    return torch.stack([outcome.loss.sum(), outcome.correct.sum().double()])
+
+
+@dataclass(frozen=True)
+class NoiseDose:
+    """How the loss of N evaluation images changes with noise in channels of the first pooling layer.
+
+    Parameters
+    ----------
+    tested : tuple of int
+        The inactive channels, or the least active ones where no channel is inactive.
+    inactive : bool
+        Whether they are inactive.
+    matched : tuple of int
+        As many active channels, see `matched_active`.
+    doses : tuple of float
+    loss : dict of Tensor of float64, shape (D, N)
+        For ``"tested"`` and ``"matched"``, noise in all of them at once: cross-entropy with noise minus without, nats,
+        mean over noise seeds.
+    single : Tensor of float64, shape (C, N)
+        The same with noise (sigma 1, the first seed) in a single channel, for each channel of the layer.
+    groups : Tensor of int64, shape (N,)
+        Images of one group belong together, such as the crops of one photograph: intervals are over groups.
+    """
+
+    tested: tuple[int, ...]
+    inactive: bool
+    matched: tuple[int, ...]
+    doses: tuple[float, ...]
+    loss: dict[str, Tensor]
+    single: Tensor
+    groups: Tensor
+
+    def mean(self, losses: Tensor) -> Interval:
+        """Return the mean of N losses with its interval over groups."""
+        apart = len(self.groups.unique()) == len(self.groups)
+        return stats.mean(losses, "images" if apart else "photographs", self.groups)
+
+
+def noise_dose(
+    net: nn.Module,
+    images: Labelled,
+    responses: LayerResponses,
+    strength: Tensor,
+    *,
+    layer: str = "maxpool",
+    doses: Sequence[float] = DOSES,
+    seeds: Sequence[int] = range(SEEDS),
+    groups: Sequence[int] | None = None,
+    at_most: int | None = None,
+    preprocess: Whitening = NONE,
+    batch_size: int = 128,
+    progress: bool = False,
+) -> NoiseDose:
+    """Measure the noise experiment by dose, beside matched active channels, and channel by channel.
+
+    Parameters
+    ----------
+    net, images, responses, layer, preprocess, batch_size, progress
+        As for `noise_effect`.
+    strength : Tensor, shape (C,)
+        See `rfviz.kernels.silent.matched_active`.
+    doses : sequence of float
+        Standard deviations of the noise before it is rectified.
+    seeds : sequence of int
+        Noise seeds.
+    groups : sequence of int, optional
+        Which images belong together, for intervals; each is one for itself by default.
+    at_most : int, optional
+        Images to measure on, all by default; see `rfviz.kernels.intervene.spread`.
+
+    Raises
+    ------
+    RfvizError
+        If the responses are of other images, there is no dose or seed, or a dose is negative.
+    """
+    if len(images) != responses.image_count:
+        raise RfvizError(
+            f"the responses are of {responses.image_count} images, but {len(images)} were given: collect them anew."
+        )
+    if not doses or not len(seeds) or min(doses) < 0:
+        raise RfvizError(f"doses {tuple(doses)} and seeds {tuple(seeds)}: give at least one of each, doses from 0 up.")
+    inactive = inactive_channels(responses)
+    tested = tested_channels(responses)
+    matched = matched_active(tested, inactive, strength)
+    sets = {"tested": tested, "matched": matched}
+    changes = {
+        (group, dose, seed): adding_noise(channels, seed, dose)
+        for group, channels in sets.items()
+        for dose in doses
+        for seed in seeds
+    }
+    single = {channel: adding_noise([channel], seeds[0]) for channel in range(responses.channels)}
+    chosen = spread(len(images), len(images) if at_most is None else at_most)
+    found = loss_changes(
+        net, images, layer, {**changes, **single}, indices=chosen, preprocess=preprocess,
+        batch_size=batch_size, progress=progress,
+    )  # fmt: skip
+    loss = {
+        group: torch.stack([torch.stack([found[group, dose, seed] for seed in seeds]).mean(0) for dose in doses])
+        for group in sets
+    }
+    return NoiseDose(
+        tuple(tested), bool(inactive), matched, tuple(doses), loss, torch.stack([found[channel] for channel in single]),
+        torch.tensor(chosen if groups is None else [groups[i] for i in chosen]),
+    )  # fmt: skip

@@ -1,0 +1,207 @@
+"""Results: functions of a run, each declared once, whose values are computed once and kept.
+
+``@result`` makes a result of a function whose first argument is a `rfviz.lab.run.Run`::
+
+    @result
+    def sparsest(run: Run, network: str) -> int:
+        return int(pooling(run, network).firing_rate.argmin())
+
+Its name is that of the function, its parameters are the arguments, the return type says how it is stored
+(`rfviz.storage.codec`). What it depends on is what its body *reads* of the run: fields of the preset, images, weights,
+other results. Each read is noted with a hash of its value, and kept with the result. The result is good as long as every
+read would give the same and its code has not changed (`rfviz.lab.code`); else it is computed anew.
+"""
+
+import contextlib
+import inspect
+import json
+import logging
+from collections.abc import Callable, Sequence
+from functools import cached_property, update_wrapper
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, NamedTuple, ParamSpec, TypeVar, get_type_hints
+
+from safetensors import SafetensorError
+
+from rfviz.errors import RfvizError
+from rfviz.lab.code import function_digest
+from rfviz.storage import codec
+from rfviz.storage.digests import digest, tensor_digest
+from rfviz.storage.files import load_info, load_tensors, save_tensors
+from rfviz.storage.lock import locked
+from rfviz.training import distributed
+
+if TYPE_CHECKING:
+    from rfviz.lab.run import Run
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
+
+RESULTS: dict[str, "Result"] = {}
+"""Every result that was declared, by name."""
+
+UNREADABLE = (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError)
+"""What a damaged file may raise."""
+
+
+class Kept(NamedTuple):
+    """A result that is there: its file, and the hash of its content."""
+
+    path: Path
+    digest: str
+
+
+class Frame:
+    """A result that is being computed: what it has read so far, and the files it may leave its progress in."""
+
+    def __init__(self, stem: Path):
+        self.stem, self.reads = stem, dict[str, str | None]()
+        self.scratch: list[Path] = []
+
+
+class Result(Generic[P, T]):
+    """A function of a run whose values are kept; see `result`."""
+
+    def __init__(self, function: Callable[Concatenate["Run", P], T], together: bool):
+        update_wrapper(self, function)
+        self.function, self.together, self.name = function, together, function.__name__
+        self.signature = inspect.signature(function)
+        RESULTS[self.name] = self
+
+    @cached_property
+    def code(self) -> str:
+        """Hash of what the function does."""
+        return function_digest(self.function, Result)
+
+    @cached_property
+    def hint(self) -> Any:
+        """Type of the value."""
+        return get_type_hints(self.function)["return"]
+
+    def __call__(self, run: "Run", *args: P.args, **kwargs: P.kwargs) -> T:
+        """Return the value: from its file if there is a good one, else computed and written."""
+        arguments = self.arguments(run, *args, **kwargs)
+        if (self.name, *arguments) not in run.values:
+            run.values[self.name, *arguments] = self._value(run, arguments)
+        run.note(f"result {self.name} {json.dumps(arguments)}", self.digest(run, arguments))
+        return run.values[self.name, *arguments]
+
+    def path(self, run: "Run", *args: P.args, **kwargs: P.kwargs) -> Path:
+        """Return the file of a value, computed if need be."""
+        return self._obtain(run, self.arguments(run, *args, **kwargs)).path
+
+    def digest(self, run: "Run", arguments: Sequence[Any]) -> str:
+        """Return the hash of a value, computed if need be."""
+        return self._obtain(run, tuple(arguments)).digest
+
+    def arguments(self, run: "Run", *args: P.args, **kwargs: P.kwargs) -> tuple[Any, ...]:
+        """Return the arguments of a call in order, defaults included."""
+        bound = self.signature.bind(run, *args, **kwargs)
+        bound.apply_defaults()
+        return tuple(bound.arguments.values())[1:]
+
+    def find(self, run: "Run", arguments: tuple[Any, ...], *, compute: bool = True) -> Kept | None:
+        """Return the result if there is a good one.
+
+        Parameters
+        ----------
+        run : Run
+        arguments : tuple
+        compute : bool
+            Compute other results that this one has read, if need be, to tell whether they are the same; else a result
+            that would have to be computed is not the same.
+        """
+        if (self.name, *arguments) in run.kept:
+            return run.kept[self.name, *arguments]
+        for path in sorted(run.results.glob(f"{_stem(self.name, arguments)}-{'?' * 8}-{'?' * 8}.safetensors")):
+            try:
+                info = load_info(path)
+                described = info["name"], tuple(info["arguments"]), info["code"]
+                reads, content = dict(info["reads"]), str(info["content"])
+            except UNREADABLE:
+                _damaged(path)
+                continue
+            if described == (self.name, arguments, self.code) and run.unchanged(reads, compute=compute):
+                return Kept(path, content)
+        return None
+
+    def _value(self, run: "Run", arguments: tuple[Any, ...]) -> T:
+        kept = self._obtain(run, arguments)
+        if (self.name, *arguments) in run.values:  # it has just been computed
+            return run.values[self.name, *arguments]
+        try:
+            tensors, info = load_tensors(kept.path, ours=True)
+            return codec.decode(self.hint, tensors, info["values"])
+        except UNREADABLE:
+            _damaged(kept.path)
+            kept.path.unlink(missing_ok=True)
+            del run.kept[self.name, *arguments]
+            return self._value(run, arguments)
+
+    def _obtain(self, run: "Run", arguments: tuple[Any, ...]) -> Kept:
+        """Find the result or compute it; several processes (`rfviz.training.distributed`) do so together."""
+        first = not self.together or distributed.world()[0] == 0
+        there = self.find(run, arguments) is not None if first else False
+        if self.together:
+            there = distributed.first_says(there)
+        if not there:
+            key = digest([run.seed_and_preset, self.code])[:8]
+            stem = run.results / f"{_stem(self.name, arguments)}-{key}"
+            with locked(run.results, stem.name) if first else contextlib.nullcontext():
+                there = self.find(run, arguments) is not None if first else False  # another process made it meanwhile
+                if not (distributed.first_says(there) if self.together else there):
+                    self._compute(run, arguments, stem, write=first)
+        if self.together:
+            distributed.barrier()
+        found = self.find(run, arguments)
+        if found is None:
+            raise RfvizError(f"{self.name} was computed by another process but cannot be read in {run.results}.")
+        run.kept[self.name, *arguments] = found
+        return found
+
+    def _compute(self, run: "Run", arguments: tuple[Any, ...], stem: Path, write: bool) -> None:
+        frame = Frame(stem)
+        with run.reading(frame):
+            value = self.function(run, *arguments)  # type: ignore[call-arg]
+        tensors, values = codec.encode(value)
+        if not write:
+            return
+        values = json.loads(json.dumps(values))
+        info = {
+            "name": self.name, "arguments": list(arguments), "code": self.code, "reads": frame.reads,
+            "content": digest([tensor_digest(tensors), values]), "values": values,
+        }  # fmt: skip
+        path = stem.with_name(f"{stem.name}-{digest(frame.reads)[:8]}.safetensors")
+        save_tensors(tensors, path, info)
+        # the same types whether computed or read
+        run.values[self.name, *arguments] = codec.decode(self.hint, tensors, values)
+        run.kept[self.name, *arguments] = Kept(path, info["content"])
+        for scratch in frame.scratch:
+            for file in scratch.parent.glob(f"{scratch.name}*"):
+                file.unlink(missing_ok=True)
+
+
+def result(function: Callable[Concatenate["Run", P], T]) -> Result[P, T]:
+    """Make a result of a function of a run; the module's docstring says how it is kept."""
+    return Result(function, together=False)
+
+
+def result_of_all_processes(function: Callable[Concatenate["Run", P], T]) -> Result[P, T]:
+    """Make a result that all processes which `torchrun` started compute together; the first writes it."""
+    return Result(function, together=True)
+
+
+def _damaged(path: Path) -> None:
+    if path.exists():
+        _log.warning("rfviz: %s is damaged or was changed: it is computed anew.", path)
+
+
+def _stem(name: str, arguments: Sequence[Any]) -> str:
+    """Return what a person reads in the folder of results, such as ``hue-resnet34-maxpool-random-weights-0``."""
+    parts = [f"{each:g}" if isinstance(each, float) else str(each) for each in arguments if each is not None]
+    stem = "-".join([name.replace("_", "-"), *parts]).replace(" ", "-")
+    if Path(stem).name != stem:
+        raise RfvizError(f"{stem!r} cannot be the name of a result: it must not lead to another folder.")
+    return stem

@@ -1,0 +1,325 @@
+"""Every result of the book, each declared once: a function of a run and of the name of one of its networks.
+
+Those of `rfviz.lab.run`, `trained` and `data_whitening`, come before them; the explorer adds its pictures.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rfviz.images.data import Evaluation
+from rfviz.kernels import (
+    controls,
+    effective,
+    identify,
+    intervene,
+    maximization,
+    noise,
+    responses,
+    silent,
+    stream,
+    tuning,
+)
+from rfviz.kernels import pictures as likenesses
+from rfviz.kernels.effective import EffectiveFields
+from rfviz.kernels.maximization import Maximization
+from rfviz.kernels.noise import NoiseDose, NoiseEffect
+from rfviz.kernels.responses import LayerResponses
+from rfviz.kernels.silent import Silence
+from rfviz.kernels.stream import Written
+from rfviz.kernels.tuning import ColourTuning, Tuning, gabor, hue
+from rfviz.kernels.tuning.gabor import Gabor
+from rfviz.kernels.tuning.hue import HueTuning
+from rfviz.lab.result import result
+from rfviz.lab.run import Run, trained
+from rfviz.nets.models import ResidualNet
+from rfviz.training import trainer
+
+FIELD_CHANNELS = 12
+"""Channels of a layer whose effective fields are measured, at most."""
+
+# -- training ----------------------------------------------------------------------------------------------------------
+
+
+def history(run: Run, network: str) -> list[dict]:
+    """Return the history of training, one entry per epoch; empty where weights were given that do not tell it."""
+    stored = run.stored(network)
+    return trained(run, network).history if stored is None else stored.history
+
+
+def accuracy(run: Run, network: str) -> float:
+    """Return the top-1 accuracy on the evaluation images, a share."""
+    return top1(run, network) if run.stored(network) else history(run, network)[-1]["evaluation_top1"]
+
+
+@result
+def top1(run: Run, network: str) -> float:
+    """Return the top-1 accuracy of given weights on the evaluation images."""
+    images = run.evaluation
+    return trainer.evaluate(run.net(network), images, run.whitening(network), workers=run.loaders(images.source))[1]
+
+
+# -- stimuli -----------------------------------------------------------------------------------------------------------
+
+
+def _collect(
+    run: Run, network: str, images: Evaluation, layers: Sequence[str], **options: Any
+) -> dict[str, LayerResponses]:
+    net, white = run.net(network), run.whitening(network)
+    return responses.collect(
+        net, images, layers, preprocess=white, progress=run.progress, workers=run.loaders(images.source),
+        checkpoint=run.scratch(), discard_unusable=True, **options,
+    )  # fmt: skip
+
+
+@result
+def stimuli(run: Run, network: str) -> dict[str, LayerResponses]:
+    """Return what the channels of the first pooling layer and of layer1 respond to, over the stimulus images."""
+    layers, preset = run.network(network).stream, run.preset
+    return _collect(run, network, run.stimuli, layers, top_k=preset.top_k, strongest=preset.strongest)
+
+
+@result
+def pooling(run: Run, network: str) -> LayerResponses:
+    """Return the activity of the first pooling layer over the evaluation images, in which inactivity is defined."""
+    return _collect(run, network, run.evaluation, ["maxpool"], top_k=1, mean_stimulus=False)["maxpool"]
+
+
+@result
+def sparsity(run: Run, network: str) -> dict[str, float]:
+    """Return the share of responses that are 0 after every ReLU, in order, over the evaluation images."""
+    names = run.network(network).relus
+    found = _collect(run, network, run.evaluation, names, top_k=1, mean_stimulus=False)
+    return {name: 1 - float(found[name].firing_rate.mean()) for name in names}
+
+
+@result
+def maxima(run: Run, network: str, layer: str) -> Maximization:
+    """Return the activation maximization of every channel of a layer, from the zero image."""
+    return maximization.maximize(run.net(network), layer, steps=run.preset.maximization_steps, progress=run.progress)
+
+
+# -- silent channels ---------------------------------------------------------------------------------------------------
+
+
+@result
+def noise_effect(run: Run, network: str) -> NoiseEffect:
+    """Return the noise experiment of Table 1, on the evaluation images."""
+    count = run.preset.noise_seeds
+    seeds = [run.seed * count + i for i in range(count)]
+    return noise.noise_effect(
+        run.net(network), run.evaluation, pooling(run, network), seeds=seeds, preprocess=run.whitening(network),
+        progress=run.progress,
+    )  # fmt: skip
+
+
+@result
+def silence(run: Run, network: str) -> Silence:
+    """Return what keeps channels of the first pooling layer from firing, over the evaluation images."""
+    return silent.silence(run.net(network), run.evaluation, pooling(run, network), preprocess=run.whitening(network))
+
+
+@result
+def noise_dose(run: Run, network: str) -> NoiseDose:
+    """Return the noise experiment by dose, beside matched active channels, and channel by channel."""
+    net, images = run.net(network), run.evaluation
+    seeds = [run.seed * noise.SEEDS + i for i in range(noise.SEEDS)]
+    first_reader = run.network(network).readers[0]
+    crops = run.preset.source == "photographs" and not run.preset.images  # of few photographs, one per class
+    return noise.noise_dose(
+        net, images, pooling(run, network), stream.read_strength(net, [first_reader])[first_reader], seeds=seeds,
+        groups=[int(label) for label in images.labels] if crops else None, at_most=run.preset.disturbed_images,
+        preprocess=run.whitening(network), progress=run.progress,
+    )  # fmt: skip
+
+
+# -- shared channels ---------------------------------------------------------------------------------------------------
+
+
+@result
+def written(run: Run, network: str, control: str | None = None) -> dict[str, Written]:
+    """Return what each block of layer1 writes to the channels that the skips hand on, of a network or a control.
+
+    Empty where no skips hand on the channels of the stem.
+    """
+    if not run.network(network).shares_channels:
+        return {}
+    net, white = _net_or_control(run, network, control), run.whitening(network)
+    return stream.written(net, run.evaluation, run.network(network).stream, preprocess=white)
+
+
+@result
+def ablations(run: Run, network: str) -> dict[str, Tensor]:
+    """Return how the loss of each evaluation image changes when one channel is set to 0, per layer `(C, N)`.
+
+    In the first pooling layer, and behind the last block of layer1.
+    """
+    net, white, images = run.net(network), run.whitening(network), run.evaluation
+    indices = intervene.spread(len(images), run.preset.disturbed_images)
+    changes = {channel: intervene.silencing(channel) for channel in range(net.conv1.out_channels)}
+    found = {}
+    for layer in (run.network(network).stream[0], run.network(network).stream[-1]):
+        losses = intervene.loss_changes(
+            net, images, layer, changes, indices=indices, preprocess=white, progress=run.progress
+        )
+        found[layer] = torch.stack(list(losses.values()))
+    return found
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What one trained network has to say of channel sharing, for C channels that the stem shares with layer1.
+
+    Parameters
+    ----------
+    firing_rate : Tensor, shape (C,)
+        Share of neurons of the first pooling layer that fire for the evaluation images.
+    tested : Tensor of bool, shape (C,)
+        Which channels are tested: the inactive ones, or else the least active ones.
+    likeness : Tensor, shape (C,)
+        Correlation of the filter with the mean over the strongest stimuli behind layer1; NaN where that never fires.
+    dose : NoiseDose
+    ablated : dict from layer to Tensor, shape (C, N)
+        Change of the loss of N images when a channel is set to 0 there, nats; see `ablations`.
+    written : dict from layer to Written
+        Empty without skips.
+    by_chance : dict from layer to Written
+        The same of a network with random weights.
+    """
+
+    firing_rate: Tensor
+    tested: Tensor
+    likeness: Tensor
+    dose: NoiseDose
+    ablated: Mapping[str, Tensor]
+    written: Mapping[str, Written]
+    by_chance: Mapping[str, Written]
+
+    @property
+    def inactive(self) -> int:
+        """How many channels are inactive."""
+        return len(self.dose.tested) if self.dose.inactive else 0
+
+
+def evidence(run: Run, network: str) -> Evidence:
+    """Return what a network has to say of channel sharing; its blocks must have as many channels as its stem."""
+    pooled = pooling(run, network)
+    tested = torch.zeros(pooled.channels, dtype=torch.bool)
+    tested[list(silent.tested_channels(pooled))] = True
+    return Evidence(
+        pooled.firing_rate, tested, _likeness(run, network), noise_dose(run, network), ablations(run, network),
+        written(run, network), written(run, network, "random weights"),
+    )  # fmt: skip
+
+
+def _likeness(run: Run, network: str) -> Tensor:
+    """Return how like its filter the mean of the strongest stimuli of each channel is behind layer1, `(C,)`."""
+    found = stimuli(run, network)[run.network(network).stream[-1]]
+    assert found.strongest_stimulus is not None
+    filters = run.net(network).conv1.weight.detach().cpu()
+    central = likenesses.central(found.strongest_stimulus, filters.shape[-1])
+    alike = likenesses.correlations(filters, central).diagonal()
+    return torch.where(found.positive_count > 0, alike, torch.nan)
+
+
+# -- tuning ------------------------------------------------------------------------------------------------------------
+
+
+def _net_or_control(run: Run, network: str, control: str | None, draw: int = 0) -> ResidualNet:
+    """Return a network, or a control of it (see `rfviz.kernels.controls.control`).
+
+    Random weights get batch norms that know the evaluation images, as they would from the first step of training.
+    """
+    net = run.net(network)
+    if control is None:
+        return net
+    images, white = run.evaluation, run.whitening(network)
+    if (network, control, draw) not in run.controls:
+        other = controls.control(net, control, draw)
+        if control == "random weights":
+            other = controls.calibrated(other, images, preprocess=white)
+        run.controls = {(network, control, draw): other}  # many measurements of one follow each other
+    return run.controls[network, control, draw]
+
+
+@result
+def orientation(run: Run, network: str, layer: str, control: str | None = None, draw: int = 0) -> Tuning:
+    """Return the tuning of a layer's channels for grey gratings, of a network or of a control.
+
+    Parameters
+    ----------
+    control : {"random weights", "shuffled filters"}, optional
+        See `rfviz.kernels.controls.control`.
+    draw : int
+        Which of several such controls.
+    """
+    return tuning.measure(_net_or_control(run, network, control, draw), layer, preprocess=run.whitening(network))
+
+
+@result
+def colour(run: Run, network: str, layer: str, control: str | None = None, draw: int = 0) -> ColourTuning:
+    """Return the tuning of a layer's channels for gratings along the three colour axes, as `orientation` does."""
+    return tuning.measure_colour(_net_or_control(run, network, control, draw), layer, preprocess=run.whitening(network))
+
+
+@result
+def hues(run: Run, network: str, layer: str, control: str | None = None, draw: int = 0) -> HueTuning:
+    """Return the tuning of a layer's channels for colours of equal luminance, as `orientation` does."""
+    return hue.measure(_net_or_control(run, network, control, draw), layer, preprocess=run.whitening(network))
+
+
+@result
+def gabors(run: Run, network: str, control: str | None = None) -> list[Gabor | None]:
+    """Return the Gabor fit of every filter of the first convolution, of a network or of a control."""
+    return [gabor.fit(each) for each in _net_or_control(run, network, control).conv1.weight]
+
+
+# -- higher layers -----------------------------------------------------------------------------------------------------
+
+
+@result
+def high_stimuli(run: Run, network: str) -> dict[str, LayerResponses]:
+    """Return the strongest stimuli of the last layers of the higher stages."""
+    return _collect(run, network, run.stimuli, run.network(network).high_layers, top_k=4, mean_stimulus=False)
+
+
+@result
+def effective_fields(run: Run, network: str, layer: str, control: str | None = None) -> EffectiveFields:
+    """Return the effective receptive fields of some channels of a layer on their strongest stimuli.
+
+    With a control, those of its neurons at the same places on the same images.
+    """
+    found = high_stimuli(run, network)[layer]
+    net, chosen = _net_or_control(run, network, control), effective.spread(found, FIELD_CHANNELS)
+    return effective.effective_fields(net, layer, run.stimuli, found, chosen, preprocess=run.whitening(network))
+
+
+@result
+def identification(run: Run, network: str, layer: str, contrast: float = 1.0) -> dict[str, Tensor]:
+    """Return for each kind of picture how often a channel's own drives it more than that of another channel."""
+    shown = layer in run.network(network).figure_layers
+    found = stimuli(run, network)[layer] if shown else mean_stimuli(run, network, layer)
+    chosen = effective.spread(found, run.preset.picture_channels)
+    driven = maxima(run, network, layer).images[chosen] if shown else some_maxima(run, network, layer).images
+    return dict(
+        identify.identify(
+            run.net(network), layer, found, driven, chosen, preprocess=run.whitening(network), contrast=contrast
+        )
+    )
+
+
+@result
+def mean_stimuli(run: Run, network: str, layer: str) -> LayerResponses:
+    """Return the mean stimuli of a layer that the figures do not show."""
+    return _collect(run, network, run.stimuli, [layer], top_k=1, strongest=run.preset.strongest)[layer]
+
+
+@result
+def some_maxima(run: Run, network: str, layer: str) -> Maximization:
+    """Return the activation maximization of the channels whose pictures are tested, of such a layer."""
+    chosen = effective.spread(mean_stimuli(run, network, layer), run.preset.picture_channels)
+    steps = run.preset.maximization_steps
+    return maximization.maximize(run.net(network), layer, chosen, steps=steps, progress=run.progress)

@@ -1,0 +1,546 @@
+"""A run: a preset, a seed, and the folder in which everything computed for them is kept.
+
+What is computed of a run are the results of `rfviz.lab.results`; they read the run, and what they read is what they
+depend on (`rfviz.lab.result`). So a notebook may be executed as often as one likes.
+"""
+
+import contextlib
+import dataclasses
+import json
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Subset
+from tqdm.auto import tqdm
+
+from rfviz.errors import RfvizError, check_channel, first_line, reraising, unknown
+from rfviz.images import folders, image_list, whitening
+from rfviz.images.data import Evaluation, Labelled, in_memory
+from rfviz.images.folders import FolderImages
+from rfviz.images.whitening import Whitening
+from rfviz.lab import code, presets, provenance, sources
+from rfviz.lab.presets import Preset
+from rfviz.lab.result import RESULTS, Frame, Kept, result, result_of_all_processes
+from rfviz.nets import models, weights
+from rfviz.nets.models import ResidualNet
+from rfviz.nets.network import Network
+from rfviz.nets.weights import Stored
+from rfviz.storage import places
+from rfviz.storage.digests import digest, tensor_digest
+from rfviz.storage.lock import locked
+from rfviz.training import distributed, trainer
+from rfviz.training.loading import usual_workers
+from rfviz.training.recipe import Recipe
+
+_log = logging.getLogger(__name__)
+
+
+def root() -> Path:
+    """Return the folder of all runs: ``RFVIZ_RUNS``, or ``runs/`` in the repository whatever the current folder."""
+    return Path(os.environ.get("RFVIZ_RUNS") or places.repository() / "runs").resolve()
+
+
+def open_run(preset: str = "quick", seed: int = 0, **overrides: Any) -> "Run":
+    """Open the run of a preset.
+
+    Parameters
+    ----------
+    preset : str
+        One of `rfviz.lab.presets.PRESETS`.
+    seed : int
+        Of the initial weights, the order and augmentation of training images, and the noise.
+    **overrides
+        Values to replace; see `rfviz.lab.presets.get`. A run with overrides has a folder of its own.
+
+    Raises
+    ------
+    RfvizError
+        If the preset, an option or a value is wrong.
+    """
+    if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
+        raise RfvizError(f"seed is {seed!r}: it must be a whole number from 0 up.")
+    overrides = {
+        key: value
+        for key, value in overrides.items()
+        if (key in _MAY_BE_NONE or value is not None) and not (key in _PATHS and value in ("", {}))
+    }
+    for key in _PATHS & overrides.keys():
+        overrides[key] = _absolute(overrides[key])
+    found = presets.get(preset, **overrides)
+    name = f"{preset}-{digest(overrides)[:6]}" if overrides else preset
+    return Run(found, seed, root() / name)
+
+
+WHITENING_IMAGES = 10_000
+"""Images that the whitening is computed from, at most: spread evenly over the training images."""
+
+_PATHS = {"images", "weights"}
+_MAY_BE_NONE = {"window", "short_side", "evaluation_crop"}  # elsewhere None means: as the preset has it
+
+
+def _absolute(value: Any) -> Any:
+    """Make paths, also those in a mapping, absolute text; the name of published weights is no path and stays."""
+    if isinstance(value, Mapping):
+        return {key: _absolute(each) for key, each in value.items()}
+    if not isinstance(value, (str, os.PathLike)):
+        return value
+    try:
+        path = Path(value).expanduser()
+        return str(path.resolve()) if path.exists() else os.fspath(value)
+    except (OSError, RuntimeError, ValueError) as error:  # no such user after ~, a null byte, a name too long
+        raise RfvizError(f"{os.fspath(value)!r} is no path ({first_line(error)}): give a folder or file.") from error
+
+
+class _Noted:
+    """A preset, of which every field that a result asks for is noted."""
+
+    def __init__(self, run: "Run"):
+        self._run = run
+
+    def __getattr__(self, field: str) -> Any:
+        self._run.note(f"preset {field}", self._run.current(f"preset {field}"))
+        return getattr(self._run.given, field)
+
+
+class Run:
+    """Everything that a preset and a seed lead to.
+
+    Parameters
+    ----------
+    preset : Preset
+    seed : int
+    folder : Path
+        Results are kept in ``folder / "results"``.
+    device : torch.device, optional
+        A CUDA GPU where there is one.
+    progress : bool
+        Show progress bars.
+    workers : int, optional
+        Processes that load images; as many as are useful by default. Changes the speed, never a result.
+    """
+
+    def __init__(
+        self,
+        preset: Preset,
+        seed: int,
+        folder: Path,
+        device: torch.device | None = None,
+        progress: bool = True,
+        workers: int | None = None,
+    ):
+        code.snapshot()
+        self.given, self._seed, self.folder, self.progress = preset, seed, folder, progress
+        self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.results, self.workers = folder / "results", workers
+        self.values: dict[tuple, Any] = {}
+        """Values of results that this process has computed or read, by name and arguments."""
+        self.kept: dict[tuple, Kept] = {}
+        """Files of results that were found good."""
+        self._frames: list[Frame | None] = []
+        self._nets: dict[str, ResidualNet] = {}
+        self.controls: dict[tuple[str, str, int], ResidualNet] = {}
+        """The control network that was used last."""
+        self._stored: dict[str, Stored | None] = {}
+        self._digests: dict[str, str] = {}
+
+    # -- what results read ---------------------------------------------------------------------------------------------
+
+    def note(self, what: str, value: str | None) -> None:
+        """Note for the result that is being computed, if any, that it depends on something with this hash."""
+        if self._frames and self._frames[-1] is not None:
+            self._frames[-1].reads[what] = value
+
+    def read(self, what: str) -> None:
+        """Note that the result which is being computed, if any, depends on something; see `current`."""
+        if self._frames and self._frames[-1] is not None:
+            self.note(what, self.current(what))
+
+    @contextlib.contextmanager
+    def reading(self, frame: Frame | None) -> Iterator[None]:
+        """Note in `frame` what is read inside the block; with None, to look is not to read."""
+        self._frames.append(frame)
+        try:
+            yield
+        finally:
+            self._frames.pop()
+
+    def current(self, what: str, *, compute: bool = True) -> str | None:
+        """Return the hash that something which a result has read would have now; None where it cannot be told.
+
+        Parameters
+        ----------
+        what : str
+            As `note` got it.
+        compute : bool
+            Compute a result that is asked for and not there; see `rfviz.lab.result.Result.find`.
+        """
+        kind, _, name = what.partition(" ")
+        if kind == "result":
+            called, _, arguments = name.partition(" ")
+            if called not in RESULTS:
+                return None
+            if compute:
+                return RESULTS[called].digest(self, json.loads(arguments))
+            found = RESULTS[called].find(self, tuple(json.loads(arguments)), compute=False)
+            return found and found.digest
+        if not compute and kind in ("network", "whitening") and self._is_to_be_computed(kind, name):
+            return None
+        of_kind = {
+            "preset": lambda: digest(getattr(self.given, name, None)),
+            "described": lambda: digest(dataclasses.asdict(self._described(name))),
+            "recipe": lambda: digest(dataclasses.asdict(self.given.recipe(name))),
+            "seed": lambda: str(self._seed),
+            "device": lambda: self.device.type,
+            "images": lambda: getattr(self.images, name).fingerprint,
+            "network": lambda: self.weights_digest(name),
+            "whitening": lambda: digest(self.whitening(name).to_json()),
+            "code": lambda: code.source_digest(name),
+        }
+        with self.reading(None):
+            return of_kind[kind]() if kind in of_kind else None
+
+    def _is_to_be_computed(self, kind: str, network: str) -> bool:
+        """Tell whether weights or a whitening can only be told after a training, or a look at all training images."""
+        stored = self.stored(network)
+        if kind == "network":
+            return stored is None and trained.find(self, (network,), compute=False) is None
+        return (stored is None or stored.whitening is None) and data_whitening.find(self, (), compute=False) is None
+
+    def unchanged(self, reads: Mapping[str, str | None], *, compute: bool = True) -> bool:
+        """Tell whether everything that a result has read is as it was; what is told at once goes first."""
+        ordered = sorted(reads, key=lambda what: (what.startswith("result"), what.startswith(("network", "whitening"))))
+        return all(self.current(what, compute=compute) == reads[what] for what in ordered)
+
+    @property
+    def preset(self) -> Preset:
+        """The preset."""
+        return cast(Preset, _Noted(self)) if self._frames and self._frames[-1] is not None else self.given
+
+    @property
+    def seed(self) -> int:
+        """The seed."""
+        self.read("seed")
+        return self._seed
+
+    @property
+    def seed_and_preset(self) -> list[Any]:
+        """What tells this run from others in the same folder, as JSON values."""
+        return [self._seed, dataclasses.asdict(self.given)]
+
+    def recipe(self, network: str) -> Recipe:
+        """Return how a network is trained."""
+        self.read(f"recipe {network}")
+        return self.given.recipe(network)
+
+    def scratch(self) -> Path:
+        """Return where the result that is being computed may keep its progress; removed when it is there.
+
+        The name stands for what was read so far: with other images or weights, it is another file.
+        """
+        frame = self._frames[-1]
+        assert frame is not None
+        frame.scratch.append(frame.stem.with_name(f"{frame.stem.name}-{digest(frame.reads)[:8]}.checkpoint"))
+        return frame.scratch[-1]
+
+    @cached_property
+    def images(self) -> sources.Images:
+        """Training, evaluation and stimulus images."""
+        with distributed.first_of_machine():  # it downloads and unpacks, the others find everything there
+            loaded = sources.load(self.given)
+        if len(loaded.train.classes) < 2:
+            raise RfvizError(
+                f"{self.given.images or self.given.source} has only the class {loaded.train.classes[0]!r}: training "
+                "needs at least two."
+            )
+        self._list(loaded)
+        return loaded
+
+    def _list(self, loaded: sources.Images) -> None:
+        """Keep which images these are, and say how many of them are twice the same."""
+        both = {"train": loaded.train, "val": loaded.evaluation.source}
+        parts = {name: part for name, part in both.items() if isinstance(part, FolderImages)}
+        path = self.folder / f"images-{digest([[part.fingerprint, part.left_out] for part in parts.values()])}.csv"
+        if not parts or path.exists() or distributed.world()[0] > 0:
+            return
+        # a folder that is only read says so when a result is to be kept
+        with contextlib.suppress(RfvizError), locked(self.folder, path.name):
+            image_list.write(parts, path)
+        same = image_list.repeated(parts)
+        if same:
+            named = folders.first_few([f"{name} is {first}" for name, first in same.items()])
+            _log.warning("rfviz: %d images are there more than once: %s", len(same), named)
+
+    def _images(self, part: str) -> Any:
+        self.read(f"images {part}")
+        self.read(f"code {Evaluation.__module__}")
+        return getattr(self.images, part)
+
+    @property
+    def train(self) -> Labelled:
+        """The training images."""
+        return self._images("train")
+
+    @property
+    def evaluation(self) -> Evaluation:
+        """The images that are classified: top-1, inactive channels and Table 1."""
+        return self._images("evaluation")
+
+    @property
+    def stimuli(self) -> Evaluation:
+        """The images that preferred stimuli are looked for in."""
+        return self._images("stimuli")
+
+    @property
+    def classes(self) -> Sequence[str]:
+        """Names of the classes."""
+        return self.train.classes
+
+    def net(self, network: str) -> ResidualNet:
+        """Return a network of the run, in evaluation mode: trained now, or read from the run or from given weights."""
+        if network not in self._nets:
+            stored = self.stored(network)
+            net = models.load(stored or trained(self, network).weights)
+            # On CPUs as on GPUs, convolutions are fastest with the channels last in memory.
+            self._nets[network] = net.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.read(f"network {network}")
+        self.read(f"code {models.__name__}")
+        return self._nets[network]
+
+    def weights_digest(self, network: str) -> str:
+        """Return the hash of a network's weights."""
+        if network not in self._digests:
+            self._digests[network] = tensor_digest(self.net(network).state_dict())
+        return self._digests[network]
+
+    def whitening(self, network: str) -> Whitening:
+        """Return the whitening that goes with the weights of a network."""
+        stored = self.stored(network)
+        self.read(f"whitening {network}")
+        self.read(f"code {whitening.__name__}")
+        return (stored and stored.whitening) or Whitening.from_json(data_whitening(self))
+
+    # -- networks ------------------------------------------------------------------------------------------------------
+
+    @property
+    def networks(self) -> list[Network]:
+        """The networks of the run."""
+        return self.given.members
+
+    def network(self, name: str) -> Network:
+        """Return the description of a network of the run.
+
+        Raises
+        ------
+        RfvizError
+            If the run has no such network.
+        """
+        self.read(f"described {name}")
+        return self._described(name)
+
+    def _described(self, name: str) -> Network:
+        if name not in self.given.networks:
+            raise unknown("network", name, self.given.networks)
+        return next(each for each in self.networks if each.name == name)
+
+    @property
+    def subject(self) -> Network:
+        """The network that the pages are about: the first."""
+        return self.networks[0]
+
+    @property
+    def contrast(self) -> Network | None:
+        """The first network that differs from the subject in having skips or not, if there is one."""
+        return next((each for each in self.networks if each.skips != self.subject.skips), None)
+
+    def stored(self, network: str) -> Stored | None:
+        """Return the weights that were given for a network, if any, after making sure that they fit it.
+
+        Raises
+        ------
+        RfvizError
+            If the run has no such network, or they do not.
+        """
+        self._described(network)
+        if network not in self._stored:
+            given = self.given.weights.get(network)
+            self._stored[network] = None if given is None else self._fitting(network, given)
+        return self._stored[network]
+
+    def _fitting(self, network: str, given: str) -> Stored:
+        stored = weights.read(given, network)
+        net = models.load(stored)
+        classes = self.images.train.classes
+        if net.name != network:
+            raise RfvizError(f"{given} holds a {net.network.title}, but was given as {self._described(network).title}.")
+        if stored.classes is not None and list(stored.classes) != list(classes):
+            raise RfvizError(
+                f"{given} was trained on the classes {', '.join(stored.classes[:5])}, ..., the images have "
+                f"{', '.join(classes[:5])}, ...: give images of the same classes."
+            )
+        if net.fc.out_features != len(classes):
+            raise RfvizError(
+                f"{given} tells {net.fc.out_features} classes apart, but the images have {len(classes)}: "
+                "give images of the classes that it was trained on."
+            )
+        return stored
+
+    def replicas(self, seeds: int) -> list["Run"]:
+        """Return this run and others that differ in nothing but the seed: `seeds` of them, with consecutive seeds.
+
+        Raises
+        ------
+        RfvizError
+            If `seeds` is not a whole number from 1 up, or is more than 1 although weights were given.
+        """
+        if not isinstance(seeds, int) or isinstance(seeds, bool) or seeds < 1:
+            raise RfvizError(f"seeds is {seeds!r}: it must be a whole number from 1 up.")
+        if seeds > 1 and self.given.weights:
+            raise RfvizError(f"seeds is {seeds}, but weights were given: networks that are not trained have no seed.")
+        others = [
+            Run(self.given, self._seed + i, self.folder, self.device, self.progress, self.workers)
+            for i in range(1, seeds)
+        ]
+        for other in others:
+            other.__dict__["images"] = self.images  # read once
+        return [self, *others]
+
+    def loaders(self, images: Any) -> int:
+        """Return how many processes load images."""
+        return usual_workers(images, self.device) if self.workers is None else self.workers
+
+    def channels(self, channels: int | str | Sequence[int] | None = None) -> dict[str, int]:
+        """Return the channel of each network that a notebook's parameter `channels` names, after looking for it.
+
+        Parameters
+        ----------
+        channels : int, str, sequence of int, or None
+            One channel for all networks, or one for each, also as text such as ``"18,19"``; None takes those that the
+            paper shows. Nothing is trained to find out whether they exist.
+
+        Raises
+        ------
+        RfvizError
+            If it is anything else, or a network has no such channel.
+        """
+        numbers = parse_channels(channels, self.networks)
+        for name, channel in numbers.items():
+            check_channel(channel, self.net(name).conv1.out_channels if self.stored(name) else self.given.width)
+        return numbers
+
+    def provenance(self) -> dict[str, Any]:
+        """Return what the results of this run were made with, for people."""
+        parts = (self.images.train, self.images.evaluation.source)
+        skipped = [name for part in parts for name in getattr(part, "skipped", [])]
+        return {
+            "preset": self.given.name,
+            "seed": self._seed,
+            "parameters": ", ".join(_differences(self.given)) or "those of the preset",
+            **{
+                f"weights of {each.title} (hash)": tensor_digest(self.net(each.name).state_dict())
+                for each in self.networks
+            },
+            **{
+                f"{each.title} was trained on": trained(self, each.name).trained_on
+                for each in self.networks
+                if not self.stored(each.name)
+            },
+            "training images (hash)": self.images.train.fingerprint,
+            "evaluation images (hash)": f"{self.images.evaluation.fingerprint}, {len(self.images.evaluation)} images",
+            "images left out": f"{len(skipped)}: {folders.first_few(skipped)}" if skipped else "none",
+            **provenance.environment(self.device),
+        }
+
+
+def parse_channels(channels: int | str | Sequence[int] | None, networks: Sequence[Network]) -> dict[str, int]:
+    """Return the channel of each network; see `Run.channels`."""
+    given: Any = [each.channel for each in networks] if channels in (None, "") else channels
+    try:
+        if isinstance(given, str):
+            given = [int(part) for part in given.strip("[]() ").split(",")]
+        numbers = [int(given)] if isinstance(given, int) else [int(number) for number in given]
+    except (TypeError, ValueError):
+        numbers = []
+    if len(numbers) not in (1, len(networks)):
+        titles = " and ".join(each.title for each in networks)
+        example = ",".join(str(each.channel) for each in networks)
+        raise RfvizError(
+            f"channels is {channels!r}: give one channel number"
+            + (f", or {len(networks)} such as {example} for {titles}." if len(networks) > 1 else ".")
+        )
+    return dict(zip((each.name for each in networks), numbers * (len(networks) // len(numbers)), strict=True))
+
+
+_DESCRIPTION = {"recipes", "summary", "where", "source"}  # told elsewhere, or follows from the rest
+
+
+def _differences(preset: Preset) -> list[str]:
+    """Say in what a preset differs from the one of its name."""
+    usual = dataclasses.asdict(presets.PRESETS[preset.name])
+    given = dataclasses.asdict(preset)
+    changes = [f"{key} = {value!r}" for key, value in given.items() if key not in _DESCRIPTION and value != usual[key]]
+    for network, recipe in given["recipes"].items():
+        before = usual["recipes"][network]
+        changes += [f"{network} {key} = {value!r}" for key, value in recipe.items() if value != before[key]]
+    return changes
+
+
+@result
+def data_whitening(run: Run) -> dict[str, list]:
+    """Return the whitening that the training images give, as `rfviz.images.whitening.Whitening.to_json` has it."""
+    train, kind = run.train, run.preset.whitening
+    chosen = range(0, len(train), -(-len(train) // WHITENING_IMAGES))
+    part: Any = Subset(train, chosen)  # type: ignore[arg-type]  # has what torch's Dataset needs
+    loader: DataLoader = DataLoader(part, batch_size=None, num_workers=run.loaders(train))
+    shown = tqdm(reraising(loader), "whitening", len(chosen), disable=not run.progress or in_memory(train))
+    return whitening.fit((image for image, _ in shown), kind).to_json()
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training leaves.
+
+    Parameters
+    ----------
+    weights : dict from str to Tensor
+        The state dict.
+    history : list of dict
+        One entry per epoch; see `rfviz.training.trainer.train`.
+    whitening : dict
+        With which it was trained, as `rfviz.images.whitening.Whitening.to_json` has it.
+    classes : list of str
+        That it tells apart.
+    processes : int
+        That shared the training.
+    trained_on : str
+        Device.
+    """
+
+    weights: dict[str, Tensor]
+    history: list[dict]
+    whitening: dict[str, list]
+    classes: list[str]
+    processes: int
+    trained_on: str
+
+
+@result_of_all_processes
+def trained(run: Run, network: str) -> Trained:
+    """Train a network of the run."""
+    white = data_whitening(run)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(run.seed)
+        net = models.build(network, run.preset.width, len(run.classes))
+    run.read("device")
+    history = trainer.train(
+        net.to(run.device), run.train, run.evaluation, run.recipe(network), Whitening.from_json(white), seed=run.seed,
+        workers=run.workers, watch="maxpool", progress=run.progress, checkpoint=run.scratch(),
+    )  # fmt: skip
+    made_by = distributed.world()[1], provenance.device_name(run.device)
+    return Trained(net.state_dict(), history, white, list(run.classes), *made_by)

@@ -1,0 +1,582 @@
+"""The page on inactive neurons: which channels never fire, why, since when, and what noise in them does (Table 1)."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from IPython.display import Markdown
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from torch import Tensor
+
+from rfviz import stats
+from rfviz.kernels.noise import PAPER_DOSE, NoiseDose, NoiseEffect, mean_and_error
+from rfviz.kernels.responses import LayerResponses
+from rfviz.kernels.silent import RARE, Silence, control_count, inactive_channels
+from rfviz.lab import results
+from rfviz.lab.run import Run
+from rfviz.nets.network import NETWORKS
+from rfviz.pages.style import GREY, BookFigure, listed
+from rfviz.stats import AGREES, CANNOT_TELL, DISAGREES, NOTHING, Interval, because, judge
+
+Effects = Mapping[str, Sequence[NoiseEffect]]
+"""By network, the noise experiment of each trained network of that name: one per seed, which are replicas."""
+
+History = Sequence[Mapping[str, Any]]
+"""See `rfviz.training.trainer.train`."""
+
+PAPER_TABLE = {
+    "resnet34": {"inactive": 13, "dL": 1.26962, "dL_rnd": 2.40560e-2},
+    "plainnet34": {"inactive": 2, "dL": -1.66893e-6, "dL_rnd": -8.34465e-7},
+}
+"""Table 1 of the paper: number of inactive channels of 64, and the two loss differences in nats."""
+
+_PAPER_ROWS = {"inactive": "dL", "random_inactive": "dL_rnd"}
+
+
+class Shown(NamedTuple):
+    """What the page shows; each field but the first by network.
+
+    Parameters
+    ----------
+    seeds : sequence of int
+        Of the replicas.
+    pooled, effects, silences : dict of list
+        Activity of the first pooling layer, noise experiment, and what keeps channels from firing, one per seed.
+    driven : dict of list of bool Tensor, shape (C,)
+        Whether activation maximization made the channel fire, one per seed.
+    histories : dict of list
+        History of training of the first seed.
+    doses : dict of NoiseDose
+        Of the first seed.
+    """
+
+    seeds: Sequence[int]
+    pooled: Mapping[str, Sequence[LayerResponses]]
+    effects: Effects
+    silences: Mapping[str, Sequence[Silence]]
+    driven: Mapping[str, Sequence[Tensor]]
+    histories: Mapping[str, History]
+    doses: Mapping[str, NoiseDose]
+
+
+def gather(runs: Sequence[Run]) -> Shown:
+    """Return what the page shows of some runs that differ in their seed."""
+    networks = {each.name: each for each in runs[0].networks}
+    return Shown(
+        seeds=[run.seed for run in runs],
+        pooled={name: [results.pooling(run, name) for run in runs] for name in networks},
+        effects={name: [results.noise_effect(run, name) for run in runs] for name in networks},
+        silences={name: [results.silence(run, name) for run in runs] for name in networks},
+        driven={
+            name: [results.maxima(run, name, network.stream[0]).activations.amax(0) > 0 for run in runs]
+            for name, network in networks.items()
+        },
+        histories={name: results.history(runs[0], name) for name in networks},
+        doses={name: results.noise_dose(runs[0], name) for name in networks},
+    )
+
+
+# -- measures that other pages share -----------------------------------------------------------------------------------
+
+
+def more_inactive(runs: Sequence[Run]) -> Interval:
+    """Return the share of inactive channels of the subject minus that of the contrast; `NOTHING` without a contrast.
+
+    Within one pair of networks the interval is over channels; of several pairs, it is over seeds.
+    """
+    first = runs[0]
+    if first.contrast is None:
+        return NOTHING
+    ours, other = (
+        [_share(inactive_channels(found), found.channels) for found in (results.pooling(run, name) for run in runs)]
+        for name in (first.subject.name, first.contrast.name)
+    )
+    return _difference(ours, other)
+
+
+def _share(inactive: Sequence[int], channels: int) -> tuple[int, int]:
+    return len(inactive), channels
+
+
+def _difference(ours: Sequence[tuple[int, int]], other: Sequence[tuple[int, int]]) -> Interval:
+    return stats.over_seeds([stats.share_difference(*pair) for pair in zip(ours, other, strict=True)])
+
+
+def noise_change(runs: Sequence[Run], network: str, row: str) -> Interval:
+    """Return how a row of Table 1 changes the loss of a network, nats.
+
+    The interval is over noise seeds of one network, or over networks where there are several; those without an inactive
+    channel to disturb do not count.
+
+    Parameters
+    ----------
+    runs : sequence of Run
+    network : str
+    row : str
+        One of `rfviz.kernels.noise.ROWS`.
+    """
+    return _change([results.noise_effect(run, network) for run in runs], row)
+
+
+def _change(replicas: Sequence[NoiseEffect], row: str) -> Interval:
+    losses = [found.effects[row].loss if row in found.effects else [] for found in replicas]
+    return stats.over_seeds([stats.mean(each, "noise seeds") for each in losses])
+
+
+# -- how often channels fire, and why not ------------------------------------------------------------------------------
+
+
+def _names(network: str, seeds: Sequence[int]) -> list[str]:
+    """Return what each replica of a network is called."""
+    title = NETWORKS[network].title
+    return [f"{title}, seed {seed}" for seed in seeds] if len(seeds) > 1 else [title]
+
+
+def _channels(count: int, kind: str) -> str:
+    return f"{count or 'no'} {kind} channel{'s' * (count != 1)}"
+
+
+def counted(shown: Shown) -> Markdown:
+    """Say which channels never fire."""
+    sentences = []
+    for network, replicas in shown.effects.items():
+        for name, found in zip(_names(network, shown.seeds), replicas, strict=True):
+            which = f": {', '.join(map(str, found.inactive))}" if found.inactive else ""
+            sentences.append(
+                f"{name} has {_channels(len(found.inactive), 'inactive')} of {found.channels} on {found.images:,} "
+                f"evaluation images{which}."
+            )
+    return Markdown(" ".join(sentences))
+
+
+def firing_rates(shown: Shown) -> Figure:
+    """Draw Fig. S5: the share of neurons of each channel that fire, sorted; channels that never fire are crosses.
+
+    Several networks of a kind, one per seed, are drawn one over the other; only the first has markers.
+    """
+    figure = BookFigure(2.9)
+    ax = figure.subplots()
+    for (network, replicas), shape in zip(shown.pooled.items(), "os^Dv", strict=False):
+        colour, title = NETWORKS[network].colour, NETWORKS[network].title
+        crossed = False
+        for i, found in enumerate(replicas):
+            rate = 100 * found.firing_rate.sort(descending=True).values
+            ax.plot(
+                np.arange(len(rate)), rate.numpy(), marker=None if i else shape, markersize=4, color=colour,
+                linewidth=0.8 if i else 1.5, alpha=0.6 if i else 1, label=None if i else title,
+            )  # fmt: skip
+            silent = (rate == 0).nonzero().flatten().numpy()
+            if len(silent):
+                label = None if crossed else f"{title}: never fires"
+                ax.plot(silent, np.zeros(len(silent)), "x", color=colour, label=label)
+                crossed = True
+    ax.set(xlabel="channel, sorted", ylabel="neurons that fire (%)", ylim=(-3, 103))
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def kinds_table(shown: Shown) -> pd.DataFrame:
+    """Return how many channels are of each kind of `rfviz.kernels.silent.KINDS`, one row per trained network.
+
+    ``silent: any picture`` and ``silent: maximization`` count those of the silent channels that a picture in [0, 1], or
+    maximization (which may leave that range), can make fire.
+    """
+    rows = []
+    for network, replicas in shown.silences.items():
+        for name, found, driven in zip(_names(network, shown.seeds), replicas, shown.driven[network], strict=True):
+            kinds, silent = found.kinds, found.firing_rate == 0
+            rows.append(
+                {
+                    "network": name,
+                    "channels": len(kinds),
+                    "active": kinds.count("active"),
+                    f"rarely active (< {100 * RARE:g} %)": kinds.count("rarely active"),
+                    "silent by the shift": kinds.count("shift"),
+                    "silent by the filter": kinds.count("filter"),
+                    "silent: any picture": int((silent & found.reachable).sum()),
+                    "silent: maximization": int((silent & driven).sum()),
+                    "least active: fires in": f"{100 * float(found.firing_rate.min()):.2f} %",
+                }
+            )
+    return pd.DataFrame(rows).set_index("network")
+
+
+def kinds_answer(shown: Shown) -> Markdown:
+    """Say why channels do not fire."""
+    sentences = []
+    for network, row in kinds_table(shown).iterrows():
+        shift, filters = row["silent by the shift"], row["silent by the filter"]
+        reached, driven = row["silent: any picture"], row["silent: maximization"]
+        if shift + filters:
+            sentences.append(
+                f"{network} has {_channels(shift + filters, 'silent')}: {shift or 'none'} by the shift, "
+                f"{filters or 'none'} by the filter. Some picture makes {reached or 'none'} of them fire, and activation "
+                f"maximization {driven or 'none'}."
+            )
+        else:
+            sentences.append(
+                f"{network} has no silent channel to explain: its least active one fires at "
+                f"{row['least active: fires in']} of the positions."
+            )
+    return Markdown("**Answer.** " + " ".join(sentences))
+
+
+def room_to_fire(shown: Shown) -> Figure:
+    """Draw Fig. S12: for every channel how high it goes before the ReLU, and how high any picture could drive it."""
+    figure = BookFigure(3.0)
+    axes = figure.subplots(1, len(shown.silences), squeeze=False, sharey=True)[0]
+    for ax, (network, (found, *_)) in zip(axes, shown.silences.items(), strict=True):
+        order = found.highest.argsort(descending=True)
+        places = np.arange(len(order))
+        ax.plot(places, found.reach[order].numpy(), "^", color=GREY, markersize=4, label="any picture at most")
+        ax.plot(
+            places, found.highest[order].numpy(), "o", color=NETWORKS[network].colour, markersize=4,
+            label="evaluation images at most",
+        )  # fmt: skip
+        ax.plot(places, found.shift[order].numpy(), "_", color="black", label="mean: shift of batch norm")
+        ax.axhline(0, color="black", linewidth=0.8, linestyle=":")
+        ax.set_title(NETWORKS[network].title, fontsize=9)
+        ax.set_xlabel("channel, sorted")
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.spines[["top", "right"]].set_visible(False)
+    axes[0].set_ylabel("value before the ReLU")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8, frameon=False)
+    return figure
+
+
+# -- since when --------------------------------------------------------------------------------------------------------
+
+
+def _known(history: History) -> list[Mapping[str, Any]]:
+    return [entry for entry in history if "firing_rate" in entry]
+
+
+def falling_silent(history: History) -> dict[int, int]:
+    """Return for each channel that is silent at the end the epoch from which on it never fired.
+
+    Entries of the history without firing rates give nothing.
+    """
+    known = _known(history)
+    found = {}
+    for channel, last in enumerate(known[-1]["firing_rate"] if known else []):
+        if last == 0:
+            awake = [i for i, entry in enumerate(known) if entry["firing_rate"][channel] > 0]
+            found[channel] = known[awake[-1] + 1 if awake else 0]["epoch"]
+    return found
+
+
+def falling_answer(shown: Shown) -> Markdown:
+    """Say when channels fell silent."""
+    sentences = []
+    for network, history in shown.histories.items():
+        title, known, found = NETWORKS[network].title, _known(history), falling_silent(history)
+        if not known:
+            sentences.append(f"Of the training of {title}, it is not known how often channels fired.")
+            continue
+        rates = np.array([entry["firing_rate"] for entry in known])
+        again = int((rates == 0).any(0).sum()) - len(found)
+        if found:
+            first, last = min(found.values()), max(found.values())
+            when = f"epoch {first}" if first == last else f"epochs {first} to {last}"
+            sentences.append(
+                f"In {title}, {len(found)} channel{'s' * (len(found) > 1)} fell silent for good, in {when} of "
+                f"{len(history)}; {again or 'no'} other{'s' * (again > 1)} {'were' if again > 1 else 'was'} silent at "
+                "the end of some epoch, but fired again."
+            )
+        else:
+            sentences.append(
+                f"In {title}, no channel is silent at the end of training, and {again or 'none'} "
+                f"{'were' if again > 1 else 'was'} at the end of an epoch before."
+            )
+    return Markdown("**Answer.** " + " ".join(sentences))
+
+
+def firing_history(shown: Shown) -> Figure:
+    """Draw Fig. S13: how often each channel fires, epoch by epoch; those that end silent are black and dashed."""
+    figure = BookFigure(2.9)
+    axes = figure.subplots(1, len(shown.histories), squeeze=False, sharey=True)[0]
+    for ax, (network, history) in zip(axes, shown.histories.items(), strict=True):
+        known = _known(history)
+        epochs = [entry["epoch"] for entry in known]
+        for rates in zip(*(entry["firing_rate"] for entry in known), strict=True):
+            silent = rates[-1] == 0
+            ax.plot(
+                epochs, 100 * np.array(rates), "--" if silent else "-",
+                color="black" if silent else NETWORKS[network].colour, linewidth=1.6 if silent else 0.8,
+                alpha=1 if silent else 0.6,
+            )  # fmt: skip
+        if not known:
+            ax.text(0.5, 0.5, "not recorded", transform=ax.transAxes, ha="center", color=GREY)
+        ax.set(xlabel="epoch", ylim=(-3, 103))
+        ax.set_title(NETWORKS[network].title, fontsize=9)
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.spines[["top", "right"]].set_visible(False)
+    axes[0].set_ylabel("neurons that fire (%)")
+    return figure
+
+
+# -- what noise does: Table 1 ------------------------------------------------------------------------------------------
+
+
+def mean_and_spread(values: Sequence[Tensor]) -> tuple[float, float]:
+    """Return mean and spread of one tensor of values over noise seeds `(S,)` per trained network.
+
+    Of one network: the mean over noise seeds and its standard error. Of several: the mean over networks of those
+    means, and their standard deviation (the networks differ much more than the noise). NaN without a network.
+    """
+    if not values:
+        return math.nan, math.nan
+    if len(values) == 1:
+        return mean_and_error(values[0])
+    means = torch.stack([each.mean() for each in values])
+    return means.mean().item(), means.std().item()
+
+
+def noise_table(effects: Effects) -> pd.DataFrame:
+    """Return Table 1 with our two control rows, as numbers.
+
+    Returns
+    -------
+    DataFrame
+        One row per network and kind of noise (see `rfviz.kernels.noise.ROWS`), with columns ``network``, ``noise``,
+        ``networks`` (trained ones), ``inactive`` (mean), ``fewest``, ``most``, ``channels`` (of the layer), ``noisy``
+        (channels that get noise at a time, mean), ``measured`` (networks in which the row can be measured), ``dL``,
+        ``dL_error``, ``dtop1``, ``dtop1_error`` (see `mean_and_spread`; nats, shares) and ``paper_dL``; NaN where there
+        is nothing to measure, and for the error where one of several networks can be measured.
+    """
+    rows = []
+    for network, replicas in effects.items():
+        counts = [len(found.inactive) for found in replicas]
+        channels = replicas[0].channels
+        control = control_count(channels)
+        noisy = {
+            "inactive": counts,
+            "random_inactive": [min(1, count) for count in counts],
+            "least_active": [control] * len(counts),
+            "random_active": [min(control, channels - count) for count in counts],
+        }
+        for row, numbers in noisy.items():
+            measured = [found.effects[row] for found in replicas if row in found.effects]
+            loss, loss_error = mean_and_spread([effect.loss for effect in measured])
+            top1, top1_error = mean_and_spread([effect.top1 for effect in measured])
+            if len(measured) == 1 < len(replicas):
+                loss_error = top1_error = math.nan  # one network has no spread over networks
+            rows.append(
+                {
+                    "network": network,
+                    "noise": row,
+                    "networks": len(replicas),
+                    "inactive": sum(counts) / len(counts),
+                    "fewest": min(counts),
+                    "most": max(counts),
+                    "channels": channels,
+                    "noisy": sum(numbers) / len(numbers),
+                    "measured": len(measured),
+                    "dL": loss,
+                    "dL_error": loss_error,
+                    "dtop1": top1,
+                    "dtop1_error": top1_error,
+                    "paper_dL": PAPER_TABLE.get(network, {}).get(_PAPER_ROWS.get(row, ""), math.nan),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def table1(effects: Effects) -> pd.DataFrame:
+    """Return Table 1 with our two control rows, as text for people; the paper's numbers stand beside ours."""
+    names = {
+        "inactive": "all inactive: ΔL",
+        "random_inactive": "one inactive, drawn per 256 images: ΔL_rnd",
+        "least_active": "the {} least active (control)",
+        "random_active": "{} random active (control)",
+    }
+    rows = []
+    for entry in noise_table(effects).to_dict("records"):
+        paper = PAPER_TABLE.get(entry["network"])
+        count = f"{entry['inactive']:g}"
+        if entry["networks"] > 1:
+            count = f"{entry['inactive']:.3g} ({entry['fewest']} to {entry['most']}, {entry['networks']} networks)"
+        noisy = names[entry["noise"]].format(f"{entry['noisy']:.3g}")
+        if 0 < entry["measured"] < entry["networks"]:
+            noisy += f" [{entry['measured']} of {entry['networks']} networks]"
+        in_paper = f"{paper['inactive']} of 64" if paper else "–"
+        rows.append(
+            {
+                "network": NETWORKS[entry["network"]].title,
+                "inactive": f"{count} of {entry['channels']} (paper: {in_paper})",
+                "noise in": noisy,
+                "ΔL (nats)": _with_error(entry["dL"], entry["dL_error"]),
+                "ΔL in the paper": "–" if pd.isna(entry["paper_dL"]) else f"{entry['paper_dL']:.6g}",
+                "Δ top-1 (points)": _with_error(100 * entry["dtop1"], 100 * entry["dtop1_error"]),
+            }
+        )
+    return pd.DataFrame(rows).set_index(["network", "inactive", "noise in"])
+
+
+def _with_error(mean: float, error: float) -> str:
+    if pd.isna(mean):
+        return "–"
+    if pd.isna(error) or error == 0:
+        return f"{mean:+.3g}"
+    digits = max(0, -math.floor(math.log10(error)))  # to the first digit of the error
+    return f"{mean:+.{digits}f} ± {error:.{digits}f}"
+
+
+def spread_note(effects: Effects) -> str:
+    """Say what stands before and after the ± of `table1`."""
+    replicas = next(iter(effects.values()))
+    noise_seeds = len(replicas[0].effects["least_active"].loss)
+    if len(replicas) > 1:
+        return f"Mean ± standard deviation over {len(replicas)} trained networks, each with {noise_seeds} noise seeds"
+    return f"Mean ± standard error over {noise_seeds} noise seed{'s' * (noise_seeds != 1)}"
+
+
+def noise_answer(effects: Effects) -> Markdown:
+    """Say what the noise experiment shows, by the intervals of `more_inactive` and `noise_change`."""
+    sentences = [_comparison(effects), *(_verdict(network, replicas) for network, replicas in effects.items())]
+    if not any(found.inactive for replicas in effects.values() for found in replicas):
+        sentences = [
+            "No network of this run has an inactive channel, so there is nothing for the paper's two experiments to "
+            "disturb; only the controls can be measured. The paper finds 13 of 64 channels in ResNet34 and 2 in "
+            "PlainNet34."
+        ]
+    return Markdown("**Answer.** " + " ".join(sentences))
+
+
+def _comparison(effects: Effects) -> str:
+    """Say whether a network with skips has more inactive channels than one without, as in the paper."""
+    subject, *others = (NETWORKS[name] for name in effects)
+    contrast = next((each for each in others if each.skips != subject.skips), None)
+    if contrast is None:
+        return f"There is no network with{'out' * subject.skips} skips to compare with."
+    pair = (subject, contrast) if subject.skips else (contrast, subject)
+    more = _difference(*([_share(found.inactive, found.channels) for found in effects[each.name]] for each in pair))
+    ours, other = (each.title for each in pair)
+    has = {
+        AGREES: f"As in the paper, {ours} has more inactive channels than {other}",
+        DISAGREES: f"Unlike in the paper, {ours} has fewer inactive channels than {other}",
+        CANNOT_TELL: f"It cannot be told whether {ours} has more inactive channels than {other}",
+    }[judge(more)]
+    return f"{has}: the difference of their shares is {more:+.3f}, and {because(more)}."
+
+
+def _verdict(network: str, replicas: Sequence[NoiseEffect]) -> str:
+    title = NETWORKS[network].title
+    having = [found for found in replicas if found.inactive]
+    if not having:
+        which = "has no inactive channel in this run" if len(replicas) == 1 else "never has an inactive channel"
+        return f"{title} {which}, so the paper's two experiments have nothing to disturb."
+    change = _change(replicas, "inactive")
+    which, how_many = _channels(len(having[0].inactive), "inactive"), ""
+    if len(replicas) > 1:
+        which, how_many = "inactive channels", f"; {len(having)} of {len(replicas)} networks have any"
+    words = {
+        1: f"noise in the {which} raises the loss",
+        0: f"it cannot be told whether noise in the {which} raises the loss",
+        -1: f"noise in the {which} lowers the loss",
+    }[change.sign]
+    return f"In {title}, {words}: ΔL = {change:+.3g} nats{how_many}."
+
+
+# -- by dose, and one by one -------------------------------------------------------------------------------------------
+
+
+def noise_doses(shown: Shown) -> Figure:
+    """Draw Fig. S14: the change of the loss by dose with matched controls (top), and channel by channel (bottom)."""
+    figure = BookFigure(5.0)
+    grid = figure.subplots(2, len(shown.doses), squeeze=False, sharey="row")
+    for (top, bottom), (network, found) in zip(grid.T, shown.doses.items(), strict=True):
+        colour = NETWORKS[network].colour
+        which = "inactive" if found.inactive else "least active"
+        for channels, group, style, shade, label in (
+            (found.matched, "matched", "s--", GREY, f"{len(found.matched)} matched active"),
+            (found.tested, "tested", "o-", colour, f"{len(found.tested)} {which}"),
+        ):
+            if not channels:
+                continue
+            means = [found.mean(each) for each in found.loss[group]]
+            top.plot(found.doses, [each.value for each in means], style, color=shade, markersize=4, label=label)
+            top.fill_between(
+                found.doses, [each.low for each in means], [each.high for each in means], color=shade, alpha=0.2,
+                linewidth=0,
+            )  # fmt: skip
+        top.axhline(0, color="black", linewidth=0.8, linestyle=":")
+        top.set_xscale("log", base=2)
+        top.set_xticks(found.doses, [f"{dose:g}" for dose in found.doses])
+        top.minorticks_off()
+        top.set_title(NETWORKS[network].title, fontsize=9)
+        top.set_xlabel("σ of the noise")
+        top.legend(frameon=False, fontsize=8)
+        rates = 100 * shown.pooled[network][0].firing_rate.numpy()
+        alone = [found.mean(each) for each in found.single]
+        middle = np.array([each.value for each in alone])
+        reach = [[each.value - each.low for each in alone], [each.high - each.value for each in alone]]
+        bottom.errorbar(rates, middle, np.nan_to_num(reach), fmt="none", ecolor=colour, elinewidth=0.7, alpha=0.6)
+        silent = rates == 0
+        bottom.plot(rates[~silent], middle[~silent], "o", color=colour, markersize=4)
+        bottom.plot(rates[silent], middle[silent], "x", color=colour)
+        bottom.axhline(0, color="black", linewidth=0.8, linestyle=":")
+        bottom.set_xlabel("neurons of the channel that fire (%)")
+    grid[0, 0].set_ylabel("change of the loss (nats)")
+    grid[1, 0].set_ylabel("change of the loss (nats),\nnoise in one channel")
+    for ax in grid.flat:
+        ax.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def dose_answer(shown: Shown) -> Markdown:
+    """Say whether noise of the paper's strength matters more in silent channels than in matched ones."""
+    sentences = []
+    for network, found in shown.doses.items():
+        title = NETWORKS[network].title
+        if len(found.matched) < len(found.tested):
+            sentences.append(f"In {title}, too few active channels are left to compare with.")
+            continue
+        loss = {group: each[found.doses.index(PAPER_DOSE)] for group, each in found.loss.items()}
+        tested, gap = (found.mean(each) for each in (loss["tested"], loss["tested"] - loss["matched"]))
+        words = {
+            1: "more than noise in the matched active ones",
+            0: "and it cannot be told whether noise in the matched active ones does more or less",
+            -1: "less than noise in the matched active ones",
+        }[gap.sign]
+        which = _channels(len(found.tested), "inactive" if found.inactive else "least active")
+        sentences.append(
+            f"In {title}, noise of the paper's strength in the {which} changes the loss, in nats, by {tested:+.3f}, "
+            f"{words} (difference {gap:+.3f})."
+        )
+    stand_in = [NETWORKS[network].title for network, found in shown.doses.items() if not found.inactive]
+    if stand_in:
+        sentences.append(
+            f"In {listed(stand_in)}, where no channel is inactive, this is about channels that fire seldom, which is "
+            "another matter: their noise adds to a signal."
+        )
+    return Markdown("**Answer.** " + " ".join(sentences))
+
+
+def single_answer(shown: Shown) -> Markdown:
+    """Say whether channels that fire less matter more or less when they are disturbed alone."""
+    sentences = []
+    for network, found in shown.doses.items():
+        each = found.single.mean(1)
+        order = stats.rank_correlation(shown.pooled[network][0].firing_rate, each)
+        words = {
+            1: "channels that fire more are the more sensitive ones",
+            0: "it cannot be told whether channels that fire more or less are the more sensitive ones",
+            -1: "channels that fire less are the more sensitive ones",
+        }[order.sign]
+        sentence = (
+            f"In {NETWORKS[network].title}, {words}: rank correlation of firing rate and change of the loss {order}."
+        )
+        if found.inactive:
+            mask = torch.zeros(len(each), dtype=torch.bool)
+            mask[list(found.tested)] = True
+            gap = stats.difference(each[mask], each[~mask])
+            sentence += f" Inactive minus active channels, one by one, in nats: {gap:+.3f}."
+        sentences.append(sentence)
+    return Markdown("**Answer.** " + " ".join(sentences))

@@ -1,0 +1,165 @@
+"""What the pages have in common: figures, colours, how pictures are shown, tables of sentences, the note on how made.
+
+A page of the book is a module of this room. ``gather(runs)`` returns everything that the page shows, computed if need
+be; its figures, tables and sentences take what was gathered and compute nothing that takes time.
+"""
+
+import io
+import time
+from collections.abc import Mapping, Sequence
+from types import ModuleType
+
+import pandas as pd
+import torch
+from IPython.display import HTML
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.patches import Rectangle
+from torch import Tensor
+
+from rfviz.lab import provenance
+from rfviz.lab.code import source_digest
+from rfviz.lab.provenance import HowMade
+from rfviz.lab.result import RESULTS
+from rfviz.lab.run import Run
+from rfviz.nets.network import BLUE, GREEN, ORANGE, RED
+
+__all__ = ["BLUE", "GREEN", "ORANGE", "RED"]
+
+GREY = "#767676"
+
+FRAME = "#AAAAAA"
+"""Colour of the thin frame around an image, which may be as white as the paper."""
+
+NO_IMAGE = 0.85
+"""Grey level that stands for pixels outside the image."""
+
+FLAT = 1e-6
+"""Contrast below which an image counts as flat: rounding, far less than a step of an 8-bit screen."""
+
+WIDTH = 7.2
+"""Width of every figure, inches."""
+
+
+class BookFigure(Figure):
+    """A matplotlib figure that notebooks show as it is, without pyplot and its global state."""
+
+    def __init__(self, height: float):
+        layout = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01)
+        super().__init__(figsize=(WIDTH, height), layout=layout)
+        FigureCanvasAgg(self)
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png", dpi=160, facecolor="white")
+        return buffer.getvalue()
+
+
+def stretch(image: Tensor) -> tuple[Tensor, float]:
+    """Make a nearly flat mean visible: minus its mean colour, times one gain for all colours, plus middle grey.
+
+    Returns
+    -------
+    stretched : Tensor, shape (3, H, W)
+        RGB in [0, 1].
+    gain : float
+        1 means unchanged contrast; 0 where the image is flat.
+    """
+    centred = image - image.mean(dim=(1, 2), keepdim=True)
+    largest = centred.abs().max().item()
+    gain = 0.5 / largest if largest > FLAT else 0.0
+    return (0.5 + gain * centred).clamp(0, 1), gain
+
+
+def min_max(image: Tensor) -> Tensor:
+    """Scale an image `(3, H, W)` to [0, 1], all colours together."""
+    low, high = image.min(), image.max()
+    return (image - low) / (high - low) if high > low else torch.full_like(image, 0.5)
+
+
+def show(
+    axes: Axes,
+    image: Tensor | None,
+    inside: Tensor | None = None,
+    extent: tuple[float, float, float, float] | None = None,
+) -> None:
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    if image is None:
+        return
+    if inside is not None:
+        image = torch.where(inside, image, torch.tensor(NO_IMAGE))
+    if extent is None:
+        axes.spines[:].set(visible=True, color=FRAME, linewidth=0.5)
+    else:
+        left, right, bottom, top = extent
+        axes.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor=FRAME, linewidth=0.5))
+    axes.imshow(image.permute(1, 2, 0).clamp(0, 1).numpy(), interpolation="nearest", extent=extent)
+
+
+def missing(reason: str) -> Figure:
+    """Return a figure that only says in one line why there is nothing to draw, such as `no_contrast`."""
+    figure = BookFigure(0.4)
+    figure.text(0.5, 0.5, reason, ha="center", va="center", fontsize=9, color=GREY)
+    return figure
+
+
+def no_contrast(run: Run) -> str:
+    """Say in one line why a run shows nothing of a contrast: all of its networks have skips, or none has."""
+    titles = " and ".join(each.title for each in run.networks)
+    with_or_without = "without" if run.subject.skips else "with"
+    return f"This needs a network {with_or_without} skips to compare with; this run has {titles}."
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return names for a sentence: ``"a, b and c"``."""
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def in_sentences(frame: pd.DataFrame) -> HTML:
+    """Return a table of sentences as HTML in which lines break and nothing is cut off; without the index."""
+    with pd.option_context("display.max_colwidth", None):
+        return HTML(frame.to_html(index=False, classes="sentences", border=0))
+
+
+def glue_roles(run: Run, channel: Mapping[str, int] | None = None) -> None:
+    """Give captions the words ``subject``, ``contrast``, ``subject_channel`` and ``contrast_channel``.
+
+    Parameters
+    ----------
+    run : Run
+    channel : dict from network to int, optional
+        The channel that is shown; see `rfviz.lab.run.Run.channels`.
+    """
+    from myst_nb import glue
+
+    for role, network in (("subject", run.subject), ("contrast", run.contrast)):
+        glue(role, network.title if network else "a second network", display=False)
+        if channel is not None:
+            glue(f"{role}_channel", channel[network.name] if network else 0, display=False)
+
+
+def page_digest(page: str) -> str:
+    """Return the hash of the code that turns results into a page; what computes them has hashes of its own."""
+    return source_digest(page, "rfviz.lab")
+
+
+def how_made(page: ModuleType, runs: Sequence[Run]) -> HowMade:
+    """Return the folded table "How this page was made" for the end of a notebook.
+
+    It also holds the hash of the code of the page and of every result that the page has shown: a page whose code has
+    changed since is marked as stale when the book is built.
+    """
+    first = runs[0]
+    last = first.seed + len(runs) - 1
+    more = {"seed": f"{first.seed} to {last}; the hashes are of the first"} if len(runs) > 1 else {}
+    seconds = time.monotonic() - provenance.STARTED
+    facts = {
+        **first.provenance(), **more, "duration": f"{seconds:.0f} s for this page; results that were there are read"
+    }  # fmt: skip
+    shown = {f"result {name}": RESULTS[name].code for run in runs for name, *_ in run.values}
+    return HowMade(facts, {f"page {page.__name__}": page_digest(page.__name__), **shown})
