@@ -49,7 +49,7 @@ class Interval(NamedTuple):
         form = form or "+.2f"
         if math.isnan(self.value):
             return "–"
-        n = f"n = {self.n:,} {self.of}"
+        n = f"n = {self.n:,} {self.of if self.n != 1 else self.of.removesuffix('s')}"
         if math.isnan(self.low):
             return f"{self.value:{form}} (no interval, {n})"
         return f"{self.value:{form}} ({self.low:{form}} to {self.high:{form}}, {n})"

@@ -11,13 +11,12 @@ import torch
 from filelock import FileLock
 from hypothesis import settings
 from playwright.sync_api import Browser, sync_playwright
+from reference import settled
 
-import rfviz  # noqa: F401  # declares torchvision's operators: must come before anything that imports torchvision
-from rfviz.book import publish
+from rfviz import _torchvision_ops  # noqa: F401  # before the first import of torchvision
 from rfviz.images import photographs
 from rfviz.images.data import Evaluation
-from rfviz.lab import runs
-from rfviz.lab.runs import Run
+from rfviz.lab.run import Run, open_run
 from rfviz.nets import models
 
 torch.set_num_threads(1)  # the tests run in several processes
@@ -28,37 +27,31 @@ settings.register_profile("soak", derandomize=False, deadline=None, max_examples
 settings.load_profile("soak" if os.environ.get("RFVIZ_SOAK") else "fixed")
 
 
-SLOW = (
-    "test_book", "test_runs", "test_reference", "test_training_processes", "test_untrusted_names", "test_cli",
-    "test_killed", "test_disk", "test_untrusted", "test_interrupted", "test_odd_images", "test_two_processes",
-    "test_distributed", "test_training", "test_checkpoint", "test_explorer_in_browser", "test_pages_in_browser",
-    "test_pdf",
-)  # fmt: skip
-"""Files that take longest, the first of which makes the book that several others read."""
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the slow files, so that no process is left alone with one of them at the end."""
-    order = {name: i for i, name in enumerate(SLOW)}
-    items.sort(key=lambda item: order.get(item.path.stem, len(SLOW)))
+    first = {item.path for item in items if "smoke_runs" in getattr(item, "fixturenames", ())}
+    marked = {item.path for item in items for mark in ("book", "faults") if item.get_closest_marker(mark)}
+    items.sort(key=lambda item: (item.path not in first, item.path not in marked))
 
 
-PARAMETERS = {"preset": "smoke", "seed": 0, "seeds": 1, "channels": [18, 19], "overrides": {}}
+PARAMETERS = {"preset": "smoke", "seed": 0, "seeds": 1, "channels": None, "overrides": {}}
 """Of the notebooks of `smoke_runs`."""
 
 
 @pytest.fixture(scope="session")
 def smoke_runs(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
     """A folder of runs that holds one finished book of the preset `smoke`, made once for all processes of the tests."""
+    from rfviz.book import batch, html  # here: tests that need no book do not wait for what makes one
+
     base = tmp_path_factory.getbasetemp()
     folder = (base if worker_id == "master" else base.parent) / "smoke runs"
     with FileLock(f"{folder}.lock"), pytest.MonkeyPatch.context() as patch:
         patch.setenv("RFVIZ_RUNS", str(folder))
-        run = runs.open_run("smoke")
+        run = open_run("smoke")
         if not (run.folder / "as made").exists():
             run.progress = False
-            publish.compute([run])
-            publish.book(run, PARAMETERS)
+            batch.compute([run])
+            html.book(run, PARAMETERS)
             # some tests run notebooks again, with other parameters
             shutil.copytree(run.folder / "book" / "notebooks", run.folder / "as made" / "notebooks")
     return folder
@@ -68,7 +61,7 @@ def smoke_runs(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path
 def smoke(smoke_runs: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """The run of that book."""
     monkeypatch.setenv("RFVIZ_RUNS", str(smoke_runs))
-    run = runs.open_run("smoke")
+    run = open_run("smoke")
     run.progress = False
     return run
 
@@ -86,28 +79,15 @@ def some_tiles(tiles: Evaluation) -> torch.Tensor:
     return torch.stack([tiles[i * step][0] for i in range(12)])
 
 
-def settled(net: models.Net34, seed: int = 0) -> models.Net34:
-    """Give every batch norm statistics and an affine part that are not the trivial ones, and evaluate."""
-    generator = torch.Generator().manual_seed(seed)
-    for module in net.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            shape = module.running_mean.shape
-            module.running_mean.copy_(0.1 * torch.randn(shape, generator=generator))
-            module.running_var.copy_(0.5 + torch.rand(shape, generator=generator))
-            module.weight.data.copy_(0.5 + torch.rand(shape, generator=generator))
-            module.bias.data.copy_(0.2 * torch.randn(shape, generator=generator))
-    return net.eval()
-
-
 @pytest.fixture
-def resnet() -> models.Net34:
+def resnet() -> models.ResidualNet:
     """A ResNet34 of width 6 with random weights and batch-norm statistics, 4 classes."""
     torch.manual_seed(0)
     return settled(models.resnet34(6, 4))
 
 
 @pytest.fixture
-def plainnet() -> models.Net34:
+def plainnet() -> models.ResidualNet:
     """A PlainNet34 of width 6 with random weights and batch-norm statistics, 4 classes."""
     torch.manual_seed(1)
     return settled(models.plainnet34(6, 4))

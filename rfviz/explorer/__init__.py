@@ -1,10 +1,10 @@
 """The explorer: pick a network, a layer and a channel, and see what is known of it.
 
-One front end (``explorer.js``), two hosts: `Explorer` in a live notebook, and the page that `write_atlas` and `Page`
-put into the built book.
+One front end (``explorer.js``), two hosts: `Explorer` in a live notebook, and the page of the built book, whose files
+`gather` writes.
 """
 
-from rfviz.explorer.static import Page, write_atlas
+from rfviz.explorer.static import Page, gather, write_atlas
 from rfviz.explorer.widget import Explorer
 
-__all__ = ["Explorer", "Page", "write_atlas"]
+__all__ = ["Explorer", "Page", "gather", "write_atlas"]

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor
+
+from rfviz import _torchvision_ops  # isort: skip  # noqa: F401  # torchvision may not load without it
 from torchvision.transforms.v2 import functional as resizing
 
 from rfviz.explorer.facts import LayerFacts, describe

@@ -355,8 +355,9 @@ class Explorer {
     this.besideBox = h("input", {
       type: "checkbox", id: unique("beside"),
       onchange: () => {
-        const other = manifest.models.find(({ key }) => key !== this.state.model).key;
-        change({ other: this.besideBox.checked ? { model: other, channel: this.state.channel } : null });
+        const { model, layer, channel } = this.state;
+        const other = manifest.models.find(({ key }) => key !== model && this.row(key, layer)); // others may be shorter
+        change({ other: this.besideBox.checked && other ? { model: other.key, channel } : null });
       },
     });
     this.otherField = h("input", {

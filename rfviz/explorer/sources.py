@@ -6,6 +6,8 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
+
+from rfviz import _torchvision_ops  # isort: skip  # noqa: F401  # torchvision may not load without it
 from torchvision.models import ResNet
 
 from rfviz.errors import RfvizError, unknown

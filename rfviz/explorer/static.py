@@ -7,6 +7,7 @@ becomes a script, and the data of a layer a script that hands it over.
 import html
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,11 @@ class Page:
                 f"<tbody>{''.join(rows)}</tbody></table></div>"
             )
         return "".join(tables)
+
+
+def gather(runs: Sequence[Run]) -> Page:
+    """Return the explorer of the first of some runs, after writing everything that it loads."""
+    return Page(runs[0], write_atlas(runs[0]))
 
 
 def _number(value: float | None) -> str:

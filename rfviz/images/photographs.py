@@ -11,8 +11,11 @@ import numpy as np
 import skimage.data
 import torch
 from torch import Tensor
+
+from rfviz import _torchvision_ops  # isort: skip  # noqa: F401  # torchvision may not load without it
 from torchvision.transforms import v2
 
+from rfviz.errors import RfvizError
 from rfviz.images.data import ImagesInMemory, Split
 
 COLOUR = (
@@ -77,7 +80,14 @@ def load(tile: int, classes: int = len(CLASSES)) -> Split:
     -------
     Split
         `train` holds one large image per photograph, to draw crops from; `evaluation` holds the tiles.
+
+    Raises
+    ------
+    RfvizError
+        If there are not so many.
     """
+    if classes > len(CLASSES):
+        raise RfvizError(f"classes is {classes}: there are {len(CLASSES)} photographs.")
     train, evaluation, labels = [], [], []
     chosen = CLASSES[:classes]
     for label, name in enumerate(chosen):

@@ -8,8 +8,8 @@
 
 Its name is that of the function, its parameters are the arguments, the return type says how it is stored
 (`rfviz.storage.codec`). What it depends on is what its body *reads* of the run: fields of the preset, images, weights,
-other results. Each read is noted with a hash of its value, and kept with the result. The result is good as long as every
-read would give the same and its code has not changed (`rfviz.lab.code`); else it is computed anew.
+other results. Each read is noted with a hash of its value, and kept with the result. The result is good as long as
+every read would give the same and its code has not changed (`rfviz.lab.code`); else it is computed anew.
 """
 
 import contextlib

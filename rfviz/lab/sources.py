@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import NamedTuple
 
+from rfviz import _torchvision_ops  # isort: skip  # noqa: F401  # torchvision may not load without it
 from torchvision import datasets
 
 from rfviz.errors import RfvizError, first_line

@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+from rfviz import _torchvision_ops  # isort: skip  # noqa: F401  # torchvision may not load without it
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from rfviz.errors import RfvizError

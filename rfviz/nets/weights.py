@@ -14,6 +14,8 @@ from typing import Any
 from urllib.parse import unquote, urldefrag, urlparse
 
 import torch
+
+from rfviz import _torchvision_ops  # isort: skip  # noqa: F401  # torchvision may not load without it
 import torchvision
 from torch import Tensor
 from torchvision.models import get_model_weights, list_models

@@ -1,34 +1,32 @@
-"""The statements of the paper, each beside what a run measured and a verdict.
+"""The page on claims: each statement of the paper beside what a run measured, and a verdict.
 
-Every verdict is computed from an interval by one rule (`rfviz.verdicts`); where a statement speaks of inactive channels
-and a run has none, it cannot tell. Where several networks of each kind were trained, intervals are over seeds.
+Every verdict follows from an interval by the one rule of `rfviz.stats`; where a statement speaks of inactive channels
+and a run has none, or of a network that the run does not have, it cannot tell. Where several networks of each kind were
+trained, intervals are over seeds. What other pages show as well is measured there.
 """
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-import numpy as np
 import pandas as pd
 import torch
-from IPython.display import HTML
-from torch import Tensor
+from IPython.display import HTML, Markdown
 
-from rfviz import intervals
-from rfviz.intervals import Interval
-from rfviz.kernels.claim_measures import centrality, diversity, own_maximization
-from rfviz.kernels.controls import DRAWS
-from rfviz.kernels.identification import CHANCE, KINDS
-from rfviz.kernels.inactivity import NoiseEffect
+from rfviz import stats
+from rfviz.kernels.identify import CHANCE, KINDS
+from rfviz.kernels.pictures import centrality, diversity
+from rfviz.kernels.responses import LayerResponses
+from rfviz.kernels.silent import inactive_channels
 from rfviz.kernels.tuning import centre_surround
-from rfviz.lab.presets import EXPLORER_LAYERS, FIGURE_LAYERS
-from rfviz.lab.run_higher import PICTURE_LAYERS
-from rfviz.lab.runs import Run
-from rfviz.pages.predictions import NONE_INACTIVE, unlike
-from rfviz.pages.sharing_tables import kept
-from rfviz.pages.tables import in_sentences
-from rfviz.pages.tuning_tables import NULL
-from rfviz.verdicts import AGREES, CANNOT_TELL, DISAGREES, because, judge
+from rfviz.lab import results
+from rfviz.lab.run import Run
+from rfviz.pages import higher, sharing
+from rfviz.pages.colour import double_opponent_shares, opponency, opponent_share
+from rfviz.pages.inactive import more_inactive, noise_change
+from rfviz.pages.maximization import resemblance
+from rfviz.pages.orientation import NULL, selective_share
+from rfviz.pages.style import in_sentences, no_contrast
+from rfviz.stats import AGREES, CANNOT_TELL, DISAGREES, Interval, because, judge
 
 PAPER_SHARE = 13 / 64
 """Share of inactive channels that the paper found in its ResNet34."""
@@ -57,189 +55,174 @@ class Claim(NamedTuple):
     why: str
 
 
-def claims(replicas: Sequence[Run]) -> list[Claim]:
+def gather(runs: Sequence[Run]) -> list[Claim]:
     """Measure every statement on some runs that differ in their seed."""
-    return [measure(replicas) for measure in _CLAIMS]
+    return [measure(runs) for measure in _CLAIMS]
 
 
-def _over(replicas: Sequence[Run], measure: Callable[[Run], Interval]) -> Interval:
-    return intervals.over_seeds([measure(run) for run in replicas])
+def _over(runs: Sequence[Run], measure: Callable[[Run], Interval]) -> Interval:
+    return stats.over_seeds([measure(run) for run in runs])
 
 
-def _diverse(replicas: Sequence[Run]) -> Claim:
-    low, high = FIGURE_LAYERS[0], FIGURE_LAYERS[-1]
+def _titles(run: Run) -> tuple[str, str]:
+    """Return what the network with skips and the one without are called, of subject and contrast."""
+    titles = {each.skips: each.title for each in (run.subject, run.contrast) if each}
+    return titles.get(True, "a network with skips"), titles.get(False, "a network without skips")
+
+
+def _lowest_and_highest(run: Run) -> tuple[LayerResponses, LayerResponses]:
+    """Return the responses of the subject in the first and last layer of the figures."""
+    found, layers = results.stimuli(run, run.subject.name), run.subject.figure_layers
+    return found[layers[0]], found[layers[-1]]
+
+
+def _diverse(runs: Sequence[Run]) -> Claim:
+    subject = runs[0].subject
+    low, _, high = (subject.layer_title(layer) for layer in subject.figure_layers)
+    side = _lowest_and_highest(runs[0])[0].receptive_field.size
 
     def more(run: Run) -> Interval:
-        found, stimuli = run.responses("resnet34"), run.images.stimuli
-        side = found[low].receptive_field.size
-        return intervals.difference(diversity(stimuli, found[high], side), diversity(stimuli, found[low], side))
+        lowest, highest = (diversity(run.stimuli, each, side) for each in _lowest_and_highest(run))
+        return stats.difference(highest, lowest)
 
-    measured = _over(replicas, more)
+    measured = _over(runs, more)
     return Claim(
-        "a", "Stimuli grow more diverse in higher layers (here: of ResNet34).",
-        "One less the mean correlation between the strongest stimuli of a channel, in the central 11 px: conv. layer 7 "
-        "less the first pooling layer, ResNet34.",
-        measured.shown(), judge(measured), because(measured),
+        "a", f"Stimuli grow more diverse in higher layers (here: of {subject.title}).",
+        f"One minus the mean correlation between the strongest stimuli of a channel, in the central {side} px: {high} "
+        f"minus the {low}, {subject.title}.",
+        f"{measured:+.2f}", judge(measured), because(measured),
     )  # fmt: skip
 
 
-def _central(replicas: Sequence[Run]) -> Claim:
-    low, high = FIGURE_LAYERS[0], FIGURE_LAYERS[-1]
+def _central(runs: Sequence[Run]) -> Claim:
+    subject = runs[0].subject
+    side = _lowest_and_highest(runs[0])[0].receptive_field.size
 
     def centre(run: Run) -> Interval:
-        found = run.responses("resnet34")[high]
+        _, found = _lowest_and_highest(run)
         assert found.mean_stimulus is not None
-        return intervals.median(centrality(found.mean_stimulus[found.positive_count > 0]))
+        return stats.median(centrality(found.mean_stimulus[found.positive_count > 0]))
 
-    def alike(run: Run) -> Interval:
-        found = run.responses("resnet34")
-        side = found[low].receptive_field.size
-        return intervals.mean(1 - diversity(run.images.stimuli, found[high], side))
-
-    measured, consistent = _over(replicas, centre), _over(replicas, alike)
+    measured = _over(runs, centre)
+    alike = _over(runs, lambda run: stats.mean(1 - diversity(run.stimuli, _lowest_and_highest(run)[1], side)))
     return Claim(
-        "b", "In conv. layer 7 single patches look inconsistent, but their mean has a feature at its centre "
-        "(here: in ResNet34).",
+        "b", f"In {subject.layer_title(subject.figure_layers[-1])} single patches look inconsistent, but their mean has "
+        f"a feature at its centre (here: in {subject.title}).",
         "Contrast of the mean stimulus in its central third over that at its rim, in octaves (median over channels); "
-        "beside it, the mean correlation between single patches, in the central 11 px. ResNet34.",
-        f"{measured.shown()} octaves; single patches: {consistent.shown()}", judge(measured), because(measured),
+        f"beside it, the mean correlation between single patches, in the central {side} px. {subject.title}.",
+        f"{measured:+.2f} octaves; single patches: {alike:+.2f}", judge(measured), because(measured),
     )  # fmt: skip
 
 
-def _keeps(replicas: Sequence[Run]) -> Claim:
-    def gains(run: Run, model: str) -> Tensor:
-        return kept(run.responses(model, EXPLORER_LAYERS))
-
-    measured = _over(replicas, lambda run: intervals.difference(gains(run, "resnet34"), gains(run, "plainnet34")))
-    each = [
-        _over(replicas, lambda run, model=model: intervals.mean(gains(run, model)))  # type: ignore[misc]
-        for model in ("resnet34", "plainnet34")
-    ]
-    return Claim(
-        "c", "A channel keeps its feature from layer to layer in ResNet34 more than in PlainNet34.",
-        "Correlation between the mean stimuli of a channel in neighbouring layers, above that of all pairs, "
-        "averaged over three steps: ResNet34 less PlainNet34.",
-        f"{measured.shown()}; ResNet34 {each[0].value:+.2f}, PlainNet34 {each[1].value:+.2f}",
-        judge(measured), because(measured),
-    )  # fmt: skip
-
-
-def resemblance(replicas: Sequence[Run], model: str) -> Interval:
-    """Return how much more like its own maximization image than like others a mean stimulus is (`own_maximization`)."""
-    return _over(
-        replicas,
-        lambda run: intervals.mean(
-            own_maximization(run.responses(model), run.maximizations(model), run.whitening(model))
-        ),
+def _keeps(runs: Sequence[Run]) -> Claim:
+    subject, contrast = runs[0].subject, runs[0].contrast
+    skips, plain = _titles(runs[0])
+    says = f"A channel keeps its feature from layer to layer in {skips} more than in {plain}."
+    measure = (
+        "Correlation between the mean stimuli of a channel in neighbouring layers, above that of all pairs, averaged "
+        f"over the steps from layer to layer: {subject.title} minus {contrast.title if contrast else 'the other'}."
     )
+    if contrast is None:
+        return Claim("c", says, measure, "–", CANNOT_TELL, no_contrast(runs[0]))
+    wide = [each.title for each in (subject, contrast) if each.bottleneck]
+    if wide:
+        return Claim("c", says, measure, "–", CANNOT_TELL, _other_channels(wide[0]))
+    measured, each = sharing.keeps(runs), [sharing.keeping(runs, network.name) for network in (subject, contrast)]
+    return Claim(
+        "c", says, measure,
+        f"{measured:+.2f}; {subject.title} {each[0].value:+.2f}, {contrast.title} {each[1].value:+.2f}",
+        judge(measured, 1 if subject.skips else -1), because(measured),
+    )  # fmt: skip
 
 
-def _resembles(replicas: Sequence[Run]) -> Claim:
-    measured = resemblance(replicas, "resnet34")
+def _other_channels(title: str) -> str:
+    return f"in {title}, layer1 has other channels than the stem"
+
+
+def _resembles(runs: Sequence[Run]) -> Claim:
+    subject = runs[0].subject
+    measured = resemblance(runs, subject.name)
     return Claim(
         "d", "The mean stimulus resembles the maximization image (Figs. 3 and 6).",
-        "Correlation of the two pictures of a channel, less that with the maximization images of other channels, "
-        "ResNet34, mean over three layers.",
-        measured.shown(), judge(measured), because(measured),
+        "Correlation of the two pictures of a channel, minus that with the maximization images of other channels, "
+        f"{subject.title}, mean over three layers.",
+        f"{measured:+.2f}", judge(measured), _other_channels(subject.title) if subject.bottleneck else because(measured),
     )  # fmt: skip
 
 
-def _opponency(replicas: Sequence[Run]) -> Claim:
-    layer = FIGURE_LAYERS[-1]
-
-    def opponent(run: Run) -> tuple[Tensor, Tensor]:
-        found, white = run.responses("resnet34")[layer], run.whitening("resnet34")
-        assert found.mean_stimulus is not None
-        there = found.positive_count > 0
-        background = white.to_rgb(torch.zeros(3, 1, 1)).flatten()
-        driven = white.to_rgb(run.maximization("resnet34", layer).images)
-        by_picture = [
-            centre_surround.measure(pictures, background, there).colour_opponent[there]
-            for pictures in (driven, found.mean_stimulus)
-        ]
-        return by_picture[0], by_picture[1]
-
-    both = [opponent(run) for run in replicas]
-    measured = intervals.over_seeds([intervals.mean(a.double() - b.double()) for a, b in both])
-    shares = [
-        intervals.over_seeds([intervals.share(int(each.sum()), len(each)) for each in kind])
-        for kind in zip(*both, strict=True)
-    ]
-    beyond = shares[0].less(centre_surround.LEVEL)
-    verdict = CANNOT_TELL if judge(measured) == AGREES and beyond.sign <= 0 else judge(measured)
-    why = because(measured)
-    if verdict != judge(measured):
+def _opponency(runs: Sequence[Run]) -> Claim:
+    subject = runs[0].subject
+    found = [opponency(run, subject.name, subject.figure_layers[-1]) for run in runs]
+    differences = []
+    for each in found:
+        driven, mean = (each[kind].colour_opponent[each["mean"].index.isfinite()] for kind in ("maximization", "mean"))
+        differences.append(stats.mean(driven.double() - mean.double()))
+    measured = stats.over_seeds(differences)
+    driven, mean = (
+        stats.over_seeds([opponent_share(each[kind]) for each in found]) for kind in ("maximization", "mean")
+    )
+    verdict, why = judge(measured), because(measured)
+    if verdict == AGREES and driven.minus(centre_surround.LEVEL).sign <= 0:
+        verdict = CANNOT_TELL
         why = f"of maximization alone, the interval holds the {centre_surround.LEVEL:.0%} that chance allows"
     return Claim(
         "e", "Maximization shows an opponency of centre and surround in colour that the mean stimulus misses (in the "
         "paper: a yellow centre in a red surround).",
-        "Share of channels of conv. layer 7 with centre and surround of opponent colours beyond pictures with random "
-        "phases: maximization images less mean stimuli, ResNet34; the former must also exceed the 5% of chance.",
-        f"{measured.shown('+.0%')}; maximization {shares[0].shown('.0%')}, mean {shares[1].shown('.0%')}",
-        verdict, why,
+        f"Share of channels of {subject.layer_title(subject.figure_layers[-1])} with centre and surround of opponent "
+        f"colours beyond pictures with random phases: maximization images minus mean stimuli, {subject.title}; the "
+        f"former must also exceed the {centre_surround.LEVEL:.0%} of chance.",
+        f"{measured:+.0%}; maximization {driven:.0%}, mean {mean:.0%}", verdict, why,
     )  # fmt: skip
 
 
-def _counts(run: Run) -> dict[str, tuple[int, int]]:
-    return {
-        model: (len(found.inactive), found.channels)
-        for model in ("resnet34", "plainnet34")
-        for found in [run.noise_effect(model)]
-    }
-
-
-def _exist(replicas: Sequence[Run]) -> Claim:
-    each = [_counts(run)["resnet34"] for run in replicas]
-    count, channels = sum(inactive for inactive, _ in each), sum(of for _, of in each)
-    measured = intervals.share(count, channels)
+def _exist(runs: Sequence[Run]) -> Claim:
+    subject = runs[0].subject
+    pooled = [results.pooling(run, subject.name) for run in runs]
+    count, channels = sum(len(inactive_channels(each)) for each in pooled), sum(each.channels for each in pooled)
+    measured = stats.share(count, channels)
     if count:
         verdict, why = AGREES, f"{count} of {channels} channels never fire"
-    elif measured.high < PAPER_SHARE:
+    elif measured.minus(PAPER_SHARE).sign < 0:
         verdict = DISAGREES
         why = f"none was found, and the share of the paper, {PAPER_SHARE:.0%}, lies above the interval"
     else:
         verdict, why = CANNOT_TELL, f"none was found, but there are too few channels to exclude {PAPER_SHARE:.0%}"
     return Claim(
-        "f", "ResNet34 has channels in the first pooling layer that never fire (13 of 64).",
+        "f", f"{subject.title} has channels in the first pooling layer that never fire (in the paper: 13 of 64).",
         "Share of channels that are 0 at every position of every evaluation image, all networks together. It agrees if "
         "there is one, and disagrees if there is none and the interval excludes 13 of 64.",
-        measured.shown(".0%"), verdict, why,
+        f"{measured:.0%}", verdict, why,
     )  # fmt: skip
 
 
-def _more(replicas: Sequence[Run]) -> Claim:
-    counts = [_counts(run) for run in replicas]
-    measured = intervals.over_seeds(
-        [intervals.share_difference(each["resnet34"], each["plainnet34"]) for each in counts]
-    )
-    verdict, why = judge(measured), because(measured)
-    if not any(inactive for each in counts for inactive, _ in each.values()):
-        verdict, why = CANNOT_TELL, "neither network has any in this run"
+def _more(runs: Sequence[Run]) -> Claim:
+    subject, contrast = runs[0].subject, runs[0].contrast
+    skips, plain = _titles(runs[0])
+    says = f"{skips[0].upper()}{skips[1:]} has more of them than {plain}."
+    if contrast is None:
+        return Claim("g", says, "Difference of the shares of channels.", "–", CANNOT_TELL, no_contrast(runs[0]))
+    measured, pair = more_inactive(runs), (subject.name, contrast.name)
+    any_inactive = any(inactive_channels(results.pooling(run, name)) for run in runs for name in pair)
     return Claim(
-        "g", "ResNet34 has more of them than PlainNet34.", "Difference of the shares of channels.",
-        measured.shown("+.0%"), verdict, why,
+        "g", says, f"Difference of the shares of channels: {subject.title} minus {contrast.title}.",
+        f"{measured:+.0%}", judge(measured, 1 if subject.skips else -1),
+        because(measured) if any_inactive else "neither network has any in this run",
     )  # fmt: skip
 
 
-def _harms(replicas: Sequence[Run]) -> Claim:
-    effects = {model: [run.noise_effect(model) for run in replicas] for model in ("resnet34", "plainnet34")}
-
-    def change(found: NoiseEffect, row: str) -> Tensor:
-        """Return the change per noise seed: none where there is no channel to disturb."""
-        seeds = len(found.effects["least_active"].loss)
-        return found.effects[row].loss if row in found.effects else torch.zeros(seeds, dtype=torch.float64)
-
-    def interval(values: Sequence[Tensor]) -> Interval:
-        return intervals.over_seeds([intervals.mean(each, "noise seeds") for each in values])
-
-    rows = {"inactive": "ΔL", "random_inactive": "ΔL_rnd"}
+def _harms(runs: Sequence[Run]) -> Claim:
+    subject, contrast = runs[0].subject, runs[0].contrast
+    skips, plain = _titles(runs[0])
+    says = f"Noise in inactive channels raises the loss of {skips} (ΔL and ΔL_rnd), more than that of {plain}."
+    if contrast is None:
+        return Claim("h", says, "Table 1, nats.", "–", CANNOT_TELL, no_contrast(runs[0]))
+    ours, other = (subject.name, contrast.name) if subject.skips else (contrast.name, subject.name)
     found: dict[str, Interval] = {}
-    for row, name in rows.items():
-        ours, plain = ([change(each, row) for each in effects[model]] for model in ("resnet34", "plainnet34"))
-        found[name] = interval(ours)
-        found[f"{name} less PlainNet34's"] = interval([a - b for a, b in zip(ours, plain, strict=True)])
-    if not any(each.inactive for each in effects["resnet34"]):
-        verdict, why, shown = CANNOT_TELL, "ResNet34 has no inactive channel to disturb in this run", "–"
+    for row, name in {"inactive": "ΔL", "random_inactive": "ΔL_rnd"}.items():
+        found[name] = noise_change(runs, ours, row)
+        found[f"{name} minus {plain}'s"] = stats.over_seeds(_further_changes(runs, ours, other, row))
+    if not any(results.noise_effect(run, ours).inactive for run in runs):
+        verdict, why, shown = CANNOT_TELL, f"{skips} has no inactive channel to disturb in this run", "–"
     else:
         signs = {each.sign for each in found.values()}
         verdict = DISAGREES if -1 in signs else CANNOT_TELL if 0 in signs else AGREES
@@ -248,74 +231,62 @@ def _harms(replicas: Sequence[Run]) -> Claim:
             DISAGREES: "one of the intervals lies below 0",
             CANNOT_TELL: "one of the intervals holds 0",
         }[verdict]
-        shown = "; ".join(f"{name} {each.shown('+.3f')}" for name, each in found.items())
-    return Claim(
-        "h", "Noise in inactive channels raises the loss of ResNet34 (ΔL and ΔL_rnd), more than that of PlainNet34.",
-        "Table 1, nats.", shown, verdict, why,
-    )  # fmt: skip
+        shown = "; ".join(f"{name} {each:+.3f}" for name, each in found.items())
+    return Claim("h", says, "Table 1, nats.", shown, verdict, why)
 
 
-def _oriented(replicas: Sequence[Run]) -> Claim:
-    def selective(run: Run) -> Interval:
-        ours: list[Tensor] = []
-        others: list[Tensor] = []
-        for layer in FIGURE_LAYERS:
-            edge, held_out = (
-                run.orientation("resnet34", layer, "random weights", draw).selectivity for draw in range(DRAWS)
-            )
-            limit = np.percentile(intervals.known(edge), NULL)
-            found = run.orientation("resnet34", layer).selectivity
-            for values, shares in ((found, ours), (held_out, others)):
-                shares.append(torch.where(values.isfinite(), (values > limit).double(), torch.nan))
-        return intervals.difference(torch.stack(ours).nanmean(0), torch.stack(others).nanmean(0))
+def _further_changes(runs: Sequence[Run], network: str, other: str, row: str) -> list[Interval]:
+    """Return how much more noise changes the loss of a network than that of another, one interval per run.
 
-    measured = _over(replicas, selective)
+    In another network without inactive channels, nothing changes; runs without any in the first do not count.
+    """
+    found = []
+    for run in runs:
+        ours, others = (results.noise_effect(run, name).effects for name in (network, other))
+        if row in ours:
+            change = ours[row].loss - (others[row].loss if row in others else torch.zeros(()))
+            found.append(stats.mean(change, "noise seeds"))
+    return found
+
+
+def _oriented(runs: Sequence[Run]) -> Claim:
+    subject = runs[0].subject
+    measured = _over(runs, lambda run: selective_share(run, subject.name))
     return Claim(
         "i", "ResNet has neurons that are selective for orientation.",
         f"Share of channels whose selectivity exceeds the {NULL}th percentile of random weights, mean over three "
-        "layers: ResNet34 less another network with random weights.",
-        measured.shown("+.0%"), judge(measured), because(measured),
+        f"layers: {subject.title} minus another network with random weights.",
+        f"{measured:+.0%}", judge(measured), because(measured),
     )  # fmt: skip
 
 
-def _double_opponent(replicas: Sequence[Run]) -> Claim:
-    def shares(run: Run, control: str | None = None) -> Tensor:
-        """Return in how many of three layers each channel is double-opponent, of those in which it responds."""
-        found = []
-        for draw in range(DRAWS if control else 1):
-            names = [run.colour("resnet34", layer, control, draw).classes for layer in FIGURE_LAYERS]
-            values = [
-                [math.nan if name == "silent" else float(name == "double-opponent") for name in layer]
-                for layer in names
-            ]
-            found.append(torch.tensor(values, dtype=torch.float64).nanmean(0))
-        return torch.cat(found)
-
-    measured = _over(replicas, lambda run: intervals.difference(shares(run), shares(run, "random weights")))
-    ours = _over(replicas, lambda run: intervals.mean(shares(run)))
+def _double_opponent(runs: Sequence[Run]) -> Claim:
+    name = runs[0].subject.name
+    measured = _over(
+        runs,
+        lambda run: stats.difference(
+            double_opponent_shares(run, name), double_opponent_shares(run, name, "random weights")
+        ),
+    )
+    ours = _over(runs, lambda run: stats.mean(double_opponent_shares(run, name)))
     verdict, why = judge(measured), because(measured)
-    if verdict == DISAGREES:
-        verdict = CANNOT_TELL if ours.value > 0 else DISAGREES
-        why = "there are some, but fewer than without any learning" if ours.value > 0 else why
+    if verdict == DISAGREES and ours.value > 0:
+        verdict, why = CANNOT_TELL, "there are some, but fewer than without any learning"
     return Claim(
         "j", "ResNet has double-opponent neurons.",
-        "Share of double-opponent channels, mean over three layers, less that with random weights: what is there "
-        "without learning does not show that it was learnt.",
-        f"{measured.shown('+.0%')}; share {ours.shown('.0%')}", verdict, why,
+        f"Share of double-opponent channels of {runs[0].subject.title}, mean over three layers, minus that with random "
+        "weights: what is there without learning does not show that it was learnt.",
+        f"{measured:+.0%}; share {ours:.0%}", verdict, why,
     )  # fmt: skip
 
 
-def _fails(replicas: Sequence[Run]) -> Claim:
-    mean, _, driven = KINDS
-
-    def scores(run: Run) -> Mapping[str, Tensor]:
-        return run.identification("resnet34", HIGH)
-
-    measured = _over(replicas, lambda run: intervals.mean(scores(run)[driven] - scores(run)[mean]))
-    each = {kind: _over(replicas, lambda run, kind=kind: intervals.mean(scores(run)[kind])) for kind in KINDS}  # type: ignore[misc]
-    above_chance = each[mean].less(CHANCE).sign
+def _fails(runs: Sequence[Run]) -> Claim:
+    subject = runs[0].subject
+    name, layer = subject.name, subject.picture_layers[-1]
+    measured = higher.lead(runs, name, layer)
+    mean, driven = (higher.score(runs, name, layer, kind) for kind in (KINDS[0], KINDS[-1]))
     verdict, why = judge(measured), because(measured)
-    if above_chance > 0:
+    if mean.minus(CHANCE).sign > 0:
         verdict, why = (
             DISAGREES,
             "the mean does better than chance: it does not fail"
@@ -323,28 +294,31 @@ def _fails(replicas: Sequence[Run]) -> Claim:
         )
     return Claim(
         "k", "In high layers the mean stimulus fails where maximization does not.",
-        f"How often the picture of a channel drives it more than that of another channel, at equal contrast, in {HIGH} "
-        "(0.5 is chance): maximization less mean stimulus, ResNet34. It disagrees if the mean does better than chance.",
-        f"{measured.shown()}; mean {each[mean].shown('.2f')}, maximization {each[driven].value:.2f}",
-        verdict, why,
+        "How often the picture of a channel drives it more than that of another channel, at equal contrast, in "
+        f"{subject.layer_title(layer)} ({CHANCE:g} is chance): maximization minus mean stimulus, {subject.title}. It "
+        "disagrees if the mean does better than chance.",
+        f"{measured:+.2f}; mean {mean:.2f}, maximization {driven.value:.2f}", verdict, why,
     )  # fmt: skip
 
 
-HIGH = PICTURE_LAYERS[-1]
-"""The high layer of statement k."""
-
-
-def _hypothesis(replicas: Sequence[Run]) -> Claim:
-    measured = _over(replicas, lambda run: unlike(run.likeness("resnet34"), run.tested("resnet34")))
+def _hypothesis(runs: Sequence[Run]) -> Claim:
+    subject = runs[0].subject
+    says = "Channels are inactive because later blocks use them for features unlike their filter (the hypothesis)."
+    measure = (
+        f"Correlation of the filter of a channel with its mean stimulus at {subject.layer_title(subject.stream[-1])}: "
+        f"inactive channels (or the least active ones) of {subject.title} minus the others. The page Channel sharing "
+        "has the other predictions."
+    )
+    if not subject.shares_channels:
+        why = f"no skips hand on the channels of the stem of {subject.title}"
+        return Claim("l", says, measure, "–", CANNOT_TELL, why)
+    evidence = [results.evidence(run, subject.name) for run in runs]
+    having = [each for each in evidence if each.inactive]
+    measured = stats.over_seeds([sharing.unlike(each) for each in having or evidence])
     verdict, why = judge(measured, -1), because(measured)
-    if not any(run.noise_effect("resnet34").inactive for run in replicas):
-        verdict, why = CANNOT_TELL, NONE_INACTIVE
-    return Claim(
-        "l", "Channels are inactive because later blocks use them for features unlike their filter (the hypothesis).",
-        "Correlation of the filter of a channel with its mean stimulus at conv. layer 7: inactive channels (or the "
-        "least active ones) of ResNet34 less the others. The page Channel sharing has the other predictions.",
-        measured.shown(), verdict, why,
-    )  # fmt: skip
+    if not having:
+        verdict, why = CANNOT_TELL, sharing.none_inactive(subject)
+    return Claim("l", says, measure, f"{measured:+.2f}", verdict, why)
 
 
 _CLAIMS = (
@@ -377,8 +351,8 @@ def methods_table(found: Sequence[Claim]) -> HTML:
     )
 
 
-def claims_summary(found: Sequence[Claim]) -> str:
-    """Say in Markdown how many statements the run agrees with."""
+def claims_answer(found: Sequence[Claim]) -> Markdown:
+    """Say how many statements the run agrees with."""
     by_verdict = {
         verdict: [claim.letter for claim in found if claim.verdict == verdict]
         for verdict in (AGREES, DISAGREES, CANNOT_TELL)
@@ -389,4 +363,4 @@ def claims_summary(found: Sequence[Claim]) -> str:
             ("agrees with", "disagrees with", "cannot tell about"), by_verdict.values(), strict=True
         )
     ]
-    return f"**Answer.** Of the {len(found)} statements, this run {parts[0]}, {parts[1]} and {parts[2]}."
+    return Markdown(f"**Answer.** Of the {len(found)} statements, this run {parts[0]}, {parts[1]} and {parts[2]}.")

@@ -1,5 +1,6 @@
 """Which colours channels respond to, whether they are double-opponent, and whether their pictures are."""
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -19,7 +20,7 @@ from rfviz.kernels.tuning.hue import HueTuning
 from rfviz.kernels.tuning.opponent import AXES
 from rfviz.lab import results
 from rfviz.lab.run import Run
-from rfviz.nets.network import NETWORKS, Network
+from rfviz.nets.network import Network
 from rfviz.pages.orientation import Panels, curves_and_control, mean_over_layers, verdicts
 from rfviz.pages.style import BLUE, GREY, RED, BookFigure
 from rfviz.stats import Interval
@@ -66,19 +67,18 @@ class Shown(NamedTuple):
 
 def gather(runs: Sequence[Run]) -> Shown:
     """Return what the page shows: of the first run, as it shows one network of each kind."""
-    run, draws = runs[0], range(DRAWS)
+    run = runs[0]
     shown = Shown(run.networks, {}, {}, {}, {}, {})
     for each in run.networks:
         name, layers = each.name, each.figure_layers
         shown.tuning[name] = {layer: results.colour(run, name, layer) for layer in layers}
-        shown.controls[name] = {layer: {} for layer in layers}
-        for kind in CONTROLS:
-            for layer in layers:
-                shown.controls[name][layer][kind] = [results.colour(run, name, layer, kind, draw) for draw in draws]
+        shown.controls[name] = {layer: {kind: [] for kind in CONTROLS} for layer in layers}
         shown.hues[name] = {layer: results.hues(run, name, layer) for layer in layers}
-        shown.random_hues[name] = {
-            layer: [results.hues(run, name, layer, "random weights", draw) for draw in draws] for layer in layers
-        }
+        shown.random_hues[name] = {layer: [] for layer in layers}
+        for kind, draw, layer in itertools.product(CONTROLS, range(DRAWS), layers):
+            shown.controls[name][layer][kind].append(results.colour(run, name, layer, kind, draw))
+            if kind == "random weights":
+                shown.random_hues[name][layer].append(results.hues(run, name, layer, kind, draw))
         shown.pictures[name] = {layer: opponency(run, name, layer) for layer in layers}
     return shown
 
@@ -91,7 +91,7 @@ def double_opponent_shares(run: Run, network: str, control: str | None = None) -
     found = []
     for draw in range(DRAWS if control else 1):
         names = [
-            results.colour(run, network, layer, control, draw).classes for layer in NETWORKS[network].figure_layers
+            results.colour(run, network, layer, control, draw).classes for layer in run.network(network).figure_layers
         ]
         values = [
             torch.tensor([math.nan if name == "silent" else name == "double-opponent" for name in layer]).double()
@@ -119,10 +119,14 @@ def opponency(run: Run, network: str, layer: str) -> dict[str, Opponency]:
     return {kind: centre_surround.measure(images, background, there) for kind, images in pictures.items()}
 
 
-def opponent_share(found: Opponency, axis: str = "colour") -> Interval:
-    """Return the share of pictures that are centre-surround opponent in ``"colour"`` or in ``"luminance"``."""
-    opponent = found.colour_opponent if axis == "colour" else found.luminance_opponent
-    return stats.share(int(opponent.sum()), int(found.index.isfinite().sum()))
+def opponent_share(found: Opponency) -> Interval:
+    """Return the share of the pictures that are centre-surround opponent in colour."""
+    return stats.share(int(found.colour_opponent.sum()), _number(found))
+
+
+def _number(found: Opponency) -> int:
+    """Return how many pictures there are."""
+    return int(found.index.isfinite().sum())
 
 
 # -- figures -----------------------------------------------------------------------------------------------------------
@@ -243,10 +247,8 @@ def class_answer(shown: Shown) -> Markdown:
             )
             for layer, count in counts.items()
         }
-        total = sum(count for count, _ in counts.values())
-        lines.append(
-            f"- {network.title}, which has {total} in {len(counts)} layers: {verdicts(found, 'more', 'fewer')}."
-        )
+        total, words = sum(count for count, _ in counts.values()), verdicts(found, "more", "fewer")
+        lines.append(f"- {network.title}, {total} double-opponent channels in {len(counts)} layers: {words}.")
     return Markdown("\n".join(lines))
 
 
@@ -257,21 +259,25 @@ class Chromatic(NamedTuple):
     ----------
     selectivity, axis, hue : Tensor, shape (n,)
         See `HueTuning.axis_selectivity`, `HueTuning.preferred_axis` and `HueTuning.preferred_hue`.
+    of : int
+        Channels that the networks have, chromatic or not.
     """
 
     selectivity: Tensor
     axis: Tensor
     hue: Tensor
+    of: int
 
 
 def _chromatic(hues: Sequence[HueTuning], classes: Sequence[ColourTuning]) -> Chromatic:
-    """Leave out achromatic channels: the hue they prefer is the one that differs most in what they take for luminance."""
+    """Leave out achromatic channels: they prefer the hue that differs most in what they take for luminance."""
     kept = [
         (each.axis_selectivity[chosen], each.preferred_axis[chosen], each.preferred_hue[chosen])
         for each, colour in zip(hues, classes, strict=True)
         for chosen in [(colour.sensitivity >= CHROMATIC) & each.responds]
     ]
-    return Chromatic(*(torch.cat(each) for each in zip(*kept, strict=True)))
+    selectivity, axis, hue = (torch.cat(each) for each in zip(*kept, strict=True))
+    return Chromatic(selectivity, axis, hue, sum(len(each.blank) for each in hues))
 
 
 def _trained_and_random(shown: Shown, network: str, layer: str) -> dict[str, Chromatic]:
@@ -301,15 +307,14 @@ def hue_table(shown: Shown) -> pd.DataFrame:
     """Return which hues the chromatic channels prefer and how sharply, per network, layer and weights, as text."""
     rows = []
     for network in shown.networks:
-        for layer, tuning in shown.tuning[network.name].items():
-            channels = {"trained": 1, "random weights": DRAWS}
+        for layer in shown.hues[network.name]:
             for weights, found in _trained_and_random(shown, network.name, layer).items():
                 rows.append(
                     {
                         "network": network.title,
                         "layer": network.layer_title(layer),
                         "weights": weights,
-                        "chromatic": f"{len(found.axis)} of {channels[weights] * len(tuning.classes)}",
+                        "chromatic": f"{len(found.axis)} of {found.of}",
                         "axis selectivity: median (95 % interval)": f"{stats.median(found.selectivity):.2f}",
                         **{name: str(count) for name, count in _near(found.axis).items()},
                         f"uniform fields: {' / '.join(HUES)}": " / ".join(map(str, _quarters(found.hue))),
@@ -320,8 +325,10 @@ def hue_table(shown: Shown) -> pd.DataFrame:
 
 def hue_answer(shown: Shown) -> Markdown:
     """Say which axes chromatic channels prefer, and where they are more selective than random weights."""
-    lines = ["**Answer.** The axes that chromatic channels prefer, and their mean axis selectivity, minus that with random "
-             "weights:\n"]  # fmt: skip
+    lines = [
+        "**Answer.** The axes that chromatic channels prefer, and their mean axis selectivity minus that with random "
+        "weights:\n"
+    ]
     for network in shown.networks:
         groups = {layer: _trained_and_random(shown, network.name, layer) for layer in shown.hues[network.name]}
         axes = torch.cat([each["trained"].axis for each in groups.values()])
@@ -354,40 +361,34 @@ def opponency_table(shown: Shown) -> pd.DataFrame:
                         "network": network.title,
                         "layer": network.layer_title(layer),
                         "picture": kind,
-                        "in colour (95 % interval)": _counted(each, "colour"),
-                        "in luminance (95 % interval)": _counted(each, "luminance"),
+                        "in colour (95 % interval)": _counted(each.colour_opponent, _number(each)),
+                        "in luminance (95 % interval)": _counted(each.luminance_opponent, _number(each)),
                         "by chance": f"≤ {centre_surround.LEVEL:.0%}",
                         "chromatic": int(each.chromatic.sum()),
                         f"index ≥ {centre_surround.LEAST:g}": int((each.index >= centre_surround.LEAST).sum()),
-                        "n": opponent_share(each).n,
+                        "n": _number(each),
                     }
                 )
     return pd.DataFrame(rows).set_index(["network", "layer", "picture"])
 
 
-def _counted(found: Opponency, axis: str) -> str:
-    share = opponent_share(found, axis)
-    return f"{round(share.value * share.n)}: {share.brief('.0%')}" if share.n else "–"
+def _counted(opponent: Tensor, of: int) -> str:
+    count = int(opponent.sum())
+    return f"{count}: {stats.share(count, of).brief('.0%')}" if of else "–"
 
 
 def opponency_answer(shown: Shown) -> Markdown:
     """Say how many pictures are centre-surround opponent in colour, and where that is beyond chance."""
-    lines = ["**Answer.** The share of pictures that are centre-surround opponent in colour, minus the 5 % that chance "
-             "gives at most:\n"]  # fmt: skip
+    lines = [
+        "**Answer.** The share of pictures that are centre-surround opponent in colour, minus the "
+        f"{100 * centre_surround.LEVEL:.0f} % that chance gives at most:\n"
+    ]
     for network in shown.networks:
         for kind, several in PICTURES.items():
-            found = {layer: each[kind] for layer, each in shown.pictures[network.name].items()}
-            count, of = (
-                sum(int(each.sum()) for each in numbers)
-                for numbers in (
-                    [each.colour_opponent for each in found.values()],
-                    [each.index.isfinite() for each in found.values()],
-                )
-            )
-            excess = {
-                network.layer_title(layer): opponent_share(each).minus(centre_surround.LEVEL)
-                for layer, each in found.items()
-            }
+            found = {network.layer_title(layer): each[kind] for layer, each in shown.pictures[network.name].items()}
+            count = sum(int(each.colour_opponent.sum()) for each in found.values())
+            of = sum(map(_number, found.values()))
+            excess = {title: opponent_share(each).minus(centre_surround.LEVEL) for title, each in found.items()}
             words = verdicts(excess, "more than chance", "fewer than chance")
             lines.append(f"- {network.title}, {count} of {of} {several}: {words}.")
     return Markdown("\n".join(lines))

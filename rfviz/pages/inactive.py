@@ -20,7 +20,7 @@ from rfviz.lab import results
 from rfviz.lab.run import Run
 from rfviz.nets.network import NETWORKS
 from rfviz.pages.style import GREY, BookFigure, listed
-from rfviz.stats import AGREES, CANNOT_TELL, DISAGREES, NOTHING, Interval, because, judge
+from rfviz.stats import AGREES, CANNOT_TELL, DISAGREES, NOTHING, Interval, judge
 
 Effects = Mapping[str, Sequence[NoiseEffect]]
 """By network, the noise experiment of each trained network of that name: one per seed, which are replicas."""
@@ -123,8 +123,9 @@ def noise_change(runs: Sequence[Run], network: str, row: str) -> Interval:
 
 
 def _change(replicas: Sequence[NoiseEffect], row: str) -> Interval:
-    losses = [found.effects[row].loss if row in found.effects else [] for found in replicas]
-    return stats.over_seeds([stats.mean(each, "noise seeds") for each in losses])
+    return stats.over_seeds(
+        [stats.mean(found.effects[row].loss, "noise seeds") if row in found.effects else NOTHING for found in replicas]
+    )
 
 
 # -- how often channels fire, and why not ------------------------------------------------------------------------------
@@ -137,7 +138,8 @@ def _names(network: str, seeds: Sequence[int]) -> list[str]:
 
 
 def _channels(count: int, kind: str) -> str:
-    return f"{count or 'no'} {kind} channel{'s' * (count != 1)}"
+    number = {0: "no", 1: "one"}.get(count, count)
+    return f"{number} {kind} channel{'s' * (count > 1)}"
 
 
 def counted(shown: Shown) -> Markdown:
@@ -216,7 +218,7 @@ def kinds_answer(shown: Shown) -> Markdown:
         if shift + filters:
             sentences.append(
                 f"{network} has {_channels(shift + filters, 'silent')}: {shift or 'none'} by the shift, "
-                f"{filters or 'none'} by the filter. Some picture makes {reached or 'none'} of them fire, and activation "
+                f"{filters or 'none'} by the filter. Some picture can make {reached or 'none'} fire, activation "
                 f"maximization {driven or 'none'}."
             )
         else:
@@ -228,17 +230,22 @@ def kinds_answer(shown: Shown) -> Markdown:
 
 
 def room_to_fire(shown: Shown) -> Figure:
-    """Draw Fig. S12: for every channel how high it goes before the ReLU, and how high any picture could drive it."""
+    """Draw Fig. S12: for every channel how high it goes before the ReLU, and how high any picture could drive it.
+
+    Crosses are channels that never fire.
+    """
     figure = BookFigure(3.0)
     axes = figure.subplots(1, len(shown.silences), squeeze=False, sharey=True)[0]
     for ax, (network, (found, *_)) in zip(axes, shown.silences.items(), strict=True):
         order = found.highest.argsort(descending=True)
         places = np.arange(len(order))
         ax.plot(places, found.reach[order].numpy(), "^", color=GREY, markersize=4, label="any picture at most")
-        ax.plot(
-            places, found.highest[order].numpy(), "o", color=NETWORKS[network].colour, markersize=4,
-            label="evaluation images at most",
-        )  # fmt: skip
+        silent = found.firing_rate[order] == 0
+        for those, marker, label in ((~silent, "o", "evaluation images at most"), (silent, "x", None)):
+            ax.plot(
+                places[those], found.highest[order][those].numpy(), marker, color=NETWORKS[network].colour,
+                markersize=6 if marker == "x" else 4, label=label,
+            )  # fmt: skip
         ax.plot(places, found.shift[order].numpy(), "_", color="black", label="mean: shift of batch norm")
         ax.axhline(0, color="black", linewidth=0.8, linestyle=":")
         ax.set_title(NETWORKS[network].title, fontsize=9)
@@ -287,7 +294,7 @@ def falling_answer(shown: Shown) -> Markdown:
             sentences.append(
                 f"In {title}, {len(found)} channel{'s' * (len(found) > 1)} fell silent for good, in {when} of "
                 f"{len(history)}; {again or 'no'} other{'s' * (again > 1)} {'were' if again > 1 else 'was'} silent at "
-                "the end of some epoch, but fired again."
+                "the end of an epoch and fired again later."
             )
         else:
             sentences.append(
@@ -463,7 +470,7 @@ def _comparison(effects: Effects) -> str:
         DISAGREES: f"Unlike in the paper, {ours} has fewer inactive channels than {other}",
         CANNOT_TELL: f"It cannot be told whether {ours} has more inactive channels than {other}",
     }[judge(more)]
-    return f"{has}: the difference of their shares is {more:+.3f}, and {because(more)}."
+    return f"{has}: the difference of their shares is {more:+.3f}."
 
 
 def _verdict(network: str, replicas: Sequence[NoiseEffect]) -> str:
@@ -475,13 +482,13 @@ def _verdict(network: str, replicas: Sequence[NoiseEffect]) -> str:
     change = _change(replicas, "inactive")
     which, how_many = _channels(len(having[0].inactive), "inactive"), ""
     if len(replicas) > 1:
-        which, how_many = "inactive channels", f"; {len(having)} of {len(replicas)} networks have any"
+        which, how_many = "inactive channels", f"; networks that have any: {len(having)} of {len(replicas)}"
     words = {
         1: f"noise in the {which} raises the loss",
         0: f"it cannot be told whether noise in the {which} raises the loss",
         -1: f"noise in the {which} lowers the loss",
     }[change.sign]
-    return f"In {title}, {words}: ΔL = {change:+.3g} nats{how_many}."
+    return f"In {title}, {words}: ΔL, in nats, is {change:+.3g}{how_many}."
 
 
 # -- by dose, and one by one -------------------------------------------------------------------------------------------
@@ -522,7 +529,7 @@ def noise_doses(shown: Shown) -> Figure:
         bottom.plot(rates[~silent], middle[~silent], "o", color=colour, markersize=4)
         bottom.plot(rates[silent], middle[silent], "x", color=colour)
         bottom.axhline(0, color="black", linewidth=0.8, linestyle=":")
-        bottom.set_xlabel("neurons of the channel that fire (%)")
+        bottom.set_xlabel("neurons that fire (%)")
     grid[0, 0].set_ylabel("change of the loss (nats)")
     grid[1, 0].set_ylabel("change of the loss (nats),\nnoise in one channel")
     for ax in grid.flat:

@@ -1,5 +1,6 @@
 """How selective channels are for orientation, and whether more of them are than chance would give."""
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ from rfviz.kernels.tuning import Tuning
 from rfviz.kernels.tuning.gabor import Gabor
 from rfviz.lab import results
 from rfviz.lab.run import Run
-from rfviz.nets.network import NETWORKS, Network
+from rfviz.nets.network import Network
 from rfviz.pages.style import GREY, BookFigure
 from rfviz.stats import AGREES, CANNOT_TELL, DISAGREES, Interval, judge
 
@@ -54,11 +55,9 @@ def gather(runs: Sequence[Run]) -> Shown:
     for each in run.networks:
         name, layers = each.name, each.figure_layers
         shown.tuning[name] = {layer: results.orientation(run, name, layer) for layer in layers}
-        shown.controls[name] = {layer: {} for layer in layers}
-        for kind in CONTROLS:
-            for layer in layers:
-                draws = [results.orientation(run, name, layer, kind, draw) for draw in range(DRAWS)]
-                shown.controls[name][layer][kind] = draws
+        shown.controls[name] = {layer: {kind: [] for kind in CONTROLS} for layer in layers}
+        for kind, draw, layer in itertools.product(CONTROLS, range(DRAWS), layers):
+            shown.controls[name][layer][kind].append(results.orientation(run, name, layer, kind, draw))
         kinds: dict[str, str | None] = {"trained": None, **{kind: kind for kind in CONTROLS}}
         shown.gabors[name] = {weights: results.gabors(run, name, kind) for weights, kind in kinds.items()}
     return shown
@@ -71,13 +70,16 @@ def selective_share(run: Run, network: str) -> Interval:
     is the mean over the three layers of the figures, in which a channel counts where it responds. From it is subtracted
     the share of another draw.
     """
-    ours, others = [], []
-    for layer in NETWORKS[network].figure_layers:
-        draws = [results.orientation(run, network, layer, "random weights", draw).selectivity for draw in range(2)]
-        limit = np.percentile(stats.finite(draws[0]), NULL)
+    ours: list[Tensor] = []
+    others: list[Tensor] = []
+    for layer in run.network(network).figure_layers:
+        first, second = (
+            results.orientation(run, network, layer, "random weights", draw).selectivity for draw in range(2)
+        )
+        edge = np.percentile(stats.finite(first), NULL)
         found = results.orientation(run, network, layer).selectivity
-        for values, shares in ((found, ours), (draws[1], others)):
-            shares.append(torch.where(values.isfinite(), (values > limit).double(), torch.nan))
+        for values, selective in ((found, ours), (second, others)):
+            selective.append(torch.where(values.isfinite(), (values > edge).double(), torch.nan))
     return stats.difference(mean_over_layers(ours), mean_over_layers(others))
 
 
@@ -244,7 +246,7 @@ def beyond_chance(measured: Tensor, control: Sequence[Tensor]) -> BeyondChance:
     edge = float(np.percentile(chance, NULL)) if len(chance) else np.nan
     above = int((numbers > edge).sum())
     share = stats.share(above, len(numbers) if len(chance) else 0)
-    return BeyondChance(edge, above, share.minus(1 - NULL / 100))
+    return BeyondChance(edge, above, share.minus((100 - NULL) / 100))
 
 
 def _beyond(shown: Shown, network: str, layer: str, kind: str) -> BeyondChance:
@@ -280,7 +282,8 @@ def verdicts(found: Mapping[str, Interval], more: str, fewer: str, form: str = "
 def selectivity_answer(shown: Shown) -> Markdown:
     """Say in which layers more channels are selective than chance would give."""
     lines = [
-        "**Answer.** The share of channels above the control's 95th percentile, minus the 5 % expected by chance:\n"
+        f"**Answer.** The share of channels above the {NULL}th percentile of the control, minus the {100 - NULL} % "
+        "expected by chance:\n"
     ]
     for network in shown.networks:
         for kind in CONTROLS:

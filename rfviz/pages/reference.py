@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+
+from rfviz import _torchvision_ops  # isort: skip  # noqa: F401  # torchvision may not load without it
 from torchvision.utils import make_grid
 
 from rfviz.kernels.inactivity import Effect, NoiseEffect

@@ -1,8 +1,8 @@
 """The augmentation of Szegedy et al. (2015), for a batch of images at once and on any device.
 
-What chance decides is drawn before any pixel is read, as a row of numbers in [0, 1) per image, so that a training image
-depends on nothing but that row. Which part of the image is cut out is worked out on the host, which may then read no
-more than that part; resizing, mirroring and distortion are a few operations on the whole batch.
+All random numbers are drawn before any pixel is read, as a row of numbers in [0, 1) per image, so that a training image
+depends on nothing but that row. The part of the image to cut out is computed on the host, which may then read no more
+than that part; resizing, mirroring and distortion are a few operations on the whole batch.
 """
 
 import math
@@ -16,7 +16,7 @@ from torch import Tensor
 from rfviz.images.data import Box
 
 TRIES = 10
-"""How often a crop is drawn anew that does not fit into the image, before the central one is taken (as torchvision)."""
+"""Crops that are drawn until one fits into the image, before the central one is taken (as in torchvision)."""
 
 DRAWS = 2 + 2 * TRIES + 2 + 1 + 3 + 1
 """Random numbers per image: window, tries of area and aspect, position, mirror, three factors, their order."""
@@ -30,7 +30,7 @@ _LUMA = (0.2989, 0.587, 0.114)  # ITU-R BT.601, as torchvision's
 
 
 class TrainingBatch(NamedTuple):
-    """Parts of images, as read, and what is still to be done with them.
+    """Parts of images, as read, and what the augmentation needs to know of each.
 
     Parameters
     ----------

@@ -1,6 +1,6 @@
-"""Training images, batch by batch: which ones, which part of each, and reading no more than that.
+"""Training images, batch by batch: which ones, and which part of each; no more than that is read.
 
-Everything that chance decides depends on (seed, epoch, step) alone, so that the number of workers, the number of
+Everything random depends on (seed, epoch, step) alone, so that the number of workers, the number of
 processes and an interruption change nothing.
 """
 
@@ -19,7 +19,7 @@ from rfviz.images.data import Labelled, in_memory, region
 from rfviz.training.augmentation import DRAWS, Augmentation, TrainingBatch
 from rfviz.training.distributed import processes_here
 
-# The first entry of every random key: numpy takes (1, 2) and (1, 2, 0) for the same key, so each purpose has its own.
+# The first entry of every random key: numpy treats (1, 2) and (1, 2, 0) as the same key, so each purpose has its own.
 _ORDER, _DRAWS = 1, 2
 
 AHEAD = 2
@@ -28,7 +28,7 @@ AHEAD = 2
 
 @dataclass(frozen=True)
 class Plan:
-    """In which order a training visits its images, in batches that are divided into micro-batches.
+    """The order in which a training visits its images, in batches that are divided into micro-batches.
 
     Parameters
     ----------
@@ -79,7 +79,7 @@ class Plan:
         return generator.random((self.batch_size, DRAWS), dtype=np.float32)
 
     def keys(self, first: int, epochs: int) -> Iterator[tuple[int, int, int]]:
-        """Go through the micro-batches of this process, as (epoch, step within it, part), from step `first` on."""
+        """Yield the micro-batches of this process as (epoch, step within it, part), from step `first` on."""
         for step in range(first, epochs * self.steps):
             for part in self.parts:
                 yield *divmod(step, self.steps), part
@@ -120,7 +120,7 @@ class MicroBatches(Dataset):
 def training_batches(
     batches: MicroBatches, keys: Iterable[tuple[int, int, int]], workers: int, device: torch.device
 ) -> Iterator[TrainingBatch]:
-    """Go through micro-batches, which `workers` processes prepare ahead; they come on the device."""
+    """Yield micro-batches on the device; `workers` processes prepare them ahead."""
     cuda = device.type == "cuda"
     loader = DataLoader(
         batches, batch_size=None, sampler=keys, num_workers=workers, prefetch_factor=AHEAD if workers else None,

@@ -1,4 +1,4 @@
-"""Where a training stands, written now and then, so that a killed training goes on from there and ends the same.
+"""The state of a training, saved at intervals, so that a killed training resumes and ends the same.
 
 Images, their order, their augmentation and the learning rate follow from the seed and the number of the step. So the
 state is that number, the weights, the batch-norm statistics, the momentum, and what the history has counted so far.
@@ -19,7 +19,7 @@ from rfviz.storage.files import load_tensors, save_tensors
 _log = logging.getLogger(__name__)
 
 KEPT = 2
-"""States that are kept: should the last one be damaged, there is the one before."""
+"""States that are kept: if the last one is damaged, the one before it is used."""
 
 
 class States:
@@ -38,7 +38,7 @@ class States:
     def save(self, step: int, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
         """Write a state, whole or not at all, and remove all but the last `KEPT`.
 
-        States of later steps are removed too: they were damaged, or training would have gone on from them.
+        States of later steps are removed too: they were damaged, or training would have resumed from them.
         """
         if self.path is None:
             return
@@ -55,7 +55,7 @@ class States:
             try:
                 return load_tensors(file, ours=True)
             except (OSError, SafetensorError, json.JSONDecodeError):
-                _log.warning("rfviz: the training state %s is damaged: the one before it is taken.", file)
+                _log.warning("rfviz: the training state %s is damaged: the one before it is used.", file)
         return None
 
     def remove(self) -> None:

@@ -33,7 +33,7 @@ from rfviz.training.recipe import Recipe, learning_rate
 from rfviz.training.state import States
 
 ONE_PIXEL = 32
-"""Side of a training image, px, from which down the last maps of the networks have one position."""
+"""Largest side of a training image, px, at which the last maps of the networks have a single position."""
 
 
 def train(
@@ -65,12 +65,12 @@ def train(
     workers : int, optional
         Processes that load training images; as many as are useful by default. Changes the speed, never the result.
     checkpoint : Path, optional
-        Where the state is kept, in files whose names begin so (`rfviz.training.state.States`). Where there are such
-        files, training goes on from the last one.
+        Prefix of the files that keep the state (`rfviz.training.state.States`). If there are any, training resumes
+        from the last one.
     checkpoint_every : float
         Seconds between two states.
     watch : str, optional
-        Name of a module, such as ``maxpool``: how often its channels fire for the evaluation images is noted as well.
+        Name of a module, such as ``maxpool``: how often its channels fire for the evaluation images is also recorded.
     progress : bool
         Show a progress bar.
 
@@ -118,7 +118,7 @@ def train(
     end, written, began = recipe.epochs * plan.steps, time.monotonic(), time.perf_counter() - elapsed
     keys = plan.keys(step, recipe.epochs)
     loaded = training_batches(MicroBatches(images, augmentation, plan), keys, workers, device)
-    lately = _arriving(sums[0])  # the losses up to the step before: read one step late, a GPU always has work
+    lately = _arriving(sums[0])  # the losses up to the step before: read one step late, so that a GPU always has work
     began_at = step
     with _bar(net, step, end, progress and rank == 0) as bar, exact(device):
         while step < end:
@@ -215,7 +215,7 @@ def _shared(net: nn.Module, compiles: bool) -> Any:
 
 
 def _arriving(number: Tensor) -> Callable[[], float]:
-    """Begin to copy a number to the host; the function that comes back waits until it is there, and no longer."""
+    """Begin to copy a number to the host; the returned function waits for that copy only, and gives the number."""
     if number.device.type != "cuda":
         kept = number.clone()
         return lambda: kept.item()

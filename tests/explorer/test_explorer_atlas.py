@@ -11,27 +11,27 @@ import torch
 from PIL import Image
 
 from rfviz.explorer import atlas, facts
-from rfviz.explorer.facts import NEAREST, STATISTICS, Layer
+from rfviz.explorer.facts import NEAREST, STATISTICS, LayerFacts
 from rfviz.images.data import Evaluation
 from rfviz.images.whitening import IMAGENET
 from rfviz.kernels import maximization, responses, tuning
+from rfviz.kernels.pictures import correlations
 from rfviz.kernels.responses import LayerResponses
-from rfviz.kernels.similarity import correlations
 from rfviz.nets import models
-from rfviz.pages import figures
+from rfviz.pages import style
 
 LAYER = "layer1.0"
 
 
 @pytest.fixture
-def layer(resnet: models.Net34, tiles: Evaluation) -> Layer:
+def layer(resnet: models.ResidualNet, tiles: Evaluation) -> LayerFacts:
     found = responses.collect(resnet, tiles, [LAYER], 5, strongest=8)[LAYER]
     driven = maximization.maximize(resnet, LAYER, steps=3)
     tuned = {"orientation": tuning.measure(resnet, LAYER), "colour": tuning.measure_colour(resnet, LAYER)}
-    return Layer(tiles, found, driven, IMAGENET, resnet.conv1.weight.detach(), (2, 4), **tuned)
+    return LayerFacts(tiles, found, driven, IMAGENET, resnet.conv1.weight.detach(), (2, 4), **tuned)
 
 
-def silenced(layer: Layer, channel: int) -> Layer:
+def silenced(layer: LayerFacts, channel: int) -> LayerFacts:
     """A copy in which a channel has never responded."""
 
     def zero(values: torch.Tensor) -> torch.Tensor:
@@ -56,32 +56,32 @@ def as_bytes(image: torch.Tensor) -> np.ndarray:
     return (image.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
 
 
-def test_every_cell_is_the_picture_that_it_says(layer: Layer) -> None:
+def test_every_cell_is_the_picture_that_it_says(layer: LayerFacts) -> None:
     drawn, found = atlas.draw(layer), layer.found
     assert drawn.facts["cell"] == found.receptive_field.size == 27
     for channel in range(6):
         expected = {
-            "filter": figures.min_max(layer.filters[channel]),
+            "filter": style.min_max(layer.filters[channel]),
             "mean": found.mean_stimulus[channel],
-            "stretched": figures.stretch(found.mean_stimulus[channel])[0],
-            "strongest": figures.stretch(found.strongest_stimulus[channel])[0],
+            "stretched": style.stretch(found.mean_stimulus[channel])[0],
+            "strongest": style.stretch(found.strongest_stimulus[channel])[0],
             "maximization": IMAGENET.to_rgb(layer.maxima.images[channel]),
         }
         patches, inside = responses.preferred_stimuli(layer.images, found, channel)
         for rank, (patch, there) in enumerate(zip(patches, inside, strict=True)):
-            expected[f"stimulus {rank}"] = torch.where(there, patch, torch.tensor(figures.NO_IMAGE))
+            expected[f"stimulus {rank}"] = torch.where(there, patch, torch.tensor(style.NO_IMAGE))
         assert list(expected) == [each["key"] for each in drawn.facts["columns"]]
         for key, image in expected.items():
             np.testing.assert_array_equal(cell(drawn, key, channel), as_bytes(image), err_msg=f"{key} {channel}")
 
 
-def test_gains_are_those_of_the_figures(layer: Layer) -> None:
+def test_gains_are_those_of_the_figures(layer: LayerFacts) -> None:
     for channel, said in enumerate(atlas.draw(layer).facts["channels"]):
         for key, mean in (("stretched", layer.found.mean_stimulus), ("strongest", layer.found.strongest_stimulus)):
-            assert said["gains"][key] == pytest.approx(figures.stretch(mean[channel])[1], rel=1e-3)
+            assert said["gains"][key] == pytest.approx(style.stretch(mean[channel])[1], rel=1e-3)
 
 
-def test_statistics_are_those_of_the_responses(layer: Layer) -> None:
+def test_statistics_are_those_of_the_responses(layer: LayerFacts) -> None:
     found, told = layer.found, facts.describe(layer)["channels"]
     agreement = correlations(found.mean_stimulus, IMAGENET.to_rgb(layer.maxima.images.double(), clip=False))
     for channel in range(6):
@@ -111,7 +111,7 @@ def test_statistics_are_those_of_the_responses(layer: Layer) -> None:
         assert told[channel]["curve"] == pytest.approx(layer.maxima.activations[:, channel].tolist(), rel=1e-5)
 
 
-def test_a_stimulus_says_where_it_was(layer: Layer) -> None:
+def test_a_stimulus_says_where_it_was(layer: LayerFacts) -> None:
     drawn, found = atlas.draw(layer), layer.found
     sheet = np.asarray(Image.open(io.BytesIO(drawn.files()[1]))).astype(float)
     for channel, said in enumerate(drawn.facts["channels"]):
@@ -129,7 +129,7 @@ def test_a_stimulus_says_where_it_was(layer: Layer) -> None:
             assert np.abs(again - as_bytes(image).astype(float)).mean() < 8  # lossy, but the same picture
 
 
-def test_nearest_channels_are_the_most_alike(layer: Layer) -> None:
+def test_nearest_channels_are_the_most_alike(layer: LayerFacts) -> None:
     alike = correlations(layer.found.strongest_stimulus, layer.found.strongest_stimulus)
     for channel, said in enumerate(facts.describe(layer)["channels"]):
         others = sorted((other for other in range(6) if other != channel), key=lambda other: -alike[channel, other])
@@ -137,7 +137,7 @@ def test_nearest_channels_are_the_most_alike(layer: Layer) -> None:
         assert [r for _, r in said["nearest"]] == pytest.approx([alike[channel, o].item() for o in others], abs=1e-3)
 
 
-def test_a_channel_that_never_fires_has_no_picture_of_its_stimuli(layer: Layer) -> None:
+def test_a_channel_that_never_fires_has_no_picture_of_its_stimuli(layer: LayerFacts) -> None:
     drawn = atlas.draw(silenced(layer, 3))
     said = drawn.facts["channels"]
     assert not said[3]["fires"] and said[2]["fires"]
@@ -147,14 +147,14 @@ def test_a_channel_that_never_fires_has_no_picture_of_its_stimuli(layer: Layer) 
         "maximum": 0, "mean": 0, "firing_rate": 0, "peak": None, "contrast": None, "agreement": None,
     }  # fmt: skip
     assert all(3 not in [other for other, _ in each["nearest"]] for each in said)
-    grey = round(255 * figures.NO_IMAGE)
+    grey = round(255 * style.NO_IMAGE)
     for key in ("mean", "stretched", "strongest", "stimulus 0"):
         assert np.unique(cell(drawn, key, 3)).tolist() == [grey]
     assert len(np.unique(cell(drawn, "maximization", 3))) > 10
     json.dumps(drawn.facts, allow_nan=False)
 
 
-def test_layers_without_means_or_filters(layer: Layer) -> None:
+def test_layers_without_means_or_filters(layer: LayerFacts) -> None:
     bare = dataclasses.replace(layer.found, mean_stimulus=None, strongest_stimulus=None)
     drawn = atlas.draw(layer._replace(found=bare, filters=None, inactive=None))
     assert [each["key"] for each in drawn.facts["columns"][:2]] == ["maximization", "stimulus 0"]
@@ -163,25 +163,25 @@ def test_layers_without_means_or_filters(layer: Layer) -> None:
     assert said["nearest"] == [] and said["inactive"] is None
 
 
-def test_a_large_field_is_reduced(resnet: models.Net34, tiles: Evaluation) -> None:
+def test_a_large_field_is_reduced(resnet: models.ResidualNet, tiles: Evaluation) -> None:
     deep = "layer2.2"
     found: LayerResponses = responses.collect(resnet, tiles, [deep], 2, mean_stimulus=False)[deep]
-    drawn = atlas.draw(Layer(tiles, found, maximization.maximize(resnet, deep, steps=1), IMAGENET))
+    drawn = atlas.draw(LayerFacts(tiles, found, maximization.maximize(resnet, deep, steps=1), IMAGENET))
     assert found.receptive_field.size > atlas.LARGEST_CELL == drawn.facts["cell"]
     assert drawn.facts["field"]["size"] == found.receptive_field.size
     assert drawn.cells.shape == (3, 12 * atlas.LARGEST_CELL, 3 * atlas.LARGEST_CELL)
 
 
-def test_images_without_labels_and_of_other_shapes(resnet: models.Net34) -> None:
+def test_images_without_labels_and_of_other_shapes(resnet: models.ResidualNet) -> None:
     images = torch.rand(3, 3, 40, 80, generator=torch.Generator().manual_seed(0))
     found = responses.collect(resnet, images, ["maxpool"], 2)["maxpool"]
-    drawn = atlas.draw(Layer(images, found, maximization.maximize(resnet, "maxpool", steps=1), IMAGENET))
+    drawn = atlas.draw(LayerFacts(images, found, maximization.maximize(resnet, "maxpool", steps=1), IMAGENET))
     for source in drawn.facts["sources"]:
         assert source["class"] is None
         assert (source["height"], source["width"]) == (40, 80)
 
 
-def test_the_same_layer_gives_the_same_files(layer: Layer) -> None:
+def test_the_same_layer_gives_the_same_files(layer: LayerFacts) -> None:
     first, second = atlas.draw(layer), atlas.draw(layer)
     assert first.files() == second.files()
     assert first.facts == second.facts

@@ -19,7 +19,7 @@ from browsing import serving, watch
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from rfviz.explorer.sources import RunSource
-from rfviz.lab.runs import Run
+from rfviz.lab.run import Run
 
 
 @pytest.fixture(scope="module")
@@ -451,10 +451,8 @@ def test_an_image_that_cannot_be_read_is_said(browser: Browser, homes: dict[str,
 # ---------------------------------------------------------------- live
 
 CELLS = {
-    "run": """from rfviz import runs
-from rfviz.explorer import Explorer
-run = runs.open_run("smoke")
-Explorer.of_run(run, "plainnet34/layer1.0/19")""",
+    "run": """from rfviz import Explorer, open_run
+Explorer.of_run(open_run("smoke"), "plainnet34/layer1.0/19")""",
     "net": """import torch
 from rfviz.nets import models
 from rfviz.images import photographs

@@ -8,10 +8,9 @@ import pytest
 from bs4 import BeautifulSoup
 
 from rfviz.errors import RfvizError
-from rfviz.explorer import Page, static, write_atlas
+from rfviz.explorer import gather, static, write_atlas
 from rfviz.explorer.sources import RunSource
-from rfviz.lab.presets import EXPLORER_LAYERS
-from rfviz.lab.runs import Run
+from rfviz.lab.run import Run
 
 
 def test_the_module_becomes_a_classic_script() -> None:
@@ -36,7 +35,7 @@ def test_every_layer_has_its_files_and_nothing_else_is_left(smoke: Run, tmp_path
     names = {"explorer.css", "explorer.js", "manifest.js", "mine", "thesis.txt"}
     source = RunSource(smoke)
     for model in ("resnet34", "plainnet34"):
-        for layer in EXPLORER_LAYERS:
+        for layer in ("maxpool", "layer1.0", "layer1.1", "layer1.2"):
             drawn = source.drawn(model, layer)
             assert (tmp_path / f"{model}-{layer}.webp").read_bytes() == drawn.cells
             assert (tmp_path / f"{model}-{layer}-sources.webp").read_bytes() == drawn.sources
@@ -55,7 +54,7 @@ def test_a_folder_that_cannot_be_written_is_named(smoke: Run, tmp_path: Path) ->
 
 
 def test_all_numbers_are_in_the_table(smoke: Run) -> None:
-    page = BeautifulSoup(Page(smoke, Path("explorer"))._repr_html_(), "html.parser")
+    page = BeautifulSoup(gather([smoke])._repr_html_(), "html.parser")
     tables = page.find_all("table")
     source = RunSource(smoke)
     rows = source.manifest()["layers"]
@@ -74,7 +73,7 @@ def test_all_numbers_are_in_the_table(smoke: Run) -> None:
 
 
 def test_the_page_loads_only_its_own_files(smoke: Run) -> None:
-    page = BeautifulSoup(Page(smoke, Path("explorer"))._repr_html_(), "html.parser")
+    page = BeautifulSoup(gather([smoke])._repr_html_(), "html.parser")
     loaded = [tag.get("src") or tag.get("href") for tag in page.find_all(["script", "link"])]
     assert loaded == ["explorer/explorer.css", "explorer/manifest.js", "explorer/explorer.js"]
     assert page.find(class_="rfviz-explorer")["data-run"] == smoke.folder.name

@@ -15,10 +15,11 @@ from rfviz.images.data import Evaluation
 from rfviz.images.whitening import IMAGENET
 from rfviz.kernels import maximization
 from rfviz.kernels.maximization.regularizers import L2, Jitter, TotalVariation
-from rfviz.lab.runs import Run
+from rfviz.lab.run import Run
 from rfviz.nets import models
+from rfviz.storage import places
 
-ASKED = {"kind": "maximize", "model": "Net34", "layer": "maxpool", "channel": 2, "steps": 4, "learning_rate": 0.1}
+ASKED = {"kind": "maximize", "model": "ResidualNet", "layer": "maxpool", "channel": 2, "steps": 4, "learning_rate": 0.1}
 
 
 def ask(explorer: Explorer, **message: object) -> tuple[dict, list]:
@@ -31,19 +32,19 @@ def ask(explorer: Explorer, **message: object) -> tuple[dict, list]:
 
 
 @pytest.fixture
-def explorer(resnet: models.Net34, tiles: Evaluation) -> Explorer:
+def explorer(resnet: models.ResidualNet, tiles: Evaluation) -> Explorer:
     return Explorer(resnet, tiles, IMAGENET, ["maxpool", "layer1.0"], top_k=3, strongest=4, steps=2)
 
 
 def test_a_layer_comes_as_a_message(explorer: Explorer) -> None:
-    content, buffers = ask(explorer, kind="layer", model="Net34", layer="layer1.0")
-    drawn = explorer.source.drawn("Net34", "layer1.0")
-    assert content == {"kind": "layer", "key": "Net34/layer1.0", "facts": drawn.facts}
+    content, buffers = ask(explorer, kind="layer", model="ResidualNet", layer="layer1.0")
+    drawn = explorer.source.drawn("ResidualNet", "layer1.0")
+    assert content == {"kind": "layer", "key": "ResidualNet/layer1.0", "facts": drawn.facts}
     assert buffers == [drawn.cells, drawn.sources]
 
 
 def test_pixels_are_never_state(explorer: Explorer) -> None:
-    ask(explorer, kind="layer", model="Net34", layer="layer1.0")
+    ask(explorer, kind="layer", model="ResidualNet", layer="layer1.0")
     state = explorer.get_state()
     own = {name: value for name, value in state.items() if not name.startswith("_")}
     assert own.keys() == {"manifest", "state", "layout", "tabbable", "tooltip"}
@@ -74,7 +75,7 @@ def test_of_a_run(smoke: Run) -> None:
 def test_maximizing_again(explorer, resnet, settings, regularizers, words) -> None:
     content, buffers = ask(explorer, **ASKED, **settings)
     expected = maximization.maximize(resnet, "maxpool", [2], steps=4, regularizers=regularizers)
-    assert content["key"] == "Net34/maxpool/2"
+    assert content["key"] == "ResidualNet/maxpool/2"
     assert content["made_with"] == words
     assert content["curve"] == pytest.approx(expected.activations[:, 0].tolist(), rel=1e-5)
     shown = np.asarray(Image.open(io.BytesIO(buffers[0])))
@@ -85,8 +86,8 @@ def test_maximizing_again(explorer, resnet, settings, regularizers, words) -> No
 @pytest.mark.parametrize(
     ("message", "text"),
     [
-        ({"kind": "layer", "model": "Net34", "layer": "layer9"}, "unknown layer 'layer9'"),
-        ({"kind": "layer", "model": "<b>", "layer": "maxpool"}, "unknown model '<b>'"),
+        ({"kind": "layer", "model": "ResidualNet", "layer": "layer9"}, "unknown layer 'layer9'"),
+        ({"kind": "layer", "model": "<b>", "layer": "maxpool"}, "unknown network '<b>'"),
         (
             {**ASKED, "steps": 10**9, "l2": 0, "variation": 0, "jitter": 0},
             "steps is 1000000000: it must be a number from 1 to 2000",
@@ -109,24 +110,23 @@ def test_what_cannot_be_answered_is_said(explorer: Explorer, message: dict, text
 def test_numbers_that_leave_their_range_are_no_picture(explorer: Explorer) -> None:
     content, buffers = ask(explorer, **{**ASKED, "steps": 200}, l2=1e6, variation=1e6, jitter=0)
     assert content["kind"] in ("failed", "maximized")
-    explorer.source.nets["Net34"].conv1.weight.data[2] = float("inf")
+    explorer.source.nets["ResidualNet"].conv1.weight.data[2] = float("inf")
     content, buffers = ask(explorer, **ASKED, l2=0, variation=0, jitter=0)
     assert (content["kind"], buffers) == ("failed", None)
     assert "the maximization left the range of numbers: a rate of 0.1 is too high." in content["text"]
 
 
 @pytest.mark.parametrize("name", ["a/b", "a&b", "", "#1"])
-def test_names_that_would_not_survive_a_link(resnet: models.Net34, name: str) -> None:
+def test_names_that_would_not_survive_a_link(resnet: models.ResidualNet, name: str) -> None:
     with pytest.raises(RfvizError, match="give it a name without /, &, # and %"):
         Explorer({name: resnet}, torch.rand(1, 3, 64, 64))
 
 
-def test_no_images(resnet: models.Net34) -> None:
+def test_no_images(resnet: models.ResidualNet) -> None:
     with pytest.raises(RfvizError, match="no images to explore"):
         Explorer(resnet, torch.rand(0, 3, 64, 64))
 
 
 def test_the_notebook_shows_it_and_no_output_widget_makes_a_batch_wait() -> None:
-    root = Path(__file__).parents[1]
-    assert "Explorer.of_run(run" in (root / "notebooks" / "02_preferred_stimuli.md").read_text()
+    assert "Explorer.of_run(run" in (places.repository() / "notebooks" / "02_preferred_stimuli.md").read_text()
     assert "Output(" not in Path(widget.__file__).read_text()  # nbclient, issue 312

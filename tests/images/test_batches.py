@@ -1,5 +1,7 @@
 """Batches against plain lists of image numbers."""
 
+import os
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -7,7 +9,7 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader, TensorDataset
 
 from rfviz.errors import RfvizError
-from rfviz.images.batches import Batch, batches, is_indexed
+from rfviz.images.batches import Batch, available_cores, batches, is_indexed
 
 SIZES = [(2, 2), (3, 2), (2, 3)]
 
@@ -315,3 +317,13 @@ def test_the_message_names_the_image_by_its_number_among_all():
         list(batches(images, 3, indices=[2, 4]))
     with pytest.raises(RfvizError, match=r"^image 3: "):
         list(batches(iter([torch.zeros(3, 3, 2, 2), torch.zeros(2, 4, 2, 2)]), 3, share=(1, 2)))
+
+
+def test_available_cores_are_those_that_the_process_may_use(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 5, 7}, raising=False)
+    assert available_cores() == 3
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    assert available_cores() == 6
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert available_cores() == 1

@@ -10,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rfviz.errors import RfvizError
 from rfviz.images import photographs
 
 
@@ -142,3 +143,8 @@ def test_tiles_of_any_image_lie_in_it_and_apart(height, width, size):
 def test_tiles_are_spread_evenly():
     starts = [int(tile[1, 0, 0]) for tile in photographs.tiles(coordinates(torch.zeros(3, 10, 43)), 10)]
     assert starts == [0, 11, 21, 32]  # gaps of 0.75 px, half of one at either end
+
+
+def test_more_photographs_than_there_are_are_refused():
+    with pytest.raises(RfvizError, match=r"^classes is 15: there are 14 photographs\.$"):
+        photographs.load(64, 15)

@@ -9,7 +9,8 @@ from PIL import Image
 
 from rfviz.images import photographs
 from rfviz.images.whitening import fit
-from rfviz.lab import presets, runs, sources
+from rfviz.lab import presets, results, sources
+from rfviz.lab import run as runs
 from rfviz.training import trainer as training
 from rfviz.training.augmentation import ASPECTS
 
@@ -90,7 +91,7 @@ def test_the_preset_imagenet_trains_by_the_papers_recipe(monkeypatch, architectu
     assert (group["nesterov"], group["dampening"]) == (False, 0)
     assert len(group["params"]) == len(list(net.parameters()))  # all of them decay
     assert rates == [0.01, 0.01]
-    recipe = run.preset.recipes[architecture]
+    recipe = run.recipe(architecture)
     later = [training.learning_rate(recipe, 5004 * epoch, 5004) for epoch in (29, 30, 59, 60, 89)]
     assert all(math.isclose(a, b) for a, b in zip(later, (0.01, 0.001, 0.001, 0.0001, 0.0001), strict=True))
     assert recipe.batch_size == 256 and presets.get("imagenet").recipes[architecture].epochs == 90
@@ -101,7 +102,6 @@ def test_the_preset_imagenet_trains_by_the_papers_recipe(monkeypatch, architectu
     assert [len(layer) for layer in (net.layer1, net.layer2, net.layer3, net.layer4)] == [3, 4, 6, 3]
     assert any("downsample" in name for name in net.state_dict()) == (architecture == "resnet34")
     expected = fit([run.images.train[i][0] for i in range(8)])  # per colour channel, of the training images
-    assert torch.equal(run.data_whitening.mean, expected.mean)
-    assert torch.equal(run.data_whitening.matrix, expected.matrix)
+    assert runs.data_whitening(run) == expected.to_json()
     assert run.images.evaluation[0][0].shape == (3, 224, 224)
-    assert len(run.history(architecture)) == 2
+    assert len(results.history(run, architecture)) == 2

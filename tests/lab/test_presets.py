@@ -2,10 +2,14 @@
 
 import dataclasses
 import math
+import subprocess
+import sys
+from typing import get_args
 
 import pytest
 
 from rfviz.errors import RfvizError, unknown
+from rfviz.images import whitening
 from rfviz.lab import presets
 from rfviz.lab.presets import PRESETS, Preset
 from rfviz.training.trainer import Recipe, learning_rate
@@ -22,7 +26,7 @@ def test_the_presets():
     for name, preset in PRESETS.items():
         assert presets.get(name) == preset and preset.name == name
         assert set(preset.recipes) == {"resnet34", "plainnet34"}
-        assert preset.width > max(presets.PAPER_CHANNELS.values()) == 19  # the paper's channels exist
+        assert preset.width > max(each.channel for each in preset.members) == 19  # the paper's channels exist
         assert preset.top_k == 16 and preset.maximization_steps == 31 and preset.noise_seeds >= 5
         assert preset.crop == preset.recipes["resnet34"].crop == preset.recipes["plainnet34"].crop
     assert PRESETS["smoke"].width == 20
@@ -83,7 +87,6 @@ def test_what_makes_a_preset_is_no_option(option):
         *((option, 0) for option in ("maximization_steps", "epochs", "batch_size", "learning_rate", "repeats")),
         ("width", 19),
         ("width", 32.0),
-        ("classes", 15),
         ("epochs", 1.5),
         ("learning_rate", -0.1),
         ("learning_rate", math.nan),
@@ -102,7 +105,7 @@ def test_impossible_values_are_refused(option, value):
         ("whitening", "zac", r"unknown whitening 'zac'\. Did you mean 'zca'\?"),
         ("schedule", "onecycle", r"unknown schedule 'onecycle'\. Did you mean 'one-cycle'\?"),
         ("precision", "bfloat", r"unknown precision 'bfloat'\. Did you mean 'bfloat16'\?"),
-        ("weights", {"resnet43": "w.pth"}, r"unknown model 'resnet43'\. Did you mean 'resnet34'\?"),
+        ("weights", {"resnet43": "w.pth"}, r"unknown network 'resnet43'\. Did you mean 'resnet34'\?"),
     ],
 )
 def test_unknown_values_are_refused_with_the_nearest(option, value, match):
@@ -152,7 +155,7 @@ def test_every_field_of_a_recipe_and_a_preset_can_be_replaced():
         "width": 30, "short_side": 50, "evaluation_crop": 40, "classes": 3, "tile": 64, "whitening": "none", "top_k": 3,
         "strongest": 9, "noise_seeds": 2, "disturbed_images": 30, "picture_channels": 5,
         "maximization_steps": 5, "weights": {}, "strict": True,
-        "analysis_precision": "bfloat16",
+            "networks": ("plainnet34", "resnet18"),
     }  # fmt: skip
     fixed = {"name", "summary", "where", "source", "recipes"}
     assert set(more) == {field.name for field in dataclasses.fields(Preset)} - fixed - {"images"}
@@ -196,6 +199,25 @@ def test_the_error_for_an_unknown_name():
     assert many.endswith("n18, n19, ....") and "n20" not in many
 
 
-def test_an_unknown_analysis_precision_is_refused():
-    with pytest.raises(RfvizError, match=r"unknown analysis precision 'bfloat'. Did you mean 'bfloat16'"):
-        presets.get("quick", analysis_precision="bfloat")
+def test_the_kinds_of_whitening_are_those_that_can_be_fitted():
+    assert get_args(presets.Whitening) == whitening.KINDS
+
+
+@pytest.mark.parametrize("names", [[], ["resnet34", "resnet34"]])
+def test_networks_that_are_none_or_twice_the_same_are_refused(names):
+    refused("networks is .*: name at least one, each once", networks=names)
+
+
+def test_other_networks_take_the_recipe_of_their_kind():
+    preset = presets.get("quick", networks="resnet18, plainnet18")
+    assert [each.title for each in preset.members] == ["ResNet18", "PlainNet18"]
+    assert preset.recipe("resnet18") == preset.recipes["resnet34"]
+    assert preset.recipe("plainnet18") == preset.recipes["plainnet34"]
+    refused("unknown network 'resnet43'. Did you mean 'resnet34'", networks=["resnet43"])
+    refused("unknown network 'resnet34'.*resnet18", networks=["resnet18"], weights={"resnet34": "w.pth"})
+
+
+def test_presets_are_read_without_torch():
+    script = "import sys; from rfviz.lab import presets; print(sorted({'torch', 'numpy'} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -12,8 +12,8 @@ from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms.v2 import functional as tv
 
 from rfviz.images import photographs
-from rfviz.images.data import cut
-from rfviz.training.augmentation import DRAWS, Augmentation, Box, TrainingBatch, resizing
+from rfviz.images.data import Box, cut
+from rfviz.training.augmentation import DRAWS, Augmentation, TrainingBatch, resizing
 
 # What each random number of an image is for.
 WINDOW, TRY, POSITION, MIRROR, FACTORS, ORDER = (slice(0, 2), slice(2, 22), slice(22, 24), 24, slice(25, 28), 28)

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rfviz.images import photographs
-from rfviz.images.data import ImagesInMemory, Region
+from rfviz.images.data import Box, ImagesInMemory, Region, in_memory
 from rfviz.training import loading
-from rfviz.training.augmentation import DRAWS, Augmentation, Box, TrainingBatch
+from rfviz.training.augmentation import DRAWS, Augmentation, TrainingBatch
 from rfviz.training.loading import MicroBatches, Plan, training_batches, usual_workers
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -309,17 +309,7 @@ def test_usual_workers(cores, processes, device, kept, workers, monkeypatch):
 
 
 def test_images_in_memory_need_no_workers_on_the_cpu(source):
-    assert loading.in_memory(source) and usual_workers(source, CPU) == 0
-    assert loading.in_memory([1, 2])  # says nothing
-    assert not loading.in_memory(Read(False))
+    assert in_memory(source) and usual_workers(source, CPU) == 0
+    assert in_memory([1, 2])  # says nothing
+    assert not in_memory(Read(False))
     assert usual_workers(Read(False), CPU) >= 1
-
-
-def test_available_cores_are_those_that_the_process_may_use(monkeypatch):
-    monkeypatch.setattr(loading.os, "sched_getaffinity", lambda process: {0, 5, 7}, raising=False)
-    assert loading.available_cores() == 3
-    monkeypatch.delattr(loading.os, "sched_getaffinity")
-    monkeypatch.setattr(loading.os, "cpu_count", lambda: 6)
-    assert loading.available_cores() == 6
-    monkeypatch.setattr(loading.os, "cpu_count", lambda: None)
-    assert loading.available_cores() == 1

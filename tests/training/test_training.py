@@ -114,6 +114,14 @@ def test_schedules_are_positive_for_very_short_trainings(schedule, steps):
     assert all(0 < learning_rate(recipe, step, 1) <= 0.1 for step in range(steps))
 
 
+def test_the_recipe_is_read_without_torch():
+    """The command line, which fills it in, starts at once."""
+    command = "import sys, rfviz.training.recipe; sys.exit('torch' in sys.modules)"
+    subprocess.run(
+        [sys.executable, "-c", command], env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}, check=True
+    )
+
+
 def test_cumulative_decay_of_the_papers_recipe_on_imagenet():
     """30 epochs at each of three learning rates: 1.7."""
     steps = 1_281_167 // 256

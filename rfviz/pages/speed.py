@@ -1,31 +1,43 @@
-"""Tables of what `make bench` measured."""
+"""The page on speed: what `make bench` measured."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
+from IPython.display import Markdown
 
-from rfviz.nets.models import PAPER_ARCHITECTURES
+from rfviz.storage import places
 
 _FLOORS = ("top_and_activity", "mean_stimuli", "all_layers", "gpu")
 _TRAININGS = ("train_step", "train_gpu", "train_loader")
 _PEERS = ("zennit", "captum", "patch_loop", "lucent")
 
 
-def benchmark_table(results: Mapping[str, Any]) -> pd.DataFrame:
-    """Return one row per piece of work: what it is compared with, what was aimed at, and what was found, as text.
+def kept_results() -> dict[str, Any]:
+    """Return what ``benchmarks/results.json`` holds; rows that were not run are not there."""
+    return json.loads((places.repository() / "benchmarks" / "results.json").read_text())
 
-    Parameters
-    ----------
-    results : mapping
-        What ``benchmarks/results.json`` holds; rows that were not run are left out.
-    """
+
+def measured_on(results: Mapping[str, Any]) -> Markdown:
+    """Say when and on what machine the results were measured."""
+    machine, versions = results["machine"], results["versions"]
+    commits = " and ".join(f"`{commit}`" for commit in sorted(set(results["commits"].values())))
+    return Markdown(
+        f"Measured on {results['date']} at {commits}: {machine['processor']}, {machine['threads']} threads "
+        f"({machine['instructions']}), {machine['memory']} of memory, GPU: {machine['GPU']}; torch "
+        f"{versions['torch']}, torchvision {versions['torchvision']}. `make bench` repeats it."
+    )
+
+
+def benchmark_table(results: Mapping[str, Any]) -> pd.DataFrame:
+    """Return one row per piece of work: what it is compared with, what was aimed at, and what was found, as text."""
     rows = results["rows"]
     plain = {found["floor"]: found["seconds"] / found["images"] for found in rows.get("floor_as_torch_comes", [])}
     lines = []
     for row in [row for name in _FLOORS for row in rows.get(name, [])]:
         each = row["seconds"] / row["images"]
-        layer = row["reference"].removeprefix("forward pass cut at ").partition(",")[0]
+        layer = _layer(row)
         lines.append(
             {
                 "work": row["work"] + (f", {row['order']}" if "order" in row else ""),
@@ -71,13 +83,7 @@ def benchmark_table(results: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def training_table(results: Mapping[str, Any]) -> pd.DataFrame:
-    """Return one row per way of training that was measured, as text.
-
-    Parameters
-    ----------
-    results : mapping
-        What ``benchmarks/results.json`` holds; rows that were not run are left out.
-    """
+    """Return one row per way of training that was measured, as text."""
     rows = results["rows"]
     lines = [
         {
@@ -96,22 +102,29 @@ def training_table(results: Mapping[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=columns).set_index("work")
 
 
-def bfloat16_table(results: Mapping[str, Any]) -> pd.DataFrame:
-    """Return, per network and layer, how much of the lists of the strongest stimuli bfloat16 leaves, as text.
+def collecting(results: Mapping[str, Any]) -> Markdown:
+    """Say what mean stimuli, top lists and activity add to the forward pass of an image."""
+    plain, last = results["rows"]["mean_stimuli"]
+    extra = [1000 * (row["seconds"] - row["reference_seconds"]) / row["images"] for row in (plain, last)]
+    bare = [1000 * row["reference_seconds"] / row["images"] for row in (plain, last)]
+    return Markdown(
+        f"Mean stimuli of three layers, with top lists and activity, add {extra[0]:.1f} ms to the {bare[0]:.1f} ms of "
+        f"an image's forward pass, or {extra[1]:.1f} ms to {bare[1]:.1f} ms with the channels last."
+    )
 
-    Parameters
-    ----------
-    results : mapping
-        What ``benchmarks/results.json`` holds.
-    """
-    lines = [
-        {
-            "network": PAPER_ARCHITECTURES[row["architecture"]],
-            "layer": row["layer"],
-            "images shared, mean": f"{row['shared']:.1%}",
-            "images shared, worst channel": f"{row['least']:.0%}",
-            "same strongest image": f"{row['same_first']:.0%}",
-        }
-        for row in results["rows"]["bfloat16"]
-    ]
-    return pd.DataFrame(lines).set_index(["network", "layer"])
+
+def speed_answer(results: Mapping[str, Any]) -> Markdown:
+    """Say how long a pass takes beside its own forward pass, and beside that in an ordinary process."""
+    _, last = results["rows"]["mean_stimuli"]
+    deepest = _layer(last)
+    (bare,) = (row for row in results["rows"]["floor_as_torch_comes"] if row["floor"] == deepest)
+    usual = last["seconds"] / last["images"] / (bare["seconds"] / bare["images"])
+    return Markdown(
+        "**Answer.** With the channels last, as the presets have it, a pass that lists the strongest stimuli and "
+        f"averages all of three layers takes {last['ratio']:.1f} times as long as its own bare forward pass, and "
+        f"{usual:.1f} times as long as that takes in an ordinary process."
+    )
+
+
+def _layer(row: Mapping[str, Any]) -> str:
+    return row["reference"].removeprefix("forward pass cut at ").partition(",")[0]

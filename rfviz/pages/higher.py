@@ -1,0 +1,354 @@
+"""The page on higher layers: what in a stimulus a neuron depends on, and which pictures work as stimuli."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from IPython.display import Markdown
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from scipy import ndimage
+from torch import Tensor
+
+from rfviz import stats
+from rfviz.kernels.effective import EffectiveFields, core
+from rfviz.kernels.identify import CHANCE, KINDS
+from rfviz.lab import results
+from rfviz.lab.run import Run
+from rfviz.nets.network import Network
+from rfviz.pages.style import BLUE, GREEN, GREY, NO_IMAGE, ORANGE, RED, BookFigure, listed, missing, no_contrast, show
+from rfviz.stats import Interval, because
+
+CONTRASTS = (0.5, 1.0, 2.0)
+"""At which the pictures of the highest layer are shown."""
+
+SMOOTHING = 1 / 48
+"""Standard deviation of the Gaussian that smooths the weights for display, over the shorter side of the picture."""
+
+FULL = 99
+"""Percentile of the smoothed weights from which on a picture is not dimmed."""
+
+DIMMED = 0.5
+"""Grey level that what does not matter is dimmed to."""
+
+KIND_STYLES = dict(zip(KINDS, ((ORANGE, "o"), (GREEN, "s"), (BLUE, "^")), strict=True))
+"""Colour and marker of each kind of picture."""
+
+Scores = Mapping[str, Tensor]
+"""What `rfviz.kernels.identify.identify` returns of a layer."""
+
+
+class Shown(NamedTuple):
+    """What the page shows of the networks of a run.
+
+    Parameters
+    ----------
+    run : Run
+    fields, controls : dict from network and layer to EffectiveFields
+        Of the network, and with random weights; of the same neurons on the same images.
+    scores : dict from network and layer to Scores
+    contrasts : dict from contrast and network to Scores
+        Of the highest layer.
+    """
+
+    run: Run
+    fields: Mapping[str, Mapping[str, EffectiveFields]]
+    controls: Mapping[str, Mapping[str, EffectiveFields]]
+    scores: Mapping[str, Mapping[str, Scores]]
+    contrasts: Mapping[float, Mapping[str, Scores]]
+
+
+def gather(runs: Sequence[Run]) -> Shown:
+    """Return what the page shows: of the first run, as it shows one network of each kind."""
+    run = runs[0]
+    fields, controls = (
+        {
+            each.name: {layer: results.effective_fields(run, each.name, layer, kind) for layer in each.high_layers}
+            for each in run.networks
+        }
+        for kind in (None, "random weights")
+    )
+    scores = {
+        each.name: {layer: results.identification(run, each.name, layer) for layer in each.picture_layers}
+        for each in run.networks
+    }
+    contrasts = {
+        contrast: {
+            each.name: results.identification(run, each.name, each.picture_layers[-1], contrast)
+            for each in run.networks
+        }
+        for contrast in CONTRASTS
+    }
+    return Shown(run, fields, controls, scores, contrasts)
+
+
+# -- what matters in a stimulus ----------------------------------------------------------------------------------------
+
+
+def smoothed(weights: Tensor) -> Tensor:
+    """Return weights `(H, W)` smoothed for display, in float64."""
+    sigma = SMOOTHING * min(weights.shape)
+    return torch.from_numpy(ndimage.gaussian_filter(weights.double().numpy(), sigma, mode="constant"))
+
+
+def opacity(weights: Tensor) -> Tensor:
+    """Return how much of each pixel to show: smoothed weights over their 99th percentile, `(H, W)` in [0, 1]."""
+    soft = smoothed(weights)
+    full = np.percentile(soft.numpy(), FULL)
+    return (soft / full).clamp(0, 1) if full > 0 else torch.zeros_like(soft)
+
+
+def what_matters(shown: Shown, network: Network | None, columns: int = 4) -> Figure:
+    """Draw Figs. S19 and S20: the strongest stimulus of some channels, and what in it the neuron depends on.
+
+    A row of groups per layer, a group per channel. In a group: the image, the same with what does not matter dimmed
+    towards grey, the weights alone, and those of the control. The contour is around the `core` of the smoothed weights,
+    the cross at the centre of the theoretical field.
+
+    Parameters
+    ----------
+    shown : Shown
+    network : Network, optional
+        Of the run; None stands for a contrast that the run does not have.
+    columns : int
+        Channels that are shown of each layer, evenly spread.
+    """
+    if network is None:
+        return missing(no_contrast(shown.run))
+    fields, controls = shown.fields[network.name], shown.controls[network.name]
+    figure = BookFigure(1.95 * len(fields))
+    bands = figure.subfigures(len(fields), 1, squeeze=False)[:, 0]
+    for letter, band, (layer, found) in zip("abcdefgh", bands, fields.items(), strict=False):
+        size = found.receptive_field.size
+        band.suptitle(f"({letter}) {network.layer_title(layer)}, field of {size} × {size} px", fontsize=8)
+        channels = found.channels.tolist()
+        first = [channels.index(channel) for channel in dict.fromkeys(channels)]
+        count = min(columns, len(first))
+        first = [first[i * len(first) // count] for i in range(count)]
+        groups = band.subfigures(1, columns, squeeze=False)[0]
+        for group, index in zip(groups, [*first, *[None] * columns], strict=False):
+            grid = group.subplots(2, 2)
+            if index is None:
+                for ax in grid.flat:
+                    ax.axis("off")
+                continue
+            _group(grid, shown.run.stimuli[int(found.images[index])][0], found, controls[layer], index)
+            group.supylabel(f"channel {channels[index]}", fontsize=7)
+    return figure
+
+
+def _group(grid: np.ndarray, image: Tensor, found: EffectiveFields, control: EffectiveFields, index: int) -> None:
+    weights, random = (_window(each, index, each.maps[index]) for each in (found, control))
+    picture, inside = _window(found, index, image), _window(found, index, torch.ones_like(image[:1]))[0] > 0
+    alpha = opacity(weights)
+    show(grid[0, 0], picture, inside)
+    show(grid[0, 1], torch.where(inside, DIMMED + alpha * (picture - DIMMED), torch.tensor(NO_IMAGE)))
+    for ax, each in ((grid[1, 0], weights), (grid[1, 1], random)):
+        show(ax, opacity(each).expand(3, -1, -1))
+        _outline(ax, each)
+    _outline(grid[0, 1], weights)
+    y, x = _centre(found, index)
+    for ax in grid.flat[1:]:
+        ax.plot(x, y, "+", color=BLUE, markersize=5, markeredgewidth=1)
+    for ax, name in zip(grid.flat, ("stimulus", "what matters", "gradient", "random weights"), strict=True):
+        ax.set_xlabel(name, fontsize=6, labelpad=1.5)
+
+
+def _window(found: EffectiveFields, index: int, picture: Tensor) -> Tensor:
+    """Cut the field of a neuron out of a picture `(..., H, W)`; where it exceeds the picture, take that whole."""
+    height, width = found.sizes[index].tolist()
+    picture = picture[..., :height, :width]
+    if found.receptive_field.size > min(height, width):
+        return picture
+    return found.receptive_field.crop(picture, *found.positions[index].tolist())[0]
+
+
+def _centre(found: EffectiveFields, index: int) -> tuple[float, float]:
+    """Return row and column of a neuron's centre in its `_window`."""
+    if found.receptive_field.size > found.sizes[index].min():
+        y, x = found.centres[index].tolist()
+        return y, x
+    middle = (found.receptive_field.size - 1) / 2
+    return middle, middle
+
+
+def _outline(ax: Axes, weights: Tensor) -> None:
+    soft = smoothed(weights)
+    held = core(soft[None])[0]
+    if held.any():
+        ax.contour(soft.numpy(), [soft[held].min().item()], colors=[RED], linewidths=0.8)
+
+
+def effective_table(shown: Shown) -> pd.DataFrame:
+    """Return the size of effective fields beside that with random weights, per network and layer, as text.
+
+    Medians over stimuli, intervals over channels.
+    """
+    rows = []
+    for network in shown.run.networks:
+        for layer, found in shown.fields[network.name].items():
+            control, channels = shown.controls[network.name][layer], found.channels
+            rows.append(
+                {
+                    "network": network.title,
+                    "layer": network.layer_title(layer),
+                    "field": f"{found.receptive_field.size} px",
+                    "effective diameter (px)": stats.median(found.diameter, groups=channels).brief(".0f"),
+                    "with random weights": stats.median(control.diameter, groups=channels).brief(".0f"),
+                    "rms radius (px)": stats.median(found.radius, groups=channels).brief(".0f"),
+                    "rms radius, random weights": stats.median(control.radius, groups=channels).brief(".0f"),
+                    "diameter over that with random weights": _ratio(found, control).brief(".2f"),
+                    "share of the field in the image": stats.median(found.share, groups=channels).brief(".1%"),
+                    "n": f"{len(channels)} stimuli, {len(channels.unique())} channels",
+                }
+            )
+    return pd.DataFrame(rows).set_index(["network", "layer"])
+
+
+def _ratio(found: EffectiveFields, control: EffectiveFields) -> Interval:
+    """Return the median over stimuli of the diameter over that with random weights, at the same place and image."""
+    return stats.median(found.diameter / control.diameter, groups=found.channels)
+
+
+def effective_answer(shown: Shown) -> Markdown:
+    """Say how large effective fields are, and where they differ from those with random weights."""
+    sentences = []
+    for network in shown.run.networks:
+        there = {layer: found for layer, found in shown.fields[network.name].items() if found.diameter.isfinite().any()}
+        if not there:
+            sentences.append(f"In {network.title}, no channel depends on the image in these layers.")
+            continue
+        sizes = [
+            f"{stats.median(found.diameter).value:.0f} px in {network.layer_title(layer)}"
+            for layer, found in there.items()
+        ]
+        signs = {
+            layer: _ratio(found, shown.controls[network.name][layer]).minus(1).sign for layer, found in there.items()
+        }
+        verdicts = []
+        for sign, words in ((-1, "less than"), (1, "more than"), (0, "not distinguishable from that")):
+            layers = [network.layer_title(layer) for layer, each in signs.items() if each == sign]
+            if layers:
+                verdicts.append(f"{words} with random weights in {listed(layers)}")
+        sentences.append(
+            f"In {network.title}, the median effective diameter is {listed(sizes)}; this is {listed(verdicts)}."
+        )
+    return Markdown("**Answer.** " + " ".join(sentences))
+
+
+# -- do the pictures work as stimuli? ----------------------------------------------------------------------------------
+
+
+def score(runs: Sequence[Run], network: str, layer: str, kind: str) -> Interval:
+    """Return the score of a kind of picture (one of `KINDS`): the mean over channels, or over seeds if several."""
+    return stats.over_seeds([stats.mean(results.identification(run, network, layer)[kind]) for run in runs])
+
+
+def lead(runs: Sequence[Run], network: str, layer: str) -> Interval:
+    """Return the score of maximization minus that of the mean over all firing neurons, paired by channel.
+
+    The interval is over channels, or over seeds where there are several.
+    """
+    return stats.over_seeds([_lead(results.identification(run, network, layer), KINDS[0]) for run in runs])
+
+
+def _lead(scores: Scores, kind: str) -> Interval:
+    return stats.mean(scores[KINDS[-1]] - scores[kind])
+
+
+def identification_by_layer(shown: Shown) -> Figure:
+    """Draw Fig. S21: how often a channel's own picture beats those of others, per layer, for three kinds of pictures.
+
+    Points are means over channels, bars their 95 % intervals; the dashed line is chance.
+    """
+    figure = BookFigure(3.0)
+    panels = figure.subplots(1, len(shown.scores), sharey=True, squeeze=False)[0]
+    for letter, ax, network in zip("abcdefgh", panels, shown.run.networks, strict=False):
+        layers = shown.scores[network.name]
+        for shift, kind in zip((-0.15, 0, 0.15), KINDS, strict=True):
+            colour, marker = KIND_STYLES[kind]
+            found = [stats.mean(scores[kind]) for scores in layers.values()]
+            places = np.arange(len(layers)) + shift
+            ax.vlines(places, [each.low for each in found], [each.high for each in found], color=colour, linewidth=1.5)
+            ax.plot(places, [each.value for each in found], marker, color=colour, markersize=5, label=kind)
+        ax.axhline(CHANCE, color=GREY, linewidth=1, linestyle="--", label="chance")
+        ax.set_title(f"({letter}) {network.title}", fontsize=8)
+        titles = [network.layer_title(layer) for layer in layers]
+        names = [title.replace("first pooling layer", "pooling").replace("layer ", "") for title in titles]
+        ax.set_xticks(range(len(layers)), names, fontsize=8)
+        ax.set_xlim(-0.5, len(layers) - 0.5)
+        ax.spines[["top", "right"]].set_visible(False)
+    panels[0].set_ylim(0, 1.04)
+    panels[0].set_ylabel("share of other channels' pictures\nthat drive the channel less", fontsize=8)
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=8, frameon=False)
+    return figure
+
+
+def identification_table(shown: Shown) -> pd.DataFrame:
+    """Return the mean score of each kind of picture with its interval over channels, per network and layer, as text."""
+    rows = [
+        _row(network, layer, scores)
+        for network in shown.run.networks
+        for layer, scores in shown.scores[network.name].items()
+    ]
+    return pd.DataFrame(rows).set_index(["network", "layer"])
+
+
+def contrasts_table(shown: Shown) -> pd.DataFrame:
+    """Return the scores in the highest layer at several contrasts, as `identification_table` does."""
+    rows = [
+        {"contrast": f"{contrast:g}", **_row(network, network.picture_layers[-1], scores[network.name])}
+        for contrast, scores in shown.contrasts.items()
+        for network in shown.run.networks
+    ]
+    return pd.DataFrame(rows).set_index(["contrast", "network", "layer"])
+
+
+def _row(network: Network, layer: str, scores: Scores) -> dict[str, object]:
+    return {
+        "network": network.title,
+        "layer": network.layer_title(layer),
+        **{kind: stats.mean(scores[kind]).brief(".2f") for kind in KINDS},
+        "channels": _known(scores),
+    }
+
+
+def _known(scores: Scores) -> int:
+    return int(scores[KINDS[-1]].isfinite().sum())
+
+
+def identification_answer(shown: Shown) -> Markdown:
+    """Say whether the pictures work in the highest layer, and whether maximization leads."""
+    sentences = []
+    for network in shown.run.networks:
+        known = [(layer, each) for layer, each in shown.scores[network.name].items() if _known(each) > 1]
+        if not known:
+            sentences.append(f"In {network.title}, too few channels fire to tell.")
+            continue
+        layer, scores = known[-1]
+        said = []
+        for kind in KINDS:
+            found = stats.mean(scores[kind])
+            said.append(f"{_the(kind)} scores {found:.2f}, {_verdict(found.minus(CHANCE), 'chance')}")
+        leads = []
+        for kind in KINDS[:-1]:
+            found = _lead(scores, kind)
+            leads.append(f"{_verdict(found, _the(kind))} (difference {found:+.3f})")
+        sentences.append(
+            f"In the highest layer tested of {network.title}, {network.layer_title(layer)}, {'; '.join(said)}. "
+            f"On the same channels, maximization is {listed(leads)}."
+        )
+    return Markdown(f"**Answer.** Scores are 1 at best and {CHANCE:g} by chance. " + " ".join(sentences))
+
+
+def _the(kind: str) -> str:
+    return kind if kind == KINDS[-1] else f"the {kind}"
+
+
+def _verdict(found: Interval, null: str) -> str:
+    if found.sign == 0:
+        return f"not distinguishable from {null}, as {because(found)}"
+    return f"{'better' if found.sign > 0 else 'worse'} than {null}"

@@ -1,0 +1,68 @@
+"""The first page: some channels of the subject, what drives them and what they would draw."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from rfviz.images.data import Evaluation
+from rfviz.images.whitening import Whitening
+from rfviz.kernels.maximization import Maximization
+from rfviz.kernels.pictures import centred
+from rfviz.kernels.responses import LayerResponses, preferred_stimuli
+from rfviz.lab import results
+from rfviz.lab.run import Run
+from rfviz.pages.style import BookFigure, show, stretch
+
+
+class Shown(NamedTuple):
+    """What the page shows of the last layer in the paper's figures, of the subject.
+
+    Parameters
+    ----------
+    title : str
+        Of the layer.
+    images : Evaluation
+        In which stimuli were looked for.
+    responses : LayerResponses
+    maxima : Maximization
+    whitening : Whitening
+    """
+
+    title: str
+    images: Evaluation
+    responses: LayerResponses
+    maxima: Maximization
+    whitening: Whitening
+
+
+def gather(runs: Sequence[Run]) -> Shown:
+    """Return what the page shows of the first run."""
+    run, network = runs[0], runs[0].subject
+    layer = network.figure_layers[-1]
+    return Shown(
+        network.layer_title(layer), run.stimuli, results.stimuli(run, network.name)[layer],
+        results.maxima(run, network.name, layer), run.whitening(network.name),
+    )  # fmt: skip
+
+
+def poster(shown: Shown, channels: int = 6) -> BookFigure:
+    """Draw Fig. S6: some channels of a layer, each with its strongest stimulus, its mean and its maximization image.
+
+    Shown are the `channels` channels whose mean over the strongest neurons has the highest contrast, in their order.
+    """
+    found = shown.responses
+    assert found.strongest_stimulus is not None
+    contrast = centred(found.strongest_stimulus).abs().amax((1, 2, 3))
+    chosen = contrast.topk(min(channels, found.channels)).indices.sort().values.tolist()
+    figure = BookFigure(3.78)  # the proportions of a preview in social media
+    grid = figure.subplots(3, len(chosen), squeeze=False)
+    rows = ("what drives\nit most", "mean of\nits stimuli", "what it would\ndraw")
+    for ax, name in zip(grid[:, 0], rows, strict=True):
+        ax.set_ylabel(name, fontsize=9, rotation=0, ha="right", va="center")
+    for column, channel in zip(grid.T, chosen, strict=True):
+        column[0].set_title(f"channel {channel}", fontsize=8)
+        fires = bool(found.positive_count[channel])
+        patch, inside = (part[0] for part in preferred_stimuli(shown.images, found, channel))
+        show(column[0], patch if fires else None, inside)
+        show(column[1], stretch(found.strongest_stimulus[channel])[0] if fires else None)
+        show(column[2], shown.whitening.to_rgb(shown.maxima.images[channel]))
+    return figure

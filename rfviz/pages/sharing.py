@@ -1,0 +1,582 @@
+"""The page on channel sharing: does a channel keep its feature, who writes to it, and five predictions.
+
+The paper guesses that channels of the first pooling layer fall silent because the skips make the layers share channels:
+later blocks need a channel for a feature that no filter of the first layer has, so the first layer leaves it empty. If
+that is so, then:
+
+1. A network with skips has more inactive channels than one without, whose layers share nothing.
+2. The blocks fill the empty channels: they write more to channels that fire less in the first pooling layer.
+3. The inactive channels are in use behind the blocks: without them, the classification loses.
+4. What they hold there is unlike their filter, more so than in other channels.
+5. Noise in the inactive channels travels along the skip: it hurts a network with skips more than one without.
+
+All but the sparsity is about channels that layer1 has in common with the stem: networks of bottleneck blocks, which
+have more of them there, are left out.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from IPython.display import HTML, Markdown
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from rfviz import stats
+from rfviz.kernels.noise import PAPER_DOSE
+from rfviz.kernels.pictures import Pairing, central, correlations, pairing
+from rfviz.kernels.responses import LayerResponses
+from rfviz.kernels.stream import Written, read_strength
+from rfviz.lab import results
+from rfviz.lab.results import Evidence
+from rfviz.lab.run import Run
+from rfviz.nets.network import NETWORKS, Network
+from rfviz.pages import inactive
+from rfviz.pages.style import GREY, BookFigure, in_sentences, listed, missing, no_contrast
+from rfviz.stats import AGREES, CANNOT_TELL, DISAGREES, NOTHING, Interval, because, judge
+
+Pair = tuple[str, str]
+
+
+class Step(NamedTuple):
+    """How alike the channels of two neighbouring layers are.
+
+    Parameters
+    ----------
+    pairing : Pairing
+        Of the channels that fire in both.
+    gain : Tensor of float64, shape (C,)
+        See `own_minus_all`.
+    """
+
+    pairing: Pairing
+    gain: Tensor
+
+
+class Shown(NamedTuple):
+    """What the page shows; by name of a network, those of bottleneck blocks only in `sparsity`.
+
+    Parameters
+    ----------
+    run : Run
+        The first.
+    steps : dict from network and pair of layers to Step
+        Of the first run.
+    kept : dict from network to Interval
+        See `keeping`.
+    keeps : Interval
+        See `keeps`.
+    sparsity : dict from network and ReLU to float
+        Share of responses that are 0, of the first run.
+    read : dict from network and convolution to Tensor, shape (C,)
+        See `rfviz.kernels.stream.read_strength`; of the first run.
+    evidence : dict from network to list of Evidence
+        One per seed.
+    more_inactive : Interval
+        See `rfviz.pages.inactive.more_inactive`.
+    """
+
+    run: Run
+    steps: Mapping[str, Mapping[Pair, Step]]
+    kept: Mapping[str, Interval]
+    keeps: Interval
+    sparsity: Mapping[str, Mapping[str, float]]
+    read: Mapping[str, Mapping[str, Tensor]]
+    evidence: Mapping[str, Sequence[Evidence]]
+    more_inactive: Interval
+
+    @property
+    def networks(self) -> list[Network]:
+        """The networks whose layer1 has the channels of the stem."""
+        return _comparable(self.run)
+
+    @property
+    def left_out(self) -> str:
+        """One line about the networks that are left out; empty where there is none."""
+        titles = [each.title for each in self.run.networks if each not in self.networks]
+        return f"Left out, as its layer1 has more channels than its stem: {listed(titles)}." if titles else ""
+
+
+def gather(runs: Sequence[Run]) -> Shown:
+    """Return what the page shows of some runs that differ in their seed."""
+    run = runs[0]
+    names = [each.name for each in _comparable(run)]
+    return Shown(
+        run=run,
+        steps={name: steps(run.net(name).conv1.weight, results.stimuli(run, name), NETWORKS[name]) for name in names},
+        kept={name: keeping(runs, name) for name in names},
+        keeps=keeps(runs),
+        sparsity={each.name: results.sparsity(run, each.name) for each in run.networks},
+        read={name: read_strength(run.net(name), NETWORKS[name].readers) for name in names},
+        evidence={name: [results.evidence(each, name) for each in runs] for name in names},
+        more_inactive=inactive.more_inactive(runs),
+    )
+
+
+def _comparable(run: Run) -> list[Network]:
+    return [each for each in run.networks if not each.bottleneck]
+
+
+# -- does a channel keep its feature? ----------------------------------------------------------------------------------
+
+
+class Pictures(NamedTuple):
+    """The pictures of C channels in a layer, `(C, 3, R, R)`, and which of the channels fire there, bool `(C,)`."""
+
+    images: Tensor
+    fires: Tensor
+
+
+def strongest(found: LayerResponses) -> Pictures:
+    """Return the means over the strongest neurons of a layer."""
+    assert found.strongest_stimulus is not None
+    return Pictures(found.strongest_stimulus, found.positive_count > 0)
+
+
+def own_minus_all(first: Pictures, second: Pictures) -> Tensor:
+    """Return how much more like itself than like any channel a channel is in another layer, `(C,)`.
+
+    The correlation of its two pictures minus the mean over all pairs of channels; the larger pictures are cut to the
+    size of the smaller. NaN where a channel does not fire in both layers.
+    """
+    fires = first.fires & second.fires
+    side = min(first.images.shape[-1], second.images.shape[-1])
+    alike = correlations(central(first.images, side), central(second.images, side))
+    return torch.where(fires, alike.diagonal() - alike[fires][:, fires].mean(), torch.nan)
+
+
+def kept(found: Mapping[str, LayerResponses], network: Network) -> Tensor:
+    """Return `own_minus_all` from each layer of `Network.stream` to the next, the mean over these steps, `(C,)`.
+
+    NaN where a channel does not fire in two neighbouring layers.
+    """
+    layers = [strongest(found[layer]) for layer in network.stream]
+    return torch.stack([own_minus_all(*pair) for pair in pairwise(layers)]).nanmean(0)
+
+
+def _kept(run: Run, network: str) -> Tensor:
+    return kept(results.stimuli(run, network), NETWORKS[network])
+
+
+def keeping(runs: Sequence[Run], network: str) -> Interval:
+    """Return the mean of `kept` over the channels of a network, or over seeds where there are several."""
+    return stats.over_seeds([stats.mean(_kept(run, network)) for run in runs])
+
+
+def keeps(runs: Sequence[Run]) -> Interval:
+    """Return the mean of `kept` in the subject minus that in the contrast; `NOTHING` where one is not to be had."""
+    subject, contrast = runs[0].subject, runs[0].contrast
+    if contrast is None or subject.bottleneck or contrast.bottleneck:
+        return NOTHING
+    return stats.over_seeds([stats.difference(_kept(run, subject.name), _kept(run, contrast.name)) for run in runs])
+
+
+def steps(filters: Tensor, found: Mapping[str, LayerResponses], network: Network) -> dict[Pair, Step]:
+    """Compare the channels of neighbouring layers, number by number.
+
+    Parameters
+    ----------
+    filters : Tensor, shape (C, 3, F, F)
+        Of the first convolution.
+    found : dict from layer to LayerResponses
+        With the mean over the strongest neurons, which is what is compared. Only channels that fire in both layers
+        count.
+    network : Network
+    """
+    layers = {
+        "conv1": Pictures(filters.detach().cpu(), torch.ones(len(filters), dtype=torch.bool)),
+        **{layer: strongest(found[layer]) for layer in network.stream},
+    }
+    compared = {}
+    for pair in pairwise(layers):
+        first, second = (layers[layer] for layer in pair)
+        both = first.fires & second.fires
+        compared[pair] = Step(pairing(first.images[both], second.images[both]), own_minus_all(first, second))
+    return compared
+
+
+def channel_pairings(shown: Shown) -> Figure:
+    """Draw Fig. S10: how alike channels of the same number are in two layers, beside random pairings."""
+    networks = shown.networks
+    if not networks:
+        return missing(shown.left_out)
+    figure = BookFigure(3.2)
+    ax = figure.subplots()
+    longest = max(networks, key=lambda each: len(each.stream))
+    places = {pair: x for x, pair in enumerate(shown.steps[longest.name])}
+    for i, network in enumerate(networks):
+        shift, marker = 0.72 / len(networks) * (i - (len(networks) - 1) / 2), "osD^v"[i % 5]
+        ax.plot([], [], marker, color=network.colour, label=network.title)
+        for pair, (each, _) in shown.steps[network.name].items():
+            if not len(each.same):
+                continue
+            x = places[pair] + shift
+            low, high = np.percentile(each.by_chance.numpy(), [2.5, 97.5])
+            ax.plot([x, x], [low, high], color=GREY, linewidth=7, solid_capstyle="butt", alpha=0.5)
+            ax.plot(x, each.same.mean().item(), marker, color=network.colour)
+    ax.plot([], [], color=GREY, linewidth=7, alpha=0.5, label="95 % of random pairings")
+    ax.axhline(0, color=GREY, linewidth=0.8, linestyle=":")
+    ax.set_xticks(
+        range(len(places)), ["\n".join(_short(longest, layer) for layer in pair) for pair in places], fontsize=8
+    )
+    ax.set_ylabel("mean correlation of channels\nof the same number", fontsize=8)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def _short(network: Network, layer: str) -> str:
+    return {"conv1": "filter", "maxpool": "pooling"}.get(layer, network.layer_title(layer).replace("layer ", ""))
+
+
+def pairing_table(shown: Shown) -> pd.DataFrame:
+    """Return the correlations of channels of the same number, of random pairings, and their difference, as text."""
+    rows = [
+        {
+            "network": network.title,
+            "layers": ", ".join(network.layer_title(layer) for layer in pair),
+            "same number: mean": _number(each.same),
+            "median (95 % interval)": stats.median(each.same).brief(),
+            "random pairings: mean": _number(each.by_chance),
+            "same number minus all pairs (95 % interval)": stats.mean(gain).brief(),
+            "channels": len(each.same),
+        }
+        for network in shown.networks
+        for pair, (each, gain) in shown.steps[network.name].items()
+    ]
+    return pd.DataFrame(rows).set_index(["network", "layers"]) if rows else pd.DataFrame()
+
+
+def _number(values: Tensor) -> str:
+    return f"{values.mean():+.2f}" if len(values) else "–"
+
+
+def pairing_answer(shown: Shown) -> Markdown:
+    """Say whether channels keep their feature, and in which network more."""
+    sentences = []
+    for network in shown.networks:
+        signs = [stats.mean(step.gain).sign for step in shown.steps[network.name].values()]
+        less = f", and less alike in {signs.count(-1)}" if -1 in signs else ""
+        sentences.append(
+            f"In {network.title}, channels of the same number are more alike than random pairs in {signs.count(1)} of "
+            f"{len(signs)} steps from a layer to the next{less}."
+        )
+    if shown.networks:
+        each = listed([f"{shown.kept[network.name]:+.2f} in {network.title}" for network in shown.networks])
+        sentences.append(f"Between layers (the filter aside), the correlation above that of all pairs averages {each}.")
+        sentences.append(_which_keeps(shown))
+    return Markdown("**Answer.** " + " ".join([*sentences, shown.left_out]).strip())
+
+
+def _which_keeps(shown: Shown) -> str:
+    subject, contrast = shown.run.subject, shown.run.contrast
+    if contrast is None:
+        return no_contrast(shown.run)
+    if {subject, contrast} - {*shown.networks}:
+        return ""
+    order = {
+        AGREES: f"channels keep their feature more in {subject.title}",
+        DISAGREES: f"channels keep their feature less in {subject.title}",
+        CANNOT_TELL: "which of the two keeps features more is undecided",
+    }[judge(shown.keeps)]
+    one = ", in this one pair of networks" if len(shown.evidence[subject.name]) == 1 else ""
+    return f"{subject.title} minus {contrast.title} is {shown.keeps:+.2f}: {order}{one}."
+
+
+# -- how sparse are the layers? ----------------------------------------------------------------------------------------
+
+
+def sparsity_profile(shown: Shown) -> Figure:
+    """Draw Fig. S11: the share of zeros after every ReLU; open marks are those inside a block."""
+    figure = BookFigure(3.0)
+    ax = figure.subplots()
+    for i, network in enumerate(shown.run.networks):
+        profile, colour, marker = shown.sparsity[network.name], network.colour, "osD^v"[i % 5]
+        values = 100 * np.array(list(profile.values()))
+        inner = np.array([".relu" in name for name in profile])
+        places = np.arange(len(values))
+        ax.plot(places, values, color=colour, linewidth=1, label=network.title)
+        ax.plot(places[~inner], values[~inner], marker, color=colour, markersize=4)
+        ax.plot(places[inner], values[inner], marker, color=colour, markersize=4, markerfacecolor="white")
+    ax.set(xlabel="ReLU, from the stem to the last block", ylabel="responses that are 0 (%)", ylim=(0, 100))
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def zigzag(profile: Mapping[str, float]) -> tuple[int, int]:
+    """Return in how many blocks more responses are 0 after the last inner ReLU than at the output, and the blocks."""
+    ends = [(first, second) for first, second in pairwise(profile) if ".relu" in first and ".relu" not in second]
+    return sum(profile[inner] > profile[block] for inner, block in ends), len(ends)
+
+
+def sparsity_answer(shown: Shown) -> Markdown:
+    """Say whether the profile goes up and down."""
+    sentences = []
+    for network in shown.run.networks:
+        profile = shown.sparsity[network.name]
+        higher, blocks = zigzag(profile)
+        values = list(profile.values())
+        turns = sum((b - a) * (c - b) < 0 for a, b, c in zip(values, values[1:], values[2:], strict=False))
+        sentences.append(
+            f"In {network.title}, more responses are 0 after the inner ReLU than at the output in {higher} of {blocks} "
+            f"blocks, and the profile changes its direction at {turns} of {len(values) - 2} places."
+        )
+    return Markdown("**Answer.** " + " ".join(sentences))
+
+
+# -- whose channels are they? ------------------------------------------------------------------------------------------
+
+
+def written_shares(shown: Shown) -> Figure:
+    """Draw Fig. S17: for each block the share of a channel's variance that it has written, by firing rate.
+
+    A row for each network with skips, beside one with random weights, which has firing rates of its own.
+    """
+    networks = [each for each in shown.networks if each.shares_channels]
+    if not networks:
+        return missing("This needs a network whose skips hand on the channels of the stem; this run has none.")
+    figure = BookFigure(0.3 + 2.6 * len(networks))
+    columns = max(len(each.stream) - 1 for each in networks)
+    grid = figure.subplots(len(networks), columns, squeeze=False, sharey=True)
+    for panels, network in zip(grid, networks, strict=True):
+        first = shown.evidence[network.name][0]
+        for ax in panels[len(first.written) :]:
+            ax.axis("off")
+        for ax, layer in zip(panels, network.stream[1:], strict=False):
+            for each, mark, colour, label in (
+                (first.by_chance[layer], "^", GREY, "random weights"),
+                (first.written[layer], "o", network.colour, network.title),
+            ):
+                rates, shares = 100 * each.given.numpy(), 100 * each.share.numpy()
+                ax.plot(rates, shares, mark, color=colour, markersize=4, label=label)
+            middle = stats.median(first.written[layer].share)
+            ax.set_title(f"{network.layer_title(layer)}\nmedian {middle.value:.0%}", fontsize=8)
+            ax.set_xlabel("firing rate in the\nfirst pooling layer (%)", fontsize=8)
+            ax.spines[["top", "right"]].set_visible(False)
+        panels[0].set_ylabel("variance written by the block (%)", fontsize=8)
+    keys = {label: handle for ax in grid[:, 0] for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+    figure.legend(keys.values(), keys.keys(), loc="outside lower center", ncols=len(keys), fontsize=8, frameon=False)
+    return figure
+
+
+def ablations(shown: Shown) -> Figure:
+    """Draw Fig. S18: the change of the loss without one channel, early and late; tested channels are ringed."""
+    if not shown.networks:
+        return missing(shown.left_out)
+    figure = BookFigure(4.8)
+    grid = figure.subplots(2, len(shown.networks), squeeze=False, sharey="row", sharex="col")
+    for column, network in zip(grid.T, shown.networks, strict=True):
+        evidence = shown.evidence[network.name][0]
+        rates, ringed = 100 * evidence.firing_rate.numpy(), evidence.tested.numpy()
+        for ax, layer in zip(column, (network.stream[0], network.stream[-1]), strict=True):
+            each = [evidence.dose.mean(channel) for channel in evidence.ablated[layer]]
+            middle = np.array([interval.value for interval in each])
+            reach = [[i.value - i.low for i in each], [i.high - i.value for i in each]]
+            ax.errorbar(
+                rates, middle, np.nan_to_num(reach), fmt="none", ecolor=network.colour, elinewidth=0.7, alpha=0.6
+            )
+            ax.plot(rates, middle, "o", color=network.colour, markersize=4)
+            ax.plot(rates[ringed], middle[ringed], "o", markersize=8, markerfacecolor="none", color="black")
+            ax.axhline(0, color="black", linewidth=0.8, linestyle=":")
+            ax.set_title(f"{network.title}, {network.layer_title(layer)}", fontsize=8)
+            ax.spines[["top", "right"]].set_visible(False)
+        column[-1].set_xlabel("firing rate in the first pooling layer (%)", fontsize=8)
+    for ax in grid[:, 0]:
+        ax.set_ylabel("change of the loss (nats)", fontsize=8)
+    return figure
+
+
+def readers_table(shown: Shown) -> pd.DataFrame:
+    """Return how much more strongly the tested channels are read than others, per network and convolution, as text."""
+    rows = []
+    for network in shown.networks:
+        found = shown.evidence[network.name][0]
+        for reader, strength in shown.read[network.name].items():
+            tested = strength[found.tested]
+            rows.append(
+                {
+                    "network": network.title,
+                    "read by": _reader(network, reader),
+                    "inactive" if found.inactive else "least active": f"{tested.mean():.2f}",
+                    "minus the others": f"{stats.difference(tested, strength[~found.tested]):+.2f}",
+                }
+            )
+    return pd.DataFrame(rows).fillna("–").set_index(["network", "read by"]) if rows else pd.DataFrame()
+
+
+def _reader(network: Network, convolution: str) -> str:
+    """Return what a convolution in `Network.readers` is called."""
+    block, _, name = convolution.partition(".downsample")
+    if name:
+        return f"projection around the block of {network.layer_title(block)}"
+    return f"block of {network.layer_title(convolution.removesuffix('.conv1'))}"
+
+
+def ownership_answer(shown: Shown) -> Markdown:
+    """Say who writes the tested channels and whether the network needs them early or late."""
+    sentences = []
+    for network in shown.networks:
+        found, title = shown.evidence[network.name][0], network.title
+        if found.written:
+            share = found.written[network.stream[1]].share
+            own, others = stats.mean(share[found.tested]), stats.mean(share[~found.tested])
+            sentences.append(
+                f"Of the variance of the {'inactive' if found.inactive else 'least active'} channels of {title}, the "
+                f"first block has written {own:.0%}; of that of the others {others:.0%}."
+            )
+        early, late = (found.ablated[layer][found.tested].mean(0) for layer in (network.stream[0], network.stream[-1]))
+        gap = found.dose.mean(late - early)
+        them = "these channels" if found.written else "channels of the same numbers, which are others there,"
+        behind = f"behind {network.layer_title(network.stream[-1])} than in the first pooling layer"
+        sentence = {
+            AGREES: f"{title} depends on {them} more {behind}",
+            DISAGREES: f"{title} depends on {them} less {behind}",
+            CANNOT_TELL: f"Whether {title} depends on {them} more {behind} is undecided",
+        }[judge(gap)]
+        sentences.append(f"{sentence} (difference of the changes of the loss, in nats: {gap:+.3f}).")
+    return Markdown("**Answer.** " + " ".join([*sentences, shown.left_out]).strip())
+
+
+# -- five predictions --------------------------------------------------------------------------------------------------
+
+
+def unlike(evidence: Evidence) -> Interval:
+    """Return the likeness of filter and later stimulus (see `Evidence`) of tested channels minus that of the others."""
+    return stats.difference(evidence.likeness[evidence.tested], evidence.likeness[~evidence.tested])
+
+
+def none_inactive(network: Network) -> str:
+    """Say why no verdict on inactive channels is possible where a network has none."""
+    return f"{network.title} has no inactive channel in this run; its least active ones stand in for them"
+
+
+class Prediction(NamedTuple):
+    """A prediction of the hypothesis and what a run says of it."""
+
+    says: str
+    test: str
+    measured: str
+    control: str
+    verdict: str
+    why: str
+
+
+def predictions(shown: Shown) -> list[Prediction]:
+    """Test the five predictions on subject and contrast, over seeds where there are several.
+
+    Where the subject has inactive channels, only such networks count in 3 to 5; where none has, the least active
+    channels are measured, but decide nothing. None are tested where the subject has no skips to share channels by, and
+    what needs a contrast is undecided without one.
+    """
+    run, subject, contrast = shown.run, shown.run.subject, shown.run.contrast
+    if not subject.shares_channels:
+        return []
+    ours = shown.evidence[subject.name]
+    plain = shown.evidence[contrast.name] if contrast else []
+    any_inactive = any(each.inactive for each in ours)
+    having = [i for i, each in enumerate(ours) if each.inactive or not any_inactive]
+    tested = "inactive" if any_inactive else "least active"
+    other = contrast.title if contrast else "a network without skips"
+    first, last = (subject.layer_title(layer) for layer in (subject.stream[1], subject.stream[-1]))
+
+    def over(measure: Callable[[Evidence], Interval], networks: Sequence[Evidence]) -> Interval:
+        return stats.over_seeds([measure(networks[i]) for i in having]) if networks else NOTHING
+
+    def verdict(measured: Interval, expected: int, needs_contrast: bool = False) -> tuple[str, str]:
+        if needs_contrast and contrast is None:
+            return CANNOT_TELL, no_contrast(run)
+        if not any_inactive:
+            return CANNOT_TELL, none_inactive(subject)
+        return judge(measured, expected), because(measured)
+
+    def noise(each: Evidence, other: Evidence, group: str) -> Interval:
+        # A contrast without inactive channels has none to disturb: nothing changes.
+        none = any_inactive and not other.inactive and group == "tested"
+        return each.dose.mean(_noise(each, group) - (0 if none else _noise(other, group)))
+
+    more, strange = shown.more_inactive, over(unlike, ours)
+    filled, by_chance = (
+        stats.over_seeds([_filled(getattr(each, name)[subject.stream[1]]) for each in ours])
+        for name in ("written", "by_chance")
+    )
+    early, late = (
+        over(lambda each, layer=layer: each.dose.mean(each.ablated[layer][each.tested].mean(0)), ours)  # type: ignore[misc]
+        for layer in (subject.stream[0], subject.stream[-1])
+    )
+    hurts, matched = (
+        stats.over_seeds([noise(ours[i], plain[i], group) for i in having]) if plain else NOTHING
+        for group in ("tested", "matched")
+    )
+    return [
+        Prediction(
+            f"{subject.title} has more inactive channels than {other}.",
+            "difference of the shares of channels",
+            f"{more:+.1%}", "–", judge(more), because(more) if contrast else no_contrast(run),
+        ),
+        Prediction(
+            "The first block writes more to channels that fire less in the first pooling layer.",
+            f"rank correlation of firing rate and variance written by {first}",
+            f"{filled:+.2f}", f"random weights: {by_chance:+.2f}", judge(filled, -1), because(filled),
+        ),
+        Prediction(
+            f"The {tested} channels are in use behind {last}.",
+            "change of the loss (nats) when one of them is set to 0 there",
+            f"{late:+.3f}", f"in the first pooling layer: {early:+.3f}", *verdict(late, 1),
+        ),
+        Prediction(
+            f"The {tested} channels hold something unlike their filter at {last}.",
+            "correlation of filter and mean stimulus, minus that of the other channels",
+            f"{strange:+.2f}", f"{other}: {over(unlike, plain):+.2f}", *verdict(strange, -1),
+        ),
+        Prediction(
+            f"Noise in the {tested} channels hurts {subject.title} more than {other}.",
+            "difference of the changes of the loss (nats), σ = 1",
+            f"{hurts:+.3f}", f"in matched active channels: {matched:+.3f}",
+            *verdict(hurts, 1, needs_contrast=True),
+        ),
+    ]  # fmt: skip
+
+
+def _filled(first: Written) -> Interval:
+    return stats.rank_correlation(first.given, first.variance)
+
+
+def _noise(each: Evidence, group: str) -> Tensor:
+    return each.dose.loss[group][each.dose.doses.index(PAPER_DOSE)]
+
+
+def predictions_table(shown: Shown) -> HTML:
+    """Return the predictions for people."""
+    found = predictions(shown)
+    return in_sentences(
+        pd.DataFrame(
+            {
+                "prediction": [each.says for each in found],
+                "measured": [f"{each.test[0].upper()}{each.test[1:]}: {each.measured}." for each in found],
+                "for comparison": [each.control for each in found],
+                "verdict": [f"{each.verdict}: {each.why}" for each in found],
+            }
+        )
+    )
+
+
+def predictions_answer(shown: Shown) -> Markdown:
+    """Say how the hypothesis fares."""
+    found, subject = predictions(shown), shown.run.subject
+    if not found:
+        return Markdown(
+            "**Answer.** The predictions are about a network whose skips hand on the channels of the stem; "
+            f"{subject.title}, the first of this run, is none."
+        )
+    agrees, disagrees = (sum(each.verdict == verdict for each in found) for verdict in (AGREES, DISAGREES))
+    sentence = (
+        f"**Answer.** Of the {len(found)} predictions, this run agrees with {agrees} and disagrees with {disagrees}; "
+        f"it cannot tell about {len(found) - agrees - disagrees}."
+    )
+    if len(shown.evidence[subject.name]) == 1:
+        sentence += " It is one network of each kind: the intervals are over channels and images, not over trainings."
+    return Markdown(sentence)

@@ -1,0 +1,214 @@
+"""The page on training: the images, the recipes beside the paper's, and what the networks have learnt."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from statistics import fmean, stdev
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from IPython.display import Markdown
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from rfviz import stats
+from rfviz.images.data import Evaluation
+from rfviz.lab import results
+from rfviz.lab.run import Run
+from rfviz.nets.network import NETWORKS
+from rfviz.pages.style import GREY, BookFigure, listed, show
+from rfviz.training.recipe import Recipe
+
+Histories = Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]
+"""By network, the history of each trained network of that name (see `rfviz.training.trainer.train`), one per seed."""
+
+PAPER_STEPS = 1_281_167 // 256
+"""Steps of the paper in one epoch: training images of ImageNet over its mini-batch."""
+
+
+class Shown(NamedTuple):
+    """What the page shows.
+
+    Parameters
+    ----------
+    run : Run
+        The first.
+    recipes : dict from network to Recipe
+    steps : dict from network to int
+        Steps per epoch.
+    histories : Histories
+        Of networks whose training is told.
+    accuracies : dict from network to list of float
+        Top-1 accuracy on the evaluation images, a share, one per seed.
+    """
+
+    run: Run
+    recipes: Mapping[str, Recipe]
+    steps: Mapping[str, int]
+    histories: Histories
+    accuracies: Mapping[str, Sequence[float]]
+
+    @property
+    def chance(self) -> float:
+        """Top-1 accuracy of guessing, a share."""
+        return 1 / len(self.run.classes)
+
+
+def gather(runs: Sequence[Run]) -> Shown:
+    """Return what the page shows of some runs that differ in their seed."""
+    run = runs[0]
+    names = [each.name for each in run.networks]
+    recipes = {name: run.recipe(name) for name in names}
+    visits = {name: len(run.train) * recipe.repeats for name, recipe in recipes.items()}
+    steps = {name: visits[name] // min(recipe.batch_size, visits[name]) for name, recipe in recipes.items()}
+    histories = {name: [results.history(each, name) for each in runs] for name in names}
+    return Shown(
+        run, recipes, steps, {name: found for name, found in histories.items() if all(found)},
+        {name: [results.accuracy(each, name) for each in runs] for name in names},
+    )  # fmt: skip
+
+
+def images_summary(shown: Shown) -> Markdown:
+    """Say which images the run uses."""
+    evaluation, stimuli = shown.run.evaluation, shown.run.stimuli
+    height, width = evaluation[0][0].shape[1:]
+    tile = stimuli[0][0].shape
+    return Markdown(
+        f"The preset `{shown.run.given.name}` uses {shown.run.given.summary}. Here that means {len(shown.run.classes)} "
+        f"classes, {len(evaluation):,} held-out images of {height} × {width} px that are classified. The preferred "
+        + (
+            "stimuli are looked for in the same images."
+            if stimuli is evaluation
+            else f"stimuli are looked for in {len(stimuli):,} held-out images of {tile[1]} × {tile[2]} px."
+        )
+        + " None of these is used in training here."
+    )
+
+
+def example_images(images: Evaluation, columns: int = 7) -> Figure:
+    """Draw Fig. S2: one example image of each class."""
+    first_of: dict[int, int] = {}
+    for index, label in enumerate(images.labels):
+        first_of.setdefault(label, index)
+    shown = [first_of[label] for label in sorted(first_of)][: 4 * columns]
+    rows = -(-len(shown) // columns)
+    figure = BookFigure(1.25 * rows)
+    for ax in (grid := figure.subplots(rows, columns, squeeze=False)).flat:
+        show(ax, None)
+    for ax, index in zip(grid.flat, shown, strict=False):
+        image, label = images[index]
+        show(ax, image)
+        ax.set_title(images.classes[label].replace("_", " "), fontsize=6.5, parse_math=False)
+    return figure
+
+
+def recipes_table(recipes: Mapping[str, Recipe], steps: Mapping[str, int]) -> pd.DataFrame:
+    """Return the training recipes of networks beside the paper's, one row per value, as text.
+
+    Parameters
+    ----------
+    recipes : dict from network to Recipe
+    steps : dict from network to int
+        Steps per epoch.
+    """
+    columns = {NETWORKS[name].title: _values(recipe, steps[name]) for name, recipe in recipes.items()}
+    table = pd.DataFrame({"the paper": _values(Recipe(), PAPER_STEPS), **columns})
+    return table.rename(index=lambda name: name.replace("_", " "))
+
+
+def _values(recipe: Recipe, steps_per_epoch: int) -> dict[str, str]:
+    values = dataclasses.asdict(recipe)
+    if recipe.schedule != "step":
+        values["drop_every"] = None
+    decay = f"{recipe.cumulative_decay(steps_per_epoch):.2g}"
+    return {name: _short(value) for name, value in values.items()} | {"cumulative decay D": decay}
+
+
+def _short(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, tuple):
+        return " to ".join(f"{each:g}" for each in value)
+    if value is None:
+        return "–"
+    return f"{value:g}" if isinstance(value, (int, float)) else str(value)
+
+
+def training_curves(histories: Histories, chance: float) -> Figure:
+    """Draw Fig. S3: loss and top-1 accuracy of training and held-out images, epoch by epoch.
+
+    Several histories of a network, one per seed, are drawn as their mean and the range from least to largest.
+    """
+    figure = BookFigure(2.9)
+    panels = figure.subplots(1, 2)
+    for ax, (what, unit, scale) in zip(panels, (("loss", "nats", 1), ("top1", "%", 100)), strict=True):
+        for name, replicas in histories.items():
+            network = NETWORKS[name]
+            epochs = [entry["epoch"] for entry in replicas[0]]
+            for part, style in ((what if what == "loss" else "train_top1", "--"), (f"evaluation_{what}", "-")):
+                values = scale * np.array([[entry[part] for entry in history] for history in replicas])
+                ax.plot(
+                    epochs, values.mean(0), style, color=network.colour,
+                    label=f"{network.title}, {'training' if style == '--' else 'held-out'}",
+                )  # fmt: skip
+                if len(replicas) > 1:
+                    ax.fill_between(epochs, values.min(0), values.max(0), color=network.colour, alpha=0.2, linewidth=0)
+        ax.set(xlabel="epoch", ylabel=f"{'cross-entropy' if what == 'loss' else 'top-1 accuracy'} ({unit})")
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.spines[["top", "right"]].set_visible(False)
+    panels[0].set_yscale("log")
+    panels[1].axhline(100 * chance, color=GREY, linewidth=1, linestyle=":", label="chance")
+    panels[1].set_ylim(0, 100)
+    figure.legend(
+        *panels[1].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8, frameon=False
+    )
+    return figure
+
+
+def training_summary(histories: Histories, chance: float) -> Markdown:
+    """Say how training ended."""
+    sentences = []
+    for name, replicas in histories.items():
+        last = {key: [history[-1][key] for history in replicas] for key in replicas[0][-1]}
+        count = f" ({len(replicas)} networks, mean ± standard deviation)" if len(replicas) > 1 else ""
+        sentences.append(
+            f"{NETWORKS[name].title} ends with {_percent(last['evaluation_top1'])} top-1 accuracy on held-out images "
+            f"({_percent(last['train_top1'])} on augmented training images), at a held-out cross-entropy of "
+            f"{fmean(last['evaluation_loss']):.2f} nats{count}."
+        )
+    sentences = sentences or ["All networks came with their weights, so there is no history to show."]
+    return Markdown(" ".join([*sentences, f"Chance is {chance:.1%}."]))
+
+
+def _percent(values: Sequence[float]) -> str:
+    if len(values) == 1:
+        return f"{values[0]:.1%}"
+    return f"{100 * fmean(values):.1f} ± {100 * stdev(values):.1f} %"
+
+
+def accuracy_answer(accuracies: Mapping[str, Sequence[float]]) -> Markdown:
+    """Say what skips do to top-1 accuracies, one per seed; only several trainings can tell.
+
+    The first network is compared with the first that differs from it in having skips or not.
+    """
+    each = [f"{NETWORKS[name].title} classifies {_percent(found)}" for name, found in accuracies.items()]
+    answer = f"**Answer.** {listed(each)} of the held-out images correctly."
+    first = next(iter(accuracies))
+    other = next((name for name in accuracies if NETWORKS[name].skips != NETWORKS[first].skips), None)
+    if other is None:
+        return Markdown(f"{answer} It takes a network that differs in its skips to tell what they do to that.")
+    skips, plain = (first, other) if NETWORKS[first].skips else (other, first)
+    points = [100 * (a - b) for a, b in zip(accuracies[skips], accuracies[plain], strict=True)]
+    gap = stats.mean(points, "seeds")
+    difference = f"{NETWORKS[skips].title} minus {NETWORKS[plain].title} is"
+    if len(points) == 1:
+        return Markdown(
+            f"{answer} {difference} {gap.value:+.1f} points; with one training of each, what the skips do to that is "
+            "undecided."
+        )
+    words = {
+        1: "With skips, the networks classify better than without",
+        -1: "With skips, the networks classify worse than without",
+        0: f"What skips do to that is undecided, as {stats.because(gap)}",
+    }
+    return Markdown(f"{answer} {words[gap.sign]}: {difference} {gap:+.1f} points.")

@@ -1,0 +1,340 @@
+"""The page on inactive neurons: tables and figures hold the numbers, and words follow the intervals."""
+
+import math
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from rfviz.kernels.noise import Effect, NoiseDose, NoiseEffect
+from rfviz.kernels.responses import LayerResponses
+from rfviz.kernels.silent import Silence
+from rfviz.lab import results
+from rfviz.nets.network import NETWORKS
+from rfviz.nets.receptive_field import ReceptiveField
+from rfviz.pages import inactive as page
+from rfviz.pages.inactive import Shown
+
+
+def shown(seeds: tuple[int, ...] = (0,), **planted: Any) -> Shown:
+    return Shown(seeds, **{field: planted.get(field, {}) for field in Shown._fields[1:]})
+
+
+def responses(*rates: float) -> LayerResponses:
+    count, rate = len(rates), torch.tensor(rates, dtype=torch.float64)
+    zeros = torch.zeros(count, 1)
+    return LayerResponses(
+        ReceptiveField(11, 4, -5), 1, 1000, zeros, zeros.long(), torch.zeros(count, 1, 2).long(), (1000 * rate).long(),
+        rate, rate, torch.zeros(count, 23).long(),
+    )  # fmt: skip
+
+
+def lines(ax: Any) -> list[np.ndarray]:
+    return [line.get_ydata() for line in ax.get_lines()]
+
+
+# -- how often channels fire, and why not ------------------------------------------------------------------------------
+
+
+def silence(*rates: float, shift: float = -1.0) -> Silence:
+    found = torch.tensor(rates, dtype=torch.float64)
+    highest = torch.where(found > 0, 1.0, -0.5).double()
+    return Silence(found, highest, torch.full_like(found, shift), torch.tensor([3.0, -0.1] * 9)[: len(found)].double())
+
+
+def test_firing_rates_are_sorted_and_crossed_for_any_networks_and_seeds() -> None:
+    pooled = {
+        "resnet18": [responses(0.0, 0.5, 0.2), responses(0.1, 0.3, 0.0)],
+        "plainnet18": [responses(0.4, 0.6, 0.5)],
+    }
+    (ax,) = page.firing_rates(shown(pooled=pooled)).axes
+    assert lines(ax)[0].tolist() == pytest.approx([50, 20, 0])
+    assert [line.get_marker() for line in ax.get_lines()] == ["o", "x", "None", "x", "s"]
+    names = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert names == ["ResNet18", "ResNet18: never fires", "PlainNet18"]
+
+
+def test_kinds_are_counted() -> None:
+    found = shown(
+        (0,),
+        silences={"resnet34": [silence(0.5, 0.0, 0.001, 0.0)], "plainnet34": [silence(0.5, 0.2)]},
+        driven={"resnet34": [torch.tensor([True, True, False, False])], "plainnet34": [torch.tensor([True, False])]},
+    )
+    table = page.kinds_table(found)
+    assert table.index.tolist() == ["ResNet34", "PlainNet34"]
+    # neither of the two silent ones is reachable, but maximization leaves [0, 1]
+    assert table.loc["ResNet34"].tolist() == [4, 1, 1, 2, 0, 0, 1, "0.00 %"]
+    said = page.kinds_answer(found).data
+    assert "ResNet34 has 2 silent channels: 2 by the shift, none by the filter" in said
+    assert "can make none fire, activation maximization 1." in said
+    assert "PlainNet34 has no silent channel to explain: its least active one fires at 20.00 %" in said
+
+
+def test_replicas_are_told_apart_by_seed() -> None:
+    found = shown(
+        (3, 4),
+        silences={"resnet50": [silence(0.5, 0.2), silence(0.0, 0.2, shift=-0.5)]},
+        driven={"resnet50": [torch.tensor([True, False])] * 2},
+        effects={"resnet50": [experiment(), experiment((1,))]},
+    )
+    table = page.kinds_table(found)
+    assert table.index.tolist() == ["ResNet50, seed 3", "ResNet50, seed 4"]
+    assert table.loc["ResNet50, seed 4"].tolist() == [2, 1, 0, 0, 1, 1, 1, "0.00 %"]  # by the filter
+    assert "seed 4 has one silent channel: none by the shift, 1 by the filter" in page.kinds_answer(found).data
+    assert page.counted(found).data == (
+        "ResNet50, seed 3 has no inactive channel of 64 on 100 evaluation images. "
+        "ResNet50, seed 4 has one inactive channel of 64 on 100 evaluation images: 1."
+    )
+
+
+def test_room_to_fire_sorts_by_the_highest_value_and_crosses_silent_channels() -> None:
+    found = silence(0.5, 0.0, 0.2)
+    figure = page.room_to_fire(shown(silences={"resnet34": [found]}))
+    reach, highest, crosses, shift, _ = lines(figure.axes[0])
+    assert highest.tolist() == [1, 1]
+    assert crosses.tolist() == [-0.5]
+    assert sorted(reach.tolist()) == pytest.approx(sorted(found.reach.tolist()))
+    assert shift.tolist() == [-1, -1, -1]
+
+
+# -- since when --------------------------------------------------------------------------------------------------------
+
+HISTORY = [
+    {"epoch": 1, "firing_rate": [0.5, 0.0, 0.2, 0.0]},
+    {"epoch": 2, "firing_rate": [0.5, 0.1, 0.0, 0.0]},
+    {"epoch": 3, "firing_rate": [0.5, 0.2, 0.0, 0.0]},
+]
+
+
+def test_when_channels_fell_silent() -> None:
+    assert page.falling_silent(HISTORY) == {2: 2, 3: 1}
+    assert page.falling_silent([{"epoch": 1}]) == {}
+    assert page.falling_silent([{"epoch": 1}, *HISTORY[1:]]) == {2: 2, 3: 2}
+    said = page.falling_answer(shown(histories={"resnet34": HISTORY, "plainnet34": []})).data
+    assert "2 channels fell silent for good, in epochs 1 to 2 of 3; 1 other was silent at the end of an epoch" in said
+    assert "Of the training of PlainNet34, it is not known" in said
+    awake = {"resnet18": [{"epoch": 1, "firing_rate": [0.5, 0.4]}]}
+    assert "In ResNet18, no channel is silent at the end of training, and none was" in (
+        page.falling_answer(shown(histories=awake)).data
+    )
+
+
+def test_history_marks_channels_that_end_silent() -> None:
+    figure = page.firing_history(shown(histories={"resnet34": HISTORY, "plainnet34": []}))
+    drawn = figure.axes[0].get_lines()
+    assert [line.get_linestyle() for line in drawn] == ["-", "-", "--", "--"]
+    assert drawn[1].get_ydata().tolist() == pytest.approx([0, 10, 20])
+    assert [text.get_text() for text in figure.axes[1].texts] == ["not recorded"]
+
+
+# -- Table 1 -----------------------------------------------------------------------------------------------------------
+
+
+def effect(*losses: float) -> Effect:
+    values = torch.tensor(losses, dtype=torch.float64)
+    return Effect((1,), values, -values / 10)
+
+
+def experiment(inactive: tuple[int, ...] = (), /, channels: int = 64, **effects: Effect) -> NoiseEffect:
+    return NoiseEffect(inactive, channels, 100, 1.0, 0.5, effects)
+
+
+CONTROLS = {"least_active": effect(0.1, 0.2), "random_active": effect(0.3, 0.5)}
+NONE = experiment(**CONTROLS)
+
+
+def having(count: int, *losses: float) -> NoiseEffect:
+    """Return an experiment in which noise in so many inactive channels changes the loss by so much."""
+    return experiment(tuple(range(count)), inactive=effect(*losses), random_inactive=effect(0.1, 0.3), **CONTROLS)
+
+
+def test_noise_table_holds_means_errors_and_the_papers_numbers() -> None:
+    found = {"resnet34": [having(2, 1.0, 2.0, 3.0)], "plainnet34": [NONE], "resnet18": [NONE]}
+    table = page.noise_table(found).set_index(["network", "noise"])
+    row = table.loc["resnet34", "inactive"]
+    assert (row["inactive"], row["channels"], row["noisy"]) == (2, 64, 2)
+    assert row["dL"] == pytest.approx(2.0)
+    assert row["dL_error"] == pytest.approx(1 / math.sqrt(3))
+    assert row["dtop1"] == pytest.approx(-0.2)
+    assert row["paper_dL"] == 1.26962
+    assert table.loc[("resnet34", "least_active"), "noisy"] == 13
+    assert table.loc["plainnet34", "inactive"][["dL", "dtop1"]].isna().all()
+    assert table.loc[("plainnet34", "random_inactive"), "paper_dL"] == -8.34465e-7
+    assert table.loc["resnet18", "paper_dL"].isna().all()
+
+
+def test_table_1_has_dashes_where_nothing_is_inactive_or_in_the_paper() -> None:
+    table = page.table1({"resnet34": [NONE], "resnet18": [NONE]}).reset_index()
+    assert table["inactive"].tolist() == ["0 of 64 (paper: 13 of 64)"] * 4 + ["0 of 64 (paper: –)"] * 4
+    assert table["ΔL (nats)"].tolist() == ["–", "–", "+0.15 ± 0.05", "+0.4 ± 0.1"] * 2
+    assert table["ΔL in the paper"].tolist() == ["1.26962", "0.024056", *["–"] * 6]
+
+
+REPLICAS = {"resnet34": [having(3, 1.0, 1.2), having(1, 3.0, 3.2), NONE], "plainnet34": [NONE] * 3}
+
+
+def test_several_networks_give_mean_and_standard_deviation_over_them() -> None:
+    table = page.noise_table(REPLICAS).set_index(["network", "noise"])
+    row = table.loc["resnet34", "inactive"]
+    assert row["inactive"] == pytest.approx(4 / 3)
+    assert (row["fewest"], row["most"], row["networks"], row["measured"]) == (0, 3, 3, 2)
+    assert row["dL"] == pytest.approx((1.1 + 3.1) / 2)
+    assert row["dL_error"] == pytest.approx(math.sqrt(2))  # of 1.1 and 3.1
+    assert row["dtop1"] == pytest.approx(-0.21)
+    assert table.loc[("resnet34", "least_active"), "dL_error"] == pytest.approx(0)
+    assert table.loc[("plainnet34", "inactive"), "measured"] == 0
+    text = page.table1(REPLICAS).reset_index()
+    assert text["inactive"][0] == "1.33 (0 to 3, 3 networks) of 64 (paper: 13 of 64)"
+    assert text["noise in"][0].endswith("[2 of 3 networks]")
+    assert text["ΔL (nats)"][[0, 4]].tolist() == ["+2 ± 1", "–"]
+    assert page.spread_note(REPLICAS) == "Mean ± standard deviation over 3 trained networks, each with 2 noise seeds"
+    assert page.spread_note({"resnet34": [NONE]}) == "Mean ± standard error over 2 noise seeds"
+
+
+def test_one_network_of_several_has_no_spread() -> None:
+    table = page.table1({"resnet34": [having(1, 1.0, 1.2), NONE]}).reset_index()
+    assert table["noise in"][0].endswith("[1 of 2 networks]")
+    assert table["ΔL (nats)"].tolist() == ["+1.1", "+0.2", "+0.15", "+0.4"]
+
+
+def test_without_inactive_channels_there_is_nothing_to_compare() -> None:
+    assert (
+        "No network of this run has an inactive channel" in page.noise_answer(REPLICAS | {"resnet34": [NONE] * 3}).data
+    )
+
+
+@pytest.mark.parametrize(
+    ("resnet", "plain", "words"),
+    [
+        (13, 2, "As in the paper, ResNet34 has more inactive channels than PlainNet34: "),
+        (1, 0, "It cannot be told whether ResNet34 has more inactive channels than PlainNet34: "),
+        (2, 13, "Unlike in the paper, ResNet34 has fewer inactive channels than PlainNet34: "),
+    ],
+)
+def test_networks_are_compared_by_the_interval(resnet: int, plain: int, words: str) -> None:
+    effects = {"resnet34": [having(resnet, 1.0, 1.1)], "plainnet34": [having(plain, 1.0, 1.1) if plain else NONE]}
+    assert words in page.noise_answer(effects).data
+    turned = dict(reversed(effects.items()))  # which of them is the subject says nothing about the paper
+    assert words in page.noise_answer(turned).data
+
+
+def test_a_lone_network_is_not_compared() -> None:
+    for effects in ({"resnet34": [having(2, 1.0, 1.1)]}, {"resnet34": [having(2, 1.0, 1.1)], "resnet18": [NONE]}):
+        assert "There is no network without skips to compare with." in page.noise_answer(effects).data
+    assert "There is no network with skips" in page.noise_answer({"plainnet34": [having(2, 1.0, 1.1)]}).data
+
+
+def test_noise_is_judged_by_the_interval_over_noise_seeds() -> None:
+    effects = {
+        "resnet34": [having(2, 1.0, 1.1)],
+        "plainnet34": [having(1, -1.0, -1.1)],
+        "resnet18": [having(1, -1.0, 1.1)],
+        "plainnet18": [NONE],
+    }
+    said = page.noise_answer(effects).data
+    assert "In ResNet34, noise in the 2 inactive channels raises the loss: ΔL, in nats, is +1.05 (+0.415 to" in said
+    assert "In PlainNet34, noise in the one inactive channel lowers the loss: ΔL, in nats, is -1.05" in said
+    assert "In ResNet18, it cannot be told whether noise in the one inactive channel raises the loss" in said
+    assert "PlainNet18 has no inactive channel in this run" in said
+
+
+def test_one_noise_seed_gives_no_error_and_no_verdict() -> None:
+    found = {"resnet34": [having(1, 1.0)], "plainnet34": [NONE]}
+    assert page.table1(found)["ΔL (nats)"].iloc[0] == "+1"
+    said = page.noise_answer(found).data
+    assert "it cannot be told whether noise in the one inactive channel raises the loss: ΔL, in nats, is +1 (no" in said
+
+
+def test_several_networks_are_judged_by_the_interval_over_them() -> None:
+    said = page.noise_answer(REPLICAS).data
+    # 1.1 and 3.1: the 95 % interval of the mean of two, 2.1 ± 12.7, holds 0
+    assert (
+        "it cannot be told whether noise in the inactive channels raises the loss: ΔL, in nats, is +2.1 (-10.6" in said
+    )
+    assert "; networks that have any: 2 of 3." in said
+    assert "PlainNet34 never has an inactive channel" in said
+    sure = [having(count, loss, loss) for count, loss in ((12, 1.0), (13, 1.1), (14, 1.2))]
+    said = page.noise_answer({"resnet34": sure, "plainnet34": [NONE] * 3}).data
+    assert "As in the paper, ResNet34 has more" in said
+    assert "n = 3 seeds" in said
+    assert (
+        "raises the loss: ΔL, in nats, is +1.1 (+0.852 to +1.35, n = 3 seeds); networks that have any: 3 of 3" in said
+    )
+    one = page.noise_answer({"resnet34": [having(1, 1.0, 1.1), NONE], "plainnet34": [NONE] * 2}).data
+    assert "it cannot be told whether noise in the inactive channels raises the loss" in one  # one network: no interval
+
+
+def runs_of(*names: str, seeds: int = 1) -> list[Any]:
+    networks = [NETWORKS[name] for name in names]
+    contrast = next((each for each in networks if each.skips != networks[0].skips), None)
+    return [SimpleNamespace(networks=networks, subject=networks[0], contrast=contrast, seed=i) for i in range(seeds)]
+
+
+def test_other_pages_get_the_intervals_of_this_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    silent = {"plainnet34": (0, 0), "resnet34": (1, 2)}
+    rates = {name: [[0.0] * count + [0.5] * (24 - count) for count in counts] for name, counts in silent.items()}
+    monkeypatch.setattr(results, "pooling", lambda run, name: responses(*rates[name][run.seed]))
+    monkeypatch.setattr(results, "noise_effect", lambda run, name: REPLICAS[name][run.seed])
+    within = page.more_inactive(runs_of("resnet34", "plainnet34"))
+    assert within.value == pytest.approx(1 / 24)
+    assert (within.sign, within.n, within.of) == (0, 48, "channels")
+    over = page.more_inactive(runs_of("plainnet34", "resnet34", seeds=2))
+    assert over.value == pytest.approx(-1.5 / 24)
+    assert (over.n, over.of) == (2, "seeds")
+    assert math.isnan(page.more_inactive(runs_of("resnet34")).value)
+    one, two = (page.noise_change(runs_of("resnet34", seeds=seeds), "resnet34", "inactive") for seeds in (1, 3))
+    assert (one.value, one.n, one.of) == (pytest.approx(1.1), 2, "noise seeds")
+    assert (two.value, two.n, two.of) == (pytest.approx(2.1), 2, "seeds")
+    assert math.isnan(page.noise_change(runs_of("plainnet34"), "plainnet34", "inactive").value)
+    assert page.noise_change(runs_of("plainnet34"), "plainnet34", "least_active").value == pytest.approx(0.15)
+
+
+# -- by dose, and one by one -------------------------------------------------------------------------------------------
+
+
+def dose(tested: float, matched: float, inactive: bool = True, left: tuple[int, ...] = (4, 5)) -> NoiseDose:
+    wobble = torch.linspace(-0.01, 0.01, 20, dtype=torch.float64)
+    loss = {"tested": (tested + wobble)[None], "matched": (matched - wobble)[None]}
+    single = torch.arange(6.0).double()[:, None] + wobble
+    loss = {group: torch.cat([-each, each]) for group, each in loss.items()}  # at another dose, the opposite
+    return NoiseDose((0, 1), inactive, left, (0.5, 1.0), loss, single, torch.arange(20))
+
+
+@pytest.mark.parametrize(
+    ("tested", "matched", "words"),
+    [(2.0, 1.0, " more than noise"), (1.0, 1.0, "it cannot be told whether noise"), (1.0, 2.0, " less than noise")],
+)
+def test_doses_are_compared(tested: float, matched: float, words: str) -> None:
+    said = page.dose_answer(shown(doses={"resnet34": dose(tested, matched)})).data
+    assert words in said
+    assert "2 inactive channels" in said
+    assert "where no channel is inactive" not in said
+    said = page.dose_answer(shown(doses={"resnet34": dose(tested, matched, inactive=False)})).data
+    assert "2 least active channels" in said
+    assert "In ResNet34, where no channel is inactive, this is about channels that fire seldom" in said
+    said = page.dose_answer(shown(doses={"plainnet34": dose(tested, matched, left=(4,))})).data
+    assert "too few active channels are left" in said
+
+
+def test_single_channels_are_ranked() -> None:
+    rates = (0.0, 0.18, 0.36, 0.54, 0.72, 0.9)
+    said = page.single_answer(shown(doses={"resnet34": dose(1, 1)}, pooled={"resnet34": [responses(*rates)]})).data
+    assert "fire more are the more sensitive" in said
+    assert "Inactive minus active channels, one by one, in nats: -3.000" in said  # 0 and 1 against 2 to 5
+    falling = shown(doses={"resnet34": dose(1, 1, inactive=False)}, pooled={"resnet34": [responses(*reversed(rates))]})
+    assert "fire less are the more sensitive" in page.single_answer(falling).data
+    assert "Inactive" not in page.single_answer(falling).data
+
+
+def test_doses_and_single_channels_are_drawn() -> None:
+    pooled = {"resnet34": [responses(0.0, 0.1, 0.2, 0.3, 0.4, 0.5)]}
+    figure = page.noise_doses(shown(doses={"resnet34": dose(2, 1)}, pooled=pooled))
+    top, bottom = figure.axes
+    assert [each[1] for each in lines(top)[:2]] == pytest.approx([1, 2])  # matched, tested
+    assert [text.get_text() for text in top.get_legend().get_texts()] == ["2 matched active", "2 inactive"]
+    crosses = [line for line in bottom.get_lines() if line.get_marker() == "x"]
+    assert [line.get_xdata().tolist() for line in crosses] == [[0.0]]
+    without = page.noise_doses(shown(doses={"resnet34": dose(2, 1, left=())}, pooled=pooled))
+    assert len(without.axes[0].get_legend().get_texts()) == 1
