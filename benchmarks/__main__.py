@@ -13,13 +13,16 @@ from tqdm.auto import tqdm
 
 from benchmarks import measure
 from benchmarks.rows import ROWS
-from rfviz.pages import speed_tables
+from rfviz.pages import speed
 
 RESULTS = Path(__file__).with_name("results.json")
 
 
 def in_a_process(row: str) -> list[dict[str, Any]]:
-    environment = {**os.environ, **({"RFVIZ_KEEP_MEMORY": "0"} if row == "floor_as_torch_comes" else {})}
+    environment = dict(os.environ)
+    if row == "floor_as_torch_comes":
+        environment["RFVIZ_KEEP_MEMORY"] = "0"
+        environment.pop("GLIBC_TUNABLES", None)  # in which this process hands the same on
     command = [sys.executable, "-W", "ignore", "-m", "benchmarks", "--row", row]
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
@@ -46,8 +49,8 @@ def main() -> None:
     for row in tqdm(given.only or list(ROWS), unit="row"):
         rows[row], commits[row] = in_a_process(row), measure.commit()
     RESULTS.write_text(json.dumps(results, indent=1) + "\n")
-    print(speed_tables.benchmark_table(results).to_string())
-    print(speed_tables.training_table(results).to_string())
+    print(speed.benchmark_table(results).to_string())
+    print(speed.training_table(results).to_string())
     print(f"\nEverything is in {RESULTS}.")
 
 

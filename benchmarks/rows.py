@@ -8,17 +8,16 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-import rfviz
 from benchmarks import measure, peers, training
 from rfviz.images import photographs
 from rfviz.kernels import maximization, responses
-from rfviz.lab import runs
-from rfviz.lab.presets import FIGURE_LAYERS
 from rfviz.nets import models, receptive_field
 from rfviz.nets.graph import ForwardPass
-from rfviz.nets.models import LAYERS
+from rfviz.nets.network import NETWORKS
+from rfviz.nets.precision import exact
 
 SIDE, BATCH, TOP = 224, 32, 16
+FIGURE_LAYERS, LAYERS = NETWORKS["resnet34"].figure_layers, NETWORKS["resnet34"].layers
 DEEPEST = FIGURE_LAYERS[-1]
 Row = dict[str, Any]
 
@@ -225,78 +224,40 @@ def memory_10000() -> Iterator[Row]:
     yield from memory_of(10_000)
 
 
-def bfloat16() -> Iterator[Row]:
-    """How much of the lists of the strongest stimuli is left in bfloat16: trained networks, crops of photographs."""
-    run = runs.open_run("quick")
-    run.progress = False
-    images = crops(1024, 128)
-    for architecture in models.ARCHITECTURES:
-        net, white = run.net(architecture), run.whitening(architecture)
-        exact, rough = (
-            responses.collect(net, images, LAYERS, TOP, mean_stimulus=False, preprocess=white, precision=precision)
-            for precision in ("float32", "bfloat16")
-        )
-        for layer in LAYERS:
-            fires = exact[layer].maximum > 0
-            pairs = list(zip(exact[layer].top_images[fires], rough[layer].top_images[fires], strict=True))
-            shared = [len(set(a.tolist()) & set(b.tolist())) / TOP for a, b in pairs]
-            yield {
-                "architecture": architecture,
-                "layer": layer,
-                "channels": len(pairs),
-                "images": len(images),
-                "shared": statistics.mean(shared),
-                "least": min(shared),
-                "same_first": statistics.mean(float(a[0] == b[0]) for a, b in pairs),
-            }
-
-
-def bfloat16_speed() -> Iterator[Row]:
-    images, net = crops(128), network(True)
-    works = {
-        precision: lambda precision=precision: responses.collect(
-            net, images, FIGURE_LAYERS, TOP, mean_stimulus=False, batch_size=BATCH, precision=precision
-        )
-        for precision in ("float32", "bfloat16")
-    }
-    yield {"images": len(images), **measure.compared(measure.in_turn(works, 5), "bfloat16", "float32")}
-
-
 def gpu() -> Iterator[Row]:
-    """The pass on a GPU, images already there, in both precisions."""
+    """The pass on a GPU, images already there."""
     if not torch.cuda.is_available():
         return
     net, images = network(True).cuda(), crops(512).cuda()
-    for precision in ("float32", "bfloat16"):
-        forward = ForwardPass(net, FIGURE_LAYERS)
+    forward = ForwardPass(net, FIGURE_LAYERS)
 
-        def bare(precision: str = precision, forward: ForwardPass = forward) -> None:
-            with torch.inference_mode(), rfviz.nets.precision.multiplying(precision, images.device):
-                for batch in images.split(256):
-                    forward(batch)
-            torch.cuda.synchronize()
+    def bare() -> None:
+        with torch.inference_mode(), exact(images.device):
+            for batch in images.split(256):
+                forward(batch)
+        torch.cuda.synchronize()
 
-        def ours(precision: str = precision) -> None:
-            responses.collect(net, images, FIGURE_LAYERS, TOP, mean_stimulus=False, batch_size=256, precision=precision)
-            torch.cuda.synchronize()
+    def ours() -> None:
+        responses.collect(net, images, FIGURE_LAYERS, TOP, mean_stimulus=False, batch_size=256)
+        torch.cuda.synchronize()
 
-        found = measure.compared(measure.in_turn({"ours": ours, "floor": bare}, 7), "ours", "floor")
-        yield {
-            "work": f"top 16 + activity, 3 layers, GPU, {precision}",
-            "reference": f"forward pass cut at {DEEPEST}",
-            "images": len(images),
-            "target": "<= 1.176 (85 % of the throughput)",
-            "reached": found["ratio"] <= 1 / 0.85,
-            "peak_mb": torch.cuda.max_memory_allocated() / 2**20,
-            **found,
-        }
+    found = measure.compared(measure.in_turn({"ours": ours, "floor": bare}, 7), "ours", "floor")
+    yield {
+        "work": "top 16 + activity, 3 layers, GPU",
+        "reference": f"forward pass cut at {DEEPEST}",
+        "images": len(images),
+        "target": "<= 1.176 (85 % of the throughput)",
+        "reached": found["ratio"] <= 1 / 0.85,
+        "peak_mb": torch.cuda.max_memory_allocated() / 2**20,
+        **found,
+    }
 
 
 ROWS: dict[str, Callable[[], Iterator[Row]]] = {
     made.__name__: made
     for made in (
         floor_as_torch_comes, top_and_activity, mean_stimuli, all_layers, zennit, captum, patch_loop, lucent,
-        memory_1000, memory_10000, bfloat16, bfloat16_speed, gpu, training.train_step, training.train_loader,
+        memory_1000, memory_10000, gpu, training.train_step, training.train_loader,
         training.train_gpu,
     )
 }  # fmt: skip

@@ -12,6 +12,8 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
+
+from rfviz import _torchvision_ops  # isort: skip  # noqa: F401  # torchvision may not load without it
 from torchvision import datasets, transforms
 
 from benchmarks import measure
@@ -26,7 +28,7 @@ CLASSES, BATCH, STEPS, RUNS = 14, 64, 8, 5
 Row = dict[str, Any]
 
 
-def network(device: str = "cpu") -> models.Net34:
+def network(device: str = "cpu") -> models.ResidualNet:
     torch.manual_seed(0)
     return models.resnet34(64, CLASSES).to(device)
 

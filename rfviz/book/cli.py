@@ -5,6 +5,7 @@ Nothing slow is imported before a command needs it, so that help comes at once.
 
 import json
 import os
+import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, Parameter, Token
 
 from rfviz.book import process
 from rfviz.errors import RfvizError, first_line, one_line, unknown
@@ -31,8 +32,20 @@ app = App(
     "notebook and writes a book with all figures. Results are kept in runs/ and computed only once.",
     help_format="markdown",
     version_flags=(),
-    default_parameter=Parameter(negative=()),
+    default_parameter=Parameter(
+        negative=(), show_default=lambda value: str(value) if type(value) in (int, str) else None
+    ),
 )
+
+
+def _whole(_hint: Any, tokens: Sequence[Token]) -> int:
+    text = tokens[0].value
+    if not re.fullmatch(r"-?\d+", text):  # the parser would round 1.5
+        raise ValueError(f"{text!r} is no whole number.")
+    return int(text)
+
+
+Whole = Annotated[int, Parameter(converter=_whole)]
 
 
 @Parameter(name="*")
@@ -61,11 +74,11 @@ class RunOptions:
     """
 
     preset: Annotated[str, Parameter(alias="-p")] = "quick"
-    seed: int = 0
+    seed: Whole = 0
     networks: str | None = None
     images: str | None = None
     weights: tuple[str, ...] = ()
-    epochs: int | None = None
+    epochs: Whole | None = None
     strict: bool = False
     settings: Annotated[tuple[str, ...], Parameter(name="--set")] = ()
 
@@ -102,7 +115,7 @@ class BookOptions(RunOptions):
         Channel to show: one number for all networks, or one for each, such as 18,19.
     """
 
-    seeds: int = 1
+    seeds: Whole = 1
     channels: str | None = None
 
     def parameters(self, run: "Run") -> dict[str, Any]:
@@ -112,6 +125,22 @@ class BookOptions(RunOptions):
             "preset": self.preset, "seed": self.seed, "seeds": self.seeds, "channels": channels,
             "overrides": self.overrides,
         }  # fmt: skip
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class LongRunOptions(RunOptions):
+    """What chooses a run worth keeping."""
+
+    preset: Annotated[str, Parameter(alias="-p")] = "caltech101"
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class PlanOptions(RunOptions):
+    """What chooses a training to plan."""
+
+    preset: Annotated[str, Parameter(alias="-p")] = "imagenet"
 
 
 def _pair(text: str, option: str) -> tuple[str, str]:
@@ -204,7 +233,7 @@ def notebooks(to: Path) -> None:
 
 @app.command
 def train(
-    *, options: RunOptions = RunOptions(), model: Annotated[str | None, Parameter(alias="-m")] = None, seeds: int = 1
+    *, options: RunOptions = RunOptions(), model: Annotated[str | None, Parameter(alias="-m")] = None, seeds: Whole = 1
 ) -> None:
     """Train the networks and say where their weights are.
 
@@ -237,16 +266,8 @@ def train(
                     _say(f"{called}: {top1:.1%} top-1 on held-out images; weights in {where}")
 
 
-@Parameter(name="*")
-@dataclass(frozen=True, kw_only=True)
-class LongRunOptions(RunOptions):
-    """What chooses a run worth keeping."""
-
-    preset: Annotated[str, Parameter(alias="-p")] = "caltech101"
-
-
 @app.command
-def reference(to: Path, *, options: LongRunOptions = LongRunOptions(), seeds: int = 1) -> None:
+def reference(to: Path, *, options: LongRunOptions = LongRunOptions(), seeds: Whole = 1) -> None:
     """Keep what is small of a long run: numbers as JSON, filters, mean stimuli and maximization images; no photograph.
 
     The page Reference run of the book shows what lies in book/reference.
@@ -268,14 +289,6 @@ def reference(to: Path, *, options: LongRunOptions = LongRunOptions(), seeds: in
     command = shlex.join(["rfviz", *sys.argv[1:]])
     reference.export(replicas, to, {"command": command, "commit": provenance.commit()})
     _say(f"written to {to}")
-
-
-@Parameter(name="*")
-@dataclass(frozen=True, kw_only=True)
-class PlanOptions(RunOptions):
-    """What chooses a training to plan."""
-
-    preset: Annotated[str, Parameter(alias="-p")] = "imagenet"
 
 
 @app.command

@@ -55,11 +55,10 @@ def stage(run: Run) -> Path:
     for old in [*folder.glob("*.md"), *folder.glob("*.ipynb"), *folder.glob("notebooks/*.ipynb")]:
         if notebooks.get(old.relative_to(folder).with_suffix("").as_posix()) != (old.suffix == ".ipynb"):
             old.unlink()  # a page that the book no longer has, or has as another kind
-    pages = [root / "book" / f"{name}.md" for name, executed in notebooks.items() if not executed]
+    pages = [f"{name}.md" for name, executed in notebooks.items() if not executed]
     others = [file for part in ("_static", "reference") for file in sorted((root / "book" / part).iterdir())]
-    copied = {source: source.relative_to(root / "book") for source in [root / "book" / "references.bib", *others, *pages]}
-    for source, place in {root / "_toc.yml": Path("_toc.yml"), **copied}.items():
-        with atomic(folder / place) as temporary:
+    for source in [*(root / "book" / name for name in ("_toc.yml", "references.bib", *pages)), *others]:
+        with atomic(folder / source.relative_to(root / "book")) as temporary:
             shutil.copyfile(source, temporary)
     with atomic(folder / "_static" / "preview.png") as temporary:
         temporary.write_bytes(_first_picture(folder / "index.ipynb"))

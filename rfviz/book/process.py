@@ -38,5 +38,6 @@ def keep_memory() -> bool:
     """Keep the memory that this process frees, where the C library can be told so; return whether it could."""
     if os.environ.get("RFVIZ_KEEP_MEMORY") == "0" or not sys.platform.startswith("linux"):
         return False
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # not every C library has it
-    return mallopt is not None and all([mallopt(option.number, option.value) for option in OPTIONS])
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", lambda *_: 0)  # not every C library has it
+    taken = [mallopt(option.number, option.value) for option in OPTIONS]
+    return all(taken)

@@ -106,8 +106,8 @@ def _central(runs: Sequence[Run]) -> Claim:
     measured = _over(runs, centre)
     alike = _over(runs, lambda run: stats.mean(1 - diversity(run.stimuli, _lowest_and_highest(run)[1], side)))
     return Claim(
-        "b", f"In {subject.layer_title(subject.figure_layers[-1])} single patches look inconsistent, but their mean has "
-        f"a feature at its centre (here: in {subject.title}).",
+        "b", f"In {subject.layer_title(subject.figure_layers[-1])} single patches look inconsistent, but their mean "
+        f"has a feature at its centre (here: in {subject.title}).",
         "Contrast of the mean stimulus in its central third over that at its rim, in octaves (median over channels); "
         f"beside it, the mean correlation between single patches, in the central {side} px. {subject.title}.",
         f"{measured:+.2f} octaves; single patches: {alike:+.2f}", judge(measured), because(measured),
@@ -142,11 +142,12 @@ def _other_channels(title: str) -> str:
 def _resembles(runs: Sequence[Run]) -> Claim:
     subject = runs[0].subject
     measured = resemblance(runs, subject.name)
+    why = _other_channels(subject.title) if subject.bottleneck else because(measured)
     return Claim(
         "d", "The mean stimulus resembles the maximization image (Figs. 3 and 6).",
         "Correlation of the two pictures of a channel, minus that with the maximization images of other channels, "
         f"{subject.title}, mean over three layers.",
-        f"{measured:+.2f}", judge(measured), _other_channels(subject.title) if subject.bottleneck else because(measured),
+        f"{measured:+.2f}", judge(measured), why,
     )  # fmt: skip
 
 

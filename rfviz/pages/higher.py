@@ -1,5 +1,6 @@
 """The page on higher layers: what in a stimulus a neuron depends on, and which pictures work as stimuli."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -19,7 +20,7 @@ from rfviz.lab import results
 from rfviz.lab.run import Run
 from rfviz.nets.network import Network
 from rfviz.pages.style import BLUE, GREEN, GREY, NO_IMAGE, ORANGE, RED, BookFigure, listed, missing, no_contrast, show
-from rfviz.stats import Interval, because
+from rfviz.stats import Interval
 
 CONTRASTS = (0.5, 1.0, 2.0)
 """At which the pictures of the highest layer are shown."""
@@ -336,10 +337,10 @@ def identification_answer(shown: Shown) -> Markdown:
         leads = []
         for kind in KINDS[:-1]:
             found = _lead(scores, kind)
-            leads.append(f"{_verdict(found, _the(kind))} (difference {found:+.3f})")
+            leads.append(f"{_verdict(found, _the(kind))}, with a difference of {found:+.3f}")
         sentences.append(
             f"In the highest layer tested of {network.title}, {network.layer_title(layer)}, {'; '.join(said)}. "
-            f"On the same channels, maximization is {listed(leads)}."
+            f"On the same channels, maximization is {', and '.join(leads)}."
         )
     return Markdown(f"**Answer.** Scores are 1 at best and {CHANCE:g} by chance. " + " ".join(sentences))
 
@@ -349,6 +350,6 @@ def _the(kind: str) -> str:
 
 
 def _verdict(found: Interval, null: str) -> str:
-    if found.sign == 0:
-        return f"not distinguishable from {null}, as {because(found)}"
-    return f"{'better' if found.sign > 0 else 'worse'} than {null}"
+    if math.isnan(found.low):
+        return f"not to be told from {null} without an interval"
+    return {1: "better than", -1: "worse than", 0: "not distinguishable from"}[found.sign] + f" {null}"
