@@ -45,6 +45,7 @@ def _whole(_hint: Any, tokens: Sequence[Token]) -> int:
     return int(text)
 
 
+PresetName = Annotated[str, Parameter(alias="-p")]
 Whole = Annotated[int, Parameter(converter=_whole)]
 
 
@@ -73,7 +74,7 @@ class RunOptions:
         Replace any other value of the preset, as NAME=VALUE, such as learning_rate=0.1.
     """
 
-    preset: Annotated[str, Parameter(alias="-p")] = "quick"
+    preset: PresetName = "quick"
     seed: Whole = 0
     networks: str | None = None
     images: str | None = None
@@ -85,15 +86,15 @@ class RunOptions:
     @property
     def overrides(self) -> dict[str, Any]:
         """What replaces values of the preset; see `rfviz.lab.run.open_run`."""
+        settings = {name: _value(value) for name, value in (_pair(text, "--set") for text in self.settings)}
         given = {
-            **{name: _value(value) for name, value in (_pair(text, "--set") for text in self.settings)},
             "networks": self.networks,
             "images": self.images,
             "weights": dict(_pair(text, "--weights") for text in self.weights) or None,
             "epochs": self.epochs,
             "strict": self.strict or None,
         }
-        return {name: value for name, value in given.items() if value is not None}
+        return settings | {name: value for name, value in given.items() if value is not None}
 
     def open(self) -> "Run":
         """Open the run."""
@@ -102,7 +103,6 @@ class RunOptions:
         return open_run(self.preset, self.seed, **self.overrides)
 
 
-@Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class BookOptions(RunOptions):
     """What chooses a book: a run, and what its pages show of it.
@@ -127,20 +127,18 @@ class BookOptions(RunOptions):
         }  # fmt: skip
 
 
-@Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class LongRunOptions(RunOptions):
     """What chooses a run worth keeping."""
 
-    preset: Annotated[str, Parameter(alias="-p")] = "caltech101"
+    preset: PresetName = "caltech101"
 
 
-@Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class PlanOptions(RunOptions):
     """What chooses a training to plan."""
 
-    preset: Annotated[str, Parameter(alias="-p")] = "imagenet"
+    preset: PresetName = "imagenet"
 
 
 def _pair(text: str, option: str) -> tuple[str, str]:

@@ -1,11 +1,11 @@
 """What a training would take on this machine, from a short probe: steps, images, hours and memory."""
 
 import dataclasses
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import psutil
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -17,9 +17,8 @@ from rfviz.images.whitening import NONE
 from rfviz.lab import provenance
 from rfviz.lab.presets import Preset
 from rfviz.nets import models
-from rfviz.nets.models import ARCHITECTURES, PAPER_ARCHITECTURES
-from rfviz.training import trainer as training
-from rfviz.training.recipe import Recipe
+from rfviz.nets.network import Network
+from rfviz.training import trainer
 
 SIZES = {"caltech101": (6982, 1695, 101), "imagenette": (9469, 3925, 10), "imagenet": (1281167, 50000, 1000)}
 """Training images, evaluation images and classes of torchvision's data sets, divided as in `rfviz.lab.sources`."""
@@ -64,7 +63,7 @@ def set_size(preset: Preset) -> tuple[int, int, int]:
     return SIZES[preset.source]
 
 
-def probe(architecture: str, preset: Preset, classes: int, device: torch.device, *, progress: bool = False) -> Speed:
+def probe(network: Network, preset: Preset, classes: int, device: torch.device, *, progress: bool = False) -> Speed:
     """Train a network on a few random images that are in memory already, with the trainer itself.
 
     Raises
@@ -72,34 +71,31 @@ def probe(architecture: str, preset: Preset, classes: int, device: torch.device,
     RfvizError
         If not even that fits into the memory of a GPU.
     """
-    recipe = preset.recipes[architecture]
-    size = min(micro_batch(recipe), CPU_BATCH if device.type == "cpu" else recipe.batch_size)
+    recipe = preset.recipe(network.name)
+    size = min(recipe.micro_batch or recipe.batch_size, recipe.batch_size)
+    if device.type == "cpu":
+        size = min(size, CPU_BATCH)
     side = recipe.window or (preset.short_side or 4 * recipe.crop // 3)
     images = _random(size * STEPS[device.type], side, classes)
     held_out = Evaluation(_random(size, preset.evaluation_crop or recipe.crop, classes))
     short = dataclasses.replace(recipe, epochs=2, batch_size=size, micro_batch=None, repeats=1, learning_rate=1e-6)
     torch.manual_seed(0)
-    net = models.build(architecture, preset.width, classes).to(device)
+    net = models.build(network.name, preset.width, classes).to(device)
     try:
-        history = training.train(net, images, held_out, short, NONE, progress=progress)
+        history = trainer.train(net, images, held_out, short, NONE, progress=progress)
         began = time.perf_counter()
-        training.evaluate(net, held_out, NONE)
+        trainer.evaluate(net, held_out, NONE)
         seconds = time.perf_counter() - began
         batch = torch.rand(2 * size, 3, recipe.crop, recipe.crop, device=device)
         few, many = (saved_bytes(net, part, recipe.precision) for part in (batch[:size], batch))
-        per_image = (many - few) // size  # less what a pass keeps whatever the batch
     except torch.OutOfMemoryError as error:
         raise RfvizError(
             f"{size} images at a time do not fit into the memory of {provenance.device_name(device)}: "
             f"give a smaller micro-batch, such as --set micro_batch={max(1, size // 4)}."
         ) from error
     weights = sum(value.numel() * value.element_size() for value in net.parameters())
+    per_image = (many - few) // size  # minus what a pass keeps whatever the batch
     return Speed(history[-1]["images_per_second"], size / seconds, 3 * weights, per_image)
-
-
-def micro_batch(recipe: Recipe) -> int:
-    """Return how many images go through the network together, in one process."""
-    return min(recipe.micro_batch or recipe.batch_size, recipe.batch_size)
 
 
 def saved_bytes(net: nn.Module, images: Tensor, precision: str = "float32") -> int:
@@ -142,31 +138,33 @@ def report(preset: Preset, device: torch.device | None = None, *, progress: bool
         f"networks of width {preset.width}, on {provenance.device_name(device)}"
     )
     total = 0.0
-    for architecture in ARCHITECTURES:
-        recipe = preset.recipes[architecture]
+    for network in preset.members:
+        recipe = preset.recipe(network.name)
         visits = train * recipe.repeats
         batch = min(recipe.batch_size, visits)
         steps = recipe.epochs * (visits // batch)
-        speed = probe(architecture, preset, classes, device, progress=progress)
+        speed = probe(network, preset, classes, device, progress=progress)
         hours = (steps * batch / speed.training + recipe.epochs * held_out / speed.evaluation) / 3600
         total += hours
         often = f" of {recipe.repeats} visits to each image" if recipe.repeats > 1 else ""
+        together = min(recipe.micro_batch or batch, batch)
+        needed, for_16 = (speed.fixed + images * speed.per_image for images in (together, 16))
+        smaller = f"; with a smaller micro_batch less ({for_16 / GIB:.1f} GiB for 16)" if together > 16 else ""
         yield (
-            f"{PAPER_ARCHITECTURES[architecture]}: {recipe.epochs} epochs{often}, {steps:,} steps of {batch}, "
+            f"{network.title}: {recipe.epochs} epochs{often}, {steps:,} steps of {batch}, "
             f"{steps * batch:,} images of {recipe.crop} px; {speed.training:,.1f} images/s in the probe: "
             f"about {duration(hours)}"
         )
-        together = min(micro_batch(recipe), batch)
-        needed, for_16 = (speed.fixed + images * speed.per_image for images in (together, 16))
-        smaller = f"; with a smaller micro_batch less ({for_16 / GIB:.1f} GiB for 16)" if together > 16 else ""
         yield f"  memory: about {needed / GIB:.1f} GiB for {together} images at a time{smaller}"
         yield f"  states on disk: {2 * 2 * speed.fixed / 3 / GIB:.2f} GiB while it trains"
     yield (
         f"together: about {duration(total)} of training with one process, if reading the images keeps up (from a few "
         "steps, so a rough number; a machine with other work is slower)"
     )
-    memory = installed_memory(device)
-    yield f"memory of this {'GPU' if device.type == 'cuda' else 'machine'}: {memory / GIB:.0f} GiB"
+    if device.type == "cuda":
+        yield f"memory of this GPU: {torch.cuda.get_device_properties(device).total_memory / GIB:.0f} GiB"
+    else:
+        yield f"memory of this machine: {psutil.virtual_memory().total / GIB:.0f} GiB"
 
 
 def duration(hours: float) -> str:
@@ -176,13 +174,6 @@ def duration(hours: float) -> str:
     if hours < 1:
         return f"{hours * 60:.0f} min"
     return f"{hours:.1f} h" if hours < 72 else f"{hours / 24:.0f} days"
-
-
-def installed_memory(device: torch.device) -> int:
-    """Return the bytes of memory of a GPU, or of the machine."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_properties(device).total_memory
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _random(count: int, side: int, classes: int) -> ImagesInMemory:

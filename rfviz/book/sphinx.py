@@ -16,16 +16,36 @@ from sphinx.application import Sphinx
 from sphinx.util import logging
 
 from rfviz.explorer.static import front_end
-from rfviz.lab import provenance, runs
-from rfviz.lab.store import source_digest
+from rfviz.lab import provenance, run
+from rfviz.lab.result import RESULTS
+from rfviz.pages.style import listed, page_digest
 
 _LOG = logging.getLogger(__name__)
 
 
 def changed(code: dict[str, str]) -> list[str]:
-    """Return which modules differ from those of the given digests, or are gone."""
-    now = {module: source_digest(module) for module in code}
-    return sorted(module.removeprefix("rfviz.") for module, digest in code.items() if now[module] != digest)
+    """Return what of the code that made a page differs from the given digests, or is gone, as HTML.
+
+    Parameters
+    ----------
+    code : dict from str to str
+        As `rfviz.pages.style.how_made` writes it: ``"page rfviz.pages.inactive"`` or ``"result noise_effect"``, each
+        with its digest.
+    """
+    return [_called(part) for part, digest in sorted(code.items()) if _current(part) != digest]
+
+
+def _current(part: str) -> str | None:
+    kind, _, name = part.partition(" ")
+    if kind == "page":
+        return page_digest(name)
+    return RESULTS[name].code if kind == "result" and name in RESULTS else None
+
+
+def _called(part: str) -> str:
+    kind, _, name = part.partition(" ")
+    called = f"<code>{html.escape(name or part)}</code>"
+    return f"the result {called}" if kind == "result" else called
 
 
 def mark(body: str) -> str:
@@ -48,9 +68,8 @@ def _below_title(body: str, place: int) -> int | None:
     return title and title.end()
 
 
-def _stale(modules: list[str], remedy: str) -> str:
-    names = ", ".join(f"<code>{html.escape(module)}</code>" for module in modules)
-    told = f"The code of {names} has changed since the results on this page were computed. {html.escape(remedy)}"
+def _stale(parts: list[str], remedy: str) -> str:
+    told = f"The code of {listed(parts)} has changed since the results on this page were computed. {html.escape(remedy)}"
     return f'<div class="admonition warning stale" role="note"><p class="admonition-title">Stale</p><p>{told}</p></div>'
 
 
@@ -128,7 +147,7 @@ def _copy_explorer(app: Sphinx, failed: Exception | None) -> None:
     name = getattr(app.env, "rfviz_explored", None)
     if failed or name is None or app.builder.format != "html":
         return
-    source = runs.root() / name / "explorer"
+    source = run.root() / name / "explorer"
     if source.is_dir():
         shutil.copytree(source, app.outdir / "explorer", dirs_exist_ok=True)
         for file, content in front_end().items():

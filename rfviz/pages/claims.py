@@ -156,8 +156,9 @@ def _opponency(runs: Sequence[Run]) -> Claim:
     found = [opponency(run, subject.name, subject.figure_layers[-1]) for run in runs]
     differences = []
     for each in found:
-        driven, mean = (each[kind].colour_opponent[each["mean"].index.isfinite()] for kind in ("maximization", "mean"))
-        differences.append(stats.mean(driven.double() - mean.double()))
+        there = each["mean"].index.isfinite()
+        ours, other = (each[kind].colour_opponent[there].double() for kind in ("maximization", "mean"))
+        differences.append(stats.mean(ours - other))
     measured = stats.over_seeds(differences)
     driven, mean = (
         stats.over_seeds([opponent_share(each[kind]) for each in found]) for kind in ("maximization", "mean")
@@ -165,7 +166,7 @@ def _opponency(runs: Sequence[Run]) -> Claim:
     verdict, why = judge(measured), because(measured)
     if verdict == AGREES and driven.minus(centre_surround.LEVEL).sign <= 0:
         verdict = CANNOT_TELL
-        why = f"of maximization alone, the interval holds the {centre_surround.LEVEL:.0%} that chance allows"
+        why = f"the share of maximization images does not exceed the {centre_surround.LEVEL:.0%} of chance"
     return Claim(
         "e", "Maximization shows an opponency of centre and surround in colour that the mean stimulus misses (in the "
         "paper: a yellow centre in a red surround).",

@@ -176,7 +176,7 @@ def pictures(run: Run, network: str) -> tuple[dict[str, np.ndarray], dict[str, l
     sheets = {"conv1-filter": sheet([min_max(each) for each in filters])}
     left_out = {}
     white, responses = run.whitening(network), results.stimuli(run, network)
-    for layer in NETWORKS[network].figure_layers:
+    for layer in run.network(network).figure_layers:
         found = responses[layer]
         assert found.mean_stimulus is not None and found.strongest_stimulus is not None
         positions = found.neuron_count / found.image_count

@@ -268,7 +268,7 @@ def pairing_answer(shown: Shown) -> Markdown:
         each = listed([f"{shown.kept[network.name]:+.2f} in {network.title}" for network in shown.networks])
         sentences.append(f"Between layers (the filter aside), the correlation above that of all pairs averages {each}.")
         sentences.append(_which_keeps(shown))
-    return Markdown("**Answer.** " + " ".join([*sentences, shown.left_out]).strip())
+    return Markdown("**Answer.** " + " ".join(filter(None, [*sentences, shown.left_out])))
 
 
 def _which_keeps(shown: Shown) -> str:
@@ -278,9 +278,9 @@ def _which_keeps(shown: Shown) -> str:
     if {subject, contrast} - {*shown.networks}:
         return ""
     order = {
-        AGREES: f"channels keep their feature more in {subject.title}",
-        DISAGREES: f"channels keep their feature less in {subject.title}",
-        CANNOT_TELL: "which of the two keeps features more is undecided",
+        AGREES: f"a channel keeps its feature more in {subject.title}",
+        DISAGREES: f"a channel keeps its feature less in {subject.title}",
+        CANNOT_TELL: "in which of the two a channel keeps its feature more is undecided",
     }[judge(shown.keeps)]
     one = ", in this one pair of networks" if len(shown.evidence[subject.name]) == 1 else ""
     return f"{subject.title} minus {contrast.title} is {shown.keeps:+.2f}: {order}{one}."
@@ -438,7 +438,7 @@ def ownership_answer(shown: Shown) -> Markdown:
             CANNOT_TELL: f"Whether {title} depends on {them} more {behind} is undecided",
         }[judge(gap)]
         sentences.append(f"{sentence} (difference of the changes of the loss, in nats: {gap:+.3f}).")
-    return Markdown("**Answer.** " + " ".join([*sentences, shown.left_out]).strip())
+    return Markdown("**Answer.** " + " ".join(filter(None, [*sentences, shown.left_out])))
 
 
 # -- five predictions --------------------------------------------------------------------------------------------------
@@ -578,5 +578,5 @@ def predictions_answer(shown: Shown) -> Markdown:
         f"it cannot tell about {len(found) - agrees - disagrees}."
     )
     if len(shown.evidence[subject.name]) == 1:
-        sentence += " It is one network of each kind: the intervals are over channels and images, not over trainings."
+        sentence += " Each network was trained once: the intervals are over channels and images, not over trainings."
     return Markdown(sentence)

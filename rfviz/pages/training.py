@@ -211,4 +211,4 @@ def accuracy_answer(accuracies: Mapping[str, Sequence[float]]) -> Markdown:
         -1: "With skips, the networks classify worse than without",
         0: f"What skips do to that is undecided, as {stats.because(gap)}",
     }
-    return Markdown(f"{answer} {words[gap.sign]}: {difference} {gap:+.1f} points.")
+    return Markdown(f"{answer} {words[gap.sign]}: {difference}, in points, {gap:+.1f}.")

@@ -2,20 +2,18 @@
 
 import dataclasses
 import json
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from rfviz.lab import presets, runs
-from rfviz.pages import reference
-from rfviz.pages.figures import min_max, stretch
-from rfviz.pages.noise_tables import noise_table
-from rfviz.pages.reference import COLUMNS, sheet
+from rfviz.lab import presets, results
+from rfviz.lab.run import open_run
+from rfviz.pages import claims, reference
+from rfviz.pages.inactive import noise_table
+from rfviz.pages.reference import COLUMNS, Reference, sheet
+from rfviz.pages.style import min_max, stretch
 from rfviz.storage import places
 
 KEPT = places.repository() / "book" / "reference"
@@ -26,7 +24,7 @@ def exported(tmp_path_factory):
     """Two replicas of a very short `smoke` run, and the folder that they were written to."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RFVIZ_RUNS", str(tmp_path_factory.mktemp("runs")))
-        run = runs.open_run("smoke", epochs=1, repeats=8, noise_seeds=2)
+        run = open_run("smoke", epochs=1, repeats=8, noise_seeds=2)
         run.progress = False
         replicas = run.replicas(2)
         folder = tmp_path_factory.mktemp("reference") / "new"
@@ -38,9 +36,9 @@ def test_the_numbers_come_back_as_they_were(exported):
     replicas, folder = exported
     found = reference.load(folder)
     for name in ("resnet34", "plainnet34"):
-        assert found.histories[name] == [run.history(name) for run in replicas]
-        assert [each["top1"] for each in found.facts["networks"][name]] == [run.accuracy(name) for run in replicas]
-    expected = {name: [run.noise_effect(name) for run in replicas] for name in found.effects}
+        assert found.histories[name] == [results.history(run, name) for run in replicas]
+        assert found.accuracies[name] == [results.accuracy(run, name) for run in replicas]
+    expected = {name: [results.noise_effect(run, name) for run in replicas] for name in found.effects}
     assert noise_table(found.effects).equals(noise_table(expected))
     for name, effects in expected.items():
         for ours, theirs in zip(found.effects[name], effects, strict=True):
@@ -49,37 +47,23 @@ def test_the_numbers_come_back_as_they_were(exported):
                 assert torch.equal(ours.effects[row].loss, effect.loss)
                 assert ours.effects[row].channels == effect.channels
     assert found.facts["made by"]["command"] == "rfviz reference here"
-    assert found.facts["data"]["classes"] == 4
+    assert found.chance == 1 / 4
+    assert found.claims == claims.gather(replicas)
+    assert reference.conditions(found).data.endswith("; 2 networks of each kind.")
 
 
 def test_pictures_of_an_earlier_export_go_when_the_new_ones_are_there(exported, tmp_path, monkeypatch):
     run = exported[0][0]
-    (tmp_path / "resnet34-old.png").touch()
+    (tmp_path / "resnet18-old.png").touch()
+    (tmp_path / "mine.png").touch()
     monkeypatch.setattr(reference.Image.Image, "save", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         reference.export([run], tmp_path, {})
-    assert [path.name for path in tmp_path.iterdir()] == ["resnet34-old.png"]  # nothing is lost
+    assert {path.name for path in tmp_path.iterdir()} == {"resnet18-old.png", "mine.png"}  # nothing is lost
     monkeypatch.undo()
     reference.export([run], tmp_path, {})
-    assert not (tmp_path / "resnet34-old.png").exists()
-    assert len(list(tmp_path.glob("*.png"))) == 20
-
-
-def test_two_processes_share_the_work_of_a_whole_run(tmp_path):
-    """Training, responses, maximization, the noise experiment and the export: nobody waits for ever."""
-    command = ["-m", "rfviz", "reference", str(tmp_path / "new"), "-p", "smoke", "--epochs", "1", "--set", "repeats=8",
-               "--set", "noise_seeds=1"]  # fmt: skip
-    ended = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *command],
-        env={**os.environ, "RFVIZ_RUNS": str(tmp_path / "runs"), "OMP_NUM_THREADS": "1"}, cwd=places.repository(),
-        check=False, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
-    assert ended.returncode == 0, ended.stderr
-    assert ended.stdout.count("written to") == 1
-    found = reference.load(tmp_path / "new")
-    assert {len(history) for histories in found.histories.values() for history in histories} == {1}
-    assert set(found.effects["resnet34"][0].effects) >= {"least_active", "random_active"}
-    assert len(list((tmp_path / "new").glob("*.png"))) == 20
+    assert not (tmp_path / "resnet18-old.png").exists()
+    assert len(list(tmp_path.glob("*.png"))) == 20 + 1
 
 
 def test_the_sheets_show_every_channel_in_its_place(exported):
@@ -94,7 +78,7 @@ def test_the_sheets_show_every_channel_in_its_place(exported):
         scale = (step - 1) // 7
         expected = (min_max(filters[channel]).permute(1, 2, 0).numpy() * 255).round()
         assert np.array_equal(cell[scale // 2 :: scale, scale // 2 :: scale], expected)
-    found = run.responses("resnet34")["layer1.0"]
+    found = results.stimuli(run, "resnet34")["layer1.0"]
     shown = np.asarray(Image.open(folder / "resnet34-layer1.0-mean.png"))
     step = (shown.shape[1] - 1) // COLUMNS
     channel = int(found.positive_count.argmax())
@@ -107,12 +91,12 @@ def test_the_sheets_show_every_channel_in_its_place(exported):
 def test_a_mean_over_few_images_is_left_out(exported, monkeypatch):
     """It would show the photographs."""
     run = exported[0][0]
-    found = run.responses("resnet34")
-    counts = found["maxpool"].positive_count
-    found["maxpool"].positive_count[:3] = torch.tensor([0, 10 * 256 - 1, 10 * 256])  # 16 x 16 positions of ten images
-    monkeypatch.setattr(run, "responses", lambda *_: found)
+    found = results.stimuli(run, "resnet34")
+    counts = found["maxpool"].positive_count.clone()
+    counts[:3] = torch.tensor([0, 10 * 256 - 1, 10 * 256])  # 16 x 16 positions of ten images
+    planted = {**found, "maxpool": dataclasses.replace(found["maxpool"], positive_count=counts)}
+    monkeypatch.setattr(results, "stimuli", lambda *_: planted)
     sheets, left_out = reference.pictures(run, "resnet34")
-    assert counts is found["maxpool"].positive_count
     assert left_out["maxpool"] == (counts < 10 * 256).nonzero().flatten().tolist()
     assert {0, 1} <= set(left_out["maxpool"]) and 2 not in left_out["maxpool"]
     for what in ("mean", "strongest"):
@@ -122,6 +106,29 @@ def test_a_mean_over_few_images_is_left_out(exported, monkeypatch):
             row, column = divmod(channel, COLUMNS)
             cell = shown[row * step + 1 : (row + 1) * step, column * step + 1 : (column + 1) * step]
             assert (len(np.unique(cell)) == 1) == (channel in left_out["maxpool"])
+
+
+def test_any_networks_are_named_with_their_rates():
+    found = reference.kept()
+    recipe = found.facts["recipes"]["resnet34"]
+    rates = {"resnet18": 0.05, "resnet50": 0.01, "plainnet18": 0.02}
+    facts = {
+        **found.facts,
+        "recipes": {name: {**recipe, "learning_rate": rate} for name, rate in rates.items()},
+        "networks": dict.fromkeys(rates, found.facts["networks"]["resnet34"]),
+    }
+    several = Reference(facts, {}, {})
+    assert "with its top at 0.05 (ResNet50: 0.01, PlainNet18: 0.02), weight" in reference.conditions(several).data
+    assert "weights of ResNet50 (hashes)" in reference.how_made(several).facts
+    one = Reference({**facts, "recipes": {"resnet18": recipe}}, {}, {})
+    assert "with its top at 0.05, weight" in reference.conditions(one).data
+
+
+def test_what_is_kept_does_not_grow_stale():
+    """It is evidence with its commit, not computed by the code of today."""
+    made = reference.how_made(reference.kept())
+    assert made.code == {}
+    assert {"trained at commit", "analysed at commit", "weights of PlainNet34 (hashes)"} <= made.facts.keys()
 
 
 def test_a_sheet_has_gaps_and_enlarges_small_pictures():
@@ -139,7 +146,7 @@ def test_what_is_kept_is_small_and_complete():
     files = sorted(KEPT.iterdir())
     assert sum(file.stat().st_size for file in files) < 5e6
     assert {file.suffix for file in files} == {".json", ".png"}
-    found = reference.load(KEPT)
+    found = reference.kept()
     assert set(found.histories) == {"resnet34", "plainnet34"}
     facts = json.loads((KEPT / "reference.json").read_text())
     assert (facts["preset"], facts["width"], facts["data"]["classes"]) == ("caltech101", 64, 101)

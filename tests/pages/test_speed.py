@@ -1,14 +1,10 @@
 """The tables of what `make bench` measured: on made-up results, and on the ones that are kept."""
 
-import json
-from pathlib import Path
-
 import pytest
 
-from rfviz.nets.models import LAYERS
-from rfviz.pages import speed_tables
+from rfviz.pages import speed
 
-RESULTS = json.loads((Path(__file__).parents[1] / "benchmarks" / "results.json").read_text())
+RESULTS = speed.kept_results()
 
 
 def made_up() -> dict:
@@ -32,7 +28,7 @@ def made_up() -> dict:
 
 
 def test_every_row_says_what_was_found_and_whether_that_was_the_aim():
-    table = speed_tables.benchmark_table(made_up())
+    table = speed.benchmark_table(made_up())
     assert table.index.tolist() == [
         "top, a", "top, b", "top, a", "of a neuron", "of a neuron", "peak memory of a pass over 10,000 images",
     ]  # fmt: skip
@@ -48,19 +44,16 @@ def test_every_row_says_what_was_found_and_whether_that_was_the_aim():
 def test_rows_that_were_not_run_are_left_out(missing):
     results = made_up()
     del results["rows"][missing]
-    table = speed_tables.benchmark_table(results)
+    table = speed.benchmark_table(results)
     assert len(table) == {"floor_as_torch_comes": 6, "memory_1000": 5, "lucent": 4, "top_and_activity": 4}[missing]
 
 
 def test_the_kept_results_fill_both_tables():
-    table = speed_tables.benchmark_table(RESULTS)
+    table = speed.benchmark_table(RESULTS)
     works = "top 16 + activity, 3 layers", "mean stimuli, 3 layers", "17 layers", "maxpool", "layer1.0", "layer1.2"
     for words in works:
         assert table.index.str.contains(words, regex=False).any()
     assert table.index.is_unique or not table.index.duplicated()[table["aim"] != ""].any()
-    lists = speed_tables.bfloat16_table(RESULTS)
-    assert len(lists) == 2 * len(LAYERS)
-    assert set(lists.index.get_level_values("network")) == {"ResNet34", "PlainNet34"}
 
 
 def test_the_kept_results_say_where_they_come_from():
@@ -68,6 +61,31 @@ def test_the_kept_results_say_where_they_come_from():
     assert RESULTS["commits"].keys() == RESULTS["rows"].keys()
     assert {"processor", "threads", "memory", "GPU"} <= RESULTS["machine"].keys()
     assert not [row for row in ("zennit", "captum") if not RESULTS["rows"][row][0]["same_lists_of_channels"] > 150]
+
+
+def test_sentences_follow_the_results():
+    row = {"images": 10, "reference": "forward pass cut at layer1.2, nothing collected"}
+    results = {
+        "date": "2026-01-02",
+        "commits": {"a": "c1", "b": "c2", "c": "c1"},
+        "machine": {"processor": "P", "threads": 2, "instructions": "I", "memory": "8 GiB", "GPU": "none"},
+        "versions": {"torch": "2", "torchvision": "1"},
+        "rows": {
+            "floor_as_torch_comes": [
+                {"floor": "layer1.2", "images": 5, "seconds": 0.2},
+                {"floor": "layer4.2", "images": 5, "seconds": 9.0},
+            ],
+            "mean_stimuli": [
+                {**row, "seconds": 0.3, "reference_seconds": 0.1, "ratio": 3.0},
+                {**row, "seconds": 0.2, "reference_seconds": 0.08, "ratio": 2.5},
+            ],
+        },
+    }
+    assert "Measured on 2026-01-02 at `c1` and `c2`: P, 2 threads (I)" in speed.measured_on(results).data
+    added = "add 20.0 ms to the 10.0 ms of an image's forward pass, or 12.0 ms to 8.0 ms with the channels last"
+    assert added in speed.collecting(results).data
+    # 20 ms an image against 40 ms
+    assert "2.5 times as long as its own bare forward pass, and 0.5 times as long" in speed.speed_answer(results).data
 
 
 def test_training_rows_say_what_share_of_the_step_is_reached():
@@ -80,13 +98,13 @@ def test_training_rows_say_what_share_of_the_step_is_reached():
             "train_gpu": [],
         }
     }
-    table = speed_tables.training_table(results)
+    table = speed.training_table(results)
     assert table["found"].tolist() == ["98.8%", "2.3 x faster"]
     assert table["aim"].tolist() == [">= 95%", ""]
     assert table["reached"].tolist() == ["yes", ""]
     assert table["images/s"].tolist() == ["1,234", "1,234"]
-    assert speed_tables.training_table({"rows": {}}).empty
+    assert speed.training_table({"rows": {}}).empty
 
 
 def test_the_kept_results_have_training_rows():
-    assert len(speed_tables.training_table(RESULTS)) >= 4
+    assert len(speed.training_table(RESULTS)) >= 4

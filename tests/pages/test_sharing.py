@@ -1,0 +1,340 @@
+"""What the page on channel sharing says follows the numbers, on made-up networks that fulfil or break it."""
+
+import dataclasses
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from rfviz.images.data import Evaluation
+from rfviz.kernels import responses
+from rfviz.kernels.noise import NoiseDose
+from rfviz.kernels.pictures import correlations, pairing
+from rfviz.kernels.stream import Written
+from rfviz.lab import presets
+from rfviz.lab.results import Evidence
+from rfviz.lab.run import Run
+from rfviz.nets.models import ResidualNet
+from rfviz.nets.network import NETWORKS
+from rfviz.pages import sharing
+from rfviz.pages.sharing import Pictures, Shown, Step, own_minus_all
+from rfviz.stats import AGREES, CANNOT_TELL, DISAGREES, NOTHING, Interval
+
+CHANNELS, IMAGES = 40, 50
+PAIR, STREAM = ("resnet34", "plainnet34"), NETWORKS["resnet34"].stream
+MORE = Interval(0.2, 0.1, 0.3, 80)
+
+
+def around(value: float, *shape: int, seed: int = 0) -> torch.Tensor:
+    return value + 0.05 * torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def evidence(inactive: int, sign: float = 1.0, seed: int = 0, layers: Sequence[str] = STREAM) -> Evidence:
+    """A network that fulfils the predictions, or with sign -1 shows the opposite."""
+    rates = torch.linspace(0, 0.9, CHANNELS, dtype=torch.float64)
+    tested = torch.arange(CHANNELS) < (inactive or 8)
+    amount = (1 - sign * rates).exp() + 0.01 * around(0, CHANNELS, seed=seed)
+    flat = around(0.5, CHANNELS)
+    written = {layer: Written(flat, amount if layer == layers[1] else amount.flip(0), rates) for layer in layers[1:]}
+    by_chance = {layer: Written(flat, flat, rates) for layer in layers[1:]}
+    dose = NoiseDose(
+        tuple(range(inactive or 8)), inactive > 0, tuple(range(20, 20 + (inactive or 8))), (0.5, 1.0),
+        {"tested": around(sign, 2, IMAGES, seed=seed), "matched": around(0.1, 2, IMAGES, seed=seed)},
+        around(0, CHANNELS, IMAGES), torch.arange(IMAGES),
+    )  # fmt: skip
+    ablated = {
+        layers[0]: torch.zeros(CHANNELS, IMAGES, dtype=torch.float64),
+        layers[-1]: around(-sign, CHANNELS, IMAGES, seed=seed),
+    }
+    ablated[layers[-1]][tested] += 2 * sign
+    dose.loss["tested"][0] *= -1  # at another dose, the opposite
+    likeness = around(0.5, CHANNELS, seed=seed) - 0.5 * sign * tested
+    return Evidence(rates, tested, likeness, dose, ablated, written, by_chance)
+
+
+def step(keeps: bool) -> Step:
+    pictures = torch.rand(12, 3, 7, 7, generator=torch.Generator().manual_seed(0))
+    noise = 0.02 * torch.rand(12, 3, 7, 7, generator=torch.Generator().manual_seed(1))
+    other, fires = (pictures if keeps else pictures.roll(1, 0)) + noise, torch.ones(12, dtype=torch.bool)
+    return Step(pairing(pictures, other), own_minus_all(Pictures(pictures, fires), Pictures(other, fires)))
+
+
+def shown(
+    networks: Sequence[str] = PAIR,
+    found: dict[str, list[Evidence]] | None = None,
+    keeps: dict[str, bool] | None = None,
+    difference: float = 0.3,
+    more: Interval = MORE,
+) -> Shown:
+    run = Run(presets.get("smoke", networks=networks), 0, Path("nowhere"))
+    names = [name for name in networks if not NETWORKS[name].bottleneck]
+    steps = {
+        name: {pair: step((keeps or {}).get(name, True)) for pair in pairwise(("conv1", *NETWORKS[name].stream))}
+        for name in names
+    }
+    profile = {"conv1": 0.5, "layer1.0.relu1": 0.7, "layer1.0": 0.2}
+    made = {name: [evidence(12, layers=NETWORKS[name].stream)] for name in names}
+    return Shown(
+        run=run, steps=steps,
+        kept={name: Interval(0.4, 0.3, 0.5, 12) for name in names},
+        keeps=Interval(difference, difference - 0.1, difference + 0.1, 24),
+        sparsity=dict.fromkeys(networks, profile),
+        read={name: {reader: torch.ones(CHANNELS) for reader in NETWORKS[name].readers} for name in names},
+        evidence={**made, **(found or {})}, more_inactive=more,
+    )  # fmt: skip
+
+
+# -- does a channel keep its feature? ----------------------------------------------------------------------------------
+
+
+def test_neighbouring_layers_are_compared_over_channels_that_fire(resnet: ResidualNet, tiles: Evaluation) -> None:
+    network = resnet.network
+    found = responses.collect(resnet, tiles, network.stream, 1, strongest=8)
+    silent = found["layer1.0"].positive_count.clone()
+    silent[2] = 0
+    found["layer1.0"] = dataclasses.replace(found["layer1.0"], positive_count=silent)
+    compared = sharing.steps(resnet.conv1.weight, found, network)
+    assert list(compared) == [
+        ("conv1", "maxpool"), ("maxpool", "layer1.0"), ("layer1.0", "layer1.1"), ("layer1.1", "layer1.2"),
+    ]  # fmt: skip
+    assert [len(each.pairing.same) for each in compared.values()] == [6, 5, 5, 6]
+    there = [0, 1, 3, 4, 5]
+    expected = pairing(found["maxpool"].strongest_stimulus[there], found["layer1.0"].strongest_stimulus[there])
+    assert torch.equal(compared["maxpool", "layer1.0"].pairing.same, expected.same)
+    first = pairing(resnet.conv1.weight.detach(), found["maxpool"].strongest_stimulus)
+    assert torch.equal(compared["conv1", "maxpool"].pairing.same, first.same)
+    gains = torch.stack([each.gain for pair, each in compared.items() if "conv1" not in pair])
+    assert gains[:2, 2].isnan().all() and gains.isnan().sum() == 2
+    torch.testing.assert_close(sharing.kept(found, network), gains.nanmean(0))
+
+
+def test_own_minus_all_by_hand() -> None:
+    first, second = torch.rand(2, 5, 3, 7, 7, generator=torch.Generator().manual_seed(0))
+    fires = torch.tensor([True, True, False, True, True])
+    found = own_minus_all(Pictures(first, fires), Pictures(second, torch.ones(5, dtype=torch.bool)))
+    alike = correlations(first[fires], second[fires])
+    torch.testing.assert_close(found[fires], alike.diagonal() - alike.mean())
+    assert found[2].isnan()
+
+
+@pytest.mark.parametrize("resnet_keeps", [True, False])
+def test_words_about_features_follow_the_numbers(resnet_keeps: bool) -> None:
+    keeps = {"resnet34": resnet_keeps, "plainnet34": not resnet_keeps}
+    page = shown(keeps=keeps, difference=0.3 if resnet_keeps else -0.3)
+    said = sharing.pairing_answer(page).data
+    for title, each in (("ResNet34", resnet_keeps), ("PlainNet34", not resnet_keeps)):
+        assert f"In {title}, channels of the same number are more alike than random pairs in {4 * each} of 4" in said
+    assert f"its feature {'more' if resnet_keeps else 'less'} in ResNet34, in this one pair of networks." in said
+    table = sharing.pairing_table(page)
+    assert len(table) == 8 and (table["channels"] == 12).all() and "p" not in table
+    assert table.loc["ResNet34" if resnet_keeps else "PlainNet34"]["same number: mean"].tolist() == ["+1.00"] * 4
+    undecided = sharing.pairing_answer(page._replace(keeps=Interval(0.1, -0.1, 0.3, 24))).data
+    assert "undecided" in undecided and "more in ResNet34" not in undecided
+
+
+def test_channels_that_are_less_alike_are_told() -> None:
+    page = shown(["resnet34"])
+    apart = Step(page.steps["resnet34"]["conv1", "maxpool"].pairing, around(-0.5, 12))
+    page.steps["resnet34"]["conv1", "maxpool"] = apart
+    assert "in 3 of 4 steps from a layer to the next, and less alike in 1." in sharing.pairing_answer(page).data
+
+
+def test_silent_layers_are_dashes() -> None:
+    page = shown(["resnet34"])
+    nothing = Step(pairing(torch.rand(0, 3, 7, 7), torch.rand(0, 3, 7, 7)), torch.full((12,), torch.nan))
+    page = page._replace(steps={"resnet34": {("maxpool", "layer1.0"): nothing}})
+    row = sharing.pairing_table(page).iloc[0]
+    assert row.tolist() == ["–"] * 4 + [0]
+    assert "in 0 of 1 steps" in sharing.pairing_answer(page).data
+
+
+def test_pairings_are_points_over_what_chance_gives() -> None:
+    page = shown()
+    page.steps["plainnet34"]["layer1.0", "layer1.1"] = Step(
+        pairing(torch.rand(0, 3, 7, 7), torch.rand(0, 3, 7, 7)), torch.zeros(0)
+    )
+    (ax,) = sharing.channel_pairings(page).axes
+    points = [line for line in ax.lines if line.get_marker() in ("o", "s") and len(line.get_ydata())]
+    # none where there are no channels
+    assert [line.get_ydata()[0] for line in points] == pytest.approx([1.0] * 7, abs=0.01)
+    bars = [line for line in ax.lines if line.get_linewidth() == 7 and len(line.get_ydata())]
+    low, high = np.percentile(page.steps["resnet34"]["conv1", "maxpool"].pairing.by_chance, [2.5, 97.5])
+    assert bars[0].get_ydata().tolist() == pytest.approx([low, high])
+    assert ax.get_legend_handles_labels()[1] == ["ResNet34", "PlainNet34", "95 % of random pairings"]
+    assert [label.get_text() for label in ax.get_xticklabels()][1:3] == ["pooling\nconv. 3", "conv. 3\nconv. 5"]
+
+
+# -- how sparse are the layers? ----------------------------------------------------------------------------------------
+
+
+def test_the_profile_shows_every_relu_in_per_cent() -> None:
+    (ax,) = sharing.sparsity_profile(shown(["resnet34"])).axes
+    whole, outer, inner = ax.lines
+    assert whole.get_ydata().tolist() == pytest.approx([50, 70, 20])
+    assert outer.get_xdata().tolist() == [0, 2] and inner.get_xdata().tolist() == [1]
+
+
+def test_the_zigzag_is_counted() -> None:
+    up_and_down = {"conv1": 0.5, "layer1.0.relu1": 0.7, "layer1.0": 0.2, "layer1.1.relu1": 0.8, "layer1.1": 0.3}
+    smooth = {"conv1": 0.5, "layer1.0.relu1": 0.55, "layer1.0": 0.6, "layer1.1.relu1": 0.65, "layer1.1": 0.7}
+    assert sharing.zigzag(up_and_down) == (2, 2)
+    assert sharing.zigzag(smooth) == (0, 2)
+    assert sharing.zigzag({"conv1": 0.5, "layer1.0.relu1": 0.1, "layer1.0.relu2": 0.7, "layer1.0": 0.2}) == (1, 1)
+    page = shown()._replace(sparsity={"resnet34": up_and_down, "plainnet34": smooth})
+    said = sharing.sparsity_answer(page).data
+    assert "In ResNet34, more responses are 0 after the inner ReLU than at the output in 2 of 2 blocks" in said
+    assert "changes its direction at 3 of 3 places" in said
+    assert "in 0 of 2 blocks, and the profile changes its direction at 0 of 3 places" in said
+
+
+# -- whose channels are they? ------------------------------------------------------------------------------------------
+
+
+def test_readers_by_hand() -> None:
+    strength = torch.cat([torch.linspace(1.5, 2.5, 12), torch.linspace(0.9, 1.1, CHANNELS - 12)])
+    page = shown()
+    page.read["resnet34"]["layer1.0.conv1"] = strength
+    table = sharing.readers_table(page)
+    blocks = [f"block of conv. layer {number}" for number in (3, 5, 7, 9)]
+    assert list(table.loc["ResNet34"].index) == [*blocks, "projection around the block of conv. layer 9"]
+    row = table.loc[("ResNet34", "block of conv. layer 3")]
+    assert row["inactive"] == "2.00"
+    assert row["minus the others"].startswith("+1.00")
+
+
+def with_losses(early: float, late: float, inactive: int = 12) -> Evidence:
+    noise = torch.linspace(-0.01, 0.01, IMAGES, dtype=torch.float64).repeat(CHANNELS, 1)
+    return dataclasses.replace(evidence(inactive), ablated={"maxpool": early + noise, "layer1.2": late - noise})
+
+
+def owned(found: Evidence, network: str = "resnet34") -> str:
+    return sharing.ownership_answer(shown([network], {network: [found]})).data
+
+
+def test_words_about_ownership_follow_the_numbers() -> None:
+    assert "ResNet34 depends on these channels more behind conv. layer 7 than" in owned(with_losses(0, 1))
+    assert "ResNet34 depends on these channels less behind conv. layer 7 than" in owned(with_losses(1, 0))
+    assert "is undecided" in owned(with_losses(1, 1))
+    assert "of the inactive channels" in owned(with_losses(0, 1))
+    assert "of the least active channels" in owned(with_losses(0, 1, inactive=0))
+
+
+def test_without_skips_nothing_is_written() -> None:
+    plain = dataclasses.replace(with_losses(0, 1), written={}, by_chance={})
+    said = owned(plain, "plainnet34")
+    assert "written" not in said and "channels of the same numbers, which are others there" in said
+
+
+def test_shares_and_ablations_are_drawn_for_every_network() -> None:
+    page = shown(["resnet34", "plainnet34", "resnet18"])
+    panels = [ax for ax in sharing.written_shares(page).axes if ax.axison]
+    assert [ax.get_title().split("\n")[0] for ax in panels] == [
+        "conv. layer 3", "conv. layer 5", "conv. layer 7", "conv. layer 3", "conv. layer 5",
+    ]  # fmt: skip
+    titles = [ax.get_title() for ax in sharing.ablations(page).axes]
+    assert titles[:3] == [f"{name}, first pooling layer" for name in ("ResNet34", "PlainNet34", "ResNet18")]
+    assert titles[3:] == ["ResNet34, conv. layer 7", "PlainNet34, conv. layer 7", "ResNet18, conv. layer 5"]
+
+
+# -- five predictions --------------------------------------------------------------------------------------------------
+
+
+def pair(inactive: int, plain: int, sign: float = 1.0, seed: int = 0) -> dict[str, list[Evidence]]:
+    return {"resnet34": [evidence(inactive, sign, seed)], "plainnet34": [evidence(plain, 0.0, seed + 10)]}
+
+
+def verdicts(page: Shown) -> list[str]:
+    return [each.verdict for each in sharing.predictions(page)]
+
+
+def test_networks_that_fulfil_them_all() -> None:
+    page = shown(found=pair(12, 1))
+    assert verdicts(page) == [AGREES] * 5
+    assert "inactive" in sharing.predictions(page)[2].says
+    said = sharing.predictions_answer(page).data
+    assert "agrees with 5 and disagrees with 0; it cannot tell about 0" in said
+    assert "trained once" in said
+
+
+def test_networks_that_break_them_all() -> None:
+    assert verdicts(shown(found=pair(4, 25, sign=-1.0), more=Interval(-0.5, -0.7, -0.3, 80))) == [DISAGREES] * 5
+
+
+def test_without_inactive_channels_three_cannot_be_told() -> None:
+    page = shown(found=pair(0, 0), more=Interval(0.0, -0.1, 0.1, 80))
+    found = sharing.predictions(page)
+    assert verdicts(page) == [CANNOT_TELL, AGREES, CANNOT_TELL, CANNOT_TELL, CANNOT_TELL]
+    assert [each.why for each in found[2:]] == [sharing.none_inactive(NETWORKS["resnet34"])] * 3
+    assert "least active" in found[2].says
+    assert "+1.00" in found[2].measured  # it is measured all the same
+
+
+def test_over_seeds_the_seeds_are_what_counts() -> None:
+    several = {name: [pair(12, 1, seed=seed)[name][0] for seed in range(3)] for name in PAIR}
+    page = shown(found=several)
+    measured = [each.measured for each in sharing.predictions(page)[1:]]
+    assert all("n = 3 seeds" in each or "no interval" in each for each in measured)
+    assert "trained once" not in sharing.predictions_answer(page).data
+    # one seed that says the opposite, and the interval holds 0
+    several["resnet34"][2] = dataclasses.replace(evidence(12, -1.0), dose=several["resnet34"][2].dose)
+    assert verdicts(page._replace(evidence=several))[2] == CANNOT_TELL
+
+
+def test_only_networks_with_inactive_channels_count_where_one_has_some() -> None:
+    several = {"resnet34": [evidence(12, seed=1), evidence(0, -1.0), evidence(12, seed=2)]}
+    several["plainnet34"] = [evidence(1, 0.0, seed) for seed in range(3)]
+    assert "n = 2 seeds" in sharing.predictions(shown(found=several))[2].measured
+
+
+def test_unlike_leaves_silent_channels_out() -> None:
+    likeness = torch.tensor([0.1, torch.nan, 0.3, 0.9, 0.8, 0.7, 0.6])
+    tested = torch.tensor([True, True, True, False, False, False, False])
+    found = sharing.unlike(dataclasses.replace(evidence(12), likeness=likeness, tested=tested))
+    assert found.value == pytest.approx(0.2 - 0.75)
+
+
+def test_the_table_shows_every_word() -> None:
+    page = shown(found=pair(12, 1))
+    html = sharing.predictions_table(page).data
+    for each in sharing.predictions(page):
+        for text in (each.says, each.measured, each.verdict):
+            assert text in html
+    assert "..." not in html
+
+
+# -- other networks ----------------------------------------------------------------------------------------------------
+
+
+def test_without_a_contrast_what_needs_one_says_so() -> None:
+    page = shown(["resnet34"], {"resnet34": [evidence(12)]}, more=NOTHING)
+    assert verdicts(page) == [CANNOT_TELL, AGREES, AGREES, AGREES, CANNOT_TELL]
+    found = sharing.predictions(page)
+    assert all("this run has ResNet34" in found[i].why and "–" in found[i].measured for i in (0, 4))
+    assert "a network without skips" in found[0].says
+    said = sharing.pairing_answer(page).data
+    assert "This needs a network without skips" in said and "minus" not in said
+
+
+def test_without_skips_there_is_nothing_to_predict() -> None:
+    page = shown(["plainnet34"])
+    assert sharing.predictions(page) == []
+    assert "PlainNet34, the first of this run, is none" in sharing.predictions_answer(page).data
+    assert "<th>prediction</th>" in sharing.predictions_table(page).data
+    assert not sharing.written_shares(page).axes
+
+
+def test_networks_of_bottleneck_blocks_are_left_out() -> None:
+    page = shown(["resnet50", "plainnet34"])
+    line = "Left out, as its layer1 has more channels than its stem: ResNet50."
+    for answer in (sharing.pairing_answer(page), sharing.ownership_answer(page)):
+        assert answer.data.endswith(line) and "In ResNet50" not in answer.data
+    assert "In ResNet50" in sharing.sparsity_answer(page).data
+    assert sharing.predictions(page) == [] and sharing.keeps([page.run]) == NOTHING
+    alone = shown(["resnet50"])
+    assert sharing.pairing_answer(alone).data == f"**Answer.** {line}"
+    for figure in (sharing.channel_pairings(alone), sharing.ablations(alone)):
+        assert not figure.axes and figure.texts[0].get_text() == line
+    assert sharing.pairing_table(alone).empty and sharing.readers_table(alone).empty
