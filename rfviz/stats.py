@@ -84,6 +84,8 @@ def _bootstrap(resampled: Callable[[np.ndarray], np.ndarray], count: int) -> tup
 def mean(values: Tensor | Sequence[float], of: str = "channels", groups: Tensor | None = None) -> Interval:
     """Return the mean of what is a number, with Student's t interval.
 
+    Of `FEWEST` values or more that are all the same, the interval is that value; of fewer, there is none.
+
     Parameters
     ----------
     values : Tensor or sequence of float, shape (N,)
@@ -108,6 +110,8 @@ def mean(values: Tensor | Sequence[float], of: str = "channels", groups: Tensor 
     if spread > ROUNDING * abs(middle):
         reach = float(stats.t.ppf(0.975, n - 1)) * spread
         low, high = middle - reach, middle + reach
+    elif n >= FEWEST:  # all the same, such as scores of 1 in every channel: a test of signs would tell them from 0
+        low = high = middle
     return Interval(middle, low, high, n, of)
 
 

@@ -168,3 +168,10 @@ def test_a_clustered_median_is_over_groups():
     assert single[:3] == stats.median(NORMAL[:9])[:3]
     holes = torch.where(torch.arange(400) % 40 == 0, torch.nan, NORMAL)
     assert stats.median(holes, groups=groups).n == 10
+
+
+def test_many_equal_values_are_told_from_zero_and_few_are_not():
+    assert stats.mean([1.0] * 6)[:3] == (1.0, 1.0, 1.0)
+    assert judge(stats.mean([1.0] * 6).minus(0.5)) == AGREES
+    assert judge(stats.mean([0.0] * 6)) == CANNOT_TELL
+    assert math.isnan(stats.mean([1.0] * 5).low)

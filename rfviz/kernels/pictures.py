@@ -63,16 +63,9 @@ class Pairing:
     same: Tensor
     by_chance: Tensor
 
-    @property
-    def p(self) -> float:
-        """Share of random pairings at least as much alike, the observed one included; NaN for fewer than 2 channels."""
-        if len(self.same) < 2:
-            return float("nan")
-        return float((1 + (self.by_chance >= self.same.mean() - 1e-12).sum()) / (1 + len(self.by_chance)))
-
 
 def pairing(first: Tensor, second: Tensor, seed: int = 0) -> Pairing:
-    """Compare the pictures of channels in two layers, number by number, with random pairings (a permutation test).
+    """Compare the pictures of channels in two layers, number by number, beside random pairings.
 
     Parameters
     ----------

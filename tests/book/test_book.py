@@ -16,15 +16,17 @@ import torch
 from bs4 import BeautifulSoup
 from conftest import PARAMETERS
 
-from rfviz.book import publish
+from rfviz.book import batch, html
 from rfviz.errors import RfvizError
 from rfviz.explorer import static
-from rfviz.lab import runs
-from rfviz.lab.runs import Run
-from rfviz.lab.store import Store
+from rfviz.lab import results
+from rfviz.lab.result import Result
+from rfviz.lab.run import Run, open_run, trained
 from rfviz.storage import places
 from rfviz.storage.files import load_tensors
-from rfviz.training import trainer as training
+from rfviz.training import trainer
+
+pytestmark = pytest.mark.book
 
 BIN = Path(sys.executable).parent
 FIGURES = {
@@ -46,7 +48,7 @@ def run(smoke_runs: Path) -> Iterator[Run]:
     """The finished book."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RFVIZ_RUNS", str(smoke_runs))
-        opened = runs.open_run("smoke")
+        opened = open_run("smoke")
         opened.progress = False
         yield opened
 
@@ -60,7 +62,7 @@ def notebook(run: Run, name: str, part: str = "book") -> nbformat.NotebookNode:
 
 
 def test_every_entry_of_the_contents_became_a_page(run: Run) -> None:
-    names = list(publish.sources())
+    names = list(batch.sources())
     assert len(names) == (places.repository() / "_toc.yml").read_text().count("file:") + 1  # the root
     for name in names:
         assert page(run, name).find("h1") is not None
@@ -68,8 +70,7 @@ def test_every_entry_of_the_contents_became_a_page(run: Run) -> None:
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_every_figure_is_there_with_caption_and_alternative_text(run: Run, name: str) -> None:
-    html = page(run, name)
-    figures = [figure for figure in html.find_all("figure") if figure["id"] != "table-1"]
+    figures = [figure for figure in page(run, name).find_all("figure") if figure["id"] != "table-1"]
     assert [figure["id"] for figure in figures] == FIGURES[name]
     for figure in figures:
         image = figure.find("img")
@@ -82,7 +83,7 @@ def test_every_figure_is_there_with_caption_and_alternative_text(run: Run, name:
 
 
 def test_pages_ask_no_other_host(run: Run) -> None:
-    for name in publish.sources():
+    for name in batch.sources():
         for element in page(run, name).find_all(["script", "link", "img", "iframe"]):
             address = element.get("src") or (element.get("href") if "canonical" not in element.get("rel", []) else None)
             assert not re.match(r"(https?:)?//", address or ""), element
@@ -108,24 +109,23 @@ def test_executed_notebooks_hold_no_path_of_this_machine(run: Run) -> None:
 
 
 def shown_table(run: Run) -> pd.DataFrame:
-    html = page(run, "notebooks/04_inactive_neurons")
-    rows = [[cell.get_text(strip=True) for cell in row.find_all("td")] for row in html.select("#table-1 tbody tr")]
+    table = page(run, "notebooks/04_inactive_neurons").select("#table-1 tbody tr")
+    rows = [[cell.get_text(strip=True) for cell in row.find_all("td")] for row in table]
     return pd.DataFrame(rows, columns=["loss", "paper", "top1"])
 
 
 def test_table_1_is_what_the_stored_tensors_say(run: Run) -> None:
     shown = shown_table(run)
     expected = []
-    for architecture in ("resnet34", "plainnet34"):
-        (path,) = (run.folder / "results").glob(f"noise-{architecture}-*.safetensors")
-        tensors, _ = load_tensors(path)
+    for network in run.networks:
+        tensors, _ = load_tensors(results.noise_effect.path(run, network.name))
         for row in ("inactive", "random_inactive", "least_active", "random_active"):
             entry = []
             for what, unit in (("loss", 1), ("top1", 100)):
-                if f"{row}/{what}" not in tensors:
+                if f"effects/{row}/{what}" not in tensors:
                     entry.append("–")
                     continue
-                values = unit * tensors[f"{row}/{what}"]
+                values = unit * tensors[f"effects/{row}/{what}"]
                 error = (values.std(unbiased=True) / len(values) ** 0.5).item()
                 if error == 0:
                     entry.append(f"{values.mean().item():+.3g}")
@@ -139,13 +139,13 @@ def test_table_1_is_what_the_stored_tensors_say(run: Run) -> None:
 
 def test_numbers_in_the_text_are_those_of_the_run(run: Run) -> None:
     text = page(run, "notebooks/01_training").get_text(" ", strip=True)
-    for architecture, name in (("resnet34", "ResNet34"), ("plainnet34", "PlainNet34")):
-        top1 = run.history(architecture)[-1]["evaluation_top1"]
-        assert f"{name} ends with {top1:.1%} top-1 accuracy" in text
+    for network in run.networks:
+        top1 = results.history(run, network.name)[-1]["evaluation_top1"]
+        assert f"{network.title} ends with {top1:.1%} top-1 accuracy" in text
     text = page(run, "notebooks/04_inactive_neurons").get_text(" ", strip=True)
-    for architecture, name in (("resnet34", "ResNet34"), ("plainnet34", "PlainNet34")):
-        count = len(run.noise_effect(architecture).inactive)
-        assert re.search(rf"{name} has {count} inactive channels? of 20 on 284 evaluation images", text)
+    for network in run.networks:
+        count = len(results.noise_effect(run, network.name).inactive) or "no"
+        assert re.search(rf"{network.title} has {count} inactive channels? of 20 on 284 evaluation images", text)
 
 
 def test_every_notebook_page_says_how_it_was_made(run: Run) -> None:
@@ -161,7 +161,7 @@ def test_every_notebook_page_says_how_it_was_made(run: Run) -> None:
 
 
 def test_running_one_notebook_with_another_channel(run: Run) -> None:
-    (path,) = publish.run_notebooks(run, {**PARAMETERS, "channels": 3}, only="02")
+    (path,) = batch.run_notebooks(run, {**PARAMETERS, "channels": 3}, only="02")
     assert path.stem == "02_preferred_stimuli"
     captions = json.dumps(nbformat.read(path, as_version=4).cells)
     assert "application/papermill.record/text/plain" in captions
@@ -171,38 +171,38 @@ def test_running_one_notebook_with_another_channel(run: Run) -> None:
         for output in cell.get("outputs", [])
         if "scrapbook" in output.get("metadata", {})
     }
-    assert glued["resnet34_channel"] == glued["plainnet34_channel"] == "3"
+    assert glued["subject_channel"] == glued["contrast_channel"] == "3"
 
 
 def test_a_failing_cell_is_named_and_the_last_good_files_stay(run: Run, tmp_path: Path) -> None:
     target = run.folder / "book" / "notebooks" / "02_preferred_stimuli.ipynb"
     before = target.read_bytes()
     with pytest.raises(RfvizError, match=r"notebook 02_preferred_stimuli, cell 3: RfvizError: there is no channel 999"):
-        publish.run_notebooks(run, {**PARAMETERS, "channels": 999}, only="02")
+        batch.run_notebooks(run, {**PARAMETERS, "channels": 999}, only="02")
     assert target.read_bytes() == before
 
 
 def test_a_failing_build_keeps_the_last_good_html(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     before = (run.folder / "html" / "index.html").read_bytes()
-    stage = publish.stage
+    stage = html.stage
 
     def stage_with_a_broken_link(run: Run) -> Path:
         folder = stage(run)
         (folder / "conclusion.md").write_text("# Conclusion\n\n[nowhere](no-such-page)\n")
         return folder
 
-    monkeypatch.setattr(publish, "stage", stage_with_a_broken_link)
+    monkeypatch.setattr(html, "stage", stage_with_a_broken_link)
     with pytest.raises(RfvizError, match=r"no-such-page"):
-        publish.build_html(run)
+        html.build(run)
     assert (run.folder / "html" / "index.html").read_bytes() == before
     assert not list(run.folder.glob(".book-*"))
 
 
 def test_building_again_computes_nothing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever has changed in the code: that is for running the notebooks."""
-    monkeypatch.setattr(Store, "get", None)
+    monkeypatch.setattr(Result, "_obtain", None)
     monkeypatch.setattr(Run, "net", None)
-    assert publish.build_html(run).exists()
+    assert html.build(run).exists()
     front = (run.folder / "html" / "explorer" / "explorer.js").read_bytes()
     assert front == static.front_end()["explorer.js"]
     for file in (run.folder / "explorer").glob("*.webp"):
@@ -211,7 +211,7 @@ def test_building_again_computes_nothing(run: Run, monkeypatch: pytest.MonkeyPat
 
 def test_unknown_notebook_gets_the_nearest_name(run: Run) -> None:
     with pytest.raises(RfvizError, match=r"unknown notebook '02_prefered'.*Did you mean '02_preferred_stimuli'"):
-        publish.choose("02_prefered")
+        batch.choose("02_prefered")
 
 
 AGAIN = ("02", "03", "04")
@@ -240,18 +240,18 @@ def test_exported_weights_give_the_same_book_in_a_fresh_folder(run: Run, tmp_pat
     weights = {}
     for name in ("resnet34", "plainnet34"):
         weights[name] = str(tmp_path / f"my {name}.safetensors")
-        shutil.copyfile(run.weights_path(name), weights[name])
+        shutil.copyfile(trained.path(run, name), weights[name])
     monkeypatch.setenv("RFVIZ_RUNS", str(tmp_path / "runs"))
-    monkeypatch.setattr(training, "train", None)  # calling it would fail
-    again = runs.open_run("smoke", weights=weights)
+    monkeypatch.setattr(trainer, "train", None)  # calling it would fail
+    again = open_run("smoke", weights=weights)
     again.progress = False
     for each in AGAIN:
-        publish.run_notebooks(again, {**PARAMETERS, "overrides": {"weights": weights}}, each)
+        batch.run_notebooks(again, {**PARAMETERS, "overrides": {"weights": weights}}, each)
     for name in weights:
         assert torch.equal(again.net(name).conv1.weight, run.net(name).conv1.weight)
-        assert again.accuracy(name) == run.accuracy(name)
-        for layer, found in again.responses(name).items():
-            expected = run.responses(name)[layer]
+        assert results.accuracy(again, name) == results.accuracy(run, name)
+        for layer, found in results.stimuli(again, name).items():
+            expected = results.stimuli(run, name)[layer]
             for field in dataclasses.fields(found):
                 ours, theirs = getattr(found, field.name), getattr(expected, field.name)
                 same = torch.equal(ours, theirs) if isinstance(ours, torch.Tensor) else ours == theirs
@@ -280,8 +280,8 @@ def test_plain_jupyter_book_needs_no_flags(run: Run, clone: Path) -> None:
     done = subprocess.run([BIN / "jupyter-book", "build", "book", "-W"], cwd=clone, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     for name, figures in FIGURES.items():
-        html = (clone / "_build" / "html" / f"{name}.html").read_text()
-        assert all(f'id="{figure}"' in html for figure in figures)
+        text = (clone / "_build" / "html" / f"{name}.html").read_text()
+        assert all(f'id="{figure}"' in text for figure in figures)
 
 
 def test_the_plain_way_of_the_readme_works_as_written(run: Run, clone: Path) -> None:
@@ -325,9 +325,9 @@ def test_a_cell_without_an_answer_is_run_once_more(tmp_path, hangs):
     calls.write_text("")
     page.write_text(PATIENT.format(calls=str(calls), hangs=hangs))
     if hangs == 1:
-        publish.execute(page, target, {}, 3)
+        batch.execute(page, target, {}, 3)
     else:
         with pytest.raises(RfvizError, match="page: a cell gave no answer for 3 s, twice"):
-            publish.execute(page, target, {}, 3)
+            batch.execute(page, target, {}, 3)
     assert calls.read_text() == "xx"
     assert target.exists() == (hangs == 1)

@@ -1,6 +1,7 @@
 """The command line: what it prints, and one clear line for everything that is wrong."""
 
 import re
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from rfviz.book import cli, publish
+from rfviz.book import batch, cli
+from rfviz.lab import run
 
 TINY = ["--set", "repeats=4", "--epochs", "1", "--set", "noise_seeds=2"]
 
@@ -25,6 +27,7 @@ def runs_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def call(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, *words: str) -> tuple[int, str, str]:
     """Run a command in this process; return exit code, standard output and the last line of standard error."""
     monkeypatch.setattr(sys, "argv", ["rfviz", *words])
+    monkeypatch.setattr(cli.process, "prepare", lambda: None)  # of this process and its environment, others test
     code = 0
     try:
         cli.main()
@@ -46,13 +49,34 @@ def test_presets_lists_all(rfviz) -> None:
     assert [line.split()[0] for line in out.splitlines()] == ["smoke", "quick", "caltech101", "imagenette", "imagenet"]
 
 
-@pytest.mark.parametrize(
-    "command", ["book", "run", "train", "responses", "maximize", "table", "plan", "presets", "build", "notebooks"]
-)
+@pytest.mark.parametrize("command", ["book", "run", "train", "plan", "presets", "build", "notebooks", "reference"])
 def test_help_of_every_command(rfviz, command: str) -> None:
     code, out, _ = rfviz(command, "--help")
     assert code == 0
-    assert "Usage" in out
+    assert f"Usage: rfviz {command}" in out
+
+
+@pytest.mark.parametrize("command", ["book", "run", "train", "plan", "build", "reference"])
+def test_what_chooses_a_run_has_the_same_options_everywhere(rfviz, command: str) -> None:
+    _, out, _ = rfviz(command, "--help")
+    options = set(re.findall(r"--[a-z]+", out.split("Parameters")[1]))
+    assert options >= {"--preset", "--seed", "--networks", "--images", "--weights", "--epochs", "--strict", "--set"}
+
+
+@pytest.mark.parametrize("words", [["--help"], ["presets"], ["train", "--help"], ["train", "--sed", "1"]])
+def test_what_computes_nothing_answers_at_once(words: list[str]) -> None:
+    """Without a look at torch and other large packages: within half a second of one core."""
+    loaded = (
+        "import sys\nfrom rfviz.__main__ import main\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        "slow = {'torch', 'numpy', 'IPython', 'matplotlib', 'pandas', 'scipy'} & set(sys.modules)\n"
+        "sys.exit(' '.join(slow) or 0)\n"
+    )
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run([sys.executable, "-c", loaded, *words], capture_output=True, text=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert done.returncode == 0, done.stderr
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.5
 
 
 def test_train_says_where_the_weights_are(rfviz) -> None:
@@ -62,16 +86,20 @@ def test_train_says_where_the_weights_are(rfviz) -> None:
     assert Path(out.split("weights in ")[1].strip()).is_file()
 
 
-def test_single_steps(rfviz) -> None:
-    code, out, _ = rfviz("responses", "-p", "smoke", "--channels", "3,4", *TINY)
+def test_networks_are_chosen(rfviz) -> None:
+    code, out, _ = rfviz("train", "-p", "smoke", "--networks", "resnet18, plainnet18", *TINY)
     assert code == 0
-    assert out.count("conv. layer 7") == 2
-    code, out, _ = rfviz("maximize", "-p", "smoke", "-m", "plainnet34", "--layer", "layer1.0", *TINY)
-    assert code == 0
-    assert "PlainNet34, layer1.0, channel 19: from" in out
-    code, out, _ = rfviz("table", "-p", "smoke", *TINY)
-    assert code == 0
-    assert "1.26962" in out
+    assert [line.partition(":")[0] for line in out.splitlines()] == ["ResNet18", "PlainNet18"]
+
+
+def test_options_become_overrides() -> None:
+    options = cli.RunOptions(
+        settings=("window=null", "whitening=zca", "epochs=3"), epochs=2, weights=("resnet34=a=b",), strict=True
+    )
+    assert options.overrides == {
+        "window": None, "whitening": "zca", "epochs": 2, "weights": {"resnet34": "a=b"}, "strict": True
+    }  # fmt: skip
+    assert cli.RunOptions().overrides == {}
 
 
 def test_building_needs_notebooks_that_were_run(rfviz) -> None:
@@ -84,7 +112,7 @@ def test_notebooks_for_binder_and_colab(rfviz, tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv("RFVIZ_REPOSITORY", "someone/rfviz")
     code, out, _ = rfviz("notebooks", str(tmp_path / "out"))
     assert code == 0
-    assert [Path(line).exists() for line in out.splitlines()] == [True] * len(publish.choose(None))
+    assert [Path(line).exists() for line in out.splitlines()] == [True] * len(batch.choose())
     monkeypatch.setenv("RFVIZ_REPOSITORY", "no address")
     code, _, error = rfviz("notebooks", str(tmp_path / "out"))
     assert code == 2 and "RFVIZ_REPOSITORY is 'no address': set RFVIZ_REPOSITORY=OWNER/NAME." in error
@@ -95,10 +123,7 @@ def test_several_seeds(rfviz) -> None:
     assert code == 0
     assert [line.partition(":")[0] for line in out.splitlines()] == ["ResNet34, seed 0", "ResNet34, seed 1"]
     assert len({line.split("weights in ")[1] for line in out.splitlines()}) == 2
-    code, out, _ = rfviz("table", "-p", "smoke", "--seeds", "2", *TINY)
-    assert code == 0
-    assert "2 networks" in out
-    code, _, error = rfviz("table", "-p", "smoke", "--seeds", "0", *TINY)
+    code, _, error = rfviz("train", "-p", "smoke", "--seeds", "0", *TINY)
     assert (code, error) == (2, "rfviz: seeds is 0: it must be a whole number from 1 up.")
 
 
@@ -132,10 +157,14 @@ def bad_inputs(tmp_path: Path) -> dict[str, tuple[list[str], str]]:
     smoke = ["-p", "smoke"]
     return {
         "preset": (["train", "-p", "quik"], "unknown preset 'quik'. Did you mean 'quick'?"),
-        "model": (["train", *smoke, "-m", "resnet"], "unknown model 'resnet'. Did you mean 'resnet34'?"),
-        "layer": (["maximize", *smoke, "--layer", "layer1.9", *TINY], "unknown layer 'layer1.9'"),
-        "channel": (["maximize", *smoke, "--channels", "20", *TINY], "there is no channel 20"),
-        "channels": (["maximize", *smoke, "--channels", "a,b"], "channels is 'a,b'"),
+        "model": (["train", *smoke, "-m", "resnet"], "unknown network 'resnet'. Did you mean 'resnet34'?"),
+        "networks": (
+            ["train", *smoke, "--networks", "resnet43"],
+            "unknown network 'resnet43'. Did you mean 'resnet34'?",
+        ),
+        "networks twice": (["plan", *smoke, "--networks", "resnet34,resnet34"], "name at least one, each once"),
+        "channels": (["run", *smoke, "--channels", "a,b"], "channels is 'a,b'"),
+        "channel": (["run", *smoke, "--channels", "20"], "there is no channel 20"),
         "option": (["train", *smoke, "--set", "learning_rat=1"], "Did you mean 'learning_rate'?"),
         "value": (["train", *smoke, "--set", "learning_rate=-1"], "learning_rate is -1"),
         "words for numbers": (["train", *smoke, "--set", "learning_rate=fast"], "learning_rate is 'fast'"),
@@ -144,28 +173,37 @@ def bad_inputs(tmp_path: Path) -> dict[str, tuple[list[str], str]]:
         "crop": (["train", "-p", "quick", "--set", "crop=160", "--set", "window=160"], "crop is 160"),
         "truth": (["train", *smoke, "--set", "strict=no"], "strict is 'no'"),
         "early channel": (["book", "-p", "quick", "--channels", "99"], "there is no channel 99"),
-        "early weights": (["run", "-p", "quick", "--weights", "plainnet34=nowhere.pth"], "there is no weights file"),
+        "early weights": (["book", "-p", "quick", "--weights", "plainnet34=nowhere.pth"], "there is no weights file"),
         "several notebooks": (["run", *smoke, "--only", "0"], "unknown notebook '0'"),
         "epochs": (["train", *smoke, "--epochs", "0"], "epochs is 0"),
+        "half an epoch": (["train", *smoke, "--epochs", "1.5"], "value for --epochs: '1.5' is no whole number"),
         "set": (["train", *smoke, "--set", "learning_rate"], "write NAME=VALUE"),
         "seed": (["train", *smoke, "--seed", "-1"], "seed is -1"),
+        "seed in words": (["train", *smoke, "--seed", "one"], "value for --seed: 'one' is no whole number"),
+        "no value": (["train", "--seed"], "--seed requires an argument. See `rfviz train --help`."),
+        "no such option": (["build", "--epoch", "3"], "unknown option: --epoch. Did you mean --epochs?"),
+        "no such command": (["tarin"], 'unknown command "tarin". Did you mean "train"?'),
+        "a word too many": (["book", "smoke"], "['smoke']. See `rfviz book --help`."),
+        "nowhere to write": (["notebooks"], "requires an argument"),
         "notebook": (["run", *smoke, "--only", "99"], "unknown notebook '99'"),
-        "no folder": (["table", *smoke, "--images", str(tmp_path / "nowhere")], "there is no image folder"),
-        "no train": (["table", *smoke, "--images", str(no_split)], "has no folder 'train'"),
-        "empty": (["table", *smoke, "--images", str(empty)], "holds no images"),
-        "one class": (["table", *smoke, "--images", str(one_class)], "only the class 'cat'"),
-        "broken image": (["table", *smoke, "--strict", "--images", str(broken)], "1.png"),
-        "no weights": (["table", *smoke, "--weights", "resnet34=nowhere.pth"], "there is no weights file"),
-        "no model": (["table", *smoke, "--weights", "nowhere.pth"], "write NAME=VALUE"),
-        "wrong model": (["table", *smoke, "--weights", f"alexnet={text}"], "unknown model 'alexnet'"),
-        "damaged weights": (["table", *smoke, "--weights", f"resnet34={text}"], "cannot be read as weights"),
+        "no folder": (["train", *smoke, "--images", str(tmp_path / "nowhere")], "there is no image folder"),
+        "no train": (["train", *smoke, "--images", str(no_split)], "has no folder 'train'"),
+        "empty": (["train", *smoke, "--images", str(empty)], "holds no images"),
+        "one class": (["train", *smoke, "--images", str(one_class)], "only the class 'cat'"),
+        "broken image": (["train", *smoke, "--strict", "--images", str(broken)], "1.png"),
+        "no weights": (["train", *smoke, "--weights", "resnet34=nowhere.pth"], "there is no weights file"),
+        "no model": (["train", *smoke, "--weights", "nowhere.pth"], "write NAME=VALUE"),
+        "wrong model": (["train", *smoke, "--weights", f"alexnet={text}"], "unknown network 'alexnet'"),
+        "damaged weights": (["train", *smoke, "--weights", f"resnet34={text}"], "cannot be read as weights"),
     }
 
 
 CASES = (
-    "preset", "model", "layer", "channel", "channels", "option", "value", "words for numbers", "area", "window", "crop",
-    "truth", "early channel", "early weights", "several notebooks", "epochs", "set", "seed", "notebook", "no folder",
-    "no train", "empty", "one class", "broken image", "no weights", "no model", "wrong model", "damaged weights",
+    "preset", "model", "networks", "networks twice", "channels", "channel", "option", "value", "words for numbers",
+    "area", "window", "crop", "truth", "early channel", "early weights", "several notebooks", "epochs",
+    "half an epoch", "set", "seed", "seed in words", "no value", "no such option", "no such command",
+    "a word too many", "nowhere to write", "notebook", "no folder", "no train", "empty", "one class", "broken image",
+    "no weights", "no model", "wrong model", "damaged weights",
 )  # fmt: skip
 
 
@@ -174,7 +212,7 @@ def test_bad_input_gets_one_line_and_a_code(rfviz, tmp_path: Path, case: str) ->
     words, expected = bad_inputs(tmp_path)[case]
     code, out, error = rfviz(*words)
     assert code == 2
-    assert out == ""
+    assert out == "" and "\n" not in error
     assert error.startswith("rfviz: ")
     assert expected in error
 
@@ -192,7 +230,25 @@ def test_interruption_says_how_to_go_on(rfviz, monkeypatch: pytest.MonkeyPatch) 
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli.runs, "open_run", interrupt)
+    monkeypatch.setattr(run, "open_run", interrupt)
     code, _, error = rfviz("train", "-p", "smoke")
     assert code == 130
     assert "same command again" in error
+
+
+@pytest.mark.parametrize("command", ["book", "presets"])
+def test_torchrun_is_for_training(rfviz, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert rfviz(command) == (
+        2, "", f"rfviz: torchrun is for 'rfviz train': run 'rfviz {command}' without it, in one process."
+    )  # fmt: skip
+
+
+def test_too_little_memory_is_said_with_a_remedy(rfviz, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise run.torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nMore.")
+
+    monkeypatch.setattr(run, "open_run", fails)
+    code, _, error = rfviz("train")
+    assert code == 2
+    assert re.fullmatch(r"rfviz: CUDA out of memory.* such as --set micro_batch=32\.", error)

@@ -7,7 +7,7 @@ import nbformat
 import pytest
 import yaml
 
-from rfviz.book import launch, publish
+from rfviz.book import batch, html, launch
 from rfviz.errors import RfvizError
 from rfviz.storage import places
 
@@ -64,14 +64,14 @@ def test_where_pages_are_published(address: str, expected: str) -> None:
 
 def test_the_staged_book_has_the_links(smoke, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RFVIZ_REPOSITORY", "someone/rfviz")
-    config = yaml.safe_load((publish.stage(smoke) / "_config.yml").read_text())
+    config = yaml.safe_load((html.stage(smoke) / "_config.yml").read_text())
     assert config["repository"] == {"url": "https://github.com/someone/rfviz", "branch": launch.BRANCH}
     assert config["launch_buttons"]["binderhub_url"] and config["launch_buttons"]["colab_url"]
     assert config["sphinx"]["config"]["ogp_site_url"] == "https://someone.github.io/rfviz/"
 
 
 def test_exported_notebooks_install_what_they_need(tmp_path: Path) -> None:
-    chosen = publish.choose(None)
+    chosen = batch.choose()
     written = launch.export_notebooks(chosen, tmp_path, "https://github.com/someone/rfviz")
     assert [path.relative_to(tmp_path).with_suffix("").as_posix() for path in written] == list(chosen)
     for path in written:

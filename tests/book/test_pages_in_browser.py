@@ -10,12 +10,13 @@ from browsing import serving, watch
 from PIL import Image
 from playwright.sync_api import Browser, Page
 
-from rfviz.book import publish
-from rfviz.nets.models import ARCHITECTURES
+from rfviz.book import batch
+from rfviz.lab import presets
 
-AXE = Path(__file__).parent / "axe" / "node_modules" / "axe-core" / "axe.min.js"
+AXE = Path(__file__).parents[1] / "axe" / "node_modules" / "axe-core" / "axe.min.js"
+pytestmark = [pytest.mark.book, pytest.mark.browser]
 SIZES = {"desk": (1280, 900), "phone": (390, 844)}
-PAGES = [*publish.sources(), "search", "genindex", "py-modindex"]
+PAGES = [*batch.sources(), "search", "genindex", "py-modindex"]
 
 
 @pytest.fixture(scope="module")
@@ -168,6 +169,6 @@ def test_every_model_has_a_table_without_javascript(browser: Browser, homes: dic
     page.goto(f"{homes['http']}explorer.html")
     assert page.get_by_text("The explorer needs JavaScript.").is_visible()
     page.get_by_text("All numbers as a table").click()
-    for name in ARCHITECTURES:
+    for name in presets.PRESETS["smoke"].networks:
         assert page.locator(f"tbody a[href='#{name}/layer1.2/19']").is_visible()
     context.close()

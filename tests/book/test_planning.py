@@ -1,7 +1,5 @@
 """What a training would take: counts, memory and the words of the report."""
 
-import dataclasses
-
 import pytest
 import torch
 from PIL import Image
@@ -11,6 +9,7 @@ from rfviz.book import planning
 from rfviz.book.planning import Speed, duration, probe, report, saved_bytes, set_size
 from rfviz.errors import RfvizError
 from rfviz.lab import presets
+from rfviz.nets.network import network
 
 CPU = torch.device("cpu")
 
@@ -62,7 +61,7 @@ def test_a_folder_is_counted(tmp_path):
 
 def test_a_probe_measures_the_trainer():
     preset = presets.get("smoke")
-    speed = probe("plainnet34", preset, 4, CPU)
+    speed = probe(network("plainnet34"), preset, 4, CPU)
     assert speed.training > 0 and speed.evaluation > 0 and speed.per_image > 0
     net = planning.models.plainnet34(preset.width, 4)
     assert speed.fixed == 12 * sum(value.numel() for value in net.parameters())  # float32: weight, gradient, momentum
@@ -82,6 +81,13 @@ def test_the_report_does_its_sums_right(monkeypatch):
     assert f"together: about {2 * hours:.1f} h" in lines[-2]
 
 
+def test_the_report_is_about_the_networks_of_the_run(monkeypatch):
+    monkeypatch.setattr(planning, "probe", lambda *_, **__: Speed(1000.0, 5000.0, planning.GIB, planning.GIB))
+    lines = list(report(presets.get("quick", networks="resnet18"), CPU))
+    assert lines[1].startswith("ResNet18: 18 epochs of 128 visits to each image")
+    assert sum("epochs" in line for line in lines) == 1
+
+
 def test_the_report_knows_of_micro_batches_and_small_sets(monkeypatch):
     monkeypatch.setattr(planning, "probe", lambda *_, **__: Speed(1000.0, 5000.0, planning.GIB, planning.GIB))
     lines = list(report(presets.get("imagenet", micro_batch=8), CPU))
@@ -94,9 +100,9 @@ def test_too_little_memory_is_said_with_a_remedy(monkeypatch):
     def fails(*_, **__):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(planning.training, "train", fails)
+    monkeypatch.setattr(planning.trainer, "train", fails)
     with pytest.raises(RfvizError, match=r"16 images at a time do not fit .*: give a smaller micro-batch, .*=4\.$"):
-        probe("resnet34", dataclasses.replace(presets.get("smoke")), 4, CPU)
+        probe(network("resnet34"), presets.get("smoke"), 4, CPU)
 
 
 @pytest.mark.parametrize(

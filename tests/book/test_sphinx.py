@@ -9,47 +9,63 @@ from pathlib import Path
 import pytest
 
 from rfviz.book import sphinx
+from rfviz.lab import code
 from rfviz.lab.provenance import HowMade
-from rfviz.lab.store import source_digest
+from rfviz.lab.result import RESULTS
+from rfviz.pages.style import page_digest
+
+PAGE, RESULT = "page rfviz.pages.inactive", "result noise_effect"
+NOW = {PAGE: page_digest("rfviz.pages.inactive"), RESULT: RESULTS["noise_effect"].code}
 
 
-def page(code: dict[str, str]) -> str:
-    return f"<h1>Title<a>#</a></h1><p>text</p>{HowMade({'seed': 0}, code)._repr_html_()}"
+def page(digests: dict[str, str]) -> str:
+    return f"<h1>Title<a>#</a></h1><p>text</p>{HowMade({'seed': 0}, digests)._repr_html_()}"
 
 
 def test_a_page_made_with_this_code_has_no_mark() -> None:
-    body = page(
-        {
-            "rfviz.training.trainer": source_digest("rfviz.training.trainer"),
-            "rfviz.kernels.responses": source_digest("rfviz.kernels.responses"),
-        }
-    )
+    body = page(NOW)
     assert sphinx.mark(body) == body
     assert sphinx.mark("<h1>Prose</h1>") == "<h1>Prose</h1>"
 
 
-def test_a_page_made_with_other_code_is_marked_below_its_title() -> None:
-    body = page(
-        {"rfviz.training.trainer": source_digest("rfviz.training.trainer"), "rfviz.kernels.responses": "0" * 16}
-    )
-    marked = sphinx.mark(body)
+@pytest.mark.parametrize(
+    ("part", "words"),
+    [(PAGE, "<code>rfviz.pages.inactive</code>"), (RESULT, "the result <code>noise_effect</code>")],
+)
+def test_a_page_made_with_other_code_is_marked_below_its_title(part: str, words: str) -> None:
+    marked = sphinx.mark(page({**NOW, part: "0" * 16}))
     _, after = marked.split("</h1>")
     assert after.startswith('<div class="admonition warning stale" role="note">')
-    assert "<code>responses</code> has changed" in after
-    assert "training" not in after.split("</div>")[0]
+    assert f"The code of {words} has changed since the results on this page were computed." in after.split("</div>")[0]
+
+
+def test_what_a_page_does_not_show_is_not_in_its_digest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An edit of Gabor filters marks the page that shows them, and no other."""
+    shown = {page: page_digest(f"rfviz.pages.{page}") for page in ("orientation", "training")}
+    edited = {**code._sources(), "rfviz.pages.orientation": code._sources()["rfviz.pages.orientation"] + "\nx = 1\n"}
+    caches = (code.source_digest, code._summary, code._tree)
+    for cached in caches:
+        cached.cache_clear()
+    monkeypatch.setattr(code, "_sources", lambda: edited)
+    now = {page: page_digest(f"rfviz.pages.{page}") for page in shown}
+    for cached in caches:
+        cached.cache_clear()
+    assert now["training"] == shown["training"] and now["orientation"] != shown["orientation"]
 
 
 def test_code_that_is_gone_or_strange_counts_as_changed() -> None:
-    assert sphinx.changed({"rfviz.no_such_module": "0" * 16}) == ["no_such_module"]
-    marked = sphinx.mark(page({"rfviz.<b>": "0"}))
-    assert "<code>&lt;b&gt;</code>" in marked
+    gone = {"page rfviz.pages.no_such": "0" * 16, "result no_such": "0" * 16, "rfviz.responses": "0" * 16}
+    assert sphinx.changed(gone) == [
+        "<code>rfviz.pages.no_such</code>", "the result <code>no_such</code>", "<code>rfviz.responses</code>"
+    ]  # fmt: skip
+    assert "<code>&lt;b&gt;</code>" in sphinx.mark(page({"page <b>": "0"}))
 
 
 def test_the_digests_survive_html() -> None:
-    code = {"rfviz.a&b": '"quoted"'}
-    shown = HowMade({}, code)._repr_html_()
+    digests = {"rfviz.a&b": '"quoted"'}
+    shown = HowMade({}, digests)._repr_html_()
     quoted = shown.split('data-code="')[1].split('"')[0]
-    assert json.loads(html.unescape(quoted)) == code
+    assert json.loads(html.unescape(quoted)) == digests
 
 
 def test_wide_tables_can_be_reached_and_lists_are_lists() -> None:
@@ -85,7 +101,7 @@ def test_an_explorer_without_files_is_a_warning(tmp_path: Path, monkeypatch: pyt
 
 def test_of_several_pages_in_one_each_has_its_own_mark() -> None:
     """As in the PDF, where only the first title is an h1."""
-    new, old = {"rfviz.training.trainer": source_digest("rfviz.training.trainer")}, {"rfviz.training.trainer": "0" * 16}
+    new, old = NOW, {PAGE: "0" * 16}
     parts = [f'<span id="document-{i}"></span>{page(code)}' for i, code in enumerate((new, old, new))]
     marked = sphinx.mark("".join(parts).replace("h1>", "h2>").replace("h2>", "h1>", 2))
     after_titles = [part.split(">", 1)[1] for part in marked.split("<a>#</a></h")[1:]]
@@ -93,5 +109,5 @@ def test_of_several_pages_in_one_each_has_its_own_mark() -> None:
 
 
 def test_the_mark_says_what_to_do() -> None:
-    shown = HowMade({}, {"rfviz.training.trainer": "0"}, 'say "<b>"')._repr_html_()
+    shown = HowMade({}, {PAGE: "0"}, 'say "<b>"')._repr_html_()
     assert "computed. say &quot;&lt;b&gt;&quot;</p>" in sphinx.mark(f"<h1>Title</h1>{shown}")

@@ -2,13 +2,15 @@
 
 import pytest
 from browsing import serving, watch
+from conftest import PARAMETERS
 from PIL import Image
 from playwright.sync_api import Browser
 
-from rfviz.book import publish
+from rfviz.book import batch, html
 from rfviz.images import photographs
-from rfviz.lab import runs
-from rfviz.lab.runs import Run
+from rfviz.lab.run import Run, open_run
+
+pytestmark = [pytest.mark.book, pytest.mark.browser]
 
 NASTY = "<img src=x onerror=alert(1)>"
 OTHER = '$x_1$ & "quoted" <b>`*bold*`'
@@ -30,14 +32,14 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RFVIZ_RUNS", str(tmp_path_factory.mktemp("runs")))
         overrides = {"images": str(folder), "epochs": 1, "repeats": 2}
-        opened = runs.open_run("smoke", **overrides)
+        opened = open_run("smoke", **overrides)
         opened.progress = False
-        publish.compute([opened])
-        publish.book(opened, {"preset": "smoke", "seed": 0, "seeds": 1, "channels": [18, 19], "overrides": overrides})
+        batch.compute([opened])
+        html.book(opened, {**PARAMETERS, "overrides": overrides})
         yield opened
 
 
-@pytest.mark.parametrize("name", list(publish.sources()))
+@pytest.mark.parametrize("name", list(batch.sources()))
 def test_no_page_runs_what_a_name_says(run: Run, browser: Browser, name: str) -> None:
     with serving(run.folder / "html") as home:
         page = browser.new_page()

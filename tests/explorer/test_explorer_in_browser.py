@@ -273,6 +273,24 @@ def test_the_browsers_own_button_leads_back(page: Page) -> None:
     shown(page, "ResNet34, first pooling layer, channel 18")
 
 
+def test_beside_a_network_is_another_that_has_the_layer(browser: Browser, homes: dict[str, str], smoke: Run) -> None:
+    """Here the second of three networks has the first layer only."""
+    manifest = (smoke.folder / "explorer" / "manifest.js").read_text()
+    more = {
+        '{"key":"plainnet34"': '{"key":"short","title":"Short"},',
+        '{"model":"plainnet34"': '{"model":"short","key":"maxpool","title":"pooling","channels":20,"size":11},',
+    }
+    for place, entry in more.items():
+        manifest = manifest.replace(place, entry + place, 1)
+    page = browser.new_page()
+    page.home = homes["http"]
+    page.route("**/manifest.js", lambda route: route.fulfill(body=manifest, content_type="text/javascript"))
+    go(page, "resnet34/layer1.0/18")
+    page.get_by_label("Side by side").check()
+    shown(page, "PlainNet34, conv. layer 3, channel 18", side=1)
+    page.close()
+
+
 def test_a_channel_that_never_fires_has_a_page_too(browser: Browser, homes: dict[str, str], smoke: Run) -> None:
     page = browser.new_page()
     page.home = homes["http"]

@@ -9,6 +9,8 @@ import psutil
 import pytest
 from processes import SETTINGS, begin, command
 
+pytestmark = pytest.mark.faults
+
 LONG = ["-p", "smoke", *SETTINGS, "--epochs", "500"]
 
 

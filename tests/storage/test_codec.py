@@ -79,7 +79,8 @@ def test_anything_comes_back_as_it_was(value):
     ("hint", "value"),
     [
         (float, 0.25), (list[dict], [{"a": 1}]), (dict[str, float], {"conv1": 0.5}), (Tensor, torch.arange(3)),
-        (tuple[int, ...], ()), (tuple[int, float], (1, 2.5)), (list[Inner | None], [None, Inner("x", None, (0.0, 1.0))]),
+        (tuple[int, ...], ()), (tuple[int, float], (1, 2.5)),
+        (list[Inner | None], [None, Inner("x", None, (0.0, 1.0))]),
     ],
 )  # fmt: skip
 def test_values_that_are_no_dataclass(hint, value):
