@@ -218,8 +218,8 @@ def kinds_answer(shown: Shown) -> Markdown:
         if shift + filters:
             sentences.append(
                 f"{network} has {_channels(shift + filters, 'silent')}: {shift or 'none'} by the shift, "
-                f"{filters or 'none'} by the filter. Some picture can make {reached or 'none'} fire, activation "
-                f"maximization {driven or 'none'}."
+                f"{filters or 'none'} by the filter. A picture that can make it fire exists for {reached or 'none'}; "
+                f"activation maximization finds one for {driven or 'none'}."
             )
         else:
             sentences.append(

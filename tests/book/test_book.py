@@ -160,6 +160,7 @@ def test_every_notebook_page_says_how_it_was_made(run: Run) -> None:
             assert rows[row]
 
 
+@pytest.mark.thorough
 def test_running_one_notebook_with_another_channel(run: Run) -> None:
     (path,) = batch.run_notebooks(run, {**PARAMETERS, "channels": 3}, only="02")
     assert path.stem == "02_preferred_stimuli"
@@ -235,6 +236,7 @@ def drawn(run: Run, part: str = "book") -> dict[str, list[str]]:
     return found
 
 
+@pytest.mark.thorough
 def test_exported_weights_give_the_same_book_in_a_fresh_folder(run: Run, tmp_path: Path, monkeypatch) -> None:
     """Nothing is trained, and every picture, table and sentence comes out the same, to the byte."""
     weights = {}
@@ -276,6 +278,7 @@ def clone(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.thorough
 def test_plain_jupyter_book_needs_no_flags(run: Run, clone: Path) -> None:
     done = subprocess.run([BIN / "jupyter-book", "build", "book", "-W"], cwd=clone, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -284,6 +287,7 @@ def test_plain_jupyter_book_needs_no_flags(run: Run, clone: Path) -> None:
         assert all(f'id="{figure}"' in text for figure in figures)
 
 
+@pytest.mark.thorough
 def test_the_plain_way_of_the_readme_works_as_written(run: Run, clone: Path) -> None:
     for page in ("README.md", "book/reproduce.md"):
         text = (places.repository() / page).read_text()

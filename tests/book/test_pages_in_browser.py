@@ -37,7 +37,7 @@ def open_page(browser: Browser, address: str, size: str = "desk", **options: str
     return page
 
 
-@pytest.mark.parametrize("scheme", ["http", "file"])
+@pytest.mark.parametrize("scheme", [pytest.param("http", marks=pytest.mark.thorough), "file"])
 @pytest.mark.parametrize("name", PAGES)
 def test_a_page_loads_without_errors_and_asks_nobody_else(
     browser: Browser, homes: dict[str, str], name: str, scheme: str
@@ -62,7 +62,7 @@ def test_a_phone_scrolls_down_only(browser: Browser, homes: dict[str, str], name
     page.close()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.thorough)])
 @pytest.mark.parametrize("name", PAGES)
 def test_nothing_serious_stands_in_the_way_of_anybody(
     browser: Browser, homes: dict[str, str], name: str, scheme: str

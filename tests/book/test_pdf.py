@@ -9,7 +9,7 @@ from rfviz.book import html
 from rfviz.errors import RfvizError
 from rfviz.lab.run import Run
 
-pytestmark = pytest.mark.book
+pytestmark = [pytest.mark.book, pytest.mark.thorough]
 
 
 @pytest.mark.browser

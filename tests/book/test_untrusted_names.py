@@ -10,7 +10,7 @@ from rfviz.book import batch, html
 from rfviz.images import photographs
 from rfviz.lab.run import Run, open_run
 
-pytestmark = [pytest.mark.book, pytest.mark.browser]
+pytestmark = [pytest.mark.book, pytest.mark.browser, pytest.mark.thorough]
 
 NASTY = "<img src=x onerror=alert(1)>"
 OTHER = '$x_1$ & "quoted" <b>`*bold*`'

@@ -29,7 +29,7 @@ def homes(smoke_runs: Path) -> Iterator[dict[str, str]]:
         yield {"http": address, "file": f"{html.as_uri()}/"}
 
 
-@pytest.fixture(params=["http", "file"])
+@pytest.fixture(params=[pytest.param("http", marks=pytest.mark.thorough), "file"])
 def page(request: pytest.FixtureRequest, browser: Browser, homes: dict[str, str]) -> Iterator[Page]:
     """The explorer of the built book, with what goes wrong counted at the end."""
     context = browser.new_context(viewport={"width": 1400, "height": 1000})
@@ -412,6 +412,7 @@ def test_a_click_shows_its_picture_within_a_tenth_of_a_second(page: Page) -> Non
     assert at_once == ["ResNet34, first pooling layer, channel 5", 5] != before
 
 
+@pytest.mark.thorough
 def test_pictures_are_those_of_the_atlas(browser: Browser, homes: dict[str, str], smoke: Run) -> None:
     import io
 
@@ -540,6 +541,7 @@ def live(browser: Browser, lab: str, name: str) -> Iterator[Page]:
     page.close()
 
 
+@pytest.mark.thorough
 def test_live_and_static_show_the_same_pictures(browser: Browser, homes: dict[str, str], lab: str) -> None:
     views = ["plainnet34/layer1.0/19", "resnet34/layer1.2/18", "resnet34/maxpool/0"]
     seen: dict[str, dict[str, list]] = {}
@@ -563,6 +565,7 @@ def test_live_and_static_show_the_same_pictures(browser: Browser, homes: dict[st
     assert seen["live"] == seen["static"]
 
 
+@pytest.mark.thorough
 def test_a_network_of_ones_own_and_maximizing_again(browser: Browser, lab: str) -> None:
     with live(browser, lab, "net") as page:
         layers = page.get_by_label("Layer", exact=True)
@@ -595,6 +598,7 @@ def test_a_network_of_ones_own_and_maximizing_again(browser: Browser, lab: str) 
         other.locator("[data-picture=maximization] canvas").wait_for()
 
 
+@pytest.mark.thorough
 def test_the_state_of_a_live_explorer_holds_no_pixels(browser: Browser, lab: str) -> None:
     with live(browser, lab, "run") as page:
         page.keyboard.press("Control+s")

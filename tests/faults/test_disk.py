@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from processes import SETTINGS, begin, command
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.thorough]
 
 TRAIN = command("train", "-m", "resnet34", "-p", "smoke", *SETTINGS)
 

@@ -41,7 +41,7 @@ def interrupt(arguments: list[str], runs: Path, seen: str) -> tuple[int, str]:
     ("arguments", "seen"),
     [
         (["train", "-m", "resnet34", *LONG], "training resnet34:   0%"),
-        (["run", "--only", "01", *LONG], "notebooks:"),
+        pytest.param(["run", "--only", "01", *LONG], "notebooks:", marks=pytest.mark.thorough),
     ],
     ids=["training", "notebooks"],
 )
