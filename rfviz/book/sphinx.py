@@ -69,7 +69,8 @@ def _below_title(body: str, place: int) -> int | None:
 
 
 def _stale(parts: list[str], remedy: str) -> str:
-    told = f"The code of {listed(parts)} has changed since the results on this page were computed. {html.escape(remedy)}"
+    told = f"The code of {listed(parts)} has changed since the results on this page were computed."
+    told = f"{told} {html.escape(remedy)}"
     return f'<div class="admonition warning stale" role="note"><p class="admonition-title">Stale</p><p>{told}</p></div>'
 
 

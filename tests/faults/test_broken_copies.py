@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import pytest
 
+pytestmark = pytest.mark.faults
 ROOT = Path(__file__).parents[2]
 SOAK = bool(os.environ.get("RFVIZ_SOAK"))
 
@@ -26,12 +27,12 @@ COPIES = (
     Broken(
         "files are written in place, not whole or not at all",
         "rfviz/storage/files.py", "os.replace(temporary, path)", "path.write_bytes(temporary.read_bytes())",
-        "tests/test_files.py::test_who_reads_the_old_file_meanwhile_reads_all_of_it",
+        "tests/storage/test_files.py::test_who_reads_the_old_file_meanwhile_reads_all_of_it",
     ),
     Broken(
         "what is being written has the name of the finished file",
         "rfviz/storage/files.py", "temporary = Path(name)", "temporary = path",
-        "tests/test_files.py::test_a_killed_writer_leaves_the_old_file",
+        "tests/storage/test_files.py::test_a_killed_writer_leaves_the_old_file",
     ),
     Broken(
         "responses that are NaN are not looked for",
@@ -46,34 +47,36 @@ COPIES = (
     Broken(
         "a training goes on with a loss that is NaN",
         "rfviz/training/trainer.py", "not math.isfinite(lately())", "False",
-        "tests/test_training.py::test_loss_that_is_not_finite_names_step_learning_rate_and_checkpoint",
+        "tests/training/test_training.py::test_loss_that_is_not_finite_names_step_learning_rate_and_checkpoint",
     ),
     Broken(
         "among equal responses, the last image wins",
-        "rfviz/kernels/responses/top_stimuli.py", "order = keys.argsort(dim=1)", "order = keys.argsort(dim=1, descending=True)",
-        "tests/test_top_stimuli.py",
+        "rfviz/kernels/responses/top_stimuli.py", "order = keys.argsort(dim=1)",
+        "order = keys.argsort(dim=1, descending=True)",
+        "tests/kernels/test_top_stimuli.py",
     ),
     Broken(
         "a receptive field begins one pixel too early",
         "rfviz/nets/receptive_field.py", "start=source.start - geometry.padding * source.stride",
         "start=source.start - geometry.padding * source.stride - 1",
-        "tests/test_receptive_field.py",
+        "tests/nets/test_receptive_field.py",
     ),
     Broken(
         "the mean stimulus is over all neurons, not over those that fire",
-        "rfviz/kernels/responses/patch_sums.py", ".sign().to(made.dtype).clamp_(min=0)", ".sign().to(made.dtype).clamp_(min=1)",
-        "tests/test_mean_stimulus.py tests/test_patch_sums.py",
+        "rfviz/kernels/responses/patch_sums.py", ".sign().to(made.dtype).clamp_(min=0)",
+        ".sign().to(made.dtype).clamp_(min=1)",
+        "tests/kernels/test_mean_stimulus.py tests/kernels/test_patch_sums.py",
     ),
     Broken(
         "noise goes to active channels instead of inactive ones",
-        "rfviz/kernels/inactivity.py", "inactive = inactive_channels(responses)",
-        "inactive = tuple(set(range(responses.channels)) - set(inactive_channels(responses)))",
-        "tests/test_inactivity.py",
+        "rfviz/kernels/noise.py",
+        '{"inactive": lambda seed, image: inactive,', '{"inactive": lambda seed, image: active,',
+        "tests/kernels/test_noise.py",
     ),
     Broken(
         "the noise depends on the place of an image in its batch",
-        "rfviz/kernels/inactivity.py", "noise(seed, numbers[i], channel,", "noise(seed, i, channel,",
-        "tests/test_inactivity.py",
+        "rfviz/kernels/noise.py", "draw(number, channel, responses.shape[2:])", "draw(i, channel, responses.shape[2:])",
+        "tests/kernels/test_noise.py",
     ),
     Broken(
         "counts are kept in 32 bits",
@@ -83,12 +86,12 @@ COPIES = (
     ),
     Broken(
         "a stored result is not compared with its hash",
-        "rfviz/lab/store.py", 'info["digest"] == _result_digest(tensors, info["values"])', "True",
+        "rfviz/lab/result.py", "load_tensors(kept.path, ours=True)", "load_tensors(kept.path)",
         "tests/faults/test_untrusted.py::test_a_tampered_result_is_computed_anew_and_said",
     ),
     Broken(
         "a stored result of other parameters is taken for this one",
-        "rfviz/lab/store.py", 'info["made_of"] == made_of', "True",
+        "rfviz/lab/result.py", "if described == (self.name, arguments, self.code) and run", "if run",
         "tests/faults/test_untrusted.py::test_the_file_of_another_result_is_not_taken_for_this_one",
     ),
     Broken(
@@ -98,12 +101,13 @@ COPIES = (
     ),
     Broken(
         "kernels outlive a Ctrl-C",
-        "rfviz/book/publish.py", "                    _kill_kernels()", "                    pass",
+        "rfviz/book/batch.py", "                    _kill_kernels()", "                    pass",
         "tests/faults/test_interrupted.py::test_ctrl_c_ends_a_run_and_says_how_to_go_on",
     ),
     Broken(
         "mean stimuli are summed in 32 bits",
-        "rfviz/kernels/responses/mean_stimulus.py", "self.total = torch.zeros(channels, 3, rows, columns, dtype=torch.float64)",
+        "rfviz/kernels/responses/mean_stimulus.py",
+        "self.total = torch.zeros(channels, 3, rows, columns, dtype=torch.float64)",
         "self.total = torch.zeros(channels, 3, rows, columns)",
         "tests/faults/test_numbers.py::test_mean_stimuli_of_ten_to_the_thirteen_patches",
     ),
@@ -125,7 +129,7 @@ COPIES = (
     Broken(
         "weights are unpickled",
         "rfviz/nets/weights.py", "weights_only=True", "weights_only=False",
-        "tests/test_models.py::test_code_in_a_file_is_not_run",
+        "tests/nets/test_models.py::test_code_in_a_file_is_not_run",
     ),
     Broken(
         "links that lead in circles are followed",
@@ -139,14 +143,14 @@ COPIES = (
     ),
     Broken(
         "a name may lead out of the folder of results",
-        "rfviz/lab/store.py", "if Path(name).name != name:", "if False:",
+        "rfviz/lab/result.py", "if Path(stem).name != stem:", "if False:",
         "tests/faults/test_untrusted.py::test_no_name_leads_out_of_the_folder_of_results",
     ),
     Broken(
         "a build that fails takes the place of the last good book",
-        "rfviz/book/publish.py", "    if done.returncode:\n        raise RfvizError(f\"jupyter-book failed",
+        "rfviz/book/html.py", "    if done.returncode:\n        raise RfvizError(f\"jupyter-book failed",
         "    if False:\n        raise RfvizError(f\"jupyter-book failed",
-        "tests/test_book.py::test_a_failing_build_keeps_the_last_good_html",
+        "tests/book/test_book.py::test_a_failing_build_keeps_the_last_good_html",
     ),
 )  # fmt: skip
 

@@ -14,6 +14,7 @@ from rfviz.kernels.responses.patch_sums import Phases
 from rfviz.nets.receptive_field import ReceptiveField
 from rfviz.training.firing import Firing
 
+pytestmark = pytest.mark.faults
 DOUBLINGS = 36
 """2^36 times a batch of some hundred responses: more than 10^13 terms, and counts beyond 2^31 in every channel."""
 

@@ -14,8 +14,10 @@ from PIL import Image
 
 from rfviz.errors import RfvizError
 from rfviz.images import folders, image_list, photographs
-from rfviz.lab import runs
+from rfviz.lab import results
+from rfviz.lab.run import open_run
 
+pytestmark = pytest.mark.faults
 CLASSES = ("chelsea", "coffee")
 
 
@@ -152,9 +154,9 @@ def test_images_of_one_pixel_are_images(tmp_path):
 def test_a_run_on_them_comes_to_its_end_and_lists_what_it_used(folder, tmp_path, monkeypatch, caplog):
     monkeypatch.setenv("RFVIZ_RUNS", str(tmp_path / "runs"))
     options = {"epochs": 1, "tile": 48, "batch_size": 8, "disturbed_images": 4}
-    run = runs.open_run("smoke", images=str(folder), **options)
+    run = open_run("smoke", images=str(folder), **options)
     run.progress = False
-    found = run.responses("resnet34", ["maxpool"])["maxpool"]
+    found = results.stimuli(run, "resnet34")["maxpool"]
     assert found.image_count == 5 and found.strongest_stimulus.isfinite().all()
     (path,) = run.folder.glob("images-*.csv")
     assert path.stat().st_size

@@ -13,16 +13,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from processes import SETTINGS, TINY, begin, command
 from safetensors import SafetensorError
+from safetensors.torch import save_file
 
-from rfviz import errors
 from rfviz.book import cli
 from rfviz.errors import RfvizError
-from rfviz.lab import presets, runs
-from rfviz.lab.store import Store
+from rfviz.lab import presets, results
+from rfviz.lab.result import _stem
+from rfviz.lab.run import Run, open_run, root
 from rfviz.nets import models, weights
 from rfviz.storage import places
 from rfviz.storage.files import load_tensors, save_tensors
 from rfviz.training.state import States
+
+pytestmark = pytest.mark.faults
 
 
 class Trap:
@@ -42,7 +45,7 @@ class Trap:
 def test_a_checkpoint_that_would_run_code_is_refused_and_runs_nothing(tmp_path):
     sprung, file = tmp_path / "sprung", tmp_path / "w.pth"
     torch.save({"state_dict": {"conv1.weight": Trap(sprung)}}, file)
-    process = begin(command("table", "-p", "smoke", *SETTINGS, "--weights", f"resnet34={file}"), tmp_path / "runs")
+    process = begin(command("train", "-p", "smoke", *SETTINGS, "--weights", f"resnet34={file}"), tmp_path / "runs")
     _, said = process.communicate(timeout=120)
     assert process.returncode == 2
     assert said.strip().splitlines()[-1].startswith(f"rfviz: {file} cannot be read as weights (")
@@ -84,7 +87,7 @@ def test_a_negative_variance_is_refused(resnet):
 @pytest.mark.parametrize(
     "told",
     [
-        {"made_of": {"classes": 3}}, {"made_of": {"classes": ["a", 4]}}, {"made_of": []}, {"values": []},
+        {"values": {"classes": 3}}, {"values": {"classes": ["a", 4]}}, {"values": []},
         {"values": {"history": "x"}}, {"values": {"history": [{"epoch": 1}]}}, {"values": {"whitening": {"mean": "x"}}},
         {"values": {"history": [dict.fromkeys(weights.HISTORY, "<script>")]}},
         {"values": {"whitening": {"mean": [0.0, 0.0, float("nan")], "matrix": torch.eye(3).tolist()}}},
@@ -101,35 +104,41 @@ def test_what_a_file_tells_of_itself_is_checked(tmp_path, resnet, told):
 # -- results ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_tampered_result_is_computed_anew_and_said(tmp_path, caplog):
-    kept = Store(tmp_path)
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory) -> Run:
+    """A run with a trained ResNet34."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RFVIZ_RUNS", str(tmp_path_factory.mktemp("runs")))
+        run = open_run("smoke", **TINY)
+        run.progress = False
+        run.net("resnet34")
+    return run
 
-    def ask() -> float:
-        return kept.get("loss", errors, {}, lambda: ({"x": torch.tensor([1.5])}, {"unit": "nats"}))[0]["x"].item()
 
-    assert ask() == 1.5
-    path = kept.path("loss", errors, {})
-    _, info = load_tensors(path)
-    save_tensors({"x": torch.tensor([0.5])}, path, info)  # a better loss, by hand
-    assert ask() == 1.5
+def reached(run: Run, layer: str) -> tuple[torch.Tensor, Path]:
+    """Return the values that the maximization of a layer reaches, and their file, as another process finds them."""
+    other = Run(run.given, 0, run.folder, progress=False)  # remembers nothing
+    return results.maxima(other, "resnet34", layer).activations[-1], results.maxima.path(other, "resnet34", layer)
+
+
+def test_a_tampered_result_is_computed_anew_and_said(tiny, caplog):
+    right, path = reached(tiny, "maxpool")
+    tensors, info = load_tensors(path)
+    tensors["activations"] += 1  # better values, by hand
+    save_file(tensors, path, metadata={"rfviz": json.dumps(info)})
+    assert torch.equal(reached(tiny, "maxpool")[0], right)
     assert [record.getMessage() for record in caplog.records] == [
         f"rfviz: {path} is damaged or was changed: it is computed anew."
     ]
     caplog.clear()
-    assert ask() == 1.5 and not caplog.records
+    assert torch.equal(reached(tiny, "maxpool")[0], right) and not caplog.records
 
 
-def test_the_file_of_another_result_is_not_taken_for_this_one(tmp_path, caplog):
-    kept = Store(tmp_path)
-
-    def ask(seed: int) -> float:
-        return kept.get("loss", errors, {"seed": seed}, lambda: ({"x": torch.tensor([float(seed)])}, {}))[0]["x"].item()
-
-    assert [ask(0), ask(1)] == [0, 1]
-    path = kept.path("loss", errors, {"seed": 1})
-    path.write_bytes(kept.path("loss", errors, {"seed": 0}).read_bytes())
-    assert ask(1) == 1
-    assert "is damaged or was changed" in caplog.text
+def test_the_file_of_another_result_is_not_taken_for_this_one(tiny):
+    (pooling, right), (block, wrong) = reached(tiny, "maxpool"), reached(tiny, "layer1.0")
+    assert not torch.equal(pooling, block)
+    wrong.write_bytes(right.read_bytes())
+    assert torch.equal(reached(tiny, "layer1.0")[0], block)
 
 
 def test_no_changed_byte_of_a_checkpoint_is_overlooked(tmp_path):
@@ -160,12 +169,12 @@ NASTY = st.text(alphabet="./\\~$`'\"<>&;|* \n\0aé", min_size=1, max_size=12)
 
 @given(NASTY)
 def test_no_name_leads_out_of_the_folder_of_results(name):
-    kept = Store(Path("/some/where/results"))
+    folder = Path("/some/where/results")
     try:
-        path = kept.path(name, errors, {})
-    except (RfvizError, ValueError):
+        path = folder / f"{_stem('maxima', ['resnet34', name])}.safetensors"
+    except RfvizError:
         return
-    assert path.parent == kept.folder and os.path.normpath(path) == str(path)
+    assert path.parent == folder and os.path.normpath(path) == str(path)
 
 
 @given(NASTY, st.sampled_from(["preset", "images", "weights"]))
@@ -173,21 +182,21 @@ def test_no_parameter_leads_out_of_the_folder_of_runs(text, which):
     """Whatever a notebook from others says, a run lies right in the folder of runs."""
     try:
         if which == "preset":
-            run = runs.open_run(text)
+            run = open_run(text)
         elif which == "images":
-            run = runs.open_run("smoke", images=text)
+            run = open_run("smoke", images=text)
         else:
-            run = runs.open_run("smoke", weights={"resnet34": text})
+            run = open_run("smoke", weights={"resnet34": text})
     except RfvizError:
         return
-    assert run.folder.parent == runs.root()
+    assert run.folder.parent == root()
     assert run.folder.name.replace("-", "").isalnum()
 
 
 @pytest.mark.parametrize("seed", ["0", 1.5, -1, True, None, [1]])
 def test_a_seed_is_a_whole_number(seed):
     with pytest.raises(RfvizError, match=r"^seed is "):
-        runs.open_run("smoke", seed)
+        open_run("smoke", seed)
 
 
 @pytest.mark.parametrize(
@@ -196,13 +205,15 @@ def test_a_seed_is_a_whole_number(seed):
 def test_code_among_the_settings_is_text(tmp_path, monkeypatch, capsys, setting):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RFVIZ_RUNS", str(tmp_path / "runs"))
-    monkeypatch.setattr(sys, "argv", ["rfviz", "table", "-p", "smoke", "--set", setting])
+    monkeypatch.setattr(sys, "argv", ["rfviz", "train", "-p", "smoke", "--set", setting])
+    monkeypatch.setattr(cli.process, "prepare", lambda: None)  # of this process and its environment, others test
     with pytest.raises(SystemExit) as caught:
         cli.main()
     assert caught.value.code == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert line.startswith("rfviz: ")
-    assert not list(tmp_path.iterdir())
+    assert {path.name for path in tmp_path.iterdir()} <= {"runs"}
+    assert not list(tmp_path.rglob("*.safetensors"))
 
 
 def test_a_run_writes_to_its_own_folder_only(tmp_path, monkeypatch):
@@ -215,10 +226,10 @@ def test_a_run_writes_to_its_own_folder_only(tmp_path, monkeypatch):
         "        if set(arguments[1]) & set('wax+'): seen.add(arguments[0])\n"
         "    if event == 'os.mkdir': seen.add(str(arguments[0]))\n"
         "    if event == 'os.rename': seen.add(str(arguments[1]))\n"
-        "import rfviz\nfrom rfviz import runs\n"
+        "from rfviz.lab import results\nfrom rfviz.lab.run import open_run\n"
         "sys.addaudithook(hook)\n"
-        f"run = runs.open_run('smoke', **{TINY})\nrun.progress = False\n"
-        "run.noise_effect('resnet34'); run.maximization('resnet34', 'maxpool')\n"
+        f"run = open_run('smoke', **{TINY})\nrun.progress = False\n"
+        "results.noise_effect(run, 'resnet34'), results.maxima(run, 'resnet34', 'maxpool')\n"
         "outside = [each for each in seen if not Path(each).resolve().is_relative_to(root)\n"
         "           and '/dev/' not in each and 'matplotlib' not in each]\n"
         "import json; print(json.dumps([sorted(outside), len(seen)]))\n"
