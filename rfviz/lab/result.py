@@ -42,8 +42,8 @@ _log = logging.getLogger(__name__)
 RESULTS: dict[str, "Result"] = {}
 """Every result that was declared, by name."""
 
-UNREADABLE = (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError)
-"""What a damaged file may raise."""
+# What a damaged file may raise.
+_UNREADABLE = (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError)
 
 
 class Kept(NamedTuple):
@@ -120,7 +120,7 @@ class Result(Generic[P, T]):
                 info = load_info(path)
                 described = info["name"], tuple(info["arguments"]), info["code"]
                 reads, content = dict(info["reads"]), str(info["content"])
-            except UNREADABLE:
+            except _UNREADABLE:
                 _damaged(path)
                 continue
             if described == (self.name, arguments, self.code) and run.unchanged(reads, compute=compute):
@@ -134,7 +134,7 @@ class Result(Generic[P, T]):
         try:
             tensors, info = load_tensors(kept.path, ours=True)
             return codec.decode(self.hint, tensors, info["values"])
-        except UNREADABLE:
+        except _UNREADABLE:
             _damaged(kept.path)
             kept.path.unlink(missing_ok=True)
             del run.kept[self.name, *arguments]

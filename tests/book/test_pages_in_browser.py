@@ -115,7 +115,7 @@ def test_the_field_in_the_sidebar_searches(browser: Browser, homes: dict[str, st
 def test_code_is_one_click_away(browser: Browser, homes: dict[str, str]) -> None:
     page = open_page(browser, homes["http"])
     page.goto(f"{homes['http']}notebooks/02_preferred_stimuli.html")
-    code = page.get_by_text("figures.preferred_stimuli(").first
+    code = page.get_by_text("page.preferred_stimuli(").first
     assert not code.is_visible()
     page.locator("details", has=code).first.locator("summary").first.click()
     assert code.is_visible()

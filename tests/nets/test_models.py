@@ -126,7 +126,7 @@ def test_build():
     assert models.build("plainnet34", 2, 3).name == "plainnet34"
     net = models.build("resnet34", 2, 3)
     assert (net.name, net.conv1.out_channels, net.fc.out_features) == ("resnet34", 2, 3)
-    with pytest.raises(RfvizError, match=r"unknown model 'resnet43'\. Did you mean 'resnet34'\?"):
+    with pytest.raises(RfvizError, match=r"unknown network 'resnet43'\. Did you mean 'resnet34'\?"):
         models.build("resnet43", 2, 3)
 
 
@@ -134,8 +134,8 @@ def test_build():
 def test_layers_is_the_table(architecture):
     net = models.build(architecture, 3, 2).train()
     table = models.layers(net)
-    assert [row.name for row in table] == ["conv1", *models.LAYERS]
-    assert [row.paper_name for row in table] == [
+    assert [row.name for row in table] == ["conv1", *net.network.layers]
+    assert [row.title for row in table] == [
         "first convolution filter",
         "first pooling layer",
         *(f"conv. layer {number}" for number in range(3, 35, 2)),
@@ -147,7 +147,7 @@ def test_layers_is_the_table(architecture):
     assert fields["layer1.0"] == ReceptiveField(27, 4, -13)
     assert fields["layer1.2"] == ReceptiveField(59, 4, -29)
     assert fields["layer4.2"] == ReceptiveField(899, 32, -449)
-    assert {row.name: row.paper_name for row in table}["layer1.2"] == "conv. layer 7"
+    assert {row.name: row.title for row in table}["layer1.2"] == "conv. layer 7"
     assert net.training and net.conv1.weight.device.type == "cpu"  # the network is as it was
 
 
@@ -229,10 +229,9 @@ def refused(source, match: str) -> None:
 
 
 def test_weights_of_other_networks_are_refused(tmp_path):
-    path = tmp_path / "resnet50.pth"
-    torch.save(torchvision.models.resnet50(num_classes=3).state_dict(), path)
-    refused(path, r"resnet50\.pth does not hold a ResNet34: .*\(and \d+ more differences\)")
-    refused(torchvision.models.resnet18(num_classes=3).state_dict(), r"does not hold a ResNet34: .*is missing")
+    path = tmp_path / "resnet101.pth"
+    torch.save(torchvision.models.resnet101(num_classes=3).state_dict(), path)
+    refused(path, r"resnet101\.pth holds none of the networks ResNet34, PlainNet34, .*: its blocks are others\.$")
     refused(torchvision.models.squeezenet1_1().state_dict(), "it has no tensor 'conv1.weight'")
     refused({}, "it has no tensor 'conv1.weight'")
 
@@ -241,12 +240,12 @@ def test_weights_of_other_networks_are_refused(tmp_path):
 def test_a_missing_a_strange_and_a_misshapen_entry_are_named(architecture, request):
     net = request.getfixturevalue(architecture)
     state = net.state_dict()
-    paper_name = models.PAPER_ARCHITECTURES[net.name]
+    paper_name = net.network.title
     refused(
         {key: value for key, value in state.items() if key != "layer3.2.bn1.weight"},
-        rf"the state dict does not hold a {paper_name}: 'layer3\.2\.bn1\.weight' is missing\.$",
+        rf"the state dict does not hold a whole {paper_name}: 'layer3\.2\.bn1\.weight' is missing\.$",
     )
-    refused(state | {"layer1.3.conv1.weight": torch.zeros(1)}, r"'layer1\.3\.conv1\.weight' does not belong there\.$")
+    refused(state | {"layer1.1.extra.weight": torch.zeros(1)}, r"'layer1\.1\.extra\.weight' does not belong there\.$")
     refused(
         state | {"layer1.1.conv2.weight": torch.zeros(6, 6, 1, 1)},
         r"'layer1\.1\.conv2\.weight' has shape \(6, 6, 1, 1\) instead of \(6, 6, 3, 3\)\.$",
@@ -258,14 +257,16 @@ def test_a_missing_a_strange_and_a_misshapen_entry_are_named(architecture, reque
 def test_an_extra_projection_makes_no_plainnet(plainnet):
     refused(
         plainnet.state_dict() | {"layer2.0.downsample.0.weight": torch.zeros(12, 6, 1, 1)},
-        r"does not hold a ResNet34: 'layer2\.0\.downsample\.1\.weight' is missing \(and \d+ more",
+        r"does not hold a whole ResNet34: 'layer2\.0\.downsample\.1\.weight' is missing \(and \d+ more",
     )
 
 
 @pytest.mark.parametrize("value", [3, [1.0], "x", None, torch.tensor(1.0)])
 @pytest.mark.parametrize("key", ["conv1.weight", "fc.weight", "bn1.bias", "layer4.2.bn2.running_var"])
 def test_entries_that_are_no_weights_are_refused(resnet, key, value):
-    refused(resnet.state_dict() | {key: value}, f"does not hold a ResNet34.*'{key}'")
+    refused(
+        resnet.state_dict() | {key: value}, f"does not hold a (whole ResNet34|network of the ResNet family).*'{key}'"
+    )
 
 
 @pytest.mark.parametrize("content", [[1, 2], "weights", torch.zeros(3), None])
@@ -340,4 +341,35 @@ def test_code_in_a_file_is_not_run(form, resnet, tmp_path):
 def test_missing_files_are_refused(tmp_path):
     refused(tmp_path / "none.pth", "there is no weights file '.*none.pth': give a file, an address, or 'IMAGENET1K_V1'")
     refused(tmp_path, "there is no weights file")
-    refused("IMAGENET1K_V2", "there is no weights file 'IMAGENET1K_V2'")
+    refused("IMAGENET1K_V2", r"unknown weights of resnet34 'IMAGENET1K_V2'\. Did you mean 'IMAGENET1K_V1'")
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50"])
+def test_networks_have_the_layout_of_torchvision(name):
+    """Names and shapes of the state dict, and what it computes."""
+    torch.manual_seed(0)
+    theirs = torchvision.models.get_model(name, num_classes=3).eval()
+    ours = models.load(theirs.state_dict())
+    assert ours.name == name
+    images = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(ours(images), theirs(images))
+
+
+@pytest.mark.parametrize(
+    ("name", "titles"),
+    [
+        ("resnet18", {"layer1.0": 3, "layer1.1": 5, "layer4.1": 17}),
+        ("resnet34", {"layer1.0": 3, "layer1.2": 7, "layer4.2": 33}),
+        ("resnet50", {"layer1.0": 4, "layer1.2": 10, "layer4.2": 49}),
+    ],
+)
+def test_titles_count_the_convolutions_of_their_network(name, titles):
+    net = models.build(name, 2, 2)
+    assert {layer: net.network.titles[layer] for layer in titles} == {
+        layer: f"conv. layer {number}" for layer, number in titles.items()
+    }
+    convolutions = [key for key, each in net.named_modules() if isinstance(each, torch.nn.Conv2d) and "down" not in key]
+    for layer, number in titles.items():
+        assert convolutions[number - 1].startswith(f"{layer}.conv")
+        assert not convolutions[number].startswith(layer) if number < len(convolutions) else True

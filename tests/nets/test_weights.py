@@ -143,9 +143,9 @@ def test_what_is_an_address(source, expected):
 def test_a_safetensors_file_says_what_the_network_was_trained_with(tmp_path, state):
     white = Whitening(torch.tensor([0.1, 0.2, 0.3]).double(), torch.eye(3).double() * 4)
     history = [dict.fromkeys(weights.HISTORY, 0.5)]
-    values = {"whitening": white.to_json(), "history": history}
+    values = {"whitening": white.to_json(), "history": history, "classes": ["a", "b", "c"]}
     path = tmp_path / "w.safetensors"
-    save_tensors(state, path, {"values": values, "made_of": {"classes": ["a", "b", "c"]}})
+    save_tensors(state, path, {"values": values})
     found = read(path)
     assert found.whitening is not None
     assert torch.equal(found.whitening.mean, white.mean) and torch.equal(found.whitening.matrix, white.matrix)

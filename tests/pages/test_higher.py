@@ -213,10 +213,10 @@ def test_words_about_pictures_follow_the_numbers(means: tuple, words: tuple, ver
     assert higher.contrasts_table(page).loc["0.5", "ResNet34", "conv. layer 15"].tolist() == row.tolist()
 
 
-def test_scores_without_an_interval_get_no_verdict() -> None:
+def test_scores_of_one_in_every_channel_are_better_than_chance() -> None:
     perfect = {**scores(0.7, 0.7, 0.7), KINDS[-1]: torch.ones(12, dtype=torch.float64)}
     text = higher.identification_answer(shown(scores={"resnet34": {"layer2.3": perfect}})).data
-    assert "maximization scores 1.00 (no interval, n = 12 channels), not to be told from chance without" in text
+    assert "maximization scores 1.00 (1.00 to 1.00, n = 12 channels), better than chance" in text
 
 
 def test_silent_channels_leave_dashes() -> None:

@@ -68,7 +68,7 @@ def test_kinds_are_counted() -> None:
     assert table.loc["ResNet34"].tolist() == [4, 1, 1, 2, 0, 0, 1, "0.00 %"]
     said = page.kinds_answer(found).data
     assert "ResNet34 has 2 silent channels: 2 by the shift, none by the filter" in said
-    assert "can make none fire, activation maximization 1." in said
+    assert "exists for none; activation maximization finds one for 1." in said
     assert "PlainNet34 has no silent channel to explain: its least active one fires at 20.00 %" in said
 
 
