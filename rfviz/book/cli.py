@@ -253,6 +253,7 @@ def train(
         run = options.open()
         if model is not None and model not in run.given.networks:
             raise unknown("network", model, run.given.networks)
+        _ = run.images  # the processes take turns to read them, which none may begin while another waits for it
         for replica in run.replicas(seeds):
             for network in run.networks:
                 if model not in (None, network.name):

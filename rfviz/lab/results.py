@@ -33,7 +33,7 @@ from rfviz.kernels.stream import Written
 from rfviz.kernels.tuning import ColourTuning, Tuning, gabor, hue
 from rfviz.kernels.tuning.gabor import Gabor
 from rfviz.kernels.tuning.hue import HueTuning
-from rfviz.lab.result import result
+from rfviz.lab.result import result, result_of_all_processes
 from rfviz.lab.run import Run, trained
 from rfviz.nets.models import ResidualNet
 from rfviz.training import trainer
@@ -55,7 +55,7 @@ def accuracy(run: Run, network: str) -> float:
     return top1(run, network) if run.stored(network) else history(run, network)[-1]["evaluation_top1"]
 
 
-@result
+@result_of_all_processes
 def top1(run: Run, network: str) -> float:
     """Return the top-1 accuracy of given weights on the evaluation images."""
     images = run.evaluation

@@ -306,7 +306,8 @@ class Run:
         """Return a network of the run, in evaluation mode: trained now, or read from the run or from given weights."""
         if network not in self._nets:
             stored = self.stored(network)
-            net = models.load(stored or trained(self, network).weights)
+            with self.reading(None):  # what counts is the weights, whoever asks for them first
+                net = models.load(stored or trained(self, network).weights)
             # On CPUs as on GPUs, convolutions are fastest with the channels last in memory.
             self._nets[network] = net.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.read(f"network {network}")
@@ -324,7 +325,8 @@ class Run:
         stored = self.stored(network)
         self.read(f"whitening {network}")
         self.read(f"code {whitening.__name__}")
-        return (stored and stored.whitening) or Whitening.from_json(data_whitening(self))
+        with self.reading(None):  # noted above, whether it was given or comes from the images
+            return (stored and stored.whitening) or Whitening.from_json(data_whitening(self))
 
     # -- networks ------------------------------------------------------------------------------------------------------
 

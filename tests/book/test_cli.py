@@ -252,3 +252,16 @@ def test_too_little_memory_is_said_with_a_remedy(rfviz, monkeypatch: pytest.Monk
     code, _, error = rfviz("train")
     assert code == 2
     assert re.fullmatch(r"rfviz: CUDA out of memory.* such as --set micro_batch=32\.", error)
+
+
+@pytest.mark.parametrize("given", [False, True], ids=["training", "given weights"])
+def test_two_processes_train_together_and_one_tells(rfviz, given: bool, tmp_path: Path, monkeypatch) -> None:
+    words = ["train", "-p", "smoke", "-m", "resnet34", *TINY]
+    if given:
+        _, out, _ = rfviz(*words)
+        words += ["--weights", f"resnet34={out.split('weights in ')[1].strip()}"]
+    monkeypatch.setenv("RFVIZ_RUNS", str(tmp_path))
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "rfviz"]
+    done = subprocess.run([*launch, *words], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("top-1 on held-out images; weights in") == 1

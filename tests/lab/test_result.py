@@ -476,3 +476,18 @@ def test_results_are_the_same_from_another_process(everything):
         check=True,
     )
     assert done.stdout.strip() == "True"
+
+
+def test_what_is_noted_does_not_depend_on_who_asks_first(everything):
+    """A network that is loaded already and one that is not are the same to a result."""
+    run = Run(everything.given, 0, everything.folder)
+    run.progress = False
+    noted = []
+    for _ in range(2):
+        frame = Frame(everything.folder)
+        with run.reading(frame):
+            run.net("resnet34")
+            run.whitening("resnet34")
+        noted.append(frame.reads)
+    assert noted[0] == noted[1]
+    assert not [what for what in noted[0] if what.startswith("result")]
