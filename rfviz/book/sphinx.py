@@ -53,11 +53,11 @@ def mark(body: str) -> str:
 
     Where several pages are one, each gets its own.
     """
-    for found in reversed(list(re.finditer(r'data-code="([^"]*)" data-remedy="([^"]*)"', body))):
+    for found in reversed(list(re.finditer(r'data-code="([^"]*)"', body))):
         stale = changed(json.loads(html.unescape(found[1])))
         below = _below_title(body, found.start())
         if stale and below is not None:
-            body = f"{body[:below]}{_stale(stale, html.unescape(found[2]))}{body[below:]}"
+            body = f"{body[:below]}{_stale(stale)}{body[below:]}"
     return body
 
 
@@ -68,9 +68,9 @@ def _below_title(body: str, place: int) -> int | None:
     return title and title.end()
 
 
-def _stale(parts: list[str], remedy: str) -> str:
+def _stale(parts: list[str]) -> str:
     told = f"The code of {listed(parts)} has changed since the results on this page were computed."
-    told = f"{told} {html.escape(remedy)}"
+    told = f"{told} Make the book again to compute them with the code of today."
     return f'<div class="admonition warning stale" role="note"><p class="admonition-title">Stale</p><p>{told}</p></div>'
 
 

@@ -52,9 +52,6 @@ def environment(device: torch.device) -> dict[str, str]:
     }
 
 
-REMEDY = "Make the book again to compute them with the code of today."
-
-
 class HowMade:
     """A folded table "How this page was made", for the end of a notebook.
 
@@ -65,21 +62,19 @@ class HowMade:
     code : dict, optional
         Hash of the code of each part that made the page (`rfviz.lab.code`): a page whose code has changed since is
         marked as stale when the book is built.
-    remedy : str
-        What that mark tells a reader to do.
     """
 
-    def __init__(self, facts: dict[str, Any], code: Mapping[str, str] | None = None, remedy: str = REMEDY):
-        self.facts, self.code, self.remedy = facts, dict(code or {}), remedy
+    def __init__(self, facts: dict[str, Any], code: Mapping[str, str] | None = None):
+        self.facts, self.code = facts, dict(code or {})
 
     def _repr_html_(self) -> str:
         rows = "".join(
             f"<tr><th scope='row'>{html.escape(name)}</th><td>{html.escape(str(value))}</td></tr>"
             for name, value in self.facts.items()
         )
-        code, remedy = html.escape(json.dumps(self.code)), html.escape(self.remedy)
+        code = html.escape(json.dumps(self.code))
         return (
-            f'<details class="how-made" data-code="{code}" data-remedy="{remedy}">'
+            f'<details class="how-made" data-code="{code}">'
             f"<summary>How this page was made</summary><table>{rows}</table></details>"
         )
 

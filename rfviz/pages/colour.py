@@ -20,9 +20,9 @@ from rfviz.kernels.tuning.hue import HueTuning
 from rfviz.kernels.tuning.opponent import AXES
 from rfviz.lab import results
 from rfviz.lab.run import Run
-from rfviz.nets.network import Network
+from rfviz.nets.network import BLUE, RED, Network
 from rfviz.pages.orientation import Panels, curves_and_control, mean_over_layers, verdicts
-from rfviz.pages.style import BLUE, GREY, RED, BookFigure
+from rfviz.pages.style import GREY, BookFigure
 from rfviz.stats import Interval
 
 AXIS_COLOURS = {"luminance": "black", "L-M": RED, "S": BLUE}

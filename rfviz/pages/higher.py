@@ -18,8 +18,8 @@ from rfviz.kernels.effective import EffectiveFields, core
 from rfviz.kernels.identify import CHANCE, KINDS
 from rfviz.lab import results
 from rfviz.lab.run import Run
-from rfviz.nets.network import Network
-from rfviz.pages.style import BLUE, GREEN, GREY, NO_IMAGE, ORANGE, RED, BookFigure, listed, missing, no_contrast, show
+from rfviz.nets.network import BLUE, GREEN, ORANGE, RED, Network
+from rfviz.pages.style import GREY, NO_IMAGE, BookFigure, listed, missing, no_contrast, show
 from rfviz.stats import Interval
 
 CONTRASTS = (0.5, 1.0, 2.0)

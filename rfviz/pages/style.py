@@ -24,9 +24,6 @@ from rfviz.lab.code import source_digest
 from rfviz.lab.provenance import HowMade
 from rfviz.lab.result import RESULTS
 from rfviz.lab.run import Run
-from rfviz.nets.network import BLUE, GREEN, ORANGE, RED
-
-__all__ = ["BLUE", "GREEN", "ORANGE", "RED"]
 
 GREY = "#767676"
 
@@ -85,6 +82,17 @@ def show(
     inside: Tensor | None = None,
     extent: tuple[float, float, float, float] | None = None,
 ) -> None:
+    """Draw an image `(3, H, W)`, RGB in [0, 1], in axes without ticks; without an image they stay empty.
+
+    Parameters
+    ----------
+    axes : Axes
+    image : Tensor or None
+    inside : Tensor of bool, shape (H, W), optional
+        Which pixels exist; the others are grey.
+    extent : (left, right, bottom, top), optional
+        Where in the axes the image goes; they are filled by default.
+    """
     axes.set_xticks([])
     axes.set_yticks([])
     for spine in axes.spines.values():

@@ -109,5 +109,7 @@ def test_of_several_pages_in_one_each_has_its_own_mark() -> None:
 
 
 def test_the_mark_says_what_to_do() -> None:
-    shown = HowMade({}, {PAGE: "0"}, 'say "<b>"')._repr_html_()
-    assert "computed. say &quot;&lt;b&gt;&quot;</p>" in sphinx.mark(f"<h1>Title</h1>{shown}")
+    shown = HowMade({}, {PAGE: "0"})._repr_html_()
+    assert "computed. Make the book again to compute them with the code of today.</p>" in sphinx.mark(
+        f"<h1>Title</h1>{shown}"
+    )

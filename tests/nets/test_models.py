@@ -232,6 +232,8 @@ def test_weights_of_other_networks_are_refused(tmp_path):
     path = tmp_path / "resnet101.pth"
     torch.save(torchvision.models.resnet101(num_classes=3).state_dict(), path)
     refused(path, r"resnet101\.pth holds none of the networks ResNet34, PlainNet34, .*: its blocks are others\.$")
+    one_more = models.build("resnet34", 2, 3).state_dict() | {"layer1.3.conv1.weight": torch.zeros(2, 2, 3, 3)}
+    refused(one_more, "holds none of the networks .*: its blocks are others")
     refused(torchvision.models.squeezenet1_1().state_dict(), "it has no tensor 'conv1.weight'")
     refused({}, "it has no tensor 'conv1.weight'")
 
