@@ -144,8 +144,40 @@ def test_numbers_in_the_text_are_those_of_the_run(run: Run) -> None:
         assert f"{network.title} ends with {top1:.1%} top-1 accuracy" in text
     text = page(run, "notebooks/04_inactive_neurons").get_text(" ", strip=True)
     for network in run.networks:
-        count = len(results.noise_effect(run, network.name).inactive) or "no"
+        inactive = len(results.noise_effect(run, network.name).inactive)
+        count = {0: "no", 1: "one"}.get(inactive, inactive)
         assert re.search(rf"{network.title} has {count} inactive channels? of 20 on 284 evaluation images", text)
+
+
+INTERVAL = re.compile(r"([+-]?[\d.]+)(%?) \(([+-]?[\d.]+)%? to ([+-]?[\d.]+)%?, n = ([\d,]+) (\w+)\)")
+
+
+def intervals(text: str) -> list[tuple[float, float, float, float, str]]:
+    """Return the intervals that a text shows: value, low, high, half a unit of the last digit, and n."""
+    found = []
+    for value, percent, low, high, n, of in INTERVAL.findall(text):
+        scale = 0.01 if percent else 1.0
+        digits = len(value.partition(".")[2])
+        found.append((*(scale * float(each) for each in (value, low, high)), 0.51 * scale * 10**-digits, f"{n} {of}"))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("letter", "name"),
+    [
+        ("c", "notebooks/06_channel_sharing"), ("d", "notebooks/03_activation_maximization"),
+        ("g", "notebooks/04_inactive_neurons"), ("g", "notebooks/06_channel_sharing"),
+        ("k", "notebooks/07_higher_layers"),
+    ],
+)  # fmt: skip
+def test_a_number_has_the_same_interval_on_every_page(run: Run, letter: str, name: str) -> None:
+    """Between the page Claims and the page that the statement is about, up to the digits that each shows."""
+    (row,) = (row for row in page(run, "claims").find("table").find_all("tr") if f"({letter})" in row.get_text())
+    value, low, high, half, n = intervals(row.find_all("td")[2].get_text())[0]
+    shown = [each for each in intervals(page(run, name).get_text(" ")) if each[4] == n]
+    assert any(
+        all(abs(a - b) <= half + each[3] for a, b in zip((value, low, high), each[:3], strict=True)) for each in shown
+    ), (value, low, high, n, shown)
 
 
 def test_every_notebook_page_says_how_it_was_made(run: Run) -> None:
