@@ -1,6 +1,8 @@
 """The notebooks of the book as a papermill batch: what they show is computed, then each is run with its parameters."""
 
 import contextlib
+import hashlib
+import json
 import logging
 import os
 import re
@@ -23,6 +25,7 @@ from tqdm.auto import tqdm
 
 from rfviz import explorer
 from rfviz.errors import RfvizError, unknown
+from rfviz.lab import provenance
 from rfviz.lab.run import Run
 from rfviz.pages import (
     claims,
@@ -37,6 +40,7 @@ from rfviz.pages import (
     training,
 )
 from rfviz.storage import places
+from rfviz.storage.digests import digest
 from rfviz.storage.files import atomic
 from rfviz.storage.lock import locked
 
@@ -44,6 +48,9 @@ PAGES = (
     landing, training, stimuli, maximization, inactive, orientation, colour, sharing, higher, claims, explorer,
 )  # fmt: skip
 """Modules of the pages that show something of a run: ``gather(runs)`` computes it."""
+
+ALSO_SHOWN = ("rfviz/**/*.py", "book/reference/*", "benchmarks/results.json")
+"""Files of the repository that the notebooks are made of, besides results."""
 
 PATIENCE = 300
 """Seconds that a cell may take once everything is computed, so that it only has to read and draw."""
@@ -86,16 +93,34 @@ def choose(only: str | None = None) -> dict[str, Path]:
     return chosen
 
 
-def compute(replicas: Sequence[Run]) -> None:
-    """Compute everything that the pages show of some runs, so that the notebooks only have to read it."""
+def compute(replicas: Sequence[Run]) -> str:
+    """Compute everything that the pages show of some runs, so that the notebooks only have to read it.
+
+    Returns
+    -------
+    made_of : str
+        Hash of what the notebooks are made of: results, code, files of the repository, versions of packages.
+    """
     for network in replicas[0].given.weights:
         replicas[0].stored(network)  # a wrong file is refused before another network is trained
     for page in PAGES:
         page.gather(replicas)
+    found = [sorted([name, kept.digest] for (name, *_), kept in run.kept.items()) for run in replicas]
+    root = places.repository()
+    files = [file for pattern in ALSO_SHOWN for file in sorted(root.glob(pattern))]
+    code = [[str(file.relative_to(root)), hashlib.sha256(file.read_bytes()).hexdigest()] for file in files]
+    environment = provenance.environment(replicas[0].device)
+    return digest([found, code, {name: environment[name] for name in environment.keys() - {"commit", "date"}}])
 
 
 def execute(
-    page: Path, target: Path, parameters: Mapping[str, Any], patience: int | None = None, *, again: bool = False
+    page: Path,
+    target: Path,
+    parameters: Mapping[str, Any],
+    patience: int | None = None,
+    *,
+    made_of: str = "",
+    again: bool = False,
 ) -> None:
     """Run one MyST notebook and write it, with its outputs, as an ``.ipynb`` file.
 
@@ -110,6 +135,8 @@ def execute(
     patience : int, optional
         Seconds that one cell may take. Now and then a kernel's answer is lost and a cell never ends: then the notebook
         is run once more.
+    made_of : str
+        Kept in the metadata of what is written.
     again : bool
         This is the second time.
 
@@ -132,7 +159,7 @@ def execute(
             if again:
                 raise RfvizError(f"notebook {page.stem}: a cell gave no answer for {patience} s, twice.") from error
             tqdm.write(f"notebook {page.stem}: a cell gave no answer for {patience} s; it is run once more.")
-            execute(page, target, parameters, patience, again=True)
+            execute(page, target, parameters, patience, made_of=made_of, again=True)
             return
         except PapermillExecutionError as error:
             said = error.evalue.strip().splitlines()[-1:]
@@ -143,6 +170,7 @@ def execute(
             raise RfvizError(f"notebook {page.stem}: its kernel was killed, perhaps for want of memory.") from error
         notebook = nbformat.read(executed, as_version=4)
     notebook.metadata.pop("papermill", None)  # holds paths of this machine
+    notebook.metadata["made_of"] = made_of
     tags = [cell.metadata.setdefault("tags", []) for cell in notebook.cells]
     injected = [each for each in tags if "injected-parameters" in each]
     for each in tags:
@@ -153,8 +181,19 @@ def execute(
         nbformat.write(notebook, temporary)
 
 
-def run_notebooks(run: Run, parameters: Mapping[str, Any], only: str | None = None) -> list[Path]:
+def run_notebooks(
+    run: Run, parameters: Mapping[str, Any], only: str | None = None, made_of: str | None = None
+) -> list[Path]:
     """Run the notebooks of the book into the run's folder and return what was written.
+
+    Parameters
+    ----------
+    run : Run
+    parameters : mapping
+    only : str, optional
+        See `choose`.
+    made_of : str, optional
+        What `compute` returned: a notebook made of the same, text and parameters included, stays.
 
     Raises
     ------
@@ -163,7 +202,13 @@ def run_notebooks(run: Run, parameters: Mapping[str, Any], only: str | None = No
     """
     chosen = choose(only)
     targets = [run.folder / "book" / f"{name}.ipynb" for name in chosen]
-    jobs = list(zip(chosen.values(), targets, strict=True))
+    texts = [page.read_text(encoding="utf-8") for page in chosen.values()]
+    hashes = ["" if made_of is None else digest([made_of, text, dict(parameters)]) for text in texts]
+    jobs = [
+        job for job in zip(chosen.values(), targets, hashes, strict=True) if not job[2] or _made_of(job[1]) != job[2]
+    ]
+    if not jobs:
+        return targets
     with (
         locked(run.folder, "book"),
         _threads_per_kernel(min(AT_ONCE, len(jobs))),
@@ -171,8 +216,9 @@ def run_notebooks(run: Run, parameters: Mapping[str, Any], only: str | None = No
         tqdm(total=len(jobs), desc="notebooks", unit="notebook") as bar,
     ):
 
-        def work(job: tuple[Path, Path]) -> None:
-            execute(*job, parameters, PATIENCE if only is None else None)
+        def work(job: tuple[Path, Path, str]) -> None:
+            page, target, of = job
+            execute(page, target, parameters, PATIENCE if only is None else None, made_of=of)
             bar.update()
 
         begun = [pool.submit(work, job) for job in jobs]
@@ -189,6 +235,14 @@ def run_notebooks(run: Run, parameters: Mapping[str, Any], only: str | None = No
                     time.sleep(0.1)
             raise
     return targets
+
+
+def _made_of(notebook: Path) -> str | None:
+    """Return the hash that `execute` left in a notebook; None where there is none, or no notebook."""
+    try:
+        return json.loads(notebook.read_text(encoding="utf-8"))["metadata"]["made_of"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _kill_kernels() -> None:

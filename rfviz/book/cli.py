@@ -170,8 +170,8 @@ def book(*, options: BookOptions = BookOptions()) -> None:
 
     run = options.open()
     replicas, parameters = run.replicas(options.seeds), options.parameters(run)
-    batch.compute(replicas)
-    _say(f"The book is ready: {html.book(run, parameters)}")
+    made_of = batch.compute(replicas)
+    _say(f"The book is ready: {html.book(run, parameters, made_of)}")
 
 
 @app.command(name="run")

@@ -73,10 +73,19 @@ def _first_picture(notebook: Path) -> bytes:
     raise RfvizError(f"{notebook} shows no picture: run the notebooks again, with `rfviz book`.")
 
 
-def book(run: Run, parameters: Mapping[str, Any]) -> Path:
-    """Run every notebook, build the HTML, and return the page to open; `rfviz.book.batch.compute` comes before."""
+def book(run: Run, parameters: Mapping[str, Any], made_of: str) -> Path:
+    """Run the notebooks, build the HTML, and return the page to open.
+
+    Parameters
+    ----------
+    run : Run
+    parameters : mapping
+        Of the notebooks.
+    made_of : str
+        What `rfviz.book.batch.compute` returned: notebooks that are made of it already are not run again.
+    """
     with locked(run.folder, "book"):
-        run_notebooks(run, parameters)
+        run_notebooks(run, parameters, made_of=made_of)
         return build(run)
 
 

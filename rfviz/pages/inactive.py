@@ -449,9 +449,10 @@ def noise_answer(effects: Effects) -> Markdown:
     sentences = [_comparison(effects), *(_verdict(network, replicas) for network, replicas in effects.items())]
     if not any(found.inactive for replicas in effects.values() for found in replicas):
         sentences = [
+            _comparison(effects),
             "No network of this run has an inactive channel, so there is nothing for the paper's two experiments to "
             "disturb; only the controls can be measured. The paper finds 13 of 64 channels in ResNet34 and 2 in "
-            "PlainNet34."
+            "PlainNet34.",
         ]
     return Markdown("**Answer.** " + " ".join(sentences))
 

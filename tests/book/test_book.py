@@ -192,6 +192,26 @@ def test_every_notebook_page_says_how_it_was_made(run: Run) -> None:
             assert rows[row]
 
 
+def test_a_notebook_that_is_made_of_the_same_stays(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With other results, files, parameters or text, it is run again."""
+    made = []
+    monkeypatch.setattr(batch, "execute", lambda page, *_, **__: made.append(page.stem))
+    made_of = batch.compute([run])
+    assert batch.compute([open_run("smoke")]) == made_of
+    again = batch.run_notebooks(run, PARAMETERS, made_of=made_of)
+    assert made == [] and all(path.exists() for path in again)
+    batch.run_notebooks(run, PARAMETERS)  # nothing is known of what it would be made of
+    batch.run_notebooks(run, {**PARAMETERS, "seeds": 2}, made_of=made_of)
+    assert made == 2 * [path.stem for path in batch.choose().values()]
+    made.clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(batch, "ALSO_SHOWN", ())
+        assert batch.compute([run]) != made_of
+    noise = next(key for key in run.kept if key[0] == "noise_effect")
+    monkeypatch.setitem(run.kept, noise, run.kept[noise]._replace(digest="other"))
+    assert batch.compute([run]) != made_of
+
+
 @pytest.mark.thorough
 def test_running_one_notebook_with_another_channel(run: Run) -> None:
     (path,) = batch.run_notebooks(run, {**PARAMETERS, "channels": 3}, only="02")

@@ -34,8 +34,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
         overrides = {"images": str(folder), "epochs": 1, "repeats": 2}
         opened = open_run("smoke", **overrides)
         opened.progress = False
-        batch.compute([opened])
-        html.book(opened, {**PARAMETERS, "overrides": overrides})
+        html.book(opened, {**PARAMETERS, "overrides": overrides}, batch.compute([opened]))
         yield opened
 
 
