@@ -28,10 +28,15 @@ settings.load_profile("soak" if os.environ.get("RFVIZ_SOAK") else "fixed")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the slow files, so that no process is left alone with one of them at the end."""
-    first = {item.path for item in items if "smoke_runs" in getattr(item, "fixturenames", ())}
-    marked = {item.path for item in items for mark in ("book", "faults") if item.get_closest_marker(mark)}
-    items.sort(key=lambda item: (item.path not in first, item.path not in marked))
+    """Begin with the slow files, so that no process is left alone with one of them at the end.
+
+    The first makes the book of `smoke_runs`; the others that need it come when it is there.
+    """
+    readers = {item.path: None for item in items if "smoke_runs" in getattr(item, "fixturenames", ())}
+    order = dict.fromkeys(readers, 2)
+    order |= {item.path: 1 for item in items if item.path not in readers and item.get_closest_marker("faults")}
+    order |= dict.fromkeys(list(readers)[:1], 0)
+    items.sort(key=lambda item: order.get(item.path, 3))
 
 
 PARAMETERS = {"preset": "smoke", "seed": 0, "seeds": 1, "channels": None, "overrides": {}}

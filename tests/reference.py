@@ -6,6 +6,7 @@ import numpy as np
 import safetensors.torch
 import torch
 from hypothesis import strategies as st
+from torch import nn
 
 Net = TypeVar("Net", bound=torch.nn.Module)
 
@@ -99,3 +100,17 @@ def settled(net: Net, seed: int = 0) -> Net:
             module.weight.data.copy_(0.5 + torch.rand(shape, generator=generator))
             module.bias.data.copy_(0.2 * torch.randn(shape, generator=generator))
     return net.eval()
+
+
+def called_modules(net: nn.Module, run) -> list[str]:
+    """Return the names of the modules without children that `run` calls, in order."""
+    called: list[str] = []
+    hooks = [
+        module.register_forward_pre_hook(lambda *_, name=name: called.append(name))
+        for name, module in net.named_modules()
+        if not list(module.children())
+    ]
+    run()
+    for hook in hooks:
+        hook.remove()
+    return called

@@ -241,6 +241,7 @@ def test_a_failing_build_keeps_the_last_good_html(run: Run, monkeypatch: pytest.
 
     def stage_with_a_broken_link(run: Run) -> Path:
         folder = stage(run)
+        (folder / "_toc.yml").write_text("format: jb-book\nroot: conclusion\n")  # one page is enough
         (folder / "conclusion.md").write_text("# Conclusion\n\n[nowhere](no-such-page)\n")
         return folder
 

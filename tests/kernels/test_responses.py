@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+from functools import partial
 
 import numpy as np
 import pytest
@@ -49,6 +50,14 @@ def plain_responses(net, images, layer, batch_size=5, preprocess=NONE):
             net(preprocess(batch))
             found.extend(response.clone() for response in outputs[call])
     return found
+
+
+def assert_strongest_is(found, images, responses, n, field):
+    """Assert that the mean over the `n` strongest neurons is that of plain code."""
+    assert_mean_is(
+        found.strongest_stimulus, found.strongest_count, images,
+        lambda channel: [neuron for value, *neuron in brute_top(responses, channel, n, None) if value > 0], field,
+    )  # fmt: skip
 
 
 def positive_neurons(responses, channel):
@@ -152,13 +161,7 @@ def test_mean_stimulus_equals_a_loop_over_patches(resnet, some_tiles, layer):
     images = some_tiles[::3] if layer == "layer3.0" else some_tiles
     found = collect(resnet, images, [layer], 1, batch_size=5)[layer]
     responses = plain_responses(resnet, images, layer)
-    assert_mean_is(
-        found.mean_stimulus,
-        found.mean_count,
-        images,
-        lambda channel: positive_neurons(responses, channel),
-        FIELDS[layer],
-    )
+    assert_mean_is(found.mean_stimulus, found.mean_count, images, partial(positive_neurons, responses), FIELDS[layer])
     assert found.mean_count.amax() > found.mean_count.amin()  # borders were met
     assert found.strongest_stimulus is None and found.strongest_count is None
 
@@ -168,20 +171,8 @@ def test_preprocessing_changes_the_responses_but_not_the_colours_of_the_stimuli(
     responses = plain_responses(resnet, some_tiles, "maxpool", preprocess=IMAGENET)
     field = FIELDS["maxpool"]
     assert_top_is(found, responses, 5)
-    assert_mean_is(
-        found.mean_stimulus,
-        found.mean_count,
-        some_tiles,
-        lambda channel: positive_neurons(responses, channel),
-        field,
-    )
-    assert_mean_is(
-        found.strongest_stimulus,
-        found.strongest_count,
-        some_tiles,
-        lambda channel: [neuron for value, *neuron in brute_top(responses, channel, 20, None) if value > 0],
-        field,
-    )
+    assert_mean_is(found.mean_stimulus, found.mean_count, some_tiles, partial(positive_neurons, responses), field)
+    assert_strongest_is(found, some_tiles, responses, 20, field)
     assert not torch.equal(found.top_values, collect(resnet, some_tiles, ["maxpool"], 5)["maxpool"].top_values)
 
 
@@ -193,20 +184,8 @@ def test_any_image_size_even_smaller_than_the_receptive_field(plainnet, some_til
     found = collect(plainnet, images, [layer], 14, batch_size=5, strongest=6)[layer]
     responses = plain_responses(plainnet, images, layer)
     assert_top_is(found, responses, 14)
-    assert_mean_is(
-        found.mean_stimulus,
-        found.mean_count,
-        images,
-        lambda channel: positive_neurons(responses, channel),
-        FIELDS[layer],
-    )
-    assert_mean_is(
-        found.strongest_stimulus,
-        found.strongest_count,
-        images,
-        lambda channel: [neuron for value, *neuron in brute_top(responses, channel, 6, None) if value > 0],
-        FIELDS[layer],
-    )
+    assert_mean_is(found.mean_stimulus, found.mean_count, images, partial(positive_neurons, responses), FIELDS[layer])
+    assert_strongest_is(found, images, responses, 6, FIELDS[layer])
 
 
 def test_a_data_set_may_mix_image_sizes(resnet, some_tiles):
@@ -222,20 +201,8 @@ def test_a_data_set_may_mix_image_sizes(resnet, some_tiles):
         assert found.top_images[channel].tolist() == [i for _, i, *_ in expected]
         assert found.top_positions[channel].tolist() == [[y, x] for *_, y, x in expected]
     assert found.neuron_count == sum(response[0].numel() for response in responses)
-    assert_mean_is(
-        found.mean_stimulus,
-        found.mean_count,
-        images,
-        lambda channel: positive_neurons(responses, channel),
-        FIELDS[layer],
-    )
-    assert_mean_is(
-        found.strongest_stimulus,
-        found.strongest_count,
-        images,
-        lambda channel: [neuron for value, *neuron in brute_top(responses, channel, 30, None) if value > 0],
-        FIELDS[layer],
-    )
+    assert_mean_is(found.mean_stimulus, found.mean_count, images, partial(positive_neurons, responses), FIELDS[layer])
+    assert_strongest_is(found, images, responses, 30, FIELDS[layer])
 
 
 # ------------------------------------------------------------------------------------------------------ ties
@@ -288,13 +255,7 @@ def test_the_mean_of_the_strongest_breaks_ties_as_the_top_list_does(integers, in
     responses = integer_responses[layer]
     for batch_size in (2, 64):
         found = collect(net, images, [layer], 1, strongest=n, batch_size=batch_size)[layer]
-        assert_mean_is(
-            found.strongest_stimulus,
-            found.strongest_count,
-            images,
-            lambda channel: [neuron for value, *neuron in brute_top(responses, channel, n, None) if value > 0],
-            FIELDS[layer],
-        )
+        assert_strongest_is(found, images, responses, n, FIELDS[layer])
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 64])
@@ -306,13 +267,7 @@ def test_the_mean_of_the_strongest_where_padding_makes_maps_larger_than_images(b
     with torch.no_grad():
         responses = list(net(images))
     assert responses[0].shape == (4, 12, 13)
-    assert_mean_is(
-        found.strongest_stimulus,
-        found.strongest_count,
-        images,
-        lambda channel: [neuron for value, *neuron in brute_top(responses, channel, 30, None) if value > 0],
-        (3, 1, -4),
-    )
+    assert_strongest_is(found, images, responses, 30, (3, 1, -4))
 
 
 def test_fewer_positive_neurons_than_asked_for(integers):

@@ -435,7 +435,7 @@ BODIES = sorted(ALL | {"top1"})
 def test_an_edit_of_a_body_changes_that_result_alone(everything, name, monkeypatch):
     """What is edited is the text of the function, as in an editor."""
     result = RESULTS[name]
-    before = {each: RESULTS[each].code for each in RESULTS}
+    before = {each: code.function_digest(RESULTS[each].function, type(result)) for each in RESULTS}
     home = result.function.__module__
     text = code._sources()[home]
     begin = text.index(f"def {name}(") if f"def {name}(" in text else text.index(f"def {result.function.__name__}(")

@@ -10,7 +10,7 @@ import torch
 import torchvision
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference import settled
+from reference import called_modules, settled
 from torch import nn
 from torch.nn import functional as F
 
@@ -104,20 +104,6 @@ def settle_all(net):
                 if values is not None:
                     nn.init.uniform_(values, low, high)
     return net.double().eval()
-
-
-def leaf_calls(net, run):
-    """Return the names of the modules without children that `run` calls, in order."""
-    called = []
-    hooks = [
-        module.register_forward_pre_hook(lambda *_, name=name: called.append(name))
-        for name, module in net.named_modules()
-        if not list(module.children())
-    ]
-    run()
-    for hook in hooks:
-        hook.remove()
-    return called
 
 
 # ------------------------------------------------------------------------------------------ ResNet34 and PlainNet34
@@ -409,7 +395,7 @@ def test_batch_norm_becomes_part_of_a_convolution_that_nothing_else_reads(bias, 
     for layer in ("norm", "relu", "end"):
         assert_equal_to_the_whole(net, layer)
     field = receptive_field.of(net, "end")
-    called = leaf_calls(net, lambda: Cone(net, "end")(noise(field.size, field.size)[None]))
+    called = called_modules(net, lambda: Cone(net, "end")(noise(field.size, field.size)[None]))
     assert called == ["norm"] * second_user + ["again", "relu"]
 
 
@@ -442,7 +428,7 @@ def test_what_another_branch_reads_does_not_matter_if_no_path_leads_from_it_to_t
     torch.manual_seed(0)
     net = settle_all(Branches())
     assert_equal_to_the_whole(net, "relu")
-    assert leaf_calls(net, lambda: Cone(net, "relu")(noise(3, 3)[None])) == ["relu"]
+    assert called_modules(net, lambda: Cone(net, "relu")(noise(3, 3)[None])) == ["relu"]
 
 
 def test_a_batch_norm_without_running_statistics_is_left_alone():
@@ -452,7 +438,7 @@ def test_a_batch_norm_without_running_statistics_is_left_alone():
     net.conv.padding = net.end.padding = 0
     patches = torch.stack([noise(7, 7, seed) for seed in range(3)])
     torch.testing.assert_close(Cone(net, "end")(patches), net(patches), rtol=0, atol=1e-12)
-    assert leaf_calls(net, lambda: Cone(net, "end")(patches)) == ["norm", "again", "relu"]
+    assert called_modules(net, lambda: Cone(net, "end")(patches)) == ["norm", "again", "relu"]
 
 
 def test_the_gradient_does_not_reach_the_weights_of_a_folded_convolution(resnet):
@@ -568,9 +554,9 @@ def test_a_network_in_training_mode_is_run_in_evaluation_mode(resnet):
 
 def test_nothing_behind_the_layer_is_run(resnet):
     # Convolutions, poolings and batch norms do without their modules, so the ReLUs tell how far it went.
-    called = leaf_calls(resnet, lambda: Cone(resnet, "layer1.1")(torch.zeros(1, 3, 43, 43)))
+    called = called_modules(resnet, lambda: Cone(resnet, "layer1.1")(torch.zeros(1, 3, 43, 43)))
     assert called == ["relu", *["layer1.0.relu"] * 2, *["layer1.1.relu"] * 2]
-    called = leaf_calls(resnet, lambda: Cone(resnet, "layer1.1", before_relu=True)(torch.zeros(1, 3, 43, 43)))
+    called = called_modules(resnet, lambda: Cone(resnet, "layer1.1", before_relu=True)(torch.zeros(1, 3, 43, 43)))
     assert called == ["relu", *["layer1.0.relu"] * 2, "layer1.1.relu"]
 
 

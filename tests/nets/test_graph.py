@@ -6,6 +6,7 @@ import re
 import pytest
 import torch
 import torchvision
+from reference import called_modules
 from torch import nn
 from torch.nn import functional as F
 
@@ -71,20 +72,6 @@ def collect(into: dict):
         into[layer] = value.clone()
 
     return read
-
-
-def called_modules(net: nn.Module, run) -> list[str]:
-    """Return the names of the modules without children that `run` calls, in order."""
-    called: list[str] = []
-    hooks = [
-        module.register_forward_pre_hook(lambda *_, name=name: called.append(name))
-        for name, module in net.named_modules()
-        if not list(module.children())
-    ]
-    run()
-    for hook in hooks:
-        hook.remove()
-    return called
 
 
 @pytest.mark.parametrize("architecture", ["resnet", "plainnet"])
