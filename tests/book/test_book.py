@@ -252,6 +252,7 @@ def test_a_failing_build_keeps_the_last_good_html(run: Run, monkeypatch: pytest.
     assert not list(run.folder.glob(".book-*"))
 
 
+@pytest.mark.thorough
 def test_building_again_computes_nothing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever has changed in the code: that is for running the notebooks."""
     monkeypatch.setattr(Result, "_obtain", None)

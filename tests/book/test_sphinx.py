@@ -1,12 +1,13 @@
 """The book's own extension, on small books and pages."""
 
+import contextlib
 import html
+import io
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from sphinx.cmd.build import main as sphinx_build
 
 from rfviz.book import sphinx
 from rfviz.lab import code
@@ -79,8 +80,9 @@ def build(folder: Path, text: str) -> str:
     (folder / "conf.py").write_text('extensions = ["myst_parser", "rfviz.book.sphinx"]\n')
     (folder / "index.md").write_text(text)
     (folder / "dot.png").write_bytes(b"")
-    command = [sys.executable, "-m", "sphinx", "-q", "-b", "html", str(folder), str(folder / "out")]
-    return subprocess.run(command, capture_output=True, text=True).stderr
+    with contextlib.redirect_stderr(io.StringIO()) as said:
+        sphinx_build(["-q", "-b", "html", str(folder), str(folder / "out")])
+    return said.getvalue()
 
 
 def test_a_picture_without_alternative_text_is_a_warning(tmp_path: Path) -> None:

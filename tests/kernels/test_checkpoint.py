@@ -510,15 +510,18 @@ def killed(target, arguments: tuple, after: int, delay: float) -> bool:
     return process.exitcode != 0
 
 
-@pytest.mark.parametrize(("seed", "mixed"), [pytest.param(0, False, marks=pytest.mark.thorough), (1, True)])
-def test_killed_at_ten_moments_a_pass_ends_with_the_same_bytes(tmp_path, mixed, seed):
+@pytest.mark.parametrize(
+    ("seed", "mixed", "wanted"),
+    [(1, True, 3), *(pytest.param(*each, 10, marks=pytest.mark.thorough) for each in ((0, False), (1, True)))],
+)
+def test_killed_at_any_moment_a_pass_ends_with_the_same_bytes(tmp_path, mixed, seed, wanted):
     images = pictures(24, mixed=mixed)
     save_tensors(undisturbed(images), tmp_path / "expected")
     expected = (tmp_path / "expected").read_bytes()
     save_images(images, tmp_path)
     moments, places, kills = random.Random(seed), [], 0  # noqa: S311
     path, result = tmp_path / "checkpoint", tmp_path / "result"
-    while kills < 10:
+    while kills < wanted:
         if killed(pass_to_file, (tmp_path,), moments.randint(1, 7), moments.uniform(0, 0.02)):
             kills += 1
             places.append(place_of(path))
@@ -527,7 +530,8 @@ def test_killed_at_ten_moments_a_pass_ends_with_the_same_bytes(tmp_path, mixed, 
             assert result.read_bytes() == expected
             result.unlink()
             path.unlink()
-    assert {0, 1} <= {place[0] for place in places if place is not None}
-    assert len(set(places)) > 4
+    if wanted == 10:
+        assert {0, 1} <= {place[0] for place in places if place is not None}
+    assert len(set(places)) > 0.4 * wanted
     assert not killed(pass_to_file, (tmp_path,), -1, 0)
     assert result.read_bytes() == expected

@@ -42,7 +42,9 @@ from rfviz.training import trainer
 from rfviz.training.trainer import evaluate
 
 PAIR = ("resnet34", "plainnet34")
-SHORT = {"epochs": 2, "top_k": 4, "maximization_steps": 2, "noise_seeds": 2}
+SHORT = {
+    "epochs": 2, "top_k": 4, "maximization_steps": 2, "noise_seeds": 2, "disturbed_images": 8, "picture_channels": 3,
+}  # fmt: skip
 TINY = {**SHORT, "repeats": 8, "classes": 3, "crop": 48, "tile": 96}
 LAYERS = ("maxpool", "layer1.0")
 KERNELS = (
@@ -208,9 +210,9 @@ def test_results_are_what_the_kernels_give(first):
     assert_equal(evidence.by_chance, stream.written(random, images.evaluation, network.stream, preprocess=white))
     strength = stream.read_strength(net, network.readers)["layer1.0.conv1"]
     options = {"groups": images.evaluation.labels, "preprocess": white}  # the crops of a photograph are its class
-    assert_equal(evidence.dose, noise.noise_dose(net, images.evaluation, pooled, strength, **options))
+    assert_equal(evidence.dose, noise.noise_dose(net, images.evaluation, pooled, strength, at_most=8, **options))
     lost = intervene.loss_changes(net, images.evaluation, "layer1.2", {5: intervene.silencing(5)}, preprocess=white)
-    assert_equal(evidence.ablated["layer1.2"][5], lost[5])
+    assert_equal(evidence.ablated["layer1.2"][5], lost[5][intervene.spread(len(images.evaluation), 8)])
     assert_equal(found["whitening"], whitening.fit([images.train[i][0] for i in range(3)]))
 
 

@@ -24,7 +24,9 @@ def exported(tmp_path_factory):
     """Two replicas of a very short `smoke` run, and the folder that they were written to."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RFVIZ_RUNS", str(tmp_path_factory.mktemp("runs")))
-        run = open_run("smoke", epochs=1, repeats=8, noise_seeds=2)
+        run = open_run(
+            "smoke", epochs=1, repeats=8, noise_seeds=2, maximization_steps=2, disturbed_images=8, picture_channels=3
+        )
         run.progress = False
         replicas = run.replicas(2)
         folder = tmp_path_factory.mktemp("reference") / "new"
