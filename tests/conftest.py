@@ -32,11 +32,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     The first makes the book of `smoke_runs`; the others that need it come when it is there.
     """
-    readers = {item.path: None for item in items if "smoke_runs" in getattr(item, "fixturenames", ())}
-    order = dict.fromkeys(readers, 2)
-    order |= {item.path: 1 for item in items if item.path not in readers and item.get_closest_marker("faults")}
-    order |= dict.fromkeys(list(readers)[:1], 0)
-    items.sort(key=lambda item: order.get(item.path, 3))
+    readers = list(dict.fromkeys(item.path for item in items if "smoke_runs" in getattr(item, "fixturenames", ())))
+
+    def place(item: pytest.Item) -> int:
+        if item.path in readers:
+            return 0 if item.path == readers[0] else 2
+        return 1 if item.get_closest_marker("faults") or item.path.parent.name == "lab" else 3
+
+    items.sort(key=place)
 
 
 PARAMETERS = {"preset": "smoke", "seed": 0, "seeds": 1, "channels": None, "overrides": {}}
