@@ -10,6 +10,7 @@ import yaml
 from rfviz.book import batch, html, launch
 from rfviz.errors import RfvizError
 from rfviz.storage import places
+from rfviz.storage.lock import locked
 
 
 @pytest.fixture
@@ -64,7 +65,8 @@ def test_where_pages_are_published(address: str, expected: str) -> None:
 
 def test_the_staged_book_has_the_links(smoke, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RFVIZ_REPOSITORY", "someone/rfviz")
-    config = yaml.safe_load((html.stage(smoke) / "_config.yml").read_text())
+    with locked(smoke.folder, "book"):  # another process of the tests may be building
+        config = yaml.safe_load((html.stage(smoke) / "_config.yml").read_text())
     assert config["repository"] == {"url": "https://github.com/someone/rfviz", "branch": launch.BRANCH}
     assert config["launch_buttons"]["binderhub_url"] and config["launch_buttons"]["colab_url"]
     assert config["sphinx"]["config"]["ogp_site_url"] == "https://someone.github.io/rfviz/"
