@@ -58,7 +58,8 @@ def smoke_runs(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path
         run = open_run("smoke")
         if not (run.folder / "as made").exists():
             run.progress = False
-            html.book(run, PARAMETERS, batch.compute([run]))
+            batch.compute([run])
+            html.book(run, PARAMETERS, batch.made_of([run]))
             # some tests run notebooks again, with other parameters
             shutil.copytree(run.folder / "book" / "notebooks", run.folder / "as made" / "notebooks")
     return folder

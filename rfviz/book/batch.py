@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import importlib.metadata
 import json
 import logging
 import os
@@ -25,7 +26,7 @@ from tqdm.auto import tqdm
 
 from rfviz import explorer
 from rfviz.errors import RfvizError, unknown
-from rfviz.lab import provenance
+from rfviz.lab import results
 from rfviz.lab.run import Run
 from rfviz.pages import (
     claims,
@@ -93,34 +94,33 @@ def choose(only: str | None = None) -> dict[str, Path]:
     return chosen
 
 
-def compute(replicas: Sequence[Run]) -> str:
-    """Compute everything that the pages show of some runs, so that the notebooks only have to read it.
-
-    Returns
-    -------
-    made_of : str
-        Hash of what the notebooks are made of: results, code, files of the repository, versions of packages.
-    """
+def compute(replicas: Sequence[Run]) -> None:
+    """Compute everything that the pages show of some runs, so that the notebooks only have to read it."""
     for network in replicas[0].given.weights:
         replicas[0].stored(network)  # a wrong file is refused before another network is trained
     for page in PAGES:
         page.gather(replicas)
-    found = [sorted([name, kept.digest] for (name, *_), kept in run.kept.items()) for run in replicas]
+
+
+def made_of(replicas: Sequence[Run]) -> str:
+    """Return the hash of what the notebooks show, text and parameters aside; `compute` comes before.
+
+    That is results, histories of training, what is told of each run, files of the repository, and all packages.
+    """
+    shown = []
+    for run in replicas:
+        found = sorted(json.dumps([*key, kept.digest]) for key, kept in run.kept.items())
+        told = {name: fact for name, fact in run.provenance().items() if name not in ("commit", "date")}
+        shown.append([found, told, [results.history(run, network.name) for network in run.networks]])
     root = places.repository()
-    files = [file for pattern in ALSO_SHOWN for file in sorted(root.glob(pattern))]
+    files = [file for pattern in ALSO_SHOWN for file in sorted(root.glob(pattern)) if file.is_file()]
     code = [[str(file.relative_to(root)), hashlib.sha256(file.read_bytes()).hexdigest()] for file in files]
-    environment = provenance.environment(replicas[0].device)
-    return digest([found, code, {name: environment[name] for name in environment.keys() - {"commit", "date"}}])
+    packages = sorted(f"{each.name} {each.version}" for each in importlib.metadata.distributions())
+    return digest([shown, code, packages])
 
 
 def execute(
-    page: Path,
-    target: Path,
-    parameters: Mapping[str, Any],
-    patience: int | None = None,
-    *,
-    made_of: str = "",
-    again: bool = False,
+    page: Path, target: Path, parameters: Mapping[str, Any], patience: int | None = None, of: str | None = None
 ) -> None:
     """Run one MyST notebook and write it, with its outputs, as an ``.ipynb`` file.
 
@@ -135,19 +135,41 @@ def execute(
     patience : int, optional
         Seconds that one cell may take. Now and then a kernel's answer is lost and a cell never ends: then the notebook
         is run once more.
-    made_of : str
-        Kept in the metadata of what is written.
-    again : bool
-        This is the second time.
+    of : str, optional
+        What `made_of` returned: what is written gets a seal by which `is_made_of` knows it again.
 
     Raises
     ------
     RfvizError
         If a cell fails, or gives no answer twice; the message names the notebook and the cell.
     """
+    text = page.read_text(encoding="utf-8")
+    try:
+        notebook = _executed(page.stem, text, parameters, patience)
+    except CellTimeoutError:
+        tqdm.write(f"notebook {page.stem}: a cell gave no answer for {patience} s; it is run once more.")
+        try:
+            notebook = _executed(page.stem, text, parameters, patience)
+        except CellTimeoutError as error:
+            raise RfvizError(f"notebook {page.stem}: a cell gave no answer for {patience} s, twice.") from error
+    notebook.metadata.pop("papermill", None)  # holds paths of this machine
+    tags = [cell.metadata.setdefault("tags", []) for cell in notebook.cells]
+    injected = [each for each in tags if "injected-parameters" in each]
+    for each in tags:
+        if injected and "parameters" in each:  # the defaults are folded away, the values that count are shown
+            injected[0] += [tag for tag in each if tag == "remove-input"]
+            each.append("hide-input")
+    if of is not None:
+        cells = json.loads(nbformat.writes(notebook))["cells"]  # as they will stand in the file
+        notebook.metadata["made of"] = _seal(of, text, parameters, cells)
+    with atomic(target) as temporary:
+        nbformat.write(notebook, temporary)
+
+
+def _executed(name: str, text: str, parameters: Mapping[str, Any], patience: int | None) -> nbformat.NotebookNode:
     with tempfile.TemporaryDirectory() as folder:
         plain, executed = Path(folder, "in.ipynb"), Path(folder, "out.ipynb")
-        jupytext.write(jupytext.read(page), plain)
+        jupytext.write(jupytext.reads(text, fmt="md:myst"), plain)
         known = papermill.inspect_notebook(str(plain))
         try:
             papermill.execute_notebook(
@@ -155,36 +177,31 @@ def execute(
                 kernel_name=KERNEL, progress_bar=False, extra_arguments=QUIET, execution_timeout=patience,
                 shutdown_kernel="immediate",  # there is nothing left for it to say
             )  # fmt: skip
-        except CellTimeoutError as error:
-            if again:
-                raise RfvizError(f"notebook {page.stem}: a cell gave no answer for {patience} s, twice.") from error
-            tqdm.write(f"notebook {page.stem}: a cell gave no answer for {patience} s; it is run once more.")
-            execute(page, target, parameters, patience, made_of=made_of, again=True)
-            return
         except PapermillExecutionError as error:
             said = error.evalue.strip().splitlines()[-1:]
-            raise RfvizError(
-                f"notebook {page.stem}, cell {error.exec_count}: {': '.join([error.ename, *said])}"
-            ) from error
+            raise RfvizError(f"notebook {name}, cell {error.exec_count}: {': '.join([error.ename, *said])}") from error
         except DeadKernelError as error:
-            raise RfvizError(f"notebook {page.stem}: its kernel was killed, perhaps for want of memory.") from error
-        notebook = nbformat.read(executed, as_version=4)
-    notebook.metadata.pop("papermill", None)  # holds paths of this machine
-    notebook.metadata["made_of"] = made_of
-    tags = [cell.metadata.setdefault("tags", []) for cell in notebook.cells]
-    injected = [each for each in tags if "injected-parameters" in each]
-    for each in tags:
-        if injected and "parameters" in each:  # the defaults are folded away, the values that count are shown
-            injected[0] += [tag for tag in each if tag == "remove-input"]
-            each.append("hide-input")
-    with atomic(target) as temporary:
-        nbformat.write(notebook, temporary)
+            raise RfvizError(f"notebook {name}: its kernel was killed, perhaps for want of memory.") from error
+        return nbformat.read(executed, as_version=4)
+
+
+def _seal(of: str, text: str, parameters: Mapping[str, Any], cells: list[Any]) -> str:
+    return digest([of, text, dict(parameters), cells])
+
+
+def is_made_of(page: Path, notebook: Path, parameters: Mapping[str, Any], of: str) -> bool:
+    """Tell whether a notebook was made of the same by `execute`, from the same text, and is as it was written."""
+    try:
+        found = json.loads(notebook.read_text(encoding="utf-8"))
+        return found["metadata"]["made of"] == _seal(of, page.read_text(encoding="utf-8"), parameters, found["cells"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):  # not there, damaged, or made otherwise
+        return False
 
 
 def run_notebooks(
-    run: Run, parameters: Mapping[str, Any], only: str | None = None, made_of: str | None = None
+    run: Run, parameters: Mapping[str, Any], only: str | None = None, of: str | None = None
 ) -> list[Path]:
-    """Run the notebooks of the book into the run's folder and return what was written.
+    """Run the notebooks of the book into the run's folder and return where they are.
 
     Parameters
     ----------
@@ -192,36 +209,31 @@ def run_notebooks(
     parameters : mapping
     only : str, optional
         See `choose`.
-    made_of : str, optional
-        What `compute` returned: a notebook made of the same, text and parameters included, stays.
+    of : str, optional
+        What `made_of` returned: a notebook that is made of the same (`is_made_of`) stays.
 
     Raises
     ------
     RfvizError
         If a cell fails.
     """
-    chosen = choose(only)
-    targets = [run.folder / "book" / f"{name}.ipynb" for name in chosen]
-    texts = [page.read_text(encoding="utf-8") for page in chosen.values()]
-    hashes = ["" if made_of is None else digest([made_of, text, dict(parameters)]) for text in texts]
-    jobs = [
-        job for job in zip(chosen.values(), targets, hashes, strict=True) if not job[2] or _made_of(job[1]) != job[2]
-    ]
-    if not jobs:
-        return targets
+    jobs = {page: run.folder / "book" / f"{name}.ipynb" for name, page in choose(only).items()}
+    waiting = [job for job in jobs.items() if of is None or not is_made_of(*job, parameters, of)]
+    if not waiting:
+        return list(jobs.values())
+    patience = PATIENCE if only is None else None
     with (
         locked(run.folder, "book"),
         _threads_per_kernel(min(AT_ONCE, len(jobs))),
         ThreadPoolExecutor(AT_ONCE) as pool,
-        tqdm(total=len(jobs), desc="notebooks", unit="notebook") as bar,
+        tqdm(total=len(waiting), desc="notebooks", unit="notebook") as bar,
     ):
 
-        def work(job: tuple[Path, Path, str]) -> None:
-            page, target, of = job
-            execute(page, target, parameters, PATIENCE if only is None else None, made_of=of)
+        def work(page: Path, target: Path) -> None:
+            execute(page, target, parameters, patience, of)
             bar.update()
 
-        begun = [pool.submit(work, job) for job in jobs]
+        begun = [pool.submit(work, *job) for job in waiting]
         try:
             for each in begun:
                 each.result()
@@ -234,15 +246,7 @@ def run_notebooks(
                     _kill_kernels()  # which run in sessions of their own, where Ctrl-C does not reach them
                     time.sleep(0.1)
             raise
-    return targets
-
-
-def _made_of(notebook: Path) -> str | None:
-    """Return the hash that `execute` left in a notebook; None where there is none, or no notebook."""
-    try:
-        return json.loads(notebook.read_text(encoding="utf-8"))["metadata"]["made_of"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    return list(jobs.values())
 
 
 def _kill_kernels() -> None:

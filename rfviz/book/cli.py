@@ -170,13 +170,13 @@ def book(*, options: BookOptions = BookOptions()) -> None:
 
     run = options.open()
     replicas, parameters = run.replicas(options.seeds), options.parameters(run)
-    made_of = batch.compute(replicas)
-    _say(f"The book is ready: {html.book(run, parameters, made_of)}")
+    batch.compute(replicas)
+    _say(f"The book is ready: {html.book(run, parameters, batch.made_of(replicas))}")
 
 
 @app.command(name="run")
 def run_notebooks(*, options: BookOptions = BookOptions(), only: str | None = None) -> None:
-    """Run the notebooks as a papermill batch, without building the HTML.
+    """Run the notebooks as a papermill batch, without building the HTML; with --only, always anew.
 
     Example: `rfviz run --preset smoke --only 02 --channels 3`
 
@@ -190,9 +190,11 @@ def run_notebooks(*, options: BookOptions = BookOptions(), only: str | None = No
     run = options.open()
     replicas, parameters = run.replicas(options.seeds), options.parameters(run)
     batch.choose(only)
+    of = None
     if only is None:
         batch.compute(replicas)
-    for path in batch.run_notebooks(run, parameters, only):
+        of = batch.made_of(replicas)
+    for path in batch.run_notebooks(run, parameters, only, of):
         _say(path)
 
 

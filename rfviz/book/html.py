@@ -73,7 +73,7 @@ def _first_picture(notebook: Path) -> bytes:
     raise RfvizError(f"{notebook} shows no picture: run the notebooks again, with `rfviz book`.")
 
 
-def book(run: Run, parameters: Mapping[str, Any], made_of: str) -> Path:
+def book(run: Run, parameters: Mapping[str, Any], of: str) -> Path:
     """Run the notebooks, build the HTML, and return the page to open.
 
     Parameters
@@ -81,11 +81,11 @@ def book(run: Run, parameters: Mapping[str, Any], made_of: str) -> Path:
     run : Run
     parameters : mapping
         Of the notebooks.
-    made_of : str
-        What `rfviz.book.batch.compute` returned: notebooks that are made of it already are not run again.
+    of : str
+        What `rfviz.book.batch.made_of` returned: notebooks that are made of the same are not run again.
     """
     with locked(run.folder, "book"):
-        run_notebooks(run, parameters, made_of=made_of)
+        run_notebooks(run, parameters, of=of)
         return build(run)
 
 

@@ -192,24 +192,56 @@ def test_every_notebook_page_says_how_it_was_made(run: Run) -> None:
             assert rows[row]
 
 
-def test_a_notebook_that_is_made_of_the_same_stays(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With other results, files, parameters or text, it is run again."""
-    made = []
-    monkeypatch.setattr(batch, "execute", lambda page, *_, **__: made.append(page.stem))
-    made_of = batch.compute([run])
-    assert batch.compute([open_run("smoke")]) == made_of
-    again = batch.run_notebooks(run, PARAMETERS, made_of=made_of)
-    assert made == [] and all(path.exists() for path in again)
+def test_a_notebook_that_is_made_of_the_same_stays(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """With other results, facts, files, parameters or text, or damaged, it is run again."""
+    made: list[str] = []
+    monkeypatch.setattr(batch, "execute", lambda page, *_: made.append(page.stem))
+    chosen = batch.choose()
+    batch.compute([run])
+    of = batch.made_of([run])
+    again = open_run("smoke")
+    batch.compute([again])
+    assert batch.made_of([again]) == of
+    paths = batch.run_notebooks(run, PARAMETERS, of=of)
+    assert made == [] and [path.stem for path in paths] == [page.stem for page in chosen.values()]
     batch.run_notebooks(run, PARAMETERS)  # nothing is known of what it would be made of
-    batch.run_notebooks(run, {**PARAMETERS, "seeds": 2}, made_of=made_of)
-    assert made == 2 * [path.stem for path in batch.choose().values()]
-    made.clear()
+    assert sorted(made) == sorted(page.stem for page in chosen.values())
+
+    page, notebook = chosen["claims"], run.folder / "book" / "claims.ipynb"
+    assert batch.is_made_of(page, notebook, PARAMETERS, of)
+    assert not batch.is_made_of(page, notebook, {**PARAMETERS, "seeds": 2}, of)
+    other = tmp_path / "claims.md"
+    other.write_text(page.read_text() + "\nMore.\n")
+    assert not batch.is_made_of(other, notebook, PARAMETERS, of)
+    damaged = json.loads(notebook.read_text())
+    del damaged["cells"][-1]
+    for text in (json.dumps(damaged), notebook.read_text()[:-9], "[" * 100_000, "null"):
+        (tmp_path / "claims.ipynb").write_text(text)
+        assert not batch.is_made_of(page, tmp_path / "claims.ipynb", PARAMETERS, of)
+
+    key = next(key for key in run.kept if key[0] == "noise_effect")
+    other_result, left_out = run.kept[key]._replace(digest="other"), ["broken.jpg"]
+    for where, name, value in ((run.kept, key, other_result), (vars(run.images.train), "skipped", left_out)):
+        with monkeypatch.context() as patch:
+            patch.setitem(where, name, value)
+            assert batch.made_of([run]) != of
     with monkeypatch.context() as patch:
-        patch.setattr(batch, "ALSO_SHOWN", ())
-        assert batch.compute([run]) != made_of
-    noise = next(key for key in run.kept if key[0] == "noise_effect")
-    monkeypatch.setitem(run.kept, noise, run.kept[noise]._replace(digest="other"))
-    assert batch.compute([run]) != made_of
+        patch.setattr(results, "history", lambda *_: [])
+        assert batch.made_of([run]) != of
+
+
+def test_notebooks_are_made_of_files_too(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("rfviz/pages/a.py", "book/reference/reference.json", "benchmarks/results.json", "book/intro.md"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("before")
+    monkeypatch.setattr(places, "repository", lambda: tmp_path)
+    hashes = [batch.made_of([run])]
+    for name in ("rfviz/pages/a.py", "book/reference/reference.json", "benchmarks/results.json"):
+        (tmp_path / name).write_text("after")
+        hashes.append(batch.made_of([run]))
+    assert len(set(hashes)) == 4
+    (tmp_path / "book" / "intro.md").write_text("after")
+    assert batch.made_of([run]) == hashes[-1]
 
 
 @pytest.mark.thorough

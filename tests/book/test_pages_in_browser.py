@@ -53,12 +53,14 @@ def test_a_page_loads_without_errors_asks_nobody_else_and_fits_a_phone(
     assert empty == []
     width, height = SIZES["phone"]
     page.set_viewport_size({"width": width, "height": height})
+    page.reload(wait_until="load")
     assert page.evaluate("document.documentElement.scrollWidth") == width  # it scrolls down only
     page.close()
 
 
 EVERY_KIND = ("index", "claims", "explorer", "api", "notebooks/04_inactive_neurons")
 """Pages that have between them everything that a page may have."""
+assert set(EVERY_KIND) <= set(PAGES)
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
         overrides = {"images": str(folder), "epochs": 1, "repeats": 2}
         opened = open_run("smoke", **overrides)
         opened.progress = False
-        html.book(opened, {**PARAMETERS, "overrides": overrides}, batch.compute([opened]))
+        batch.compute([opened])
+        html.book(opened, {**PARAMETERS, "overrides": overrides}, batch.made_of([opened]))
         yield opened
 
 
