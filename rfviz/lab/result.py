@@ -199,7 +199,7 @@ def _damaged(path: Path) -> None:
 
 
 def _stem(name: str, arguments: Sequence[Any]) -> str:
-    """Return what a person reads in the folder of results, such as ``hue-resnet34-maxpool-random-weights-0``."""
+    """Return what a person reads in the folder of results, such as ``hues-resnet34-maxpool-random-weights-0``."""
     parts = [f"{each:g}" if isinstance(each, float) else str(each) for each in arguments if each is not None]
     stem = "-".join([name.replace("_", "-"), *parts]).replace(" ", "-")
     if Path(stem).name != stem:
