@@ -8,7 +8,13 @@ import torch
 from hypothesis import strategies as st
 from torch import nn
 
-Net = TypeVar("Net", bound=torch.nn.Module)
+Net = TypeVar("Net", bound=nn.Module)
+
+TINY = {
+    "epochs": 1, "repeats": 8, "noise_seeds": 2, "maximization_steps": 2, "top_k": 4, "disturbed_images": 8,
+    "picture_channels": 3,
+}  # fmt: skip
+"""Of a run that takes seconds."""
 
 LAYOUTS = {
     "contiguous": lambda x: x.contiguous(),

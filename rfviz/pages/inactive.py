@@ -446,15 +446,15 @@ def spread_note(effects: Effects) -> str:
 
 def noise_answer(effects: Effects) -> Markdown:
     """Say what the noise experiment shows, by the intervals of `more_inactive` and `noise_change`."""
-    sentences = [_comparison(effects), *(_verdict(network, replicas) for network, replicas in effects.items())]
-    if not any(found.inactive for replicas in effects.values() for found in replicas):
-        sentences = [
-            _comparison(effects),
+    if any(found.inactive for replicas in effects.values() for found in replicas):
+        said = [_verdict(network, replicas) for network, replicas in effects.items()]
+    else:
+        said = [
             "No network of this run has an inactive channel, so there is nothing for the paper's two experiments to "
             "disturb; only the controls can be measured. The paper finds 13 of 64 channels in ResNet34 and 2 in "
-            "PlainNet34.",
+            "PlainNet34."
         ]
-    return Markdown("**Answer.** " + " ".join(sentences))
+    return Markdown("**Answer.** " + " ".join([_comparison(effects), *said]))
 
 
 def _comparison(effects: Effects) -> str:

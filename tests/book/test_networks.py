@@ -4,14 +4,10 @@ import re
 
 import nbformat
 import pytest
+from reference import TINY
 
 from rfviz.book import batch
 from rfviz.lab.run import open_run
-
-TINY = {
-    "epochs": 1, "repeats": 8, "noise_seeds": 2, "maximization_steps": 2, "top_k": 4, "disturbed_images": 8,
-    "picture_channels": 3,
-}  # fmt: skip
 
 
 def text_of(path) -> str:

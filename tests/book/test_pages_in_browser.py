@@ -55,6 +55,17 @@ def test_a_page_loads_without_errors_asks_nobody_else_and_fits_a_phone(
     page.set_viewport_size({"width": width, "height": height})
     page.reload(wait_until="load")
     assert page.evaluate("document.documentElement.scrollWidth") == width  # it scrolls down only
+    assert wrong == []
+    page.close()
+
+
+@pytest.mark.parametrize("name", ["index", "notebooks/02_preferred_stimuli", "reference_run"])
+def test_a_dark_page_leaves_pictures_as_they_are(browser: Browser, homes: dict[str, str], name: str) -> None:
+    page = open_page(browser, homes["file"], color_scheme="dark")
+    page.goto(f"{homes['file']}{name}.html", wait_until="load")
+    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+    filters = page.eval_on_selector_all("article img", "all => all.map((image) => getComputedStyle(image).filter)")
+    assert filters and set(filters) == {"none"}
     page.close()
 
 

@@ -5,11 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-TINY = {
-    "epochs": 1, "repeats": 8, "noise_seeds": 1, "maximization_steps": 2, "top_k": 2, "disturbed_images": 8,
-    "picture_channels": 3,
-}  # fmt: skip
-"""A run that takes seconds."""
+from reference import TINY
 
 SETTINGS = [f"--set={key}={value}" for key, value in TINY.items()]
 

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from processes import SETTINGS, TINY, begin, command
+from processes import SETTINGS, begin, command
+from reference import TINY
 
 from rfviz.storage.digests import digest, tensor_digest
 from rfviz.storage.files import load_tensors

@@ -11,7 +11,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from processes import SETTINGS, TINY, begin, command
+from processes import SETTINGS, begin, command
+from reference import TINY
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 

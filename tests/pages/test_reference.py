@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from reference import TINY
 
 from rfviz.lab import presets, results
 from rfviz.lab.run import open_run
@@ -24,9 +25,7 @@ def exported(tmp_path_factory):
     """Two replicas of a very short `smoke` run, and the folder that they were written to."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RFVIZ_RUNS", str(tmp_path_factory.mktemp("runs")))
-        run = open_run(
-            "smoke", epochs=1, repeats=8, noise_seeds=2, maximization_steps=2, disturbed_images=8, picture_channels=3
-        )
+        run = open_run("smoke", **TINY)
         run.progress = False
         replicas = run.replicas(2)
         folder = tmp_path_factory.mktemp("reference") / "new"
