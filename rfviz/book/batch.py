@@ -26,7 +26,7 @@ from tqdm.auto import tqdm
 
 from rfviz import explorer
 from rfviz.errors import RfvizError, unknown
-from rfviz.lab import results
+from rfviz.lab import results, together
 from rfviz.lab.run import Run
 from rfviz.pages import (
     claims,
@@ -96,8 +96,8 @@ def choose(only: str | None = None) -> dict[str, Path]:
 
 def compute(replicas: Sequence[Run]) -> None:
     """Compute everything that the pages show of some runs, so that the notebooks only have to read it."""
-    for network in replicas[0].given.weights:
-        replicas[0].stored(network)  # a wrong file is refused before another network is trained
+    replicas[0].check_weights()
+    together.train(replicas)
     for page in PAGES:
         page.gather(replicas)
 

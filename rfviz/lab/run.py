@@ -148,6 +148,7 @@ class Run:
         self.controls: dict[tuple[str, str, int], ResidualNet] = {}
         """The control network that was used last."""
         self._stored: dict[str, Stored | None] = {}
+        self._beginnings: dict[str, Stored] = {}
         self._digests: dict[str, str] = {}
 
     # -- what results read ---------------------------------------------------------------------------------------------
@@ -201,6 +202,7 @@ class Run:
             "images": lambda: getattr(self.images, name).fingerprint,
             "network": lambda: self.weights_digest(name),
             "whitening": lambda: digest(self.whitening(name).to_json()),
+            "beginning": lambda: self._beginning_digest(name),
             "code": lambda: code.source_digest(name),
         }
         with self.reading(None):
@@ -208,10 +210,14 @@ class Run:
 
     def _is_to_be_computed(self, kind: str, network: str) -> bool:
         """Tell whether weights or a whitening can only be told after a training, or a look at all training images."""
-        stored = self.stored(network)
         if kind == "network":
-            return stored is None and trained.find(self, (network,), compute=False) is None
+            return self.is_to_be_trained(network)
+        stored = self._told(network)
         return (stored is None or stored.whitening is None) and data_whitening.find(self, (), compute=False) is None
+
+    def is_to_be_trained(self, network: str) -> bool:
+        """Tell whether a network of the run is not there yet."""
+        return self.stored(network) is None and trained.find(self, (network,), compute=False) is None
 
     def unchanged(self, reads: Mapping[str, str | None], *, compute: bool = True) -> bool:
         """Tell whether everything that a result has read is as it was; what is told at once goes first."""
@@ -307,7 +313,7 @@ class Run:
         if network not in self._nets:
             stored = self.stored(network)
             with self.reading(None):  # what counts is the weights, whoever asks for them first
-                net = models.load(stored or trained(self, network).weights)
+                net = models.load(stored or trained(self, network).weights, self._described(network))
             # On CPUs as on GPUs, convolutions are fastest with the channels last in memory.
             self._nets[network] = net.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.read(f"network {network}")
@@ -322,7 +328,7 @@ class Run:
 
     def whitening(self, network: str) -> Whitening:
         """Return the whitening that goes with the weights of a network."""
-        stored = self.stored(network)
+        stored = self._told(network)
         self.read(f"whitening {network}")
         self.read(f"code {whitening.__name__}")
         with self.reading(None):  # noted above, whether it was given or comes from the images
@@ -372,12 +378,43 @@ class Run:
         self._described(network)
         if network not in self._stored:
             given = self.given.weights.get(network)
-            self._stored[network] = None if given is None else self._fitting(network, given)
+            to_be_trained = given is None or self.given.recipe(network).frozen
+            self._stored[network] = None if to_be_trained else self._fitting(network, str(given))
         return self._stored[network]
 
+    def beginning(self, network: str) -> Stored | None:
+        """Return the weights that a training begins with and keeps in part (`Recipe.frozen`), if there are such."""
+        if self.given.recipe(network).frozen is None:
+            return None
+        given = self.given.weights.get(network)
+        if given is None:
+            raise RfvizError(
+                f"frozen is {self.given.recipe(network).frozen!r}, but no weights of {self._described(network).title} "
+                f"were given: give a file that holds them, such as --weights {network}=FILE."
+            )
+        if network not in self._beginnings:
+            self._beginnings[network] = weights.read(given, network)
+        self.read(f"beginning {network}")
+        return self._beginnings[network]
+
+    def _beginning_digest(self, network: str) -> str | None:
+        begins = self.beginning(network)
+        if begins is None:
+            return None
+        return tensor_digest({name: each for name, each in begins.tensors.items() if isinstance(each, Tensor)})
+
+    def check_weights(self) -> None:
+        """Look at all weights that were given: a wrong file is refused before another network is trained."""
+        for network in self.networks:
+            self._told(network.name)
+
+    def _told(self, network: str) -> Stored | None:
+        """Return what was given for a network, to take as it is or to begin with."""
+        return self.stored(network) or self.beginning(network)
+
     def _fitting(self, network: str, given: str) -> Stored:
-        stored = weights.read(given, network)
-        net = models.load(stored)
+        stored, described = weights.read(given, network), self._described(network)
+        net = models.load(stored, described if described.plain_stages else None)
         classes = self.images.train.classes
         if net.name != network:
             raise RfvizError(f"{given} holds a {net.network.title}, but was given as {self._described(network).title}.")
@@ -403,7 +440,7 @@ class Run:
         """
         if not isinstance(seeds, int) or isinstance(seeds, bool) or seeds < 1:
             raise RfvizError(f"seeds is {seeds!r}: it must be a whole number from 1 up.")
-        if seeds > 1 and self.given.weights:
+        if seeds > 1 and any(self.stored(each.name) for each in self.networks):
             raise RfvizError(f"seeds is {seeds}, but weights were given: networks that are not trained have no seed.")
         others = [
             Run(self.given, self._seed + i, self.folder, self.device, self.progress, self.workers)
@@ -447,6 +484,12 @@ class Run:
             **{
                 f"weights of {each.title} (hash)": tensor_digest(self.net(each.name).state_dict())
                 for each in self.networks
+            },
+            **{
+                f"{each.title} up to {self.given.recipe(each.name).frozen} comes from": f"{begins.origin} "
+                f"({self._beginning_digest(each.name)})"
+                for each in self.networks
+                if (begins := self.beginning(each.name))
             },
             **{
                 f"{each.title} was trained on": trained(self, each.name).trained_on
@@ -535,13 +578,16 @@ class Trained:
 @result_of_all_processes
 def trained(run: Run, network: str) -> Trained:
     """Train a network of the run."""
-    white = data_whitening(run)
+    recipe, beginning = run.recipe(network), run.beginning(network)
+    white = (beginning and beginning.whitening and beginning.whitening.to_json()) or data_whitening(run)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(run.seed)
         net = models.build(network, run.preset.width, len(run.classes))
+    if beginning is not None and recipe.frozen is not None:
+        models.take_over(net, beginning, recipe.frozen)
     run.read("device")
     history = trainer.train(
-        net.to(run.device), run.train, run.evaluation, run.recipe(network), Whitening.from_json(white), seed=run.seed,
+        net.to(run.device), run.train, run.evaluation, recipe, Whitening.from_json(white), seed=run.seed,
         workers=run.workers, watch="maxpool", progress=run.progress, checkpoint=run.scratch(),
     )  # fmt: skip
     made_by = distributed.world()[1], provenance.device_name(run.device)

@@ -60,7 +60,7 @@ class ResidualNet(nn.Module):
             planes = width * 2**stage
             for block in range(network.blocks[stage]):
                 stride = 2 if stage > 0 and block == 0 else 1
-                layer.append(_block(network, channels, planes, stride))
+                layer.append(_block(network, stage + 1, channels, planes, stride))
                 channels = planes * (Bottleneck.expansion if network.bottleneck else 1)
         self.avgpool = nn.AdaptiveAvgPool2d((1, 1))
         self.fc = nn.Linear(channels, num_classes)
@@ -80,8 +80,8 @@ class ResidualNet(nn.Module):
         return self.fc(torch.flatten(self.avgpool(x), 1))
 
 
-def _block(network: Network, channels: int, planes: int, stride: int) -> BasicBlock | Bottleneck:
-    if not network.skips:
+def _block(network: Network, stage: int, channels: int, planes: int, stride: int) -> BasicBlock | Bottleneck:
+    if not network.skips or stage in network.plain_stages:
         return PlainBlock(channels, planes, stride)
     kind = Bottleneck if network.bottleneck else BasicBlock
     if stride == 1 and channels == planes * kind.expansion:
@@ -137,11 +137,41 @@ def layers(net: ResidualNet) -> list[LayerRow]:
     return [LayerRow(name, title, channels[name], fields[name]) for name, title in titles.items()]
 
 
+def frozen_part(net: nn.Module, last: str) -> list[tuple[str, nn.Module]]:
+    """Return the modules of a network from ``conv1`` to the one called `last`, with the batch norm of the stem."""
+    parts = list(net.named_children())
+    names = [name for name, _ in parts]
+    return parts[: max(names.index(last), names.index("bn1")) + 1]
+
+
+def take_over(net: ResidualNet, source: Stored, last: str) -> None:
+    """Put the weights of a source into a network, from ``conv1`` to the module called `last`; of the rest none is read.
+
+    Raises
+    ------
+    RfvizError
+        If the source lacks one of them, or its shape is another.
+    """
+    for name, module in frozen_part(net, last):
+        state = {key: source.tensors.get(f"{name}.{key}") for key in module.state_dict()}
+        for key, own in module.state_dict().items():
+            given = state[key]
+            if given is None and key.endswith("num_batches_tracked"):
+                state[key] = own
+            elif not isinstance(given, Tensor) or given.shape != own.shape or not given.isfinite().all():
+                found = "missing" if given is None else f"of shape {tuple(getattr(given, 'shape', ()))}"
+                raise RfvizError(
+                    f"{source.origin}: {name}.{key} is needed as finite numbers of shape {tuple(own.shape)}, but is "
+                    f"{found}: give weights of a {net.network.title} of width {net.conv1.out_channels}."
+                )
+        module.load_state_dict(state)
+
+
 READABLE = (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32)
 """Types of the numbers in weights that are read; integers count batches."""
 
 
-def load(source: str | Path | Mapping[str, Tensor] | Stored) -> ResidualNet:
+def load(source: str | Path | Mapping[str, Tensor] | Stored, described: Network | None = None) -> ResidualNet:
     """Read a network from weights; which network it is, width and number of classes follow from names and shapes.
 
     Parameters
@@ -149,6 +179,8 @@ def load(source: str | Path | Mapping[str, Tensor] | Stored) -> ResidualNet:
     source : path, address, mapping or str
         See `rfviz.nets.weights.read`, whose answer may be given as well. A ``module.`` prefix, which `DataParallel`
         leaves there, is taken off.
+    described : Network, optional
+        What to build, where the names of the weights do not tell, such as without some of the skips.
 
     Returns
     -------
@@ -167,7 +199,7 @@ def load(source: str | Path | Mapping[str, Tensor] | Stored) -> ResidualNet:
     for key in ("conv1.weight", "fc.weight"):
         if not isinstance(state.get(key), Tensor) or state[key].dim() == 0:
             raise RfvizError(f"{origin} does not hold a network of the ResNet family: it has no tensor {key!r}.")
-    described = recognize(state)
+    described = described or recognize(state)
     if described is None:
         known = ", ".join(each.title for each in NETWORKS.values())
         raise RfvizError(f"{origin} holds none of the networks {known}: its blocks are others.")
@@ -207,5 +239,5 @@ def recognize(state: Mapping[str, object]) -> Network | None:
     blocks = tuple(sum(stage == each for stage, _ in found) for each in (1, 2, 3, 4))
     skips = any(".downsample." in key for key in state)
     bottleneck = any(key.endswith(".conv3.weight") for key in state)
-    kinds = {(each.blocks, each.skips, each.bottleneck): each for each in NETWORKS.values()}
+    kinds = {(each.blocks, each.skips, each.bottleneck): each for each in NETWORKS.values() if not each.plain_stages}
     return kinds.get((blocks, skips, bottleneck))  # type: ignore[arg-type]

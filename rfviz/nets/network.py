@@ -8,7 +8,7 @@ from functools import cached_property
 
 from rfviz.errors import unknown
 
-BLUE, ORANGE, GREEN, RED, PURPLE = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7"
+BLUE, ORANGE, GREEN, RED, PURPLE, BLACK = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#000000"
 """Colours of Okabe and Ito, which people with any colour vision can tell apart."""
 
 
@@ -32,6 +32,8 @@ class Network:
         Blocks of three convolutions instead of two, the last with four times the channels.
     channel : int
         The channel that is shown unless another is asked for.
+    plain_stages : tuple of int
+        Stages (1 to 4) whose blocks have no skips although the network has.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Network:
     skips: bool = True
     bottleneck: bool = False
     channel: int = 18
+    plain_stages: tuple[int, ...] = ()
 
     @cached_property
     def layers(self) -> tuple[str, ...]:
@@ -82,7 +85,7 @@ class Network:
     @property
     def shares_channels(self) -> bool:
         """Whether channel c of every layer of `stream` is one channel that the skips hand on from the stem."""
-        return self.skips and not self.bottleneck
+        return self.skips and not self.bottleneck and 1 not in self.plain_stages
 
     @property
     def readers(self) -> tuple[str, ...]:
@@ -115,6 +118,7 @@ NETWORKS = {
     for network in (
         Network("resnet34", "ResNet34", (3, 4, 6, 3), BLUE),
         Network("plainnet34", "PlainNet34", (3, 4, 6, 3), RED, skips=False, channel=19),
+        Network("resnet34-plain-layer1", "ResNet34 without skips in layer1", (3, 4, 6, 3), BLACK, plain_stages=(1,)),
         Network("resnet18", "ResNet18", (2, 2, 2, 2), GREEN),
         Network("plainnet18", "PlainNet18", (2, 2, 2, 2), ORANGE, skips=False),
         Network("resnet50", "ResNet50", (3, 4, 6, 3), PURPLE, bottleneck=True),

@@ -1,4 +1,4 @@
-"""How often the channels of a layer fire while a network is used for something else."""
+"""How often the channels of a layer fire while a network is used for something else, and a penalty on silence."""
 
 import contextlib
 from collections.abc import Iterator
@@ -70,3 +70,32 @@ def watching(net: nn.Module, layer: str) -> Iterator[Firing]:
         yield counted
     finally:
         handle.remove()
+
+
+@contextlib.contextmanager
+def reading(net: nn.Module, module: str) -> Iterator[list[Tensor]]:
+    """Keep what a module gave last whenever `net` is called inside the block: a list of one tensor."""
+    kept: list[Tensor] = []
+
+    def keep(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
+        kept[:] = [output.clone()]  # the ReLU behind it works in place
+
+    handle = net.get_submodule(module).register_forward_hook(keep)
+    try:
+        yield kept
+    finally:
+        handle.remove()
+
+
+def shortfall(values: Tensor, least: float = 1.0) -> Tensor:
+    """Return how far the highest value of each channel stays below `least`, summed over channels.
+
+    Of ``bn1``, as a penalty on a training step, it keeps every channel of the stem firing for some image of the batch.
+
+    Parameters
+    ----------
+    values : Tensor, shape (N, C, h, w)
+        Before the ReLU.
+    least : float
+    """
+    return (least - values.amax((0, 2, 3))).clamp(min=0).sum()

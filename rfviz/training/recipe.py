@@ -9,6 +9,9 @@ from rfviz.errors import RfvizError, unknown
 Schedule = Literal["step", "one-cycle"]
 Precision = Literal["float32", "bfloat16"]
 
+PARTS = ("conv1", "layer1", "layer2", "layer3", "layer4")
+"""Where the frozen part of a network may end."""
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -44,6 +47,14 @@ class Recipe:
         ``"bfloat16"`` multiplies in bfloat16 and keeps weights and statistics in float32.
     compile : bool
         Let `torch.compile` fuse the operations: faster on GPUs, and rounded differently.
+    alive : float
+        Weight of the penalty `rfviz.training.firing.shortfall`, which keeps every channel of the stem firing.
+    frozen : str, optional
+        Name of a module, such as ``layer3``: it and everything before it keeps the weights that were given, and only
+        what comes after is trained.
+    threads : int, optional
+        Of a CPU, however many it has: sums are rounded in another order with another number, and a training makes
+        large differences of small ones. None takes as many as there are.
 
     Raises
     ------
@@ -66,15 +77,18 @@ class Recipe:
     repeats: int = 1
     precision: Precision = "float32"
     compile: bool = False
+    alive: float = 0.0
+    frozen: str | None = None
+    threads: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "micro_batch", "drop_every", "crop", "repeats", "window"):
+        for name in ("epochs", "batch_size", "micro_batch", "drop_every", "crop", "repeats", "window", "threads"):
             value = getattr(self, name)
-            if name in ("window", "micro_batch") and value is None:
+            if name in ("window", "micro_batch", "threads") and value is None:
                 continue
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise RfvizError(f"{name} is {value!r}: it must be a whole number greater than 0.")
-        for name in ("learning_rate", "momentum", "weight_decay", "distortion"):
+        for name in ("learning_rate", "momentum", "weight_decay", "distortion", "alive"):
             value = getattr(self, name)
             if not isinstance(value, (int, float)) or not 0 <= value < math.inf:
                 raise RfvizError(f"{name} is {value!r}: it must be a number from 0 up.")
@@ -89,6 +103,8 @@ class Recipe:
         if not 0 < smallest <= largest <= 1:
             raise RfvizError(f"area is {self.area}: it must be two shares of the image, smallest first, at most 1.")
         object.__setattr__(self, "area", (smallest, largest))  # JSON has lists only
+        if self.frozen not in (None, *PARTS):
+            raise unknown("frozen part", self.frozen, PARTS)
         if not isinstance(self.compile, bool):
             raise RfvizError(f"compile is {self.compile!r}: it must be true or false.")
         for name, choices in (("schedule", get_args(Schedule)), ("precision", get_args(Precision))):

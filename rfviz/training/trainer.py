@@ -8,7 +8,7 @@ same micro-batches, to rounding; the running statistics of batch norm are those 
 import contextlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,13 @@ from rfviz.errors import RfvizError, first_line
 from rfviz.images.batches import batches
 from rfviz.images.data import Evaluation, Labelled
 from rfviz.images.whitening import Whitening
+from rfviz.nets import models
 from rfviz.nets.models import ResidualNet
 from rfviz.nets.precision import exact
 from rfviz.training import distributed
 from rfviz.training import state as training_state
 from rfviz.training.augmentation import Augmentation
-from rfviz.training.firing import watching
+from rfviz.training.firing import reading, shortfall, watching
 from rfviz.training.loading import MicroBatches, Plan, training_batches, usual_workers
 from rfviz.training.recipe import Recipe, learning_rate
 from rfviz.training.state import States
@@ -59,6 +60,7 @@ def train(
     images, evaluation : Labelled, Evaluation
         `evaluation` is only measured, after every epoch.
     recipe : Recipe
+        Of a part that it freezes, weights and statistics stay as they are.
     whitening : Whitening
     seed : int
         Of the order of the images and of their augmentation; the weights are the caller's.
@@ -95,10 +97,10 @@ def train(
     augmentation = Augmentation(recipe.crop, recipe.area, recipe.distortion, recipe.window)
     workers = usual_workers(images, device) if workers is None else workers
 
-    net.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = torch.optim.SGD(
-        net.parameters(), recipe.learning_rate, recipe.momentum, weight_decay=recipe.weight_decay
-    )
+    net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    _begin(net, recipe.frozen)
+    learning = [each for each in net.parameters() if each.requires_grad]
+    optimizer = torch.optim.SGD(learning, recipe.learning_rate, recipe.momentum, weight_decay=recipe.weight_decay)
     states = States(checkpoint)
     history, step, elapsed = [], 0, 0.0
     sums = torch.zeros(3, dtype=torch.float64, device=device)  # loss, hits and images of this epoch and process
@@ -120,7 +122,15 @@ def train(
     loaded = training_batches(MicroBatches(images, augmentation, plan), keys, workers, device)
     lately = _arriving(sums[0])  # the losses up to the step before: read one step late, so that a GPU always has work
     began_at = step
-    with _bar(net, step, end, progress and rank == 0) as bar, exact(device):
+    stem_read: contextlib.AbstractContextManager[list[Tensor]] = (
+        reading(net, "bn1") if recipe.alive else contextlib.nullcontext([])
+    )
+    with (
+        _bar(net, step, end, progress and rank == 0) as bar,
+        exact(device),
+        _threads(recipe.threads),
+        stem_read as stem,
+    ):
         while step < end:
             rate = learning_rate(recipe, step, plan.steps)
             optimizer.param_groups[0]["lr"] = rate
@@ -133,8 +143,9 @@ def train(
                     with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
                         logits = _logits(model, inputs, recipe.compile and step == began_at)
                     loss = F.cross_entropy(logits, batch.labels, reduction="sum")
+                    penalty = recipe.alive * len(inputs) * shortfall(stem[0]) if stem else 0
                     # a mean over the batch: the gradients of the processes, which see a share each, are averaged
-                    (loss * (processes / plan.batch_size)).backward()
+                    ((loss + penalty) * (processes / plan.batch_size)).backward()
                 sums[0] += loss.detach()
                 sums[1] += (logits.argmax(1) == batch.labels).sum()
                 sums[2] += len(inputs)
@@ -158,7 +169,7 @@ def train(
             if ends:
                 with watching(net, watch) if watch else contextlib.nullcontext() as watched:
                     measured = evaluate(net, evaluation, whitening, workers=workers)
-                net.train()
+                _begin(net, recipe.frozen)
                 history.append(_entry(step // plan.steps, rate, whole, measured, seconds))
                 if watched:
                     history[-1]["firing_rate"] = watched.rates()
@@ -172,7 +183,7 @@ def train(
                     values = {"history": history, "elapsed": 0.0 if ends else seconds, "micro_batch": plan.micro_batch}
                     states.save(step, training_state.collect(net, optimizer, whole), values)
                 written = time.monotonic()
-    net.eval()
+    net.eval().requires_grad_()
     return history
 
 
@@ -201,6 +212,24 @@ def evaluate(
     for part in whole:  # by number, so that the sum does not depend on who computed what
         losses[part["index"]], hits[part["index"]] = part["loss"].double(), part["hit"].double()
     return losses.mean().item(), hits.mean().item()
+
+
+def _begin(net: nn.Module, frozen: str | None) -> None:
+    """Put a network into training mode, but for a part that is frozen: its statistics stay, and it gets no gradient."""
+    net.train()
+    for _, part in models.frozen_part(net, frozen) if frozen else ():
+        part.eval().requires_grad_(False)
+
+
+@contextlib.contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """Compute on so many threads of the CPU inside the block; None leaves them as they are."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _shared(net: nn.Module, compiles: bool) -> Any:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import hashlib
 import json
 import os
 import shutil
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torchvision
 from PIL import Image
 
 from rfviz.errors import RfvizError
@@ -37,7 +39,7 @@ from rfviz.nets import models
 from rfviz.nets.network import NETWORKS
 from rfviz.storage import lock
 from rfviz.storage.digests import tensor_digest
-from rfviz.storage.files import save_tensors
+from rfviz.storage.files import load_tensors, save_tensors
 from rfviz.training import trainer
 from rfviz.training.trainer import evaluate
 
@@ -756,3 +758,65 @@ def test_weights_of_other_classes_are_refused(empty_folder, tmp_path):
         run.net("resnet34")
     save_tensors(net.state_dict(), path, {"values": {"classes": list(run.classes)}})
     assert open_run("smoke", weights={"resnet34": path}).net("resnet34").name == "resnet34"
+
+
+# -- networks that begin with given weights ----------------------------------------------------------------------------
+
+FROZEN = {**SHORT, "repeats": 8, "classes": 3, "crop": 48, "tile": 96, "networks": "resnet18", "frozen": "layer3"}
+
+
+@pytest.fixture
+def front(tmp_path) -> Path:
+    """The weights of a ResNet18 of the width of `smoke` without layer4, and with another fc."""
+    torch.manual_seed(3)
+    state = models.build("resnet18", 20, 1000).state_dict()
+    save_tensors(
+        {key: value for key, value in state.items() if not key.startswith("layer4")}, tmp_path / "front.safetensors"
+    )
+    return tmp_path / "front.safetensors"
+
+
+def test_a_given_front_stays_and_the_rest_is_trained(front, tmp_path, monkeypatch):
+    monkeypatch.setenv("RFVIZ_RUNS", str(tmp_path / "runs"))
+    run = opened(**FROZEN, weights={"resnet18": str(front)})
+    given = load_tensors(front)[0]
+    net = run.net("resnet18")
+    for key, value in net.state_dict().items():
+        if not key.startswith(("layer4", "fc")):
+            assert torch.equal(value, given[key]), key
+    assert net.fc.out_features == 3 and len(results.history(run, "resnet18")) == 2
+    told = run.provenance()
+    assert told["ResNet18 up to layer3 comes from"] == f"{front} ({tensor_digest(given)})"
+    assert len(run.replicas(2)) == 2  # the trained part has a seed
+    other = dict(given)
+    other["conv1.weight"] = 2 * other["conv1.weight"]
+    before = trained.path(run, "resnet18")
+    save_tensors(other, front)
+    again = opened(**FROZEN, weights={"resnet18": str(front)})
+    assert again.is_to_be_trained("resnet18")  # what it began with has changed
+    save_tensors(given, front)
+    assert trained.path(opened(**FROZEN, weights={"resnet18": str(front)}), "resnet18") == before
+
+
+def test_published_weights_bring_their_whitening(tmp_path, monkeypatch):
+    """torchvision's address is replaced by that of a stand-in on this machine."""
+    torch.manual_seed(4)
+    state = torchvision.models.resnet18().state_dict()
+    torch.save(state, tmp_path / "stand-in.pth")
+    hashed = hashlib.sha256((tmp_path / "stand-in.pth").read_bytes()).hexdigest()[:8]
+    (tmp_path / "stand-in.pth").rename(tmp_path / f"resnet18-{hashed}.pth")
+    published = torchvision.models.ResNet18_Weights.IMAGENET1K_V1.value
+    stand_in = dataclasses.replace(published, url=(tmp_path / f"resnet18-{hashed}.pth").as_uri())
+    monkeypatch.setattr(torchvision.models.ResNet18_Weights.IMAGENET1K_V1, "_value_", stand_in)
+    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path / "hub"))
+    monkeypatch.setenv("RFVIZ_RUNS", str(tmp_path / "runs"))
+    run = opened(**FROZEN, width=64, weights={"resnet18": "IMAGENET1K_V1"})
+    assert torch.equal(run.net("resnet18").layer3[1].conv2.weight, state["layer3.1.conv2.weight"])
+    assert run.whitening("resnet18") == whitening.IMAGENET
+
+
+def test_a_frozen_front_must_be_given(tmp_path, monkeypatch):
+    monkeypatch.setenv("RFVIZ_RUNS", str(tmp_path / "runs"))
+    with pytest.raises(RfvizError, match=r"no weights of ResNet18 were given: .*--weights resnet18=FILE") as caught:
+        opened(**FROZEN).net("resnet18")
+    one_line(caught)

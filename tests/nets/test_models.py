@@ -13,7 +13,9 @@ from torch.nn import functional as F
 
 from rfviz.errors import RfvizError
 from rfviz.nets import models
+from rfviz.nets.network import network
 from rfviz.nets.receptive_field import ReceptiveField
+from rfviz.nets.weights import Stored
 from rfviz.storage.files import save_tensors
 
 
@@ -375,3 +377,50 @@ def test_titles_count_the_convolutions_of_their_network(name, titles):
     for layer, number in titles.items():
         assert convolutions[number - 1].startswith(f"{layer}.conv")
         assert not convolutions[number].startswith(layer) if number < len(convolutions) else True
+
+
+# -- networks without some of their skips, and the front of others -----------------------------------------------------
+
+
+def test_skips_may_be_missing_in_the_first_stage_alone(resnet, some_tiles):
+    """ResNet34's weights and all of its skips but those of layer1; written out by hand there."""
+    described = network("resnet34-plain-layer1")
+    net = models.load(resnet.state_dict(), described)
+    assert same(net, resnet.state_dict()) and net.name == "resnet34-plain-layer1"
+    assert described.skips and not described.shares_channels and network("resnet34").shares_channels
+    with torch.no_grad():
+        x = resnet.maxpool(resnet.relu(resnet.bn1(resnet.conv1(some_tiles))))
+        for block in resnet.layer1:
+            x = torch.relu(block.bn2(block.conv2(torch.relu(block.bn1(block.conv1(x))))))
+        x = resnet.layer4(resnet.layer3(resnet.layer2(x)))
+        expected = resnet.fc(x.mean((2, 3)))
+        found = net(some_tiles)
+    torch.testing.assert_close(found, expected)
+    assert (found - resnet(some_tiles)).abs().max() > 1e-3
+    assert models.load(resnet.state_dict()).name == "resnet34"  # names of weights do not tell the two apart
+
+
+def test_a_front_is_taken_over_and_nothing_else_is_read(resnet):
+    front = {key: value for key, value in resnet.state_dict().items() if not key.startswith(("layer4", "fc"))}
+    torch.manual_seed(5)
+    net = models.resnet34(6, 9)
+    fresh = {key: value.clone() for key, value in net.state_dict().items()}
+    without_counters = {key: value for key, value in front.items() if not key.endswith("num_batches_tracked")}
+    models.take_over(net, Stored(without_counters | {"fc.weight": "nonsense"}), "layer3")
+    for key, value in net.state_dict().items():
+        assert key.endswith("num_batches_tracked") or torch.equal(value, front.get(key, fresh[key])), key
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda state: state.pop("layer3.0.conv1.weight"), "layer3.0.conv1.weight .* is missing"),
+        (lambda state: state.update({"conv1.weight": torch.zeros(7, 3, 7, 7)}), r"conv1.weight .* of shape \(7, 3, 7"),
+        (lambda state: state.update({"bn1.bias": torch.full((6,), torch.nan)}), "bn1.bias is needed as finite numbers"),
+    ],
+)
+def test_a_front_that_does_not_fit_is_refused(change, said, resnet):
+    state = dict(resnet.state_dict())
+    change(state)
+    with pytest.raises(RfvizError, match=said):
+        models.take_over(models.resnet34(6, 4), Stored(state, "that file"), "layer3")

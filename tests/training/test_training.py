@@ -25,7 +25,7 @@ from rfviz.nets import models
 from rfviz.storage.files import load_tensors
 from rfviz.training import state as training_state
 from rfviz.training import trainer as training
-from rfviz.training.augmentation import Augmentation
+from rfviz.training.augmentation import Augmentation, TrainingBatch
 from rfviz.training.loading import MicroBatches, Plan
 from rfviz.training.recipe import Recipe, Schedule, learning_rate
 from rfviz.training.state import States
@@ -701,3 +701,85 @@ def test_compilation_that_fails_is_said_in_one_line(monkeypatch):
     recipe = dataclasses.replace(SHORT, compile=True)
     with pytest.raises(RfvizError, match=r"^torch\.compile does not work here \(no compiler\): leave it out\.$"):
         train(MeanColour(), two_colours(), Evaluation(two_colours()), recipe, NONE)
+
+
+# -- frozen parts, channels kept firing, threads -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("frozen", "learning"), [("layer3", {"layer4", "fc"}), ("conv1", {"layer1", "layer4", "fc"})])
+def test_a_frozen_part_stays_as_it_was(frozen, learning):
+    net = small_net()
+    before = copy.deepcopy(net.state_dict())
+    run(net, dataclasses.replace(SHORT, frozen=frozen, epochs=1))
+    changed = {
+        name.partition(".")[0] for name, value in net.state_dict().items() if not torch.equal(value, before[name])
+    }
+    order = ["conv1", "bn1", "layer1", "layer2", "layer3", "layer4", "fc"]
+    assert changed == set(order[max(order.index(frozen), 1) + 1 :]) >= learning
+    assert all(each.requires_grad for each in net.parameters())
+
+
+def test_training_behind_a_frozen_part_is_training_on_what_it_gives(monkeypatch):
+    """The slow way: the front once, in evaluation mode, and plain gradient descent of the rest on its responses."""
+    recipe = dataclasses.replace(SHORT, frozen="layer3", epochs=1, momentum=0.0, weight_decay=0.0, batch_size=16)
+    net, slow = small_net(), small_net().eval()
+    monkeypatch.setattr(training, "Augmentation", lambda *_: lambda batch: batch.pixels / 255)
+    monkeypatch.setattr(training, "MicroBatches", lambda images, _, plan: InTurn(images))
+    run(net, recipe)
+    images = torch.stack([two_colours()[i][0] for i in range(16)]) / 255
+    with torch.no_grad():
+        front = slow.layer3(slow.layer2(slow.layer1(slow.maxpool(slow.relu(slow.bn1(slow.conv1(images)))))))
+    slow.layer4.train()
+    logits = slow.fc(slow.layer4(front).mean((2, 3)))
+    F.cross_entropy(logits, torch.tensor(two_colours().labels)).backward()
+    with torch.no_grad():
+        for parameter in (*slow.layer4.parameters(), *slow.fc.parameters()):
+            parameter -= recipe.learning_rate * parameter.grad
+    for name, value in slow.state_dict().items():
+        torch.testing.assert_close(net.state_dict()[name], value, rtol=1e-4, atol=1e-6)
+
+
+class InTurn(torch.utils.data.Dataset):
+    """All images, in their order, as one batch."""
+
+    def __init__(self, images):
+        self.images = images
+
+    def __getitem__(self, key):
+        pixels = torch.stack([self.images[i][0] for i in range(len(self.images))])
+        boxes, draws = torch.zeros(len(pixels), 4), torch.zeros(len(pixels), 1)
+        return TrainingBatch(pixels, boxes, draws, torch.tensor(self.images.labels))
+
+
+def silent_in_channel_0() -> models.ResidualNet:
+    net = small_net()
+    with torch.no_grad():
+        net.bn1.weight[0], net.bn1.bias[0] = 0.0, -0.1
+    return net
+
+
+@pytest.mark.parametrize(("alive", "fires"), [(0.0, False), (1.0, True)])
+def test_the_penalty_wakes_a_silent_channel(alive, fires):
+    history = run(silent_in_channel_0(), dataclasses.replace(SHORT, alive=alive), watch="maxpool")
+    assert (history[-1]["firing_rate"][0] > 0) == fires
+
+
+def test_a_training_with_a_number_of_threads_has_them_and_gives_them_back(monkeypatch):
+    seen = []
+    monkeypatch.setattr(training, "evaluate", lambda *_, **__: (seen.append(torch.get_num_threads()), (0.0, 0.0))[1])
+    before = torch.get_num_threads()
+    run(small_net(), dataclasses.replace(SHORT, epochs=1, threads=before + 2))
+    assert seen == [before + 2] and torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize(
+    ("value", "match"),
+    [
+        ({"frozen": "layer5"}, "unknown frozen part 'layer5'"),
+        ({"alive": -1.0}, "alive is -1.0: it must be a number from 0 up"),
+        ({"threads": 0}, "threads is 0: it must be a whole number greater than 0"),
+    ],
+)
+def test_impossible_options_are_refused(value, match):
+    with pytest.raises(RfvizError, match=match):
+        Recipe(**value)

@@ -1,0 +1,49 @@
+"""Networks that train side by side become what they become one after the other."""
+
+import pytest
+import torch
+from reference import TINY
+
+from rfviz.errors import RfvizError
+from rfviz.lab import together
+from rfviz.lab.run import open_run, trained
+
+
+def a_run(folder, monkeypatch, **overrides):
+    monkeypatch.setenv("RFVIZ_RUNS", str(folder))
+    run = open_run("smoke", **{**TINY, **overrides})
+    run.progress = False
+    return run
+
+
+def test_two_processes_train_the_same_networks_as_one(tmp_path, monkeypatch):
+    side_by_side = a_run(tmp_path / "a", monkeypatch, threads=1)
+    monkeypatch.setattr(together, "available_cores", lambda: 2)
+    together.train([side_by_side])
+    one_by_one = a_run(tmp_path / "b", monkeypatch, threads=1)
+    for name in ("resnet34", "plainnet34"):
+        assert not side_by_side.is_to_be_trained(name)
+        assert one_by_one.is_to_be_trained(name)
+        ours, theirs = trained(side_by_side, name), trained(one_by_one, name)
+        assert ours.weights.keys() == theirs.weights.keys()
+        assert all(torch.equal(value, theirs.weights[key]) for key, value in ours.weights.items())
+        told = [{key: value for key, value in entry.items() if key != "images_per_second"} for entry in ours.history]
+        assert told == [
+            {key: value for key, value in entry.items() if key != "images_per_second"} for entry in theirs.history
+        ]
+
+
+@pytest.mark.parametrize(("threads", "networks"), [(None, "resnet34,plainnet34"), (1, "resnet34")])
+def test_what_needs_the_whole_machine_or_is_alone_waits_until_it_is_asked_for(threads, networks, tmp_path, monkeypatch):
+    run = a_run(tmp_path, monkeypatch, threads=threads, networks=networks)
+    monkeypatch.setattr(together.multiprocessing, "get_context", lambda _: pytest.fail("a process was started"))
+    together.train([run])
+    assert run.is_to_be_trained("resnet34")
+
+
+def test_what_fails_side_by_side_says_why_where_it_is_asked_for(tmp_path, monkeypatch):
+    run = a_run(tmp_path, monkeypatch, threads=1, learning_rate=1e12, epochs=4)
+    together.train([run])
+    assert run.is_to_be_trained("resnet34")
+    with pytest.raises(RfvizError, match="the loss of resnet34 is not a finite number"):
+        trained(run, "resnet34")
