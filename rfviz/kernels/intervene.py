@@ -15,8 +15,11 @@ from rfviz.images.whitening import NONE, Whitening
 from rfviz.nets.graph import ForwardPass
 from rfviz.nets.precision import exact
 
-Change = Callable[[Tensor, Sequence[int]], Tensor]
-"""Takes the responses of a layer `(n, C, h, w)` and the numbers of the images, and returns other responses."""
+Change = Callable[[Tensor, Sequence[int]], Tensor | tuple[str, Tensor]]
+"""Takes the responses of a layer `(n, C, h, w)`, which it may overwrite, and the numbers of the images.
+
+It returns other responses; or the name of a later layer and its responses, to go on from there.
+"""
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -82,11 +85,17 @@ def outcomes(
                 responses = stem(whitened)  # cloned below: deeper layers may work in place
                 unchanged = _outcome(rest(whitened, given={layer: responses.clone()}), target, numbers)
                 changed = {
-                    key: _outcome(rest(whitened, given={layer: change(responses.clone(), numbers)}), target, numbers)
+                    key: _outcome(
+                        rest(whitened, given=_given(layer, change(responses.clone(), numbers))), target, numbers
+                    )
                     for key, change in changes(numbers)
                 }
             yield numbers, unchanged, changed
             bar.update(len(numbers))
+
+
+def _given(layer: str, changed: Tensor | tuple[str, Tensor]) -> dict[str, Tensor]:
+    return {layer: changed} if isinstance(changed, Tensor) else dict([changed])
 
 
 def _outcome(logits: Tensor, target: Tensor, numbers: Sequence[int]) -> Outcome:
@@ -157,6 +166,94 @@ def silencing(channel: int) -> Change:
         return responses
 
     return change
+
+
+def adding(channels: Sequence[int], amount: float) -> Change:
+    """Return the change that adds the same amount to every neuron of some channels."""
+
+    def change(responses: Tensor, _numbers: Sequence[int]) -> Tensor:
+        responses[:, list(channels)] += amount
+        return responses
+
+    return change
+
+
+def into_skip(net: nn.Module, layer: str, block: str, inner: Change) -> Change:
+    """Return the change that only the skip of a block gets: ``relu(F(x) + x + n)``, where `inner` makes ``x + n`` of x.
+
+    Parameters
+    ----------
+    net : nn.Module
+    layer : str
+        Whose responses x are.
+    block : str
+        The block behind it, which adds them to what its convolutions F make of them.
+    inner : Change
+        Of the responses of `layer`.
+    """
+    return _into_one_path(net, layer, block, inner, skip=True)
+
+
+def into_convolutions(net: nn.Module, layer: str, block: str, inner: Change) -> Change:
+    """Return the change that only the convolutions of a block get: ``relu(F(x + n) + x)``; see `into_skip`."""
+    return _into_one_path(net, layer, block, inner, skip=False)
+
+
+def _into_one_path(net: nn.Module, layer: str, block: str, inner: Change, *, skip: bool) -> Change:
+    through = ForwardPass(net, [block], before_relu=True)
+
+    def change(responses: Tensor, numbers: Sequence[int]) -> tuple[str, Tensor]:
+        changed = inner(responses.clone(), numbers)
+        assert isinstance(changed, Tensor)
+        added = changed - responses
+        convolved = responses if skip else changed
+        total = through(convolved, given={layer: convolved.clone()})  # F(convolved) + convolved
+        return block, (total + added if skip else total - added).clamp(min=0)
+
+    return change
+
+
+def cutting(net: nn.Module, layers: Sequence[str], channels: Sequence[int]) -> Change:
+    """Return the change that lets no block write to some channels: they are what the first of the layers gave them.
+
+    Parameters
+    ----------
+    net : nn.Module
+    layers : sequence of str
+        Blocks with identity skips, one behind the other; before them the layer that the first is given.
+    channels : sequence of int
+    """
+    passes = [ForwardPass(net, [block], before_relu=True) for block in layers[1:]]
+
+    def change(responses: Tensor, _numbers: Sequence[int]) -> tuple[str, Tensor]:
+        value = responses
+        for before, through in zip(layers, passes, strict=False):
+            value = through(value, given={before: value.clone()}).clamp(min=0)
+            value[:, list(channels)] = responses[:, list(channels)]
+        return layers[-1], value
+
+    return change
+
+
+def deviation(
+    net: nn.Module,
+    images: Labelled,
+    layer: str,
+    channels: Sequence[int],
+    *,
+    indices: Sequence[int],
+    preprocess: Whitening = NONE,
+    batch_size: int = 128,
+) -> float:
+    """Return the standard deviation of the responses of some channels of a layer, over all of their neurons at once."""
+    forward, device = ForwardPass(net, [layer]), next(net.parameters()).device
+    sums = torch.zeros(3, dtype=torch.float64)
+    with torch.inference_mode(), exact(device):
+        for batch in batches(images, batch_size, indices=indices):
+            values = forward(preprocess(batch.images.to(device)))[:, list(channels)].double()
+            sums += torch.stack([values.sum(), values.square().sum(), torch.tensor(float(values.numel()))]).cpu()
+    mean, square = (sums[:2] / sums[2]).tolist()
+    return max(square - mean**2, 0.0) ** 0.5
 
 
 def spread(count: int, at_most: int) -> range:

@@ -11,7 +11,7 @@ as strongly, and each channel is also disturbed on its own.
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
-from math import nan, sqrt
+from math import nan, pi, sqrt
 
 import numpy as np
 import torch
@@ -21,7 +21,18 @@ from rfviz import stats
 from rfviz.errors import RfvizError
 from rfviz.images.data import Labelled
 from rfviz.images.whitening import NONE, Whitening
-from rfviz.kernels.intervene import Change, Outcome, loss_changes, outcomes, spread
+from rfviz.kernels.intervene import (
+    Change,
+    Outcome,
+    adding,
+    cutting,
+    deviation,
+    into_convolutions,
+    into_skip,
+    loss_changes,
+    outcomes,
+    spread,
+)
 from rfviz.kernels.responses import LayerResponses
 from rfviz.kernels.silent import (
     control_count,
@@ -271,6 +282,92 @@ class NoiseDose:
         """Return the mean of N losses with its interval over groups."""
         apart = len(self.groups.unique()) == len(self.groups)
         return stats.mean(losses, "images" if apart else "photographs", self.groups)
+
+
+OFFSET = 1 / sqrt(2 * pi)
+"""Mean of ReLU(N(0, 1))."""
+
+VARIANTS = {
+    "noise": "noise, as in Table 1",
+    "offset": f"constant offset of its mean, {OFFSET:.2f}",
+    "scaled": "noise times the deviation of the layer",
+    "skip": "noise in the skip of the first block alone",
+    "convolutions": "noise in the convolutions of the first block alone",
+    "cut": "nothing written to them by the blocks",
+}
+"""What may be done to channels that a network is not used to: the paper's noise, and what tells why it harms."""
+
+
+@dataclass(frozen=True)
+class Disturbances:
+    """How the loss of N evaluation images changes when channels of the first pooling layer are disturbed in some ways.
+
+    Parameters
+    ----------
+    tested, matched : dict of Tensor of float64, shape (N,)
+        By name of `VARIANTS`, cross-entropy with the change minus without, nats, mean over noise seeds, for the
+        channels of the same names in `NoiseDose`. The last three are there where the skips hand on these channels.
+    deviation : float
+        Standard deviation of the responses of all active channels of the layer.
+    """
+
+    tested: dict[str, Tensor]
+    matched: dict[str, Tensor]
+    deviation: float
+
+
+def disturbances(
+    net: nn.Module,
+    images: Labelled,
+    layers: Sequence[str],
+    dose: NoiseDose,
+    *,
+    skips: bool,
+    seeds: Sequence[int] = range(SEEDS),
+    at_most: int | None = None,
+    preprocess: Whitening = NONE,
+    batch_size: int = 128,
+    progress: bool = False,
+) -> Disturbances:
+    """Disturb the tested and the matched channels of the noise experiment in the ways of `VARIANTS`.
+
+    Parameters
+    ----------
+    net, images, seeds, at_most, preprocess, batch_size, progress
+        As for `noise_dose`.
+    layers : sequence of str
+        The first pooling layer and the blocks behind it that have the same channels.
+    dose : NoiseDose
+        Of the same network and images.
+    skips : bool
+        Whether the skips of these blocks hand on the channels.
+    """
+    chosen = spread(len(images), len(images) if at_most is None else at_most)
+    silent = set(dose.tested if dose.inactive else ())
+    active = [channel for channel in range(len(dose.single)) if channel not in silent]
+    own = deviation(net, images, layers[0], active, indices=chosen, preprocess=preprocess, batch_size=batch_size)
+    changes: dict[tuple[str, str, int], Change] = {}
+    for group, channels in (("tested", dose.tested), ("matched", dose.matched)):
+        changes[group, "offset", 0] = adding(channels, OFFSET)
+        for i, seed in enumerate(seeds):
+            noisy = changes[group, "noise", i] = adding_noise(channels, seed)
+            changes[group, "scaled", i] = adding_noise(channels, seed, own)
+            if skips:
+                changes[group, "skip", i] = into_skip(net, layers[0], layers[1], noisy)
+                changes[group, "convolutions", i] = into_convolutions(net, layers[0], layers[1], noisy)
+        if skips:
+            changes[group, "cut", 0] = cutting(net, layers, channels)
+    found = loss_changes(
+        net, images, layers[0], changes, indices=chosen, preprocess=preprocess, batch_size=batch_size, progress=progress
+    )
+    losses: dict[str, dict[str, list[Tensor]]] = {"tested": {}, "matched": {}}
+    for (group, variant, _), each in found.items():
+        losses[group].setdefault(variant, []).append(each)
+    means = {
+        group: {variant: torch.stack(every[variant]).mean(0) for variant in VARIANTS if variant in every}
+        for group, every in losses.items()
+    }
+    return Disturbances(means["tested"], means["matched"], own)
 
 
 def noise_dose(

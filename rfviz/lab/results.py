@@ -26,7 +26,7 @@ from rfviz.kernels import (
 from rfviz.kernels import pictures as likenesses
 from rfviz.kernels.effective import EffectiveFields
 from rfviz.kernels.maximization import Maximization
-from rfviz.kernels.noise import NoiseDose, NoiseEffect
+from rfviz.kernels.noise import Disturbances, NoiseDose, NoiseEffect
 from rfviz.kernels.responses import LayerResponses
 from rfviz.kernels.silent import Silence
 from rfviz.kernels.stream import Written
@@ -133,6 +133,17 @@ def noise_dose(run: Run, network: str) -> NoiseDose:
         net, images, pooling(run, network), stream.read_strength(net, [first_reader])[first_reader], seeds=seeds,
         groups=[int(label) for label in images.labels] if crops else None, at_most=run.preset.disturbed_images,
         preprocess=run.whitening(network), progress=run.progress,
+    )  # fmt: skip
+
+
+@result
+def disturbances(run: Run, network: str) -> Disturbances:
+    """Return what other disturbances than noise do to the same channels as in `noise_dose`, and by which path."""
+    described = run.network(network)
+    seeds = [run.seed * noise.SEEDS + i for i in range(noise.SEEDS)]
+    return noise.disturbances(
+        run.net(network), run.evaluation, described.stream, noise_dose(run, network), skips=described.shares_channels,
+        seeds=seeds, at_most=run.preset.disturbed_images, preprocess=run.whitening(network), progress=run.progress,
     )  # fmt: skip
 
 

@@ -11,7 +11,16 @@ from torch.nn import functional as F
 from rfviz.errors import RfvizError
 from rfviz.images.data import Evaluation
 from rfviz.images.whitening import IMAGENET
-from rfviz.kernels.intervene import loss_changes, silencing, spread
+from rfviz.kernels.intervene import (
+    adding,
+    cutting,
+    deviation,
+    into_convolutions,
+    into_skip,
+    loss_changes,
+    silencing,
+    spread,
+)
 from rfviz.kernels.noise import adding_noise
 from rfviz.nets.models import ResidualNet
 
@@ -106,3 +115,87 @@ def test_spread_takes_at_most_so_many_evenly(count: int, at_most: int) -> None:
     assert chosen[0] == 0
     assert count - chosen[-1] <= chosen.step
     assert count > at_most or list(chosen) == list(range(count))
+
+
+# -- one path of a block, and blocks that do not write -----------------------------------------------------------------
+
+
+def by_hand(net: ResidualNet, image: torch.Tensor, blocks) -> torch.Tensor:
+    """The logits of an image, with `blocks` in place of layer1."""
+    x = net.maxpool(torch.relu(net.bn1(net.conv1(image))))
+    return net.fc(net.layer4(net.layer3(net.layer2(blocks(x)))).mean((2, 3)))
+
+
+def branch(block, x: torch.Tensor) -> torch.Tensor:
+    return block.bn2(block.conv2(torch.relu(block.bn1(block.conv1(x)))))
+
+
+@pytest.mark.parametrize("path", ["skip", "convolutions", "cut", "offset"])
+def test_a_change_of_one_path_is_what_it_is_by_hand(resnet: ResidualNet, tiles: Evaluation, path: str) -> None:
+    few, net, channels = Labelled64(tiles), resnet.double(), [1, 4]
+    noisy = adding_noise(channels, 3, 2.0)
+    change = {
+        "skip": lambda: into_skip(net, "maxpool", "layer1.0", noisy),
+        "convolutions": lambda: into_convolutions(net, "maxpool", "layer1.0", noisy),
+        "cut": lambda: cutting(net, ["maxpool", "layer1.0", "layer1.1", "layer1.2"], channels),
+        "offset": lambda: adding(channels, 0.4),
+    }[path]()
+    found = loss_changes(net, few, "maxpool", {path: change}, preprocess=IMAGENET, batch_size=5)[path]
+
+    def blocks(x: torch.Tensor, number: int, changed: bool) -> torch.Tensor:
+        n = noisy(x.clone(), [number]) - x if changed else torch.zeros_like(x)
+        if path == "offset" and changed:
+            x = x.clone()
+            x[:, channels] += 0.4
+        first = net.layer1[0]
+        if path == "skip":
+            x = torch.relu(branch(first, x) + x + n)
+        elif path == "convolutions":
+            x = torch.relu(branch(first, x + n) + x)
+        elif path == "cut" and changed:
+            given = x[:, channels]
+            for block in net.layer1:
+                x = torch.relu(branch(block, x) + x)
+                x[:, channels] = given
+            return x
+        else:
+            x = first(x)
+        return net.layer1[2](net.layer1[1](x))
+
+    with torch.inference_mode():
+        for i in range(len(few)):
+            image, label = few[i]
+            both = [
+                F.cross_entropy(
+                    by_hand(net, IMAGENET(image[None]), lambda x, i=i, changed=changed: blocks(x, i, changed)),
+                    torch.tensor([label]),
+                )
+                for changed in (True, False)
+            ]
+            assert found[i].item() == pytest.approx(float(both[0] - both[1]), abs=1e-9)
+    assert found.abs().max() > 1e-5
+
+
+def test_the_two_paths_of_a_block_add_up_where_its_convolutions_do_nothing(
+    resnet: ResidualNet, tiles: Evaluation
+) -> None:
+    """Then the skip carries everything, and noise in the convolutions is none."""
+    with torch.no_grad():
+        resnet.layer1[0].bn2.weight.zero_()
+    noisy = adding_noise([2], 0)
+    changes = {
+        "whole": noisy,
+        "skip": into_skip(resnet, "maxpool", "layer1.0", noisy),
+        "convolutions": into_convolutions(resnet, "maxpool", "layer1.0", noisy),
+    }
+    found = loss_changes(resnet, tiles, "maxpool", changes)
+    torch.testing.assert_close(found["skip"], found["whole"], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(found["convolutions"], torch.zeros_like(found["whole"]), atol=1e-5, rtol=0)
+    assert found["whole"].abs().max() > 1e-3
+
+
+def test_the_deviation_is_that_of_all_neurons_of_some_channels(resnet: ResidualNet, tiles: Evaluation) -> None:
+    with torch.inference_mode():
+        values = torch.cat([resnet.maxpool(torch.relu(resnet.bn1(resnet.conv1(tiles[i][0][None])))) for i in (0, 3, 5)])
+    found = deviation(resnet, tiles, "maxpool", [0, 2], indices=[0, 3, 5], batch_size=2)
+    assert found == pytest.approx(values[:, [0, 2]].double().std(correction=0).item(), rel=1e-5)

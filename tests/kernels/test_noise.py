@@ -13,8 +13,8 @@ from torch.nn import functional as F
 
 from rfviz.errors import RfvizError
 from rfviz.images.whitening import IMAGENET, NONE
+from rfviz.kernels import intervene, silent
 from rfviz.kernels import noise as kernel
-from rfviz.kernels import silent
 from rfviz.kernels.noise import ROWS, adding_noise, mean_and_error, noise, noise_dose, noise_effect
 from rfviz.kernels.responses import collect
 from rfviz.kernels.silent import matched_active
@@ -487,3 +487,41 @@ def test_the_dose_refuses_responses_of_other_images(resnet, tiles):
 def test_impossible_doses_are_refused(resnet, tiles, options):
     with pytest.raises(RfvizError, match="at least one of each"):
         measured(resnet, Every5th(tiles), **options)
+
+
+# -- other disturbances than noise -------------------------------------------------------------------------------------
+
+
+def test_every_disturbance_is_that_of_its_change(net, tiles):
+    """In a network with two silent channels, planted; noise seed by noise seed."""
+    images, layers = Every5th(tiles), net.network.stream
+    dose, *_ = measured(net, images, seeds=[4, 5], at_most=9)
+    chosen, options = intervene.spread(len(images), 9), {"preprocess": IMAGENET}
+    found = kernel.disturbances(net, images, layers, dose, skips=True, seeds=[4, 5], at_most=9, **options)
+    assert list(found.tested) == list(found.matched) == list(kernel.VARIANTS)
+    for group, channels in (("tested", dose.tested), ("matched", dose.matched)):
+        each = {variant: [] for variant in kernel.VARIANTS}
+        for seed in (4, 5):
+            noisy = adding_noise(channels, seed)
+            each["noise"].append(noisy)
+            each["scaled"].append(adding_noise(channels, seed, found.deviation))
+            each["skip"].append(intervene.into_skip(net, "maxpool", "layer1.0", noisy))
+            each["convolutions"].append(intervene.into_convolutions(net, "maxpool", "layer1.0", noisy))
+        each["offset"].append(intervene.adding(channels, kernel.OFFSET))
+        each["cut"].append(intervene.cutting(net, layers, channels))
+        for variant, changes in each.items():
+            losses_of = intervene.loss_changes(
+                net, images, "maxpool", dict(enumerate(changes)), indices=chosen, **options
+            )
+            torch.testing.assert_close(getattr(found, group)[variant], torch.stack(list(losses_of.values())).mean(0))
+        torch.testing.assert_close(getattr(found, group)["noise"], dose.loss[group][dose.doses.index(1.0)])
+    own = intervene.deviation(net, images, "maxpool", [0, 2, 3, 5], indices=chosen, **options)
+    assert found.deviation == own > 0
+    assert pytest.approx(noise(0, 0, 0, (500, 500)).mean().item(), abs=0.01) == kernel.OFFSET
+
+
+def test_without_skips_there_is_one_path(plainnet, tiles):
+    net, images = silence(plainnet.double(), 1), Every5th(tiles)
+    dose, *_ = measured(net, images)
+    found = kernel.disturbances(net, images, net.network.stream, dose, skips=False, preprocess=IMAGENET)
+    assert list(found.tested) == list(found.matched) == ["noise", "offset", "scaled"]
