@@ -1,7 +1,7 @@
 """The page on inactive neurons: which channels never fire, why, since when, and what noise in them does (Table 1)."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from rfviz import stats
-from rfviz.kernels.noise import PAPER_DOSE, NoiseDose, NoiseEffect, mean_and_error
+from rfviz.kernels.noise import PAPER_DOSE, VARIANTS, Disturbances, NoiseDose, NoiseEffect, mean_and_error
 from rfviz.kernels.responses import LayerResponses
 from rfviz.kernels.silent import RARE, Silence, control_count, inactive_channels
 from rfviz.lab import results
@@ -52,6 +52,8 @@ class Shown(NamedTuple):
         History of training of the first seed.
     doses : dict of NoiseDose
         Of the first seed.
+    why : dict of Why
+        Over seeds where there are several.
     """
 
     seeds: Sequence[int]
@@ -61,6 +63,29 @@ class Shown(NamedTuple):
     driven: Mapping[str, Sequence[Tensor]]
     histories: Mapping[str, History]
     doses: Mapping[str, NoiseDose]
+    why: Mapping[str, "Why"]
+
+
+class Why(NamedTuple):
+    """How disturbances of a network's silent channels change its loss, nats.
+
+    Parameters
+    ----------
+    inactive : bool
+        Whether the channels are inactive; else they are the least active ones.
+    changes : dict from variant to dict from str to Interval
+        By name of `rfviz.kernels.noise.VARIANTS`: for the ``"tested"`` channels, as many ``"matched"`` active ones, and
+        the ``"difference"``.
+    paths : Interval
+        Noise in the skip of the first block alone minus noise in its convolutions alone; `NOTHING` without skips.
+    noise_minus_offset : Interval
+        Noise minus the constant offset of its mean.
+    """
+
+    inactive: bool
+    changes: Mapping[str, Mapping[str, Interval]]
+    paths: Interval
+    noise_minus_offset: Interval
 
 
 def gather(runs: Sequence[Run]) -> Shown:
@@ -77,6 +102,7 @@ def gather(runs: Sequence[Run]) -> Shown:
         },
         histories={name: results.history(runs[0], name) for name in networks},
         doses={name: results.noise_dose(runs[0], name) for name in networks},
+        why={name: why(runs, name) for name in networks},
     )
 
 
@@ -125,6 +151,40 @@ def noise_change(runs: Sequence[Run], network: str, row: str) -> Interval:
 def _change(replicas: Sequence[NoiseEffect], row: str) -> Interval:
     return stats.over_seeds(
         [stats.mean(found.effects[row].loss, "noise seeds") if row in found.effects else NOTHING for found in replicas]
+    )
+
+
+def why(runs: Sequence[Run], network: str) -> Why:
+    """Measure what disturbances of silent channels do to a network.
+
+    Of several networks, those without an inactive channel do not count where another has one.
+    """
+    every = [(results.noise_dose(run, network), results.disturbances(run, network)) for run in runs]
+    having = [pair for pair in every if pair[0].inactive]
+    found = having or every
+
+    def over(measure: Callable[[Disturbances], Tensor]) -> Interval:
+        return stats.over_seeds([dose.mean(measure(each)) for dose, each in found])
+
+    groups: dict[str, Callable[[Disturbances, str], Tensor]] = {
+        "tested": lambda each, variant: each.tested[variant],
+        "matched": lambda each, variant: each.matched[variant],
+        "difference": lambda each, variant: each.tested[variant] - each.matched[variant],
+    }
+    variants, comparable = found[0][1].tested, all(dose.matched for dose, _ in found)
+    return Why(
+        bool(having),
+        {
+            variant: {
+                group: over(lambda each, measure=measure, variant=variant: measure(each, variant))  # type: ignore[misc]
+                if comparable or group == "tested"
+                else NOTHING
+                for group, measure in groups.items()
+            }
+            for variant in variants
+        },
+        over(lambda each: each.tested["skip"] - each.tested["convolutions"]) if "skip" in variants else NOTHING,
+        over(lambda each: each.tested["noise"] - each.tested["offset"]),
     )
 
 
@@ -587,4 +647,61 @@ def single_answer(shown: Shown) -> Markdown:
             gap = stats.difference(each[mask], each[~mask])
             sentence += f" Inactive minus active channels, one by one, in nats: {gap:+.3f}."
         sentences.append(sentence)
+    return Markdown("**Answer.** " + " ".join(sentences))
+
+
+# -- why noise in silence matters --------------------------------------------------------------------------------------
+
+
+def why_table(found: Mapping[str, Why]) -> pd.DataFrame:
+    """Return what each disturbance changes in silent and in matched active channels, nats, as text."""
+    rows = [
+        {
+            "network": NETWORKS[network].title,
+            "disturbance": VARIANTS[variant],
+            "silent channels" if each.inactive else "least active channels": change["tested"].brief("+.3f"),
+            "matched active channels": change["matched"].brief("+.3f"),
+            "difference": change["difference"].brief("+.3f"),
+        }
+        for network, each in found.items()
+        for variant, change in each.changes.items()
+    ]
+    return pd.DataFrame(rows).fillna("–").set_index(["network", "disturbance"])
+
+
+def why_answer(found: Mapping[str, Why]) -> Markdown:
+    """Say by which path noise in silent channels harms, and whether its mean alone would do."""
+    sentences = []
+    for network, each in found.items():
+        title = NETWORKS[network].title
+        if not each.inactive:
+            sentences.append(f"{title} has no silent channel to disturb; the table shows its least active ones.")
+            continue
+        change = {variant: both["tested"] for variant, both in each.changes.items()}
+        words = {
+            1: "more than a constant offset of its mean does",
+            0: "and whether a constant offset of its mean does as much is undecided",
+            -1: "less than a constant offset of its mean does",
+        }[each.noise_minus_offset.sign]
+        sentences.append(
+            f"In the silent channels of {title}, noise changes the loss by {change['noise']:+.3f} nats, {words} "
+            f"({change['offset']:+.3f})."
+        )
+        if "skip" in change:
+            words = {
+                1: "It harms more by the skip of the first block than by its convolutions",
+                0: "By which path of the first block it harms more is undecided",
+                -1: "It harms more by the convolutions of the first block than by its skip",
+            }[each.paths.sign]
+            cut = each.changes["cut"]
+            missed = {
+                1: "the network misses it",
+                0: "it cannot be told whether the network misses it",
+                -1: "the network does better without it",
+            }[cut["tested"].sign]
+            sentences.append(
+                f"{words}: {change['skip']:+.3f} against {change['convolutions']:+.3f}. Without what the blocks of "
+                f"layer1 write to these channels, the loss changes by {cut['tested']:+.3f}: {missed}; the same cut in "
+                f"matched active channels changes it by {cut['matched']:+.3f}."
+            )
     return Markdown("**Answer.** " + " ".join(sentences))

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from rfviz.kernels.noise import Effect, NoiseDose, NoiseEffect
+from rfviz import stats
+from rfviz.kernels.noise import VARIANTS, Disturbances, Effect, NoiseDose, NoiseEffect
 from rfviz.kernels.responses import LayerResponses
 from rfviz.kernels.silent import Silence
 from rfviz.lab import results
@@ -16,6 +17,7 @@ from rfviz.nets.network import NETWORKS
 from rfviz.nets.receptive_field import ReceptiveField
 from rfviz.pages import inactive as page
 from rfviz.pages.inactive import Shown
+from rfviz.stats import NOTHING, Interval
 
 
 def shown(seeds: tuple[int, ...] = (0,), **planted: Any) -> Shown:
@@ -338,3 +340,75 @@ def test_doses_and_single_channels_are_drawn() -> None:
     assert [line.get_xdata().tolist() for line in crosses] == [[0.0]]
     without = page.noise_doses(shown(doses={"resnet34": dose(2, 1, left=())}, pooled=pooled))
     assert len(without.axes[0].get_legend().get_texts()) == 1
+
+
+# -- why noise in silence matters --------------------------------------------------------------------------------------
+
+
+def interval(low: float, high: float) -> Interval:
+    return Interval((low + high) / 2, low, high, 9, "images")
+
+
+def reasons(paths: Interval, offset: Interval, cut: Interval, inactive: bool = True) -> page.Why:
+    around = interval(0.1, 0.3)
+    changes = {variant: {"tested": around, "matched": around, "difference": around} for variant in VARIANTS}
+    changes["cut"] = {"tested": cut, "matched": interval(1.0, 1.2), "difference": around}
+    return page.Why(inactive, changes, paths, offset)
+
+
+UP, DOWN, OPEN = interval(0.1, 0.2), interval(-0.2, -0.1), interval(-0.1, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        (reasons(UP, UP, UP), ("more by the skip of", "more than a constant offset", "the network misses it")),
+        (
+            reasons(DOWN, DOWN, DOWN),
+            ("more by the convolutions of", "less than a constant offset", "better without it"),
+        ),
+        (reasons(OPEN, OPEN, OPEN), ("By which path", "is undecided", "cannot be told whether the network misses it")),
+    ],
+)
+def test_words_on_the_reasons_follow_the_intervals(found: page.Why, said: tuple[str, ...]) -> None:
+    answer = page.why_answer({"resnet34": found}).data
+    assert all(words in answer for words in said)
+    assert "the same cut in matched active channels changes it by +1.100" in answer
+
+
+def test_the_reasons_are_asked_of_silent_channels_only() -> None:
+    found = {"resnet34": reasons(UP, UP, UP), "plainnet34": reasons(NOTHING, UP, UP, inactive=False)}
+    assert "PlainNet34 has no silent channel to disturb" in page.why_answer(found).data
+    table = page.why_table(found)
+    assert len(table) == 2 * len(VARIANTS)
+    assert table.loc[("ResNet34", VARIANTS["cut"]), "matched active channels"] == "+1.100 (+1.000 to +1.200)"
+    assert table.loc[("ResNet34", VARIANTS["cut"]), "least active channels"] == "–"
+
+
+def test_the_reasons_come_from_the_images_and_over_seeds_from_networks_with_silent_channels(monkeypatch) -> None:
+    """Planted changes of the loss, image by image."""
+
+    def dose(inactive: bool) -> SimpleNamespace:
+        return SimpleNamespace(
+            inactive=inactive, matched=(1,), mean=lambda losses: stats.mean(losses, "images", torch.arange(len(losses)))
+        )
+
+    def planted(skip: float) -> Disturbances:
+        images = torch.arange(8, dtype=torch.float64) / 100
+        tested = dict.fromkeys(VARIANTS, images + 0.5) | {"skip": images + skip, "offset": images / 2}
+        return Disturbances(tested, dict.fromkeys(VARIANTS, images), 1.0)
+
+    runs = {
+        "a": (dose(inactive=True), planted(1.0)), "b": (dose(inactive=True), planted(2.0)),
+        "c": (dose(inactive=False), planted(-9.0)),
+    }  # fmt: skip
+    monkeypatch.setattr(results, "noise_dose", lambda run, _: runs[run][0])
+    monkeypatch.setattr(results, "disturbances", lambda run, _: runs[run][1])
+    one = page.why(["a"], "resnet34")
+    assert one.inactive and one.paths.value == pytest.approx(0.5) and one.paths.of == "images"
+    assert one.changes["noise"]["difference"].value == pytest.approx(0.5)
+    assert one.noise_minus_offset.value == pytest.approx(0.5 + 0.035 / 2)
+    both = page.why(["a", "b", "c"], "resnet34")
+    over_seeds = both.changes["skip"]["tested"]
+    assert over_seeds[:3] == pytest.approx(stats.mean([1.035, 2.035])[:3]) and over_seeds[3:] == (2, "seeds")
+    assert page.why(["c"], "resnet34").inactive is False
