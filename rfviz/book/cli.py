@@ -298,7 +298,7 @@ def reference(to: Path, *, options: LongRunOptions = LongRunOptions(), seeds: Wh
 def series(to: Path, *, only: str | None = None) -> None:
     """Train the series of the page "When channels fall silent", and keep its numbers as JSON.
 
-    63 small networks: about an hour and a half on two cores. Interrupted, it goes on where it was when it is called
+    63 small networks: about an hour on two cores. Interrupted, it goes on where it was when it is called
     again.
 
     Parameters
@@ -306,7 +306,7 @@ def series(to: Path, *, only: str | None = None) -> None:
     to
         Folder to write to, such as book/evidence.
     only
-        Train just those whose name begins so, such as resnet34-D4-seed0, and compare them with what the folder has.
+        Train just those whose name begins so, such as resnet34-D5-seed0, and compare them with what the folder has.
     """
     from rfviz.lab import provenance, series
 

@@ -135,9 +135,11 @@ def _both(resnet: Recipe, **plain: Any) -> dict[str, Recipe]:
     return {"resnet34": resnet, "plainnet34": dataclasses.replace(resnet, **plain)}
 
 
+# The cumulative decay of a short training is that of a long one, and the same for both networks of a preset: with the
+# paper's weight decay, no channel of the stem would fall silent (see the page When channels fall silent).
 _PHOTOGRAPHS = Recipe(
-    epochs=18, batch_size=64, learning_rate=0.05, schedule="one-cycle", crop=64, area=(0.4, 1.0), distortion=0.2,
-    window=96, repeats=128,
+    epochs=24, batch_size=64, learning_rate=0.05, schedule="one-cycle", decay=5.0, crop=64, area=(0.4, 1.0),
+    distortion=0.2, window=96, repeats=128, threads=1,
 )  # fmt: skip
 
 PRESETS = {
@@ -155,10 +157,7 @@ PRESETS = {
             disturbed_images=96,
             picture_channels=12,
             recipes=_both(
-                dataclasses.replace(
-                    _PHOTOGRAPHS, epochs=4, batch_size=32, learning_rate=0.02, crop=32, window=48, repeats=96
-                ),
-                learning_rate=0.01,
+                dataclasses.replace(_PHOTOGRAPHS, epochs=4, batch_size=32, decay=2.5, crop=32, window=48, repeats=96),
             ),
         ),
         Preset(
@@ -170,7 +169,12 @@ PRESETS = {
             strongest=256,
             disturbed_images=56,
             picture_channels=12,
-            recipes=_both(dataclasses.replace(_PHOTOGRAPHS, weight_decay=0.03), learning_rate=0.02),
+            recipes=_both(
+                _PHOTOGRAPHS,
+                epochs=36,
+                batch_size=32,
+                learning_rate=0.01,
+            ),
         ),
         Preset(
             name="caltech101",
@@ -181,7 +185,7 @@ PRESETS = {
             short_side=128,
             evaluation_crop=128,
             recipes=_both(
-                Recipe(epochs=90, batch_size=64, learning_rate=0.05, weight_decay=5e-4, schedule="one-cycle", crop=112),
+                Recipe(epochs=90, batch_size=64, learning_rate=0.05, decay=6.0, schedule="one-cycle", crop=112),
                 learning_rate=0.02,
             ),
         ),
@@ -194,7 +198,7 @@ PRESETS = {
             short_side=256,
             evaluation_crop=224,
             recipes=_both(
-                Recipe(epochs=60, batch_size=64, learning_rate=0.05, weight_decay=5e-4, schedule="one-cycle", crop=176),
+                Recipe(epochs=60, batch_size=64, learning_rate=0.05, decay=6.0, schedule="one-cycle", crop=176),
                 learning_rate=0.02,
             ),
         ),
@@ -248,5 +252,7 @@ def get(name: str, **overrides: Any) -> Preset:
             recipe_changes = {"window": None, "repeats": 1, "crop": crop, "batch_size": 32, **recipe_changes}
     if isinstance(changes.get("networks"), str):
         changes["networks"] = changes["networks"].replace(" ", "").split(",")
+    if "weight_decay" in recipe_changes:  # in place of the one that follows from the preset's cumulative decay
+        recipe_changes = {"decay": None, **recipe_changes}
     recipes = {key: dataclasses.replace(recipe, **recipe_changes) for key, recipe in preset.recipes.items()}
     return dataclasses.replace(preset, recipes=recipes, **changes)

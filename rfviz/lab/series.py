@@ -1,8 +1,7 @@
 """A series of trainings: how many channels of the stem fall silent, by cumulative decay, with and without skips.
 
-Every cell is a run of the preset `PRESET` with another weight decay, so that the cumulative decay D of its training
-(`rfviz.training.recipe.Recipe.cumulative_decay`) is the one asked for; nothing else differs. A second arm adds a
-penalty that keeps every channel of the stem firing (`Recipe.alive`).
+Every training is a run of the preset `PRESET` with another cumulative decay D (`rfviz.training.recipe.Recipe.decay`);
+nothing else differs. A second arm adds a penalty that keeps every channel of the stem firing (`Recipe.alive`).
 """
 
 import dataclasses
@@ -14,7 +13,7 @@ from typing import Any
 
 from rfviz.errors import unknown
 from rfviz.kernels.silent import RARE, inactive_channels
-from rfviz.lab import presets, results, together
+from rfviz.lab import results, together
 from rfviz.lab.run import Run, open_run, trained
 from rfviz.storage.digests import tensor_digest
 from rfviz.storage.files import atomic
@@ -25,15 +24,15 @@ PRESET = "quick"
 
 NETWORKS = ("resnet34", "resnet34-plain-layer1", "plainnet34")
 
-DECAYS = (0.01, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
-"""Cumulative decays D."""
+DECAYS = (0.01, 0.5, 1.5, 3.0, 5.0, 15.0)
+"""Cumulative decays D; 5 is the preset's own."""
 
 SEEDS = (0, 1, 2)
 
 PENALTY = 0.1
 """Weight of the penalty in the second arm."""
 
-PENALIZED = (4.0, 8.0)
+PENALIZED = (5.0,)
 """Cumulative decays of the second arm."""
 
 
@@ -61,17 +60,10 @@ class Cell:
         """What it is called, such as ``resnet34-D4-seed0``."""
         return f"{self.network}-D{self.decay:g}{'-alive' if self.alive else ''}-seed{self.seed}"
 
-    @property
-    def weight_decay(self) -> float:
-        """The weight decay that makes the cumulative decay, to 4 digits."""
-        recipe = presets.get(PRESET).recipe(self.network)
-        steps = presets.get(PRESET).classes * recipe.repeats // recipe.batch_size
-        return float(f"{self.decay / dataclasses.replace(recipe, weight_decay=1.0).cumulative_decay(steps):.4g}")
-
     def run(self) -> Run:
         """Open the run that this training belongs to."""
         penalty = {"alive": self.alive} if self.alive else {}
-        return open_run(PRESET, self.seed, networks=self.network, weight_decay=self.weight_decay, **penalty)
+        return open_run(PRESET, self.seed, networks=self.network, decay=self.decay, **penalty)
 
     @property
     def command(self) -> str:
@@ -79,7 +71,7 @@ class Cell:
         penalty = f" --set alive={self.alive:g}" if self.alive else ""
         return (
             f"rfviz train --preset {PRESET} --networks {self.network} --seed {self.seed} "
-            f"--set weight_decay={self.weight_decay:g}{penalty}"
+            f"--set decay={json.dumps(self.decay)}{penalty}"
         )
 
 
@@ -100,7 +92,7 @@ def measure(cell: Cell) -> dict[str, Any]:
     Returns
     -------
     dict
-        The cell; ``weight_decay``, ``command`` and hash of the ``weights``; ``top1``, ``train_top1`` (shares) and
+        The cell; ``command`` and hash of the ``weights``; ``top1``, ``train_top1`` (shares) and
         ``loss`` (nats) at the end; for the first pooling layer on the evaluation images the ``firing_rate`` of each
         channel, how many channels are ``inactive`` and ``rarely_active``, and how many were ``inactive_by_epoch``.
     """
@@ -110,7 +102,6 @@ def measure(cell: Cell) -> dict[str, Any]:
     inactive = len(inactive_channels(pooled))
     return {
         **dataclasses.asdict(cell),
-        "weight_decay": cell.weight_decay,
         "command": cell.command,
         "weights": tensor_digest(kept.weights),
         "top1": last["evaluation_top1"],

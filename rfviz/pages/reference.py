@@ -94,7 +94,7 @@ def export(runs: Sequence[Run], folder: Path, made_by: Mapping[str, str]) -> Non
     facts = {
         "made by": dict(made_by),
         "preset": first.given.name,
-        "recipes": {name: dataclasses.asdict(first.recipe(name)) for name in names},
+        "recipes": {name: dataclasses.asdict(first.recipe(name).for_images(len(first.train))) for name in names},
         "width": first.given.width,
         "data": {
             "training images": len(first.train),

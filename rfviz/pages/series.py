@@ -21,7 +21,7 @@ from rfviz.pages.style import GREY, BookFigure, listed
 from rfviz.stats import AGREES, CANNOT_TELL, DISAGREES, Interval, judge
 from rfviz.storage import places
 
-STRONG = 4.0
+STRONG = 3.0
 """Cumulative decays from here on count where networks are compared: those with which channels are expected to die."""
 
 PAPER_DECAY = 1.7
@@ -240,7 +240,7 @@ def penalty_answer(shown: Shown) -> Markdown:
         elif change.sign:
             words = "rises" if change.sign > 0 else "falls"
         sentences.append(
-            f"With the penalty, {left or 'no'} channel{'s' * (left != 1)} of {NETWORKS[network].title} "
+            f"With the penalty, {left or 'no'} channel{'s' * (left > 1)} of {NETWORKS[network].title} "
             f"{'are' if left > 1 else 'is'} silent, and its accuracy {words}: {change:+.1f} points."
         )
     return Markdown("**Answer.** " + " ".join(sentences))

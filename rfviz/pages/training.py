@@ -58,9 +58,8 @@ def gather(runs: Sequence[Run]) -> Shown:
     """Return what the page shows of some runs that differ in their seed."""
     run = runs[0]
     names = [each.name for each in run.networks]
-    recipes = {name: run.recipe(name) for name in names}
-    visits = {name: len(run.train) * recipe.repeats for name, recipe in recipes.items()}
-    steps = {name: visits[name] // min(recipe.batch_size, visits[name]) for name, recipe in recipes.items()}
+    recipes = {name: run.recipe(name).for_images(len(run.train)) for name in names}
+    steps = {name: recipe.steps(len(run.train)) for name, recipe in recipes.items()}
     histories = {name: [results.history(each, name) for each in runs] for name in names}
     return Shown(
         run, recipes, steps, {name: found for name, found in histories.items() if all(found)},
@@ -113,15 +112,15 @@ def recipes_table(recipes: Mapping[str, Recipe], steps: Mapping[str, int]) -> pd
     """
     columns = {NETWORKS[name].title: _values(recipe, steps[name]) for name, recipe in recipes.items()}
     table = pd.DataFrame({"the paper": _values(Recipe(), PAPER_STEPS), **columns})
-    return table.rename(index=lambda name: name.replace("_", " "))
+    return table.rename(index=lambda name: "cumulative decay D" if name == "decay" else name.replace("_", " "))
 
 
 def _values(recipe: Recipe, steps_per_epoch: int) -> dict[str, str]:
     values = dataclasses.asdict(recipe)
     if recipe.schedule != "step":
         values["drop_every"] = None
-    decay = f"{recipe.cumulative_decay(steps_per_epoch):.2g}"
-    return {name: _short(value) for name, value in values.items()} | {"cumulative decay D": decay}
+    values["decay"] = float(f"{recipe.cumulative_decay(steps_per_epoch):.2g}")
+    return {name: _short(value) for name, value in values.items()}
 
 
 def _short(value: object) -> str:
@@ -131,7 +130,7 @@ def _short(value: object) -> str:
         return " to ".join(f"{each:g}" for each in value)
     if value is None:
         return "–"
-    return f"{value:g}" if isinstance(value, (int, float)) else str(value)
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def training_curves(histories: Histories, chance: float) -> Figure:

@@ -1,5 +1,6 @@
 """How a network is trained: the numbers of the recipe, and the learning rate of every step."""
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -28,6 +29,9 @@ class Recipe:
         divided by the number of processes.
     learning_rate, momentum, weight_decay : float
         Of stochastic gradient descent.
+    decay : float, optional
+        Cumulative decay D of the whole training (`Recipe.cumulative_decay`), in place of a weight decay: that follows
+        from it and from the number of steps (`Recipe.for_images`).
     schedule : {"step", "one-cycle"}
         ``"step"`` divides the learning rate by 10 every `drop_every` epochs; ``"one-cycle"`` raises it to
         `learning_rate` over the first 15 % of all steps and lets it fall to nearly 0 along a cosine.
@@ -68,6 +72,7 @@ class Recipe:
     learning_rate: float = 0.01
     momentum: float = 0.9
     weight_decay: float = 1e-4
+    decay: float | None = None
     schedule: Schedule = "step"
     drop_every: int = 30
     crop: int = 224
@@ -92,6 +97,8 @@ class Recipe:
             value = getattr(self, name)
             if not isinstance(value, (int, float)) or not 0 <= value < math.inf:
                 raise RfvizError(f"{name} is {value!r}: it must be a number from 0 up.")
+        if self.decay is not None and (not isinstance(self.decay, (int, float)) or not 0 <= self.decay < math.inf):
+            raise RfvizError(f"decay is {self.decay!r}: it must be a number from 0 up.")
         if self.learning_rate == 0:
             raise RfvizError("learning_rate is 0: it must be a number greater than 0.")
         if self.momentum >= 1:
@@ -110,6 +117,18 @@ class Recipe:
         for name, choices in (("schedule", get_args(Schedule)), ("precision", get_args(Precision))):
             if getattr(self, name) not in choices:
                 raise unknown(name, getattr(self, name), choices)
+
+    def steps(self, images: int) -> int:
+        """Return the steps in one epoch over so many images: whole batches."""
+        visits = images * self.repeats
+        return visits // min(self.batch_size, visits)
+
+    def for_images(self, images: int) -> "Recipe":
+        """Return the recipe for a training on so many images: with the weight decay that makes the cumulative one."""
+        if self.decay is None:
+            return self
+        of_one = dataclasses.replace(self, weight_decay=1.0).cumulative_decay(self.steps(images))
+        return dataclasses.replace(self, weight_decay=self.decay / of_one)
 
     def cumulative_decay(self, steps_per_epoch: int) -> float:
         """Return D = sum over all steps of learning rate * weight decay / (1 - momentum).

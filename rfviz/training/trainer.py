@@ -93,6 +93,7 @@ def train(
         raise RfvizError(f"training needs at least two classes, but there is only {list(images.classes)}.")
     device = next(net.parameters()).device
     rank, processes = distributed.world()
+    recipe = recipe.for_images(len(images))
     plan = _plan(recipe, len(images) * recipe.repeats, seed, rank, processes)
     augmentation = Augmentation(recipe.crop, recipe.area, recipe.distortion, recipe.window)
     workers = usual_workers(images, device) if workers is None else workers

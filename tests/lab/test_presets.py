@@ -48,6 +48,18 @@ def test_imagenet_is_the_papers_recipe_to_the_letter():
 
 
 @pytest.mark.parametrize(
+    ("name", "images", "least", "most"),
+    [("smoke", 4, 2, 17), ("quick", 14, 3, 17), ("caltech101", 6982, 5, 17), ("imagenette", 9469, 5, 17)],
+)
+def test_both_networks_decay_as_much_as_in_a_long_training(name, images, least, most):
+    """From the scale of the paper's recipe, 1.7, to that of its authors' later one, 17."""
+    decays = []
+    for recipe in presets.get(name).recipes.values():
+        decays.append(recipe.for_images(images).cumulative_decay(recipe.steps(images)))
+    assert least <= decays[0] <= most and decays[1] == pytest.approx(decays[0], rel=0.01)
+
+
+@pytest.mark.parametrize(
     ("name", "nearest"), [("quik", "quick"), ("imagenete", "imagenette"), ("Smoke", "smoke"), ("caltech", "caltech101")]
 )
 def test_an_unknown_preset_is_refused_with_the_nearest(name, nearest):
@@ -147,7 +159,8 @@ def test_every_field_of_a_recipe_and_a_preset_can_be_replaced():
     values = {
         "epochs": 3, "batch_size": 7, "learning_rate": 0.3, "momentum": 0.5, "weight_decay": 0.1, "schedule": "step",
         "drop_every": 2, "crop": 40, "area": (0.5, 0.9), "distortion": 0.1, "window": 50, "repeats": 2,
-        "precision": "bfloat16", "micro_batch": 4, "compile": True,
+        "precision": "bfloat16", "micro_batch": 4, "compile": True, "decay": 2.0, "alive": 0.1, "frozen": "layer2",
+        "threads": 3,
     }  # fmt: skip
     assert set(values) == {field.name for field in dataclasses.fields(Recipe)}
     assert presets.get("quick", **values).recipes == {"resnet34": Recipe(**values), "plainnet34": Recipe(**values)}
@@ -161,6 +174,13 @@ def test_every_field_of_a_recipe_and_a_preset_can_be_replaced():
     assert set(more) == {field.name for field in dataclasses.fields(Preset)} - fixed - {"images"}
     preset = presets.get("quick", **more)
     assert {name: getattr(preset, name) for name in more} == more
+
+
+def test_a_weight_decay_takes_the_place_of_the_presets_cumulative_decay():
+    changed = presets.get("quick", weight_decay=0.1).recipes.values()
+    assert {(each.weight_decay, each.decay) for each in changed} == {(0.1, None)}
+    assert {each.decay for each in presets.get("quick", decay=2.0).recipes.values()} == {2.0}
+    assert {each.decay for each in presets.get("imagenet").recipes.values()} == {None}
 
 
 def test_the_presets_themselves_are_never_changed():

@@ -772,10 +772,28 @@ def test_a_training_with_a_number_of_threads_has_them_and_gives_them_back(monkey
     assert seen == [before + 2] and torch.get_num_threads() == before
 
 
+@pytest.mark.parametrize(("images", "repeats", "batch"), [(16, 1, 8), (100, 3, 7), (5, 1, 64)])
+def test_a_cumulative_decay_is_met_whatever_the_number_of_images(images, repeats, batch):
+    recipe = Recipe(epochs=6, batch_size=batch, repeats=repeats, schedule="one-cycle", decay=3.5)
+    found = recipe.for_images(images)
+    assert found.cumulative_decay(found.steps(images)) == pytest.approx(3.5)
+    assert dataclasses.replace(found, weight_decay=recipe.weight_decay) == recipe
+    assert found.for_images(images) == found and Recipe().for_images(images) == Recipe()
+
+
+def test_a_cumulative_decay_is_trained_with_its_weight_decay():
+    asked, given = small_net(), small_net()
+    recipe = dataclasses.replace(SHORT, decay=2.0)
+    run(asked, recipe)
+    run(given, dataclasses.replace(SHORT, weight_decay=recipe.for_images(16).weight_decay))
+    assert_same_weights(asked, given)
+
+
 @pytest.mark.parametrize(
     ("value", "match"),
     [
         ({"frozen": "layer5"}, "unknown frozen part 'layer5'"),
+        ({"decay": -1.0}, "decay is -1.0: it must be a number from 0 up"),
         ({"alive": -1.0}, "alive is -1.0: it must be a number from 0 up"),
         ({"threads": 0}, "threads is 0: it must be a whole number greater than 0"),
     ],
