@@ -50,7 +50,7 @@ PAGES = (
 )  # fmt: skip
 """Modules of the pages that show something of a run: ``gather(runs)`` computes it."""
 
-ALSO_SHOWN = ("rfviz/**/*.py", "book/reference/*", "book/evidence/*", "benchmarks/results.json")
+ALSO_SHOWN = ("rfviz/**/*.py", "book/reference/*", "book/evidence/**/*", "benchmarks/results.json")
 """Files of the repository that the notebooks are made of, besides results."""
 
 PATIENCE = 300

@@ -306,7 +306,7 @@ def series(to: Path, *, only: str | None = None) -> None:
     to
         Folder to write to, such as book/evidence.
     only
-        Train just those whose name begins so, such as resnet34-D5-seed0, and compare them with what the folder has.
+        Train just those whose name begins so, such as resnet34-D6-seed0, and compare them with what the folder has.
     """
     from rfviz.lab import provenance, series
 

@@ -56,7 +56,8 @@ def stage(run: Run) -> Path:
         if notebooks.get(old.relative_to(folder).with_suffix("").as_posix()) != (old.suffix == ".ipynb"):
             old.unlink()  # a page that the book no longer has, or has as another kind
     pages = [f"{name}.md" for name, executed in notebooks.items() if not executed]
-    others = [file for part in ("_static", "reference") for file in sorted((root / "book" / part).iterdir())]
+    parts = [root / "book" / part for part in ("_static", "reference", "evidence")]
+    others = [file for part in parts for file in sorted(part.rglob("*")) if file.is_file()]
     for source in [*(root / "book" / name for name in ("_toc.yml", "references.bib", *pages)), *others]:
         with atomic(folder / source.relative_to(root / "book")) as temporary:
             shutil.copyfile(source, temporary)

@@ -138,7 +138,7 @@ def _both(resnet: Recipe, **plain: Any) -> dict[str, Recipe]:
 # The cumulative decay of a short training is that of a long one, and the same for both networks of a preset: with the
 # paper's weight decay, no channel of the stem would fall silent (see the page When channels fall silent).
 _PHOTOGRAPHS = Recipe(
-    epochs=24, batch_size=64, learning_rate=0.05, schedule="one-cycle", decay=5.0, crop=64, area=(0.4, 1.0),
+    epochs=24, batch_size=64, learning_rate=0.05, schedule="one-cycle", decay=6.0, crop=64, area=(0.4, 1.0),
     distortion=0.2, window=96, repeats=128, threads=1,
 )  # fmt: skip
 

@@ -199,6 +199,8 @@ class Evidence:
         Empty without skips.
     by_chance : dict from layer to Written
         The same of a network with random weights.
+    fires : dict from layer to Tensor, shape (C,)
+        Share of neurons that fire for the stimulus images, in the first pooling layer and behind each block of layer1.
     """
 
     firing_rate: Tensor
@@ -208,6 +210,7 @@ class Evidence:
     ablated: Mapping[str, Tensor]
     written: Mapping[str, Written]
     by_chance: Mapping[str, Written]
+    fires: Mapping[str, Tensor]
 
     @property
     def inactive(self) -> int:
@@ -223,6 +226,7 @@ def evidence(run: Run, network: str) -> Evidence:
     return Evidence(
         pooled.firing_rate, tested, _likeness(run, network), noise_dose(run, network), ablations(run, network),
         written(run, network), written(run, network, "random weights"),
+        {layer: found.firing_rate for layer, found in stimuli(run, network).items()},
     )  # fmt: skip
 
 

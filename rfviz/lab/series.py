@@ -24,15 +24,15 @@ PRESET = "quick"
 
 NETWORKS = ("resnet34", "resnet34-plain-layer1", "plainnet34")
 
-DECAYS = (0.01, 0.5, 1.5, 3.0, 5.0, 15.0)
-"""Cumulative decays D; 5 is the preset's own."""
+DECAYS = (0.01, 0.5, 1.5, 3.0, 6.0, 15.0)
+"""Cumulative decays D; 6 is the preset's own."""
 
 SEEDS = (0, 1, 2)
 
 PENALTY = 0.1
 """Weight of the penalty in the second arm."""
 
-PENALIZED = (5.0,)
+PENALIZED = (6.0,)
 """Cumulative decays of the second arm."""
 
 

@@ -5,7 +5,7 @@ and a run has none, or of a network that the run does not have, it cannot tell. 
 trained, intervals are over seeds. What other pages show as well is measured there.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import pandas as pd
@@ -329,20 +329,19 @@ _CLAIMS = (
 )  # fmt: skip
 
 
-def claims_table(found: Sequence[Claim], reference: Sequence[Claim] = ()) -> HTML:
-    """Return the statements for people, with the verdicts of the reference run beside where it is given."""
+def claims_table(found: Sequence[Claim], others: Mapping[str, Sequence[Claim]] | None = None) -> HTML:
+    """Return the statements for people, with the verdicts of other runs beside, each under its name."""
     rows = [
         {
             "": f"({claim.letter})",
             "the paper says": claim.says,
-            "measured here": claim.measured,
-            "verdict": f"{claim.verdict}: {claim.why}",
+            "this run": f"{claim.verdict}: {claim.measured} ({claim.why})",
         }
         for claim in found
     ]
-    if reference:
-        kept = {claim.letter: f"{claim.verdict}: {claim.measured}" for claim in reference}
-        rows = [row | {"reference run": kept.get(claim.letter, "–")} for row, claim in zip(rows, found, strict=True)]
+    for name, claims in (others or {}).items():
+        kept = {claim.letter: f"{claim.verdict}: {claim.measured}" for claim in claims}
+        rows = [row | {name: kept.get(claim.letter, "–")} for row, claim in zip(rows, found, strict=True)]
     return in_sentences(pd.DataFrame(rows))
 
 

@@ -124,6 +124,17 @@ def more_inactive(runs: Sequence[Run]) -> Interval:
     return _difference(ours, other)
 
 
+def more_inactive_of(effects: Effects) -> Interval:
+    """Return what `more_inactive` does, from noise experiments; the first network is the subject."""
+    subject, *others = (NETWORKS[name] for name in effects)
+    contrast = next((each for each in others if each.skips != subject.skips), None)
+    if contrast is None:
+        return NOTHING
+    return _difference(
+        *([_share(found.inactive, found.channels) for found in effects[each.name]] for each in (subject, contrast))
+    )
+
+
 def _share(inactive: Sequence[int], channels: int) -> tuple[int, int]:
     return len(inactive), channels
 

@@ -8,29 +8,37 @@ import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from IPython.display import Markdown
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional as F
 
 from rfviz import _torchvision_ops  # isort: skip  # noqa: F401  # torchvision may not load without it
 from torchvision.utils import make_grid
 
+from rfviz.kernels import effective
 from rfviz.kernels.noise import Effect, NoiseEffect
 from rfviz.lab import provenance, results
 from rfviz.lab.provenance import HowMade
+from rfviz.lab.results import Evidence
 from rfviz.lab.run import Run
 from rfviz.nets.network import NETWORKS, network
-from rfviz.pages import claims
+from rfviz.pages import claims, colour, inactive, orientation, sharing
 from rfviz.pages.claims import Claim
-from rfviz.pages.style import min_max, stretch
-from rfviz.storage import places
+from rfviz.pages.style import Roles, min_max, stretch
+from rfviz.stats import NOTHING, Interval
+from rfviz.storage import codec, places
 from rfviz.storage.digests import tensor_digest
-from rfviz.storage.files import atomic
+from rfviz.storage.files import atomic, load_tensors, save_tensors
+
+EXHIBIT = "exhibit.safetensors"
 
 FEWEST = 10
 """Images that a mean preferred stimulus averages over at least, for all their positions, to be shown."""
@@ -39,7 +47,55 @@ COLUMNS = 8
 WIDTH = 480
 """Channels in a row of a sheet, and the least width of a sheet, px."""
 
+MOST = 96
+"""Side of a picture on a sheet at most, px."""
+
+LARGE = 16
+"""Receptive fields, px, from which on sheets of maximization images are JPEG files."""
+
 BACKGROUND = 0.85
+
+
+@dataclass(frozen=True)
+class Exhibit:
+    """What an exported run shows of silent channels, for the figures and tables of other pages.
+
+    Parameters
+    ----------
+    inactive : rfviz.pages.inactive.Shown
+    evidence : dict from network to list of Evidence
+        One per seed.
+    read : dict from network and convolution to Tensor, shape (C,)
+        See `rfviz.pages.sharing.Shown`.
+    tables : dict from str to list of rows
+        Tables of other pages, as text.
+    answers : dict from str to str
+        Their sentences, Markdown.
+    """
+
+    inactive: inactive.Shown
+    evidence: dict[str, list[Evidence]]
+    read: dict[str, dict[str, Tensor]]
+    tables: dict[str, list[dict[str, str]]]
+    answers: dict[str, str]
+
+    def table(self, name: str) -> pd.DataFrame:
+        """Return one of `tables`."""
+        return pd.DataFrame(self.tables[name])
+
+    @property
+    def sharing(self) -> sharing.Shown:
+        """What the functions of `rfviz.pages.sharing` take that are about silent channels; the rest is empty."""
+        networks = [NETWORKS[name] for name in self.evidence]
+        contrast = next((each for each in networks if each.skips != networks[0].skips), None)
+        return sharing.Shown(
+            Roles(networks, networks[0], contrast), {}, {}, NOTHING, {}, self.read, self.evidence, self.more_inactive
+        )
+
+    @property
+    def more_inactive(self) -> Interval:
+        """See `rfviz.pages.inactive.more_inactive`."""
+        return inactive.more_inactive_of(self.inactive.effects)
 
 
 @dataclass(frozen=True)
@@ -53,11 +109,20 @@ class Reference:
     histories : dict from network to list of histories
         One per seed; see `rfviz.training.trainer.train`. Of networks whose training is told.
     effects : dict from network to list of NoiseEffect
+    folder : Path
+        Where it lies.
     """
 
     facts: dict[str, Any]
     histories: dict[str, list[list[dict]]]
     effects: dict[str, list[NoiseEffect]]
+    folder: Path
+
+    @cached_property
+    def exhibit(self) -> Exhibit:
+        """What it shows of silent channels."""
+        tensors, info = load_tensors(self.folder / EXHIBIT, ours=True)
+        return codec.decode(Exhibit, tensors, info["values"])
 
     @property
     def chance(self) -> float:
@@ -113,13 +178,22 @@ def export(runs: Sequence[Run], folder: Path, made_by: Mapping[str, str]) -> Non
     written = set()
     for name, (drawn, _) in sheets.items():
         for what, sheet in drawn.items():
-            path = folder / f"{name}-{what}.png"
+            path = folder / f"{name}-{what}"
             written.add(path)
+            kind: dict[str, Any] = {"format": "PNG", "optimize": True}
+            if path.suffix == ".jpg":  # as fine as noise: a PNG would be four times as large
+                kind = {"format": "JPEG", "quality": 90, "subsampling": 0}
             with atomic(path) as temporary:
-                Image.fromarray(sheet).save(temporary, "PNG", optimize=True)
+                Image.fromarray(sheet).save(temporary, **kind)
+    tensors, values = codec.encode(exhibit(runs))
+    small = {name: each.float() if each.is_floating_point() else each.clone() for name, each in tensors.items()}
+    save_tensors(small, folder / EXHIBIT, {"values": values})
     with atomic(folder / "reference.json") as temporary:
         temporary.write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    for file in set(folder.glob("*.png")) - written:  # of an earlier export, and only now that the new one is there
+    for file in {
+        *folder.glob("*.png"),
+        *folder.glob("*.jpg"),
+    } - written:  # of an earlier export, and only now that the new one is there
         if file.name.partition("-")[0] in NETWORKS:
             file.unlink()
 
@@ -139,17 +213,47 @@ def _numbers(run: Run, network: str) -> dict[str, Any]:
     }
 
 
+def exhibit(runs: Sequence[Run]) -> Exhibit:
+    """Gather what an export keeps for the figures and tables of other pages."""
+    shared = sharing.gather(runs)
+    grey, coloured = orientation.gather(runs), colour.gather(runs)
+    tables = {
+        "selectivity": orientation.selectivity_table(grey),
+        "Gabor fits": orientation.gabor_table(grey),
+        "colour classes": colour.class_table(coloured),
+        "hues": colour.hue_table(coloured),
+        "opponency": colour.opponency_table(coloured),
+    }
+    answers = {
+        "selectivity": orientation.selectivity_answer(grey),
+        "colour classes": colour.class_answer(coloured),
+        "hues": colour.hue_answer(coloured),
+        "opponency": colour.opponency_answer(coloured),
+    }
+    return Exhibit(
+        inactive.gather(runs),
+        {name: list(each) for name, each in shared.evidence.items()},
+        {name: dict(each) for name, each in shared.read.items()},
+        {name: _rows(table) for name, table in tables.items()},
+        {name: str(answer.data) for name, answer in answers.items()},
+    )
+
+
+def _rows(table: pd.DataFrame) -> list[dict[str, str]]:
+    return [{str(key): str(value) for key, value in row.items()} for row in table.reset_index().to_dict("records")]
+
+
 def load(folder: Path) -> Reference:
     """Read what `export` wrote."""
     facts = json.loads((folder / "reference.json").read_text(encoding="utf-8"))
     histories = {name: [each["history"] for each in replicas] for name, replicas in facts["networks"].items()}
     effects = {name: [_noise(each["noise"]) for each in replicas] for name, replicas in facts["networks"].items()}
-    return Reference(facts, {name: found for name, found in histories.items() if all(found)}, effects)
+    return Reference(facts, {name: found for name, found in histories.items() if all(found)}, effects, folder)
 
 
-def kept() -> Reference:
-    """Read the reference run that is kept in the repository, in ``book/reference``."""
-    return load(places.repository() / "book" / "reference")
+def kept(name: str = "reference") -> Reference:
+    """Read an exported run that is kept in the repository, in a folder of ``book``."""
+    return load(places.repository() / "book" / name)
 
 
 def _noise(stored: dict[str, Any]) -> NoiseEffect:
@@ -168,34 +272,39 @@ def pictures(run: Run, network: str) -> tuple[dict[str, np.ndarray], dict[str, l
     Returns
     -------
     sheets : dict from str to uint8 array (H, W, 3)
-        ``conv1-filter``, and per layer ``LAYER-mean``, ``LAYER-strongest`` (contrast raised, one gain per channel) and
-        ``LAYER-maximization``.
+        By the name of their file: ``conv1-filter``, and per layer ``LAYER-mean``, ``LAYER-strongest`` (contrast raised,
+        one gain per channel) and ``LAYER-maximization``. Of the last blocks of layer2 and layer3, the channels that
+        `rfviz.lab.results.some_maxima` takes.
     left_out : dict from str to list of int
     """
-    filters = run.net(network).conv1.weight.detach().cpu()
-    sheets = {"conv1-filter": sheet([min_max(each) for each in filters])}
+    described, white = run.network(network), run.whitening(network)
+    sheets = {"conv1-filter.png": sheet([min_max(each) for each in run.net(network).conv1.weight.detach().cpu()])}
     left_out = {}
-    white, responses = run.whitening(network), results.stimuli(run, network)
-    for layer in run.network(network).figure_layers:
-        found = responses[layer]
+    for layer in (*described.figure_layers, described.last_block(2), described.last_block(3)):
+        low = layer in described.figure_layers
+        found = results.stimuli(run, network)[layer] if low else results.mean_stimuli(run, network, layer)
+        maxima = (results.maxima if low else results.some_maxima)(run, network, layer)
+        chosen = range(found.channels) if low else effective.spread(found, run.preset.picture_channels)
         assert found.mean_stimulus is not None and found.strongest_stimulus is not None
         positions = found.neuron_count / found.image_count
         silent = (found.positive_count < FEWEST * positions).nonzero().flatten().tolist()
-        left_out[layer] = silent
+        left_out[layer] = [channel for channel in chosen if channel in silent]
         for what, means in (("mean", found.mean_stimulus), ("strongest", found.strongest_stimulus)):
-            sheets[f"{layer}-{what}"] = sheet(
-                [None if channel in silent else stretch(mean)[0] for channel, mean in enumerate(means)]
+            sheets[f"{layer}-{what}.png"] = sheet(
+                [None if channel in silent else stretch(means[channel])[0] for channel in chosen]
             )
-        driven = white.to_rgb(results.maxima(run, network, layer).images.float())
-        sheets[f"{layer}-maximization"] = sheet(list(driven))
+        small = found.receptive_field.size < LARGE
+        sheets[f"{layer}-maximization.{'png' if small else 'jpg'}"] = sheet(list(white.to_rgb(maxima.images.float())))
     return sheets, left_out
 
 
 def sheet(images: Sequence[Tensor | None]) -> np.ndarray:
     """Put square images `(3, R, R)`, RGB in [0, 1], side by side, `COLUMNS` in a row; None leaves a gap.
 
-    Small images are enlarged, pixel by pixel, until the sheet is `WIDTH` px wide or more.
+    Small images are enlarged, pixel by pixel, until the sheet is `WIDTH` px wide or more; those of more than `MOST` px
+    are reduced to that.
     """
+    images = [None if image is None else _reduced(image) for image in images]
     side = next((image.shape[1] for image in images if image is not None), 1)
     gap = torch.full((3, side, side), BACKGROUND)
     whole = torch.stack([gap if image is None else image.clamp(0, 1) for image in images])
@@ -203,6 +312,12 @@ def sheet(images: Sequence[Tensor | None]) -> np.ndarray:
     whole = whole.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
     grid = make_grid(whole, nrow=COLUMNS, padding=1, pad_value=BACKGROUND)
     return (grid.permute(1, 2, 0) * 255).round().byte().numpy()
+
+
+def _reduced(image: Tensor) -> Tensor:
+    if image.shape[-1] <= MOST:
+        return image
+    return F.interpolate(image[None], size=(MOST, MOST), mode="bilinear", antialias=True)[0]
 
 
 def conditions(found: Reference) -> Markdown:

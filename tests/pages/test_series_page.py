@@ -78,9 +78,9 @@ def test_the_figure_has_a_mark_for_every_training_and_the_table_a_number() -> No
     assert max(max(line.get_ydata()) for line in marks) == pytest.approx(100 * 8 / 24)
     assert left.get_xscale() == right.get_xscale() == "log"
     table = page.table(found)
-    assert table.loc["5", "ResNet34: inactive"] == "6, 7, 8"
-    assert table.loc["5", "PlainNet34: top-1 (%)"] == "50, 51, 52"
-    assert table.loc["5 (kept alive)", "ResNet34: inactive"] == "0, 0, 0"
+    assert table.loc["6", "ResNet34: inactive"] == "6, 7, 8"
+    assert table.loc["6", "PlainNet34: top-1 (%)"] == "50, 51, 52"
+    assert table.loc["6 (kept alive)", "ResNet34: inactive"] == "0, 0, 0"
     assert f"{len(series.cells())} trainings: ResNet34, ResNet34 without skips in layer1 and PlainNet34" in (
         page.conditions(found).data
     )

@@ -21,6 +21,7 @@ from rfviz.nets.models import ResidualNet
 from rfviz.nets.network import NETWORKS
 from rfviz.pages import sharing
 from rfviz.pages.sharing import Pictures, Shown, Step, own_minus_all
+from rfviz.pages.style import roles
 from rfviz.stats import AGREES, CANNOT_TELL, DISAGREES, NOTHING, Interval
 
 CHANNELS, IMAGES = 40, 50
@@ -52,7 +53,8 @@ def evidence(inactive: int, sign: float = 1.0, seed: int = 0, layers: Sequence[s
     ablated[layers[-1]][tested] += 2 * sign
     dose.loss["tested"][0] *= -1  # at another dose, the opposite
     likeness = around(0.5, CHANNELS, seed=seed) - 0.5 * sign * tested
-    return Evidence(rates, tested, likeness, dose, ablated, written, by_chance)
+    fires = {layer: rates if layer == layers[0] else 0.5 + rates / 2 for layer in layers}
+    return Evidence(rates, tested, likeness, dose, ablated, written, by_chance, fires)
 
 
 def step(keeps: bool) -> Step:
@@ -78,7 +80,7 @@ def shown(
     profile = {"conv1": 0.5, "layer1.0.relu1": 0.7, "layer1.0": 0.2}
     made = {name: [evidence(12, layers=NETWORKS[name].stream)] for name in names}
     return Shown(
-        run=run, steps=steps,
+        roles=roles(run), steps=steps,
         kept={name: Interval(0.4, 0.3, 0.5, 12) for name in names},
         keeps=Interval(difference, difference - 0.1, difference + 0.1, 24),
         sparsity=dict.fromkeys(networks, profile),
@@ -332,9 +334,19 @@ def test_networks_of_bottleneck_blocks_are_left_out() -> None:
     for answer in (sharing.pairing_answer(page), sharing.ownership_answer(page)):
         assert answer.data.endswith(line) and "In ResNet50" not in answer.data
     assert "In ResNet50" in sharing.sparsity_answer(page).data
-    assert sharing.predictions(page) == [] and sharing.keeps([page.run]) == NOTHING
+    assert sharing.predictions(page) == [] and sharing.keeps([page.roles]) == NOTHING
     alone = shown(["resnet50"])
     assert sharing.pairing_answer(alone).data == f"**Answer.** {line}"
     for figure in (sharing.channel_pairings(alone), sharing.ablations(alone)):
         assert not figure.axes and figure.texts[0].get_text() == line
     assert sharing.pairing_table(alone).empty and sharing.readers_table(alone).empty
+
+
+def test_how_often_channels_fire_behind_each_block() -> None:
+    found = evidence(12)
+    table = sharing.filled_table(shown(found={"resnet34": [found]}))
+    assert len(table) == 8 and list(table.columns) == ["inactive", "the others"]
+    low, high = (50 + 50 * each(found.firing_rate[~found.tested]).item() for each in (torch.min, torch.max))
+    mean = 50 + 50 * found.firing_rate[~found.tested].mean().item()
+    assert table.loc[("ResNet34", "conv. layer 3"), "the others"] == f"{mean:.0f} % ({low:.0f} to {high:.0f} %)"
+    assert "least active" in sharing.filled_table(shown(found={"resnet34": [evidence(0)]})).columns
