@@ -335,7 +335,7 @@ def claims_table(found: Sequence[Claim], others: Mapping[str, Sequence[Claim]] |
         {
             "": f"({claim.letter})",
             "the paper says": claim.says,
-            "this run": f"{claim.verdict}: {claim.measured} ({claim.why})",
+            "this run": f"{claim.verdict}: {claim.measured}; {claim.why}",
         }
         for claim in found
     ]

@@ -215,6 +215,11 @@ def _channels(count: int, kind: str) -> str:
 
 def counted(shown: Shown) -> Markdown:
     """Say which channels never fire."""
+    if not any(found.inactive for replicas in shown.effects.values() for found in replicas):
+        return Markdown(
+            "No network of this run has an inactive channel: the table shows networks that have some. Where this page "
+            "asks for silent channels, it takes the least active ones of this run."
+        )
     sentences = []
     for network, replicas in shown.effects.items():
         for name, found in zip(_names(network, shown.seeds), replicas, strict=True):
@@ -224,6 +229,36 @@ def counted(shown: Shown) -> Markdown:
                 f"evaluation images{which}."
             )
     return Markdown(" ".join(sentences))
+
+
+def elsewhere(found: Mapping[str, Effects]) -> pd.DataFrame:
+    """Return the inactive channels of several runs, and what noise in them does, beside the paper's, as text.
+
+    Parameters
+    ----------
+    found : dict from str to Effects
+        By what a reader calls each run.
+    """
+    columns = {
+        "inactive": "ΔL (nats)",
+        "random_inactive": "ΔL_rnd (nats)",
+        "random_active": "as many random active (control)",
+    }
+    rows = [
+        {"run": "the paper", "network": NETWORKS[name].title, "inactive": f"{numbers['inactive']} of 64"}
+        | {columns[row]: f"{numbers[key]:.3g}" for row, key in _PAPER_ROWS.items()}
+        for name, numbers in PAPER_TABLE.items()
+    ]
+    for place, effects in found.items():
+        for name, entries in noise_table(effects).groupby("network", sort=False):
+            by_row = entries.set_index("noise")
+            first = by_row.iloc[0]
+            rows.append(
+                {"run": place, "network": NETWORKS[str(name)].title}
+                | {"inactive": f"{first['inactive']:.3g} of {first['channels']}"}
+                | {text: _with_error(*by_row.loc[row, ["dL", "dL_error"]]) for row, text in columns.items()}
+            )
+    return pd.DataFrame(rows).fillna("–").set_index(["run", "network"])
 
 
 def firing_rates(shown: Shown) -> Figure:

@@ -327,8 +327,9 @@ def conditions(found: Reference) -> Markdown:
     rates = [f"{network(name).title}: {each['learning_rate']:g}" for name, each in others]
     beside = f" ({', '.join(rates)})" if rates else ""
     seeds = len(found.facts["networks"][first])
+    what = "Trained" if not recipe.get("frozen") else f"What comes after {recipe['frozen']} was trained"
     return Markdown(
-        f"Trained on {data['training images']:,} photographs of {data['classes']} classes, measured on "
+        f"{what} on {data['training images']:,} photographs of {data['classes']} classes, measured on "
         f"{data['held-out images']:,} others at {data['side']} × {data['side']} px: {recipe['epochs']} epochs in "
         f"batches of {recipe['batch_size']}, training crops of {recipe['crop']} px ({recipe['area'][0]:.0%} to "
         f"{recipe['area'][1]:.0%} of the image), a {recipe['schedule']} schedule of the learning rate with its top at "

@@ -294,11 +294,14 @@ def test_every_statement_of_a_real_run(smoke: Run) -> None:
 def test_tables_show_every_word_and_the_reference() -> None:
     stated = reference.kept().claims
     assert "".join(claim.letter for claim in stated) == LETTERS
-    html = claims.claims_table(stated, stated[:3]).data + claims.methods_table(stated).data
+    html = (
+        claims.claims_table(stated, {"reference pair": stated[:3], "another": []}).data
+        + claims.methods_table(stated).data
+    )
     for claim in stated:
         for text in (claim.says, claim.why, claim.measure):
             assert text in html
-    assert html.count("<td>–</td>") >= 9
-    assert "reference run" not in claims.claims_table(stated).data
+    assert html.count("<td>–</td>") >= 9 + 12 and "<th>another</th>" in html
+    assert "reference pair" not in claims.claims_table(stated).data
     odd = stated[0]._replace(measured="<img src=x>")
-    assert "<img" not in claims.claims_table([odd], [odd]).data
+    assert "<img" not in claims.claims_table([odd], {"another": [odd]}).data

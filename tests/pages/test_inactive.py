@@ -412,3 +412,23 @@ def test_the_reasons_come_from_the_images_and_over_seeds_from_networks_with_sile
     over_seeds = both.changes["skip"]["tested"]
     assert over_seeds[:3] == pytest.approx(stats.mean([1.035, 2.035])[:3]) and over_seeds[3:] == (2, "seeds")
     assert page.why(["c"], "resnet34").inactive is False
+
+
+# -- here and elsewhere ------------------------------------------------------------------------------------------------
+
+
+def test_silent_channels_here_and_elsewhere_stand_beside_the_papers() -> None:
+    found = {"here": {"resnet18": [having(2, 1.0, 2.0, 3.0)]}, "there": {"plainnet34": [NONE]}}
+    table = page.elsewhere(found)
+    assert table.index.tolist() == [
+        ("the paper", "ResNet34"), ("the paper", "PlainNet34"), ("here", "ResNet18"), ("there", "PlainNet34"),
+    ]  # fmt: skip
+    assert table.loc[("the paper", "ResNet34")].tolist() == ["13 of 64", "1.27", "0.0241", "–"]
+    assert table.loc[("here", "ResNet18"), "inactive"] == "2 of 64"
+    assert table.loc[("here", "ResNet18")].tolist()[1:] == ["+2.0 ± 0.6", "+0.2 ± 0.1", "+0.4 ± 0.1"]
+    assert table.loc[("there", "PlainNet34")].tolist()[:3] == ["0 of 64", "–", "–"]
+
+
+def test_a_run_without_silent_channels_says_so_and_points_to_others() -> None:
+    said = page.counted(shown(effects={"resnet34": [experiment()]})).data
+    assert said.startswith("No network of this run has an inactive channel: the table shows networks that have some.")

@@ -124,6 +124,9 @@ def test_any_networks_are_named_with_their_rates():
     assert "weights of ResNet50 (hashes)" in reference.how_made(several).facts
     one = Reference({**facts, "recipes": {"resnet18": recipe}}, {}, {}, KEPT)
     assert "with its top at 0.05, weight" in reference.conditions(one).data
+    assert reference.conditions(one).data.startswith("Trained on ")
+    behind = Reference({**facts, "recipes": {"resnet18": recipe | {"frozen": "layer3"}}}, {}, {}, KEPT)
+    assert reference.conditions(behind).data.startswith("What comes after layer3 was trained on ")
 
 
 def test_what_is_kept_does_not_grow_stale():
