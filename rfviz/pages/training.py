@@ -112,6 +112,7 @@ def recipes_table(recipes: Mapping[str, Recipe], steps: Mapping[str, int]) -> pd
     """
     columns = {NETWORKS[name].title: _values(recipe, steps[name]) for name, recipe in recipes.items()}
     table = pd.DataFrame({"the paper": _values(Recipe(), PAPER_STEPS), **columns})
+    table = table[~table.isin(["–", "0"]).all(axis=1)]  # what no recipe makes use of
     return table.rename(index=lambda name: "cumulative decay D" if name == "decay" else name.replace("_", " "))
 
 
