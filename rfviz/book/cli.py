@@ -284,7 +284,7 @@ def reference(to: Path, *, options: LongRunOptions = LongRunOptions(), seeds: Wh
         Networks to train of each kind, with consecutive seeds.
     """
     from rfviz.lab import provenance
-    from rfviz.pages import reference
+    from rfviz.pages.evidence import reference
 
     run = options.open()
     replicas = run.replicas(seeds)

@@ -10,8 +10,9 @@ from rfviz.kernels.noise import Effect, NoiseEffect
 from rfviz.lab import results
 from rfviz.lab.run import Run
 from rfviz.nets.network import NETWORKS
-from rfviz.pages import claims, maximization, reference, sharing
+from rfviz.pages import claims, maximization, sharing
 from rfviz.pages.claims import Claim
+from rfviz.pages.evidence import reference
 from rfviz.stats import AGREES, CANNOT_TELL, DISAGREES
 
 LETTERS = "abcdefghijkl"

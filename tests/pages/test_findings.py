@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from rfviz.pages import findings, series
+from rfviz.pages.evidence import findings, series
 from rfviz.pages.inactive import Why
 from rfviz.stats import Interval
 

@@ -12,9 +12,10 @@ from reference import TINY
 
 from rfviz.lab import presets, results
 from rfviz.lab.run import open_run
-from rfviz.pages import claims, inactive, reference, sharing
+from rfviz.pages import claims, inactive, sharing
+from rfviz.pages.evidence import reference
+from rfviz.pages.evidence.reference import COLUMNS, Reference, sheet
 from rfviz.pages.inactive import noise_table
-from rfviz.pages.reference import COLUMNS, Reference, sheet
 from rfviz.pages.style import min_max, stretch
 from rfviz.storage import places
 

@@ -3,8 +3,8 @@
 import pytest
 
 from rfviz.lab import series
-from rfviz.pages import series as page
-from rfviz.pages.series import Shown
+from rfviz.pages.evidence import series as page
+from rfviz.pages.evidence.series import Shown
 
 
 def planted(silent, top1, *, penalized_top1=None) -> Shown:

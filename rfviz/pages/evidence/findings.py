@@ -1,6 +1,6 @@
 """What came out, in a few sentences for the first page: from numbers that are kept, each by the rule of verdicts.
 
-They speak of the series of small trainings (`rfviz.pages.series`) and of the network trained on ImageNet.
+They speak of the series of small trainings (`rfviz.pages.evidence.series`) and of the network trained on ImageNet.
 """
 
 from collections.abc import Sequence
@@ -9,9 +9,9 @@ from typing import NamedTuple
 from IPython.display import Markdown
 
 from rfviz.nets.network import NETWORKS
-from rfviz.pages import series
+from rfviz.pages.evidence import series
+from rfviz.pages.evidence.reference import Reference
 from rfviz.pages.inactive import Why
-from rfviz.pages.reference import Reference
 from rfviz.stats import Interval
 
 
@@ -27,7 +27,7 @@ def gather(shown: series.Shown, imagenet: Reference) -> list[Finding]:
 
     Parameters
     ----------
-    shown : rfviz.pages.series.Shown
+    shown : rfviz.pages.evidence.series.Shown
         Of ResNet34, the same without the skips of layer1, and PlainNet34, in this order.
     imagenet : Reference
         Of one network.

@@ -1,0 +1,1 @@
+"""Pages that show what was computed before and is kept in the repository."""
