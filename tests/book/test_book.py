@@ -39,11 +39,11 @@ FIGURES = {
     "notebooks/05_orientation_and_colour": ["fig-s7", "fig-s8", "fig-s9", "fig-s15", "fig-s16"],
     "notebooks/06_channel_sharing": ["fig-s10", "fig-s11", "fig-s17", "fig-s18"],
     "notebooks/07_higher_layers": ["fig-s19", "fig-s20", "fig-s21"],
-    "notebooks/08_silence_by_decay": ["fig-s22"],
-    "notebooks/09_imagenet": [f"fig-i{number}" for number in range(1, 19)],
+    "silence_by_decay": ["fig-s22"],
+    "imagenet_network": [f"fig-i{number}" for number in range(1, 19)],
     "claims": [],
 }
-OF_NO_RUN = ("methods", "notebooks/08_silence_by_decay", "notebooks/09_imagenet")
+OF_NO_RUN = ("methods", "silence_by_decay", "imagenet_network")
 """What they show was computed before."""
 
 
