@@ -1,0 +1,89 @@
+"""What is kept in the repository says what the prose of the book says: each test fails when a number changes sides."""
+
+import json
+
+import pytest
+from PIL import Image
+
+from rfviz.pages import claims, inactive
+from rfviz.pages.evidence import findings, reference, series
+from rfviz.stats import AGREES
+from rfviz.storage import places
+
+BOOK = places.repository() / "book"
+SILENT = (2, 4, 7, 9, 13, 36, 38, 48)
+"""Channels of ResNet18 trained on ImageNet that never fire; measured on other photographs as well."""
+
+
+@pytest.fixture(scope="module")
+def imagenet() -> reference.Reference:
+    return reference.kept("evidence/resnet18")
+
+
+def test_what_is_kept_is_small_and_holds_no_photograph(imagenet: reference.Reference) -> None:
+    files = [file for part in ("reference", "evidence") for file in (BOOK / part).rglob("*") if file.is_file()]
+    assert sum(file.stat().st_size for file in files) < 8e6
+    pictures = {file.name for file in files if file.suffix in (".png", ".jpg")}
+    kinds = ("filter", "mean", "strongest", "maximization")  # made by the network, or averages over many patches
+    assert all(name.rpartition("-")[2].partition(".")[0] in kinds for name in pictures)
+    for file in files:
+        if file.suffix in (".png", ".jpg"):
+            with Image.open(file) as sheet:
+                assert sheet.size[0] >= reference.WIDTH, file
+    assert {file.suffix for file in files} == {".json", ".safetensors", ".png", ".jpg"}
+    assert "/" not in json.dumps(imagenet.facts["made by"]).replace("book/evidence", "").replace("data/", "")
+
+
+def test_the_network_of_imagenet_is_what_its_page_says(imagenet: reference.Reference) -> None:
+    facts = imagenet.facts
+    assert list(facts["networks"]) == ["resnet18"] and facts["width"] == 64
+    assert facts["recipes"]["resnet18"]["frozen"] == "layer3"
+    assert facts["data"]["classes"] == 101 and facts["data"]["side"] == 128
+    assert imagenet.accuracies["resnet18"][0] > 0.8
+    for said in ("--networks resnet18", "--set frozen=layer3", "--weights resnet18="):
+        assert said in facts["made by"]["command"]
+
+
+def test_its_silent_channels_are_those_that_other_photographs_find(imagenet: reference.Reference) -> None:
+    (effect,) = imagenet.effects["resnet18"]
+    assert effect.inactive == SILENT and effect.channels == 64
+    (silence,) = imagenet.exhibit.inactive.silences["resnet18"]
+    assert {kind for channel, kind in enumerate(silence.kinds) if channel in SILENT} == {"filter"}
+    (evidence,) = imagenet.exhibit.evidence["resnet18"]
+    behind = evidence.fires["layer1.0"][list(SILENT)]
+    assert 0.1 < behind.min() and behind.max() < 0.95  # 0.20 to 0.87 over photographs of ImageNet's classes
+    assert evidence.fires["maxpool"][list(SILENT)].max() == 0
+
+
+def test_noise_in_them_matters_and_in_active_channels_matters_more(imagenet: reference.Reference) -> None:
+    table = inactive.noise_table(imagenet.effects).set_index("noise")["dL"]
+    assert 0 < table["random_inactive"] < table["inactive"] < table["random_active"]
+    noise = imagenet.exhibit.inactive.why["resnet18"].changes["noise"]
+    assert noise["tested"].sign == 1 and noise["difference"].sign == -1
+
+
+def test_the_findings_of_the_first_page() -> None:
+    found = findings.gather(series.kept(), reference.kept("evidence/resnet18"))
+    assert [each.measured.sign for each in found] == [0, 0, 0, 1, -1, 0]
+
+
+def test_channels_fall_silent_by_decay_and_not_without() -> None:
+    shown = series.kept()
+    for network in shown.networks:
+        for decay in (0.01, 0.5, 1.5):
+            assert not any(each["inactive"] for each in shown.of(network, decay)), (network, decay)
+        assert series.first_silent(shown, network) <= 6
+        assert not any(each["inactive"] for each in shown.of(network, 6.0, alive=True))
+
+
+def test_the_default_networks_lose_channels_with_every_seed_and_have_learnt() -> None:
+    """The trainings of the series with the cumulative decay of the preset are those of the default book."""
+    found = series.kept().of("resnet34", 6.0)
+    assert [each["seed"] for each in found] == [0, 1, 2]
+    assert all(each["inactive"] >= 2 and each["top1"] >= 0.75 for each in found)
+
+
+def test_verdicts_of_the_network_of_imagenet(imagenet: reference.Reference) -> None:
+    verdicts = {claim.letter: claim.verdict for claim in imagenet.claims}
+    assert len(verdicts) == len(claims.gather.__globals__["_CLAIMS"])
+    assert verdicts["f"] == AGREES
