@@ -51,7 +51,7 @@ def test_its_silent_channels_are_those_that_other_photographs_find(imagenet: ref
     assert {kind for channel, kind in enumerate(silence.kinds) if channel in SILENT} == {"filter"}
     (evidence,) = imagenet.exhibit.evidence["resnet18"]
     behind = evidence.fires["layer1.0"][list(SILENT)]
-    assert 0.1 < behind.min() and behind.max() < 0.95  # 0.20 to 0.87 over photographs of ImageNet's classes
+    assert behind.min() > 0.1 and behind.max() < 0.95  # 0.20 to 0.87 over photographs of ImageNet's classes
     assert evidence.fires["maxpool"][list(SILENT)].max() == 0
 
 
