@@ -157,7 +157,17 @@ PRESETS = {
             disturbed_images=96,
             picture_channels=12,
             recipes=_both(
-                dataclasses.replace(_PHOTOGRAPHS, epochs=4, batch_size=32, decay=2.5, crop=32, window=48, repeats=96),
+                dataclasses.replace(
+                    _PHOTOGRAPHS,
+                    epochs=4,
+                    batch_size=32,
+                    learning_rate=0.02,
+                    decay=None,
+                    crop=32,
+                    window=48,
+                    repeats=96,
+                ),
+                learning_rate=0.01,
             ),
         ),
         Preset(
