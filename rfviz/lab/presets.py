@@ -259,7 +259,9 @@ def get(name: str, **overrides: Any) -> Preset:
             side = changes.get("tile", preset.tile)
             crop = side * 3 // 4
             changes = {"short_side": side, "evaluation_crop": crop, **changes}
-            recipe_changes = {"window": None, "repeats": 1, "crop": crop, "batch_size": 32, **recipe_changes}
+            # a few images make few steps, in which a large cumulative decay would leave nothing learnt
+            few = {"window": None, "repeats": 1, "crop": crop, "batch_size": 32, "decay": None}
+            recipe_changes = {**few, **recipe_changes}
     if isinstance(changes.get("networks"), str):
         changes["networks"] = changes["networks"].replace(" ", "").split(",")
     if "weight_decay" in recipe_changes:  # in place of the one that follows from the preset's cumulative decay

@@ -196,7 +196,7 @@ def test_a_folder_takes_the_place_of_the_source():
     # Many small images in place of a few large photographs.
     assert (preset.short_side, preset.evaluation_crop) == (128, 96)
     for recipe in preset.recipes.values():
-        assert (recipe.window, recipe.repeats, recipe.crop) == (None, 1, 96)
+        assert (recipe.window, recipe.repeats, recipe.crop, recipe.decay) == (None, 1, 96, None)
     assert presets.get("quick", images=None) == presets.get("quick")
 
 
