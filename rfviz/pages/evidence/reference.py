@@ -50,7 +50,7 @@ WIDTH = 480
 MOST = 96
 """Side of a picture on a sheet at most, px."""
 
-LARGE = 16
+LARGE = 60
 """Receptive fields, px, from which on sheets of maximization images are JPEG files."""
 
 BACKGROUND = 0.85
