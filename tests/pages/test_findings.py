@@ -16,9 +16,9 @@ def trainings() -> series.Shown:
     return series.Shown([{"network": name} for name in networks], {})
 
 
-def imagenet(tested: Interval, difference: Interval, paths: Interval) -> SimpleNamespace:
+def imagenet(tested: Interval, difference: Interval, paths: Interval, cut: Interval) -> SimpleNamespace:
     noise = {"tested": tested, "matched": UP, "difference": difference}
-    why = Why(True, {"noise": noise, "skip": noise}, paths, UP)
+    why = Why(True, {"noise": noise, "skip": noise, "cut": {**noise, "difference": cut}}, paths, UP)
     effects = [SimpleNamespace(inactive=(2, 4), channels=64)]
     shown = SimpleNamespace(why={"resnet18": why})
     return SimpleNamespace(effects={"resnet18": effects}, exhibit=SimpleNamespace(inactive=shown))
@@ -45,13 +45,16 @@ def imagenet(tested: Interval, difference: Interval, paths: Interval) -> SimpleN
         ("paths", UP, "harms by the skip more than by the convolutions"),
         ("paths", OPEN, "By which path of the first block the noise harms more is undecided"),
         ("paths", DOWN, "harms by the convolutions of the first block more than by its skip, against"),
+        ("cut", UP, "is in use: without it the loss rises, and by more"),
+        ("cut", OPEN, "more than what they write to as many active ones is undecided"),
+        ("cut", DOWN, "write to the silent channels less than what they write"),
     ],
 )
 def test_each_sentence_follows_its_interval(of: str, sign: Interval, said: str, monkeypatch) -> None:
-    planted = {"pair": OPEN, "skips": OPEN, "cost": OPEN, "tested": OPEN, "difference": OPEN, "paths": OPEN, of: sign}
+    planted = dict.fromkeys(("pair", "skips", "cost", "tested", "difference", "paths", "cut"), OPEN) | {of: sign}
     gaps = {"plainnet34": planted["pair"], "resnet34-plain-layer1": planted["skips"]}
     monkeypatch.setattr(series, "more_silent", lambda _shown, _network, other: gaps[other])
     monkeypatch.setattr(series, "costs", lambda *_: planted["cost"])
-    found = findings.gather(trainings(), imagenet(planted["tested"], planted["difference"], planted["paths"]))
-    assert len(found) == 6 and said in findings.listed(found).data
+    found = findings.gather(trainings(), imagenet(*list(planted.values())[3:]))
+    assert len(found) == 7 and said in findings.listed(found).data
     assert [each.measured for each in found] == list(planted.values())
