@@ -99,10 +99,10 @@ def _of_path(why: Why) -> list[Finding]:
     by_path = Finding(f"{says} (skip minus convolutions: {why.paths:+.3f} nats).", why.paths)
     cut = why.changes["cut"]["difference"]
     says = {
-        1: "What the blocks of layer1 write to the silent channels is in use: without it the loss rises, and by more than "
-        "without what they write to as many active ones",
-        0: "Whether the network misses what the blocks of layer1 write to the silent channels more than what they write "
-        "to as many active ones is undecided",
+        1: "What the blocks of layer1 write to the silent channels is in use: without it the loss rises, and by more "
+        "than without what they write to as many active ones",
+        0: "Whether the network misses what the blocks of layer1 write to the silent channels more than what they "
+        "write to as many active ones is undecided",
         -1: "The network misses what the blocks of layer1 write to the silent channels less than what they write to as "
         "many active ones",
     }[cut.sign]
