@@ -5,6 +5,7 @@ import pytest
 from rfviz.lab import series
 from rfviz.pages.evidence import series as page
 from rfviz.pages.evidence.series import Shown
+from rfviz.stats import NOTHING
 
 
 def planted(silent, top1, *, penalized_top1=None) -> Shown:
@@ -43,6 +44,19 @@ def test_the_answers_tell_when_and_in_which_network() -> None:
     assert "fewer channels fall silent than in PlainNet34" in page.skips_answer(fewer).data
     same = planted(lambda name, decay, seed: (seed + (name == "resnet34")) % 3, level)
     assert "it cannot be told whether more or fewer" in page.skips_answer(same).data
+
+
+def test_networks_that_have_not_learnt_are_not_compared() -> None:
+    def top1(network: str, decay: float, seed: int) -> float:
+        return 0.13 if network == "plainnet34" and decay == 15 else 0.5
+
+    found = planted(lambda name, decay, seed: (24 if decay == 15 else 3) + (name == "resnet34") * (seed - 2), top1)
+    assert page.compared(found, "resnet34", "plainnet34") == [3.0, 6.0]
+    assert page.compared(found, "resnet34", "resnet34-plain-layer1") == [3.0, 6.0, 15.0]
+    assert page.more_silent(found, "resnet34", "plainnet34").value == pytest.approx(-100 / 24)
+    assert "at D = 3 and 6 (that of" in page.skips_answer(found).data
+    nothing = planted(lambda *_: 0, lambda *_: 0.1)
+    assert page.more_silent(nothing, "resnet34", "plainnet34") == NOTHING
 
 
 def test_a_network_that_never_loses_a_channel_has_no_first_decay() -> None:

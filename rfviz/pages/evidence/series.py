@@ -14,11 +14,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rfviz import stats
-from rfviz.lab import series
+from rfviz.lab import presets, series
 from rfviz.lab.provenance import HowMade
 from rfviz.nets.network import NETWORKS
 from rfviz.pages.style import GREY, BookFigure, listed
-from rfviz.stats import AGREES, CANNOT_TELL, DISAGREES, Interval, judge
+from rfviz.stats import AGREES, CANNOT_TELL, DISAGREES, NOTHING, Interval, judge
 from rfviz.storage import places
 
 STRONG = 3.0
@@ -26,6 +26,9 @@ STRONG = 3.0
 
 PAPER_DECAY = 1.7
 """Cumulative decay of the paper's training, which had 450,000 steps."""
+
+LEARNT = 2.0
+"""Networks count whose top-1 accuracy is at least so many times that of guessing, mean over seeds."""
 
 POINTS = 2.0
 """Least change of top-1 accuracy that counts as one, points."""
@@ -79,11 +82,22 @@ def load(folder: Any) -> Shown:
 
 
 def more_silent(shown: Shown, network: str, other: str) -> Interval:
-    """Return how many channels more are inactive in one network than in another, mean over strong decays, over seeds.
+    """Return how many channels more are inactive in one network than in another, in per cent of those of the stem.
 
-    In per cent of the channels of the stem.
+    The mean over `compared` decays; the interval is over seeds.
     """
-    return _difference(shown, "inactive_share", (network, False), (other, False), shown.decays())
+    return _difference(shown, "inactive_share", (network, False), (other, False), compared(shown, network, other))
+
+
+def compared(shown: Shown, *networks: str) -> list[float]:
+    """Return the decays of `STRONG` and more under which all of some networks have learnt."""
+    least = LEARNT / presets.get(series.PRESET).classes
+    return [
+        decay
+        for decay in shown.decays()
+        if decay >= STRONG
+        and all(np.mean([each["top1"] for each in shown.of(name, decay)]) >= least for name in networks)
+    ]
 
 
 def costs(shown: Shown, network: str) -> Interval:
@@ -95,9 +109,9 @@ def _difference(
     shown: Shown, what: str, first: tuple[str, bool], second: tuple[str, bool], decays: Sequence[float]
 ) -> Interval:
     def values(network: str, alive: bool) -> np.ndarray:
-        return np.array([_each(shown.of(network, decay, alive=alive), what) for decay in decays if decay >= STRONG])
+        return np.array([_each(shown.of(network, decay, alive=alive), what) for decay in decays])
 
-    return stats.mean(list((values(*first) - values(*second)).mean(0)), "seeds")
+    return stats.mean(list((values(*first) - values(*second)).mean(0)), "seeds") if decays else NOTHING
 
 
 def _each(trainings: Sequence[Mapping[str, Any]], what: str) -> list[float]:
@@ -146,7 +160,7 @@ def _draw(ax: Axes, shown: Shown, what: str, label: str) -> None:
             if alive:
                 ax.plot(
                     [], [], marker, color=described.colour, markerfacecolor="white", markersize=4,
-                    label=f"{described.title}, kept alive",
+                    label="kept alive",
                 )  # fmt: skip
             else:
                 ax.plot(
@@ -217,11 +231,12 @@ def skips_answer(shown: Shown) -> Markdown:
             DISAGREES: "fewer channels fall silent",
             CANNOT_TELL: "it cannot be told whether more or fewer channels fall silent",
         }[judge(gap)]
-        accuracy = _difference(shown, "points", (subject, False), (other, False), shown.decays())
+        decays = compared(shown, subject, other)
+        accuracy = _difference(shown, "points", (subject, False), (other, False), decays)
         sentences.append(
             f"In {NETWORKS[subject].title}, {words} than in {NETWORKS[other].title}: the difference is {gap:+.1f} % of "
-            f"the channels, mean over D of {STRONG:g} and more (that of their top-1 accuracies, in points, is "
-            f"{accuracy:+.1f})."
+            f"the channels, at D = {listed([f'{decay:g}' for decay in decays])} (that of their top-1 accuracies, in "
+            f"points, is {accuracy:+.1f})."
         )
     return Markdown("**Answer.** " + " ".join(sentences))
 
