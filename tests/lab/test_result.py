@@ -330,7 +330,7 @@ def everything(tmp_path_factory) -> Run:
     run.progress = False
     for network in run.networks:
         name, last = network.name, network.figure_layers[-1]
-        for each in (results.sparsity, results.noise_effect, results.silence, results.noise_dose, results.ablations):
+        for each in (results.sparsity, results.noise_effect, results.silence, results.disturbances, results.ablations):
             each(run, name)
         results.written(run, name, "random weights")
         results.gabors(run, name)
@@ -360,9 +360,9 @@ def stale(run: Run, network: str | None = None) -> set[str]:
 
 
 ALL = {
-    "ablations", "atlas", "colour", "data_whitening", "effective_fields", "gabors", "high_stimuli", "hues",
-    "identification", "maxima", "mean_stimuli", "noise_dose", "noise_effect", "orientation", "pooling", "silence",
-    "some_maxima", "sparsity", "stimuli", "trained", "written",
+    "ablations", "atlas", "colour", "data_whitening", "disturbances", "effective_fields", "gabors", "high_stimuli",
+    "hues", "identification", "maxima", "mean_stimuli", "noise_dose", "noise_effect", "orientation", "pooling",
+    "silence", "some_maxima", "sparsity", "stimuli", "trained", "written",
 }  # fmt: skip
 OF_STIMULI = {"stimuli", "mean_stimuli", "some_maxima", "identification", "high_stimuli", "effective_fields", "atlas"}
 DEPENDENTS = {
@@ -370,11 +370,11 @@ DEPENDENTS = {
     "strict": (True, set()),
     "short_side": (500, set()), "evaluation_crop": (40, set()),  # photographs are cut into tiles
     "networks": (("resnet34", "plainnet34", "resnet18"), set()),
-    "images": ("folder", {"noise_dose"}),  # the source stays: what reads it asks whether a folder was given
+    "images": ("folder", {"noise_dose", "disturbances"}),  # the source stays: noise asks whether a folder was given
     "strongest": (33, {"stimuli", "mean_stimuli", "some_maxima", "identification", "atlas"}),
     "top_k": (3, {"stimuli", "identification", "atlas"}),
     "noise_seeds": (3, {"noise_effect"}),
-    "disturbed_images": (9, {"noise_dose", "ablations"}),
+    "disturbed_images": (9, {"noise_dose", "ablations", "disturbances"}),
     "picture_channels": (4, {"identification", "some_maxima"}),
     "maximization_steps": (3, {"maxima", "some_maxima", "identification", "atlas"}),
     "tile": (48, OF_STIMULI),
