@@ -84,7 +84,7 @@ def test_the_report_does_its_sums_right(monkeypatch):
 def test_the_report_is_about_the_networks_of_the_run(monkeypatch):
     monkeypatch.setattr(planning, "probe", lambda *_, **__: Speed(1000.0, 5000.0, planning.GIB, planning.GIB))
     lines = list(report(presets.get("quick", networks="resnet18"), CPU))
-    assert lines[1].startswith("ResNet18: 18 epochs of 128 visits to each image")
+    assert lines[1].startswith("ResNet18: 24 epochs of 128 visits to each image")
     assert sum("epochs" in line for line in lines) == 1
 
 
