@@ -93,7 +93,7 @@ def test_the_report_knows_of_micro_batches_and_small_sets(monkeypatch):
     lines = list(report(presets.get("imagenet", micro_batch=8), CPU))
     assert "memory: about 9.0 GiB for 8 images at a time" in lines[2]
     lines = list(report(presets.get("quick", repeats=2), CPU))
-    assert "18 epochs of 2 visits to each image, 18 steps of 28, 504 images of 64 px" in lines[1]
+    assert "24 epochs of 2 visits to each image, 24 steps of 28, 672 images of 64 px" in lines[1]
 
 
 def test_too_little_memory_is_said_with_a_remedy(monkeypatch):
