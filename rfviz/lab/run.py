@@ -82,7 +82,7 @@ WHITENING_IMAGES = 10_000
 """Images that the whitening is computed from, at most: spread evenly over the training images."""
 
 _PATHS = {"images", "weights"}
-_MAY_BE_NONE = {"window", "short_side", "evaluation_crop"}  # elsewhere None means: as the preset has it
+_MAY_BE_NONE = {"window", "short_side", "evaluation_crop", "threads"}  # elsewhere None means: as the preset has it
 
 
 def _absolute(value: Any) -> Any:

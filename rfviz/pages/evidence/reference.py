@@ -29,6 +29,7 @@ from rfviz.lab import provenance, results
 from rfviz.lab.provenance import HowMade
 from rfviz.lab.results import Evidence
 from rfviz.lab.run import Run
+from rfviz.nets import receptive_field
 from rfviz.nets.network import NETWORKS, network
 from rfviz.pages import claims, colour, inactive, orientation, sharing
 from rfviz.pages.claims import Claim
@@ -49,6 +50,9 @@ WIDTH = 480
 
 MOST = 96
 """Side of a picture on a sheet at most, px."""
+
+FAR = 2
+"""Receptive fields of layers that are shown, at most, in sides of an image."""
 
 LARGE = 60
 """Receptive fields, px, from which on sheets of maximization images are JPEG files."""
@@ -274,13 +278,16 @@ def pictures(run: Run, network: str) -> tuple[dict[str, np.ndarray], dict[str, l
     sheets : dict from str to uint8 array (H, W, 3)
         By the name of their file: ``conv1-filter``, and per layer ``LAYER-mean``, ``LAYER-strongest`` (contrast raised,
         one gain per channel) and ``LAYER-maximization``. Of the last blocks of layer2 and layer3, the channels that
-        `rfviz.lab.results.some_maxima` takes.
+        `rfviz.lab.results.some_maxima` takes; layers that see far more than an image are left out.
     left_out : dict from str to list of int
     """
     described, white = run.network(network), run.whitening(network)
     sheets = {"conv1-filter.png": sheet([min_max(each) for each in run.net(network).conv1.weight.detach().cpu()])}
     left_out = {}
+    side = run.stimuli[0][0].shape[-1]
     for layer in (*described.figure_layers, described.last_block(2), described.last_block(3)):
+        if receptive_field.of(run.net(network), layer).size > FAR * side:
+            continue
         low = layer in described.figure_layers
         found = results.stimuli(run, network)[layer] if low else results.mean_stimuli(run, network, layer)
         maxima = (results.maxima if low else results.some_maxima)(run, network, layer)
