@@ -40,7 +40,7 @@ def imagenet(tested: Interval, difference: Interval, paths: Interval, cut: Inter
         ("tested", OPEN, "cannot be told to change its loss"),
         ("tested", DOWN, "lowers its loss"),
         ("difference", UP, "More than in active channels"),
-        ("difference", OPEN, "Whether more than in active channels that are read as strongly is undecided"),
+        ("difference", OPEN, "Whether more than in active channels that are read most nearly as strongly is undecided"),
         ("difference", DOWN, "harms more (+2.000 (+1.000 to +3.000, n = 3 channels) nats): silence does not make"),
         ("paths", UP, "harms by the skip more than by the convolutions"),
         ("paths", OPEN, "By which path of the first block the noise harms more is undecided"),

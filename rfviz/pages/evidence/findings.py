@@ -75,9 +75,9 @@ def _of_noise(imagenet: Reference) -> list[Finding]:
         noise["tested"],
     )
     says = {
-        1: "More than in active channels that are read as strongly",
-        0: "Whether more than in active channels that are read as strongly is undecided",
-        -1: "But the same noise in as many active channels that are read as strongly harms more",
+        1: "More than in active channels that are read most nearly as strongly",
+        0: "Whether more than in active channels that are read most nearly as strongly is undecided",
+        -1: "But the same noise in as many active channels that are read most nearly as strongly harms more",
     }[noise["difference"].sign]
     second = Finding(
         f"{says} ({noise['matched']:+.3f} nats): silence does not make a channel more sensitive."
