@@ -298,8 +298,7 @@ def reference(to: Path, *, options: LongRunOptions = LongRunOptions(), seeds: Wh
 def series(to: Path, *, only: str | None = None) -> None:
     """Train the series of the page "When channels fall silent", and keep its numbers as JSON.
 
-    63 small networks: about an hour on two cores. Interrupted, it goes on where it was when it is called
-    again.
+    63 small networks: about an hour on two cores. Interrupted, it goes on where it was when it is called again.
 
     Parameters
     ----------
@@ -310,9 +309,9 @@ def series(to: Path, *, only: str | None = None) -> None:
     """
     from rfviz.lab import provenance, series
 
-    cells = series.chosen(only)
+    cells, kept = series.chosen(only), series.load(to)["trainings"] if only else []
     series.train(cells)
-    found, kept = [series.measure(cell) for cell in cells], series.load(to)["trainings"]
+    found = [series.measure(cell) for cell in cells]
     for cell, each in zip(cells, found, strict=True):
         same = "" if only is None else " As kept." if each in kept else f" Not as kept in {to}."
         _say(f"{cell.name}: {each['top1']:.1%} top-1, {each['inactive']} inactive channels.{same}")

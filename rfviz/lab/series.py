@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rfviz.errors import unknown
+from rfviz.errors import RfvizError, first_line, unknown
 from rfviz.kernels.silent import RARE, inactive_channels
 from rfviz.lab import results, together
 from rfviz.lab.run import Run, open_run, trained
@@ -129,9 +129,22 @@ def chosen(only: str | None = None) -> list[Cell]:
 
 
 def load(folder: Path) -> dict[str, Any]:
-    """Return what `export` wrote: ``made by``, and the ``trainings``; none where there is no such file."""
+    """Return what `export` wrote: ``made by``, and the ``trainings``; none where there is no such file.
+
+    Raises
+    ------
+    RfvizError
+        If the file is damaged.
+    """
     path = folder / FILE
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"made by": {}, "trainings": []}
+    if not path.is_file():
+        return {"made by": {}, "trainings": []}
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RfvizError(
+            f"{path} is damaged ({first_line(error)}): remove it, or take it from the repository."
+        ) from error
 
 
 def export(folder: Path, found: Sequence[dict[str, Any]], made_by: Mapping[str, str]) -> None:

@@ -159,10 +159,12 @@ def take_over(net: ResidualNet, source: Stored, last: str) -> None:
             if given is None and key.endswith("num_batches_tracked"):
                 state[key] = own
             elif not isinstance(given, Tensor) or given.shape != own.shape or not given.isfinite().all():
-                found = "missing" if given is None else f"of shape {tuple(getattr(given, 'shape', ()))}"
+                fits = isinstance(given, Tensor) and given.shape == own.shape
+                wrong = "not finite" if fits else f"of shape {tuple(getattr(given, 'shape', ()))}"
+                wrong = "missing" if given is None else wrong
                 raise RfvizError(
                     f"{source.origin}: {name}.{key} is needed as finite numbers of shape {tuple(own.shape)}, but is "
-                    f"{found}: give weights of a {net.network.title} of width {net.conv1.out_channels}."
+                    f"{wrong}: give weights of a {net.network.title} of width {net.conv1.out_channels}."
                 )
         module.load_state_dict(state)
 

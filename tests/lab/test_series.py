@@ -44,6 +44,12 @@ def test_a_part_of_the_series_may_be_chosen():
         series.chosen("resnet43-D6-seed0")
 
 
+def test_a_damaged_file_is_named(tmp_path):
+    (tmp_path / series.FILE).write_text('{"made by"')
+    with pytest.raises(RfvizError, match=r"series\.json is damaged .*: remove it"):
+        series.load(tmp_path)
+
+
 def test_what_is_written_is_what_is_read(tmp_path):
     assert series.load(tmp_path) == {"made by": {}, "trainings": []}
     found = [{"network": "resnet34", "top1": 0.5}, {"network": "plainnet34", "top1": 0.25}]

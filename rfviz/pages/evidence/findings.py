@@ -79,12 +79,8 @@ def _of_noise(imagenet: Reference) -> list[Finding]:
         0: "Whether more than in active channels that are read most nearly as strongly is undecided",
         -1: "But the same noise in as many active channels that are read most nearly as strongly harms more",
     }[noise["difference"].sign]
-    second = Finding(
-        f"{says} ({noise['matched']:+.3f} nats): silence does not make a channel more sensitive."
-        if noise["difference"].sign < 0
-        else f"{says} ({noise['matched']:+.3f} nats).",
-        noise["difference"],
-    )
+    so = ": silence does not make a channel more sensitive" if noise["difference"].sign < 0 else ""
+    second = Finding(f"{says} ({noise['matched']:+.3f} nats){so}.", noise["difference"])
     return [first, second, *_of_path(why)]
 
 

@@ -34,7 +34,7 @@ from rfviz.nets.network import NETWORKS, network
 from rfviz.pages import claims, colour, inactive, orientation, sharing
 from rfviz.pages.claims import Claim
 from rfviz.pages.style import Roles, min_max, stretch
-from rfviz.stats import NOTHING, Interval
+from rfviz.stats import NOTHING
 from rfviz.storage import codec, places
 from rfviz.storage.digests import tensor_digest
 from rfviz.storage.files import atomic, load_tensors, save_tensors
@@ -93,13 +93,9 @@ class Exhibit:
         networks = [NETWORKS[name] for name in self.evidence]
         contrast = next((each for each in networks if each.skips != networks[0].skips), None)
         return sharing.Shown(
-            Roles(networks, networks[0], contrast), {}, {}, NOTHING, {}, self.read, self.evidence, self.more_inactive
-        )
-
-    @property
-    def more_inactive(self) -> Interval:
-        """See `rfviz.pages.inactive.more_inactive`."""
-        return inactive.more_inactive_of(self.inactive.effects)
+            Roles(networks, networks[0], contrast), {}, {}, NOTHING, {}, self.read, self.evidence,
+            inactive.more_inactive_of(self.inactive.effects),
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -194,10 +190,8 @@ def export(runs: Sequence[Run], folder: Path, made_by: Mapping[str, str]) -> Non
     save_tensors(small, folder / EXHIBIT, {"values": values})
     with atomic(folder / "reference.json") as temporary:
         temporary.write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    for file in {
-        *folder.glob("*.png"),
-        *folder.glob("*.jpg"),
-    } - written:  # of an earlier export, and only now that the new one is there
+    earlier = {*folder.glob("*.png"), *folder.glob("*.jpg")} - written
+    for file in earlier:  # only now that the new ones are there
         if file.name.partition("-")[0] in NETWORKS:
             file.unlink()
 
