@@ -71,7 +71,8 @@ class RunOptions:
     strict
         Refuse broken images instead of leaving them out.
     settings
-        Replace any other value of the preset, as NAME=VALUE, such as learning_rate=0.1.
+        Replace any other value of the preset, as NAME=VALUE, such as learning_rate=0.1, or of the recipe of one
+        network, such as plainnet34.epochs=40.
     """
 
     preset: PresetName = "quick"
@@ -271,7 +272,9 @@ def train(
 
 
 @app.command
-def reference(to: Path, *, options: LongRunOptions = LongRunOptions(), seeds: Whole = 1) -> None:
+def reference(
+    to: Path, *, options: LongRunOptions = LongRunOptions(), seeds: Whole = 1, numbers_only: bool = False
+) -> None:
     """Keep what is small of a long run: numbers as JSON, filters, mean stimuli and maximization images; no photograph.
 
     The page Reference run of the book shows what lies in book/reference.
@@ -282,6 +285,8 @@ def reference(to: Path, *, options: LongRunOptions = LongRunOptions(), seeds: Wh
         Folder to write to, such as book/reference.
     seeds
         Networks to train of each kind, with consecutive seeds.
+    numbers_only
+        Keep no pictures.
     """
     from rfviz.lab import provenance
     from rfviz.pages.evidence import reference
@@ -290,7 +295,7 @@ def reference(to: Path, *, options: LongRunOptions = LongRunOptions(), seeds: Wh
     replicas = run.replicas(seeds)
     run.check_weights()
     command = shlex.join(["rfviz", *sys.argv[1:]])
-    reference.export(replicas, to, {"command": command, "commit": provenance.commit()})
+    reference.export(replicas, to, {"command": command, "commit": provenance.commit()}, numbers_only)
     _say(f"written to {to}")
 
 

@@ -237,8 +237,9 @@ def get(name: str, **overrides: Any) -> Preset:
     name : str
         One of `PRESETS`.
     **overrides
-        Fields of `Preset`, or of `Recipe` for all networks alike (``epochs=2``). ``images`` replaces the source: the
-        folder's images are then reduced to the size of the preset's tiles, unless the preset says otherwise.
+        Fields of `Preset`, or of `Recipe`: for all networks alike (``epochs=2``), or for one
+        (``**{"plainnet34.epochs": 2}``). ``images`` replaces the source: the folder's images are then reduced to the
+        size of the preset's tiles, unless the preset says otherwise.
 
     Raises
     ------
@@ -248,9 +249,13 @@ def get(name: str, **overrides: Any) -> Preset:
     if name not in PRESETS:
         raise unknown("preset", name, PRESETS)
     preset = PRESETS[name]
-    wrong = sorted(set(overrides) - _RECIPE_FIELDS - _PRESET_FIELDS)
-    if wrong:
-        raise unknown("option", wrong[0], sorted(_RECIPE_FIELDS | _PRESET_FIELDS))
+    of_one: dict[str, dict[str, Any]] = {}
+    for key in sorted(overrides):
+        name_of, dot, of_recipe = key.rpartition(".")
+        if dot and of_recipe in _RECIPE_FIELDS:
+            of_one.setdefault(network(name_of).name, {})[of_recipe] = overrides[key]
+        elif key not in _RECIPE_FIELDS | _PRESET_FIELDS:
+            raise unknown("option", of_recipe, sorted(_RECIPE_FIELDS | _PRESET_FIELDS))
     changes = {key: value for key, value in overrides.items() if key in _PRESET_FIELDS}
     recipe_changes = {key: value for key, value in overrides.items() if key in _RECIPE_FIELDS}
     if changes.get("images") is not None:
@@ -264,7 +269,13 @@ def get(name: str, **overrides: Any) -> Preset:
             recipe_changes = {**few, **recipe_changes}
     if isinstance(changes.get("networks"), str):
         changes["networks"] = changes["networks"].replace(" ", "").split(",")
-    if "weight_decay" in recipe_changes:  # in place of the one that follows from the preset's cumulative decay
-        recipe_changes = {"decay": None, **recipe_changes}
-    recipes = {key: dataclasses.replace(recipe, **recipe_changes) for key, recipe in preset.recipes.items()}
-    return dataclasses.replace(preset, recipes=recipes, **changes)
+    recipes = {key: _replaced(recipe, recipe_changes) for key, recipe in preset.recipes.items()}
+    changed = dataclasses.replace(preset, recipes=recipes, **changes)
+    if of_one:  # every network gets a recipe of its own: nobody else takes over what one has
+        recipes |= {key: _replaced(changed.recipe(key), of_one.get(key, {})) for key in {*changed.networks, *of_one}}
+    return dataclasses.replace(changed, recipes=recipes)
+
+
+def _replaced(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
+    """Return a recipe with some values replaced; a weight decay comes in place of a cumulative one."""
+    return dataclasses.replace(recipe, **({"decay": None, **changes} if "weight_decay" in changes else changes))

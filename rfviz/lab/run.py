@@ -30,7 +30,7 @@ from rfviz.lab.presets import Preset
 from rfviz.lab.result import RESULTS, Frame, Kept, result, result_of_all_processes
 from rfviz.nets import models, weights
 from rfviz.nets.models import ResidualNet
-from rfviz.nets.network import Network
+from rfviz.nets.network import Network, accuracy_control, contrast
 from rfviz.nets.weights import Stored
 from rfviz.storage import places
 from rfviz.storage.digests import digest, tensor_digest
@@ -365,7 +365,12 @@ class Run:
     @property
     def contrast(self) -> Network | None:
         """The first network that differs from the subject in having skips or not, if there is one."""
-        return next((each for each in self.networks if each.skips != self.subject.skips), None)
+        return contrast(self.networks)
+
+    @property
+    def accuracy_control(self) -> Network | None:
+        """The control for the accuracy of the subject, if there is one."""
+        return accuracy_control(self.networks)
 
     def stored(self, network: str) -> Stored | None:
         """Return the weights that were given for a network, if any, after making sure that they fit it.
@@ -527,12 +532,12 @@ _DESCRIPTION = {"recipes", "summary", "where", "source"}  # told elsewhere, or f
 
 def _differences(preset: Preset) -> list[str]:
     """Say in what a preset differs from the one of its name."""
-    usual = dataclasses.asdict(presets.PRESETS[preset.name])
-    given = dataclasses.asdict(preset)
+    before = presets.PRESETS[preset.name]
+    usual, given = dataclasses.asdict(before), dataclasses.asdict(preset)
     changes = [f"{key} = {value!r}" for key, value in given.items() if key not in _DESCRIPTION and value != usual[key]]
     for network, recipe in given["recipes"].items():
-        before = usual["recipes"][network]
-        changes += [f"{network} {key} = {value!r}" for key, value in recipe.items() if value != before[key]]
+        of_kind = dataclasses.asdict(before.recipe(network))
+        changes += [f"{network} {key} = {value!r}" for key, value in recipe.items() if value != of_kind[key]]
     return changes
 
 

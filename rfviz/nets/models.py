@@ -241,5 +241,6 @@ def recognize(state: Mapping[str, object]) -> Network | None:
     blocks = tuple(sum(stage == each for stage, _ in found) for each in (1, 2, 3, 4))
     skips = any(".downsample." in key for key in state)
     bottleneck = any(key.endswith(".conv3.weight") for key in state)
-    kinds = {(each.blocks, each.skips, each.bottleneck): each for each in NETWORKS.values() if not each.plain_stages}
+    usual = [each for each in NETWORKS.values() if not (each.plain_stages or each.control_of)]
+    kinds = {(each.blocks, each.skips, each.bottleneck): each for each in usual}
     return kinds.get((blocks, skips, bottleneck))  # type: ignore[arg-type]

@@ -3,12 +3,14 @@
 Nothing here needs torch: presets and the command line know networks by these objects, `rfviz.nets.models` builds them.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from rfviz.errors import unknown
 
 BLUE, ORANGE, GREEN, RED, PURPLE, BLACK = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#000000"
+SKY = "#56B4E9"
 """Colours of Okabe and Ito, which people with any colour vision can tell apart."""
 
 
@@ -34,6 +36,9 @@ class Network:
         The channel that is shown unless another is asked for.
     plain_stages : tuple of int
         Stages (1 to 4) whose blocks have no skips although the network has.
+    control_of : str, optional
+        The network of which this is a second one, trained more briefly, so as to classify as well as another: whether
+        a difference between two networks is one of accuracy, it can tell.
     """
 
     name: str
@@ -44,6 +49,7 @@ class Network:
     bottleneck: bool = False
     channel: int = 18
     plain_stages: tuple[int, ...] = ()
+    control_of: str | None = None
 
     @cached_property
     def layers(self) -> tuple[str, ...]:
@@ -118,6 +124,7 @@ NETWORKS = {
     for network in (
         Network("resnet34", "ResNet34", (3, 4, 6, 3), BLUE),
         Network("plainnet34", "PlainNet34", (3, 4, 6, 3), RED, skips=False, channel=19),
+        Network("resnet34-short", "ResNet34, short training", (3, 4, 6, 3), SKY, control_of="resnet34"),
         Network("resnet34-plain-layer1", "ResNet34 without skips in layer1", (3, 4, 6, 3), BLACK, plain_stages=(1,)),
         Network("resnet18", "ResNet18", (2, 2, 2, 2), GREEN),
         Network("plainnet18", "PlainNet18", (2, 2, 2, 2), ORANGE, skips=False),
@@ -138,3 +145,13 @@ def network(name: str) -> Network:
     if name not in NETWORKS:
         raise unknown("network", name, NETWORKS)
     return NETWORKS[name]
+
+
+def contrast(networks: Sequence[Network]) -> Network | None:
+    """Return the first of some networks that differs from the very first in having skips or not, if there is one."""
+    return next((each for each in networks if each.skips != networks[0].skips), None)
+
+
+def accuracy_control(networks: Sequence[Network]) -> Network | None:
+    """Return the control for accuracy of the first of some networks, if there is one."""
+    return next((each for each in networks if each.control_of == networks[0].name), None)

@@ -28,6 +28,9 @@ from rfviz.pages.orientation import NULL, selective_share
 from rfviz.pages.style import in_sentences, no_contrast
 from rfviz.stats import AGREES, CANNOT_TELL, DISAGREES, Interval, because, judge
 
+HARM_ROWS = {"inactive": "ΔL", "random_inactive": "ΔL_rnd"}
+"""The rows of Table 1 that the paper speaks of, and what it calls them."""
+
 PAPER_SHARE = 13 / 64
 """Share of inactive channels that the paper found in its ResNet34."""
 
@@ -127,12 +130,29 @@ def _keeps(runs: Sequence[Run]) -> Claim:
     wide = [each.title for each in (subject, contrast) if each.bottleneck]
     if wide:
         return Claim("c", says, measure, "–", CANNOT_TELL, _other_channels(wide[0]))
-    measured, each = sharing.keeps(runs), [sharing.keeping(runs, network.name) for network in (subject, contrast)]
+    each = [sharing.keeping(runs, network.name) for network in (subject, contrast)]
+    verdict, shown, why = _compared(runs, sharing.keeps, "+.2f")
     return Claim(
-        "c", says, measure,
-        f"{measured:+.2f}; {subject.title} {each[0].value:+.2f}, {contrast.title} {each[1].value:+.2f}",
-        judge(measured, 1 if subject.skips else -1), because(measured),
+        "c", says, measure, f"{shown}; {subject.title} {each[0].value:+.2f}, {contrast.title} {each[1].value:+.2f}",
+        verdict, why,
     )  # fmt: skip
+
+
+def _compared(runs: Sequence[Run], measure: Callable[..., Interval], digits: str) -> tuple[str, str, str]:
+    """Judge whether a measure is greater with skips than without: verdict, what was measured, and why.
+
+    Where the run has a control for accuracy, the difference must have the same sign there: otherwise it may be one of
+    accuracy.
+    """
+    subject, contrast, controlled = runs[0].subject, runs[0].contrast, runs[0].accuracy_control
+    measured, expected = measure(runs), 1 if runs[0].subject.skips else -1
+    verdict, shown, why = judge(measured, expected), format(measured, digits), because(measured)
+    if controlled and contrast:
+        at_equal = measure(runs, controlled)
+        shown += f"; at equal accuracy ({controlled.title}, minus {contrast.title}) {at_equal:{digits}}"
+        if verdict != CANNOT_TELL and judge(at_equal, expected) != verdict:
+            verdict, why = CANNOT_TELL, f"{subject.title} also classifies better, and at equal accuracy it is not so"
+    return verdict, shown, why
 
 
 def _other_channels(title: str) -> str:
@@ -203,12 +223,12 @@ def _more(runs: Sequence[Run]) -> Claim:
     says = f"{skips[0].upper()}{skips[1:]} has more of them than {plain}."
     if contrast is None:
         return Claim("g", says, "Difference of the shares of channels.", "–", CANNOT_TELL, no_contrast(runs[0]))
-    measured, pair = more_inactive(runs), (subject.name, contrast.name)
+    pair = (subject.name, contrast.name)
     any_inactive = any(inactive_channels(results.pooling(run, name)) for run in runs for name in pair)
+    verdict, shown, why = _compared(runs, more_inactive, "+.0%")
     return Claim(
         "g", says, f"Difference of the shares of channels: {subject.title} minus {contrast.title}.",
-        f"{measured:+.0%}", judge(measured, 1 if subject.skips else -1),
-        because(measured) if any_inactive else "neither network has any in this run",
+        shown, verdict, why if any_inactive else "neither network has any in this run",
     )  # fmt: skip
 
 
@@ -220,16 +240,19 @@ def _harms(runs: Sequence[Run]) -> Claim:
         return Claim("h", says, "Table 1, nats.", "–", CANNOT_TELL, no_contrast(runs[0]))
     ours, other = (subject.name, contrast.name) if subject.skips else (contrast.name, subject.name)
     found: dict[str, Interval] = {}
-    for row, name in {"inactive": "ΔL", "random_inactive": "ΔL_rnd"}.items():
+    for row, name in HARM_ROWS.items():
         found[name] = noise_change(runs, ours, row)
         found[f"{name} minus {plain}'s"] = stats.over_seeds(_further_changes(runs, ours, other, row))
+        if (controlled := runs[0].accuracy_control) and subject.skips:
+            further = _further_changes(runs, controlled.name, other, row)
+            found[f"{name} of {controlled.title}, minus {plain}'s"] = stats.over_seeds(further)
     if not any(results.noise_effect(run, ours).inactive for run in runs):
         verdict, why, shown = CANNOT_TELL, f"{skips} has no inactive channel to disturb in this run", "–"
     else:
         signs = {each.sign for each in found.values()}
         verdict = DISAGREES if -1 in signs else CANNOT_TELL if 0 in signs else AGREES
         why = {
-            AGREES: "all four intervals lie above 0",
+            AGREES: f"all {len(found)} intervals lie above 0",
             DISAGREES: "one of the intervals lies below 0",
             CANNOT_TELL: "one of the intervals holds 0",
         }[verdict]

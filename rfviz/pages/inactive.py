@@ -18,8 +18,8 @@ from rfviz.kernels.responses import LayerResponses
 from rfviz.kernels.silent import RARE, Silence, control_count, inactive_channels
 from rfviz.lab import results
 from rfviz.lab.run import Run
-from rfviz.nets.network import NETWORKS
-from rfviz.pages.style import GREY, BookFigure, listed
+from rfviz.nets.network import NETWORKS, Network
+from rfviz.pages.style import GREY, BookFigure, listed, roles
 from rfviz.stats import AGREES, CANNOT_TELL, DISAGREES, NOTHING, Interval, judge
 
 Effects = Mapping[str, Sequence[NoiseEffect]]
@@ -109,34 +109,34 @@ def gather(runs: Sequence[Run]) -> Shown:
 # -- measures that other pages share -----------------------------------------------------------------------------------
 
 
-def more_inactive(runs: Sequence[Run]) -> Interval:
+def more_inactive(runs: Sequence[Run], subject: Network | None = None) -> Interval:
     """Return the share of inactive channels of the subject minus that of the contrast; `NOTHING` without a contrast.
 
-    Within one pair of networks the interval is over channels; of several pairs, it is over seeds.
+    The subject is that of the runs, unless another is given. Within one pair of networks the interval is over channels;
+    of several pairs, it is over seeds.
     """
-    first = runs[0]
-    if first.contrast is None:
+    subject, other = subject or runs[0].subject, runs[0].contrast
+    if other is None:
         return NOTHING
-    ours, other = (
-        [_share(inactive_channels(found), found.channels) for found in (results.pooling(run, name) for run in runs)]
-        for name in (first.subject.name, first.contrast.name)
+    ours, others = (
+        [(len(inactive_channels(found)), found.channels) for found in (results.pooling(run, each.name) for run in runs)]
+        for each in (subject, other)
     )
-    return _difference(ours, other)
+    return _difference(ours, others)
 
 
-def more_inactive_of(effects: Effects) -> Interval:
-    """Return what `more_inactive` does, from noise experiments; the first network is the subject."""
-    subject, *others = (NETWORKS[name] for name in effects)
-    contrast = next((each for each in others if each.skips != subject.skips), None)
-    if contrast is None:
+def more_inactive_of(effects: Effects) -> tuple[Interval, Interval]:
+    """Return what `more_inactive` does, from noise experiments, for the subject and its accuracy control."""
+    subject, other, controlled = roles([NETWORKS[name] for name in effects])[1:]
+    return _more(effects, subject, other), _more(effects, controlled, other)
+
+
+def _more(effects: Effects, one: Network | None, other: Network | None) -> Interval:
+    if one is None or other is None:
         return NOTHING
     return _difference(
-        *([_share(found.inactive, found.channels) for found in effects[each.name]] for each in (subject, contrast))
+        *([(len(found.inactive), found.channels) for found in effects[each.name]] for each in (one, other))
     )
-
-
-def _share(inactive: Sequence[int], channels: int) -> tuple[int, int]:
-    return len(inactive), channels
 
 
 def _difference(ours: Sequence[tuple[int, int]], other: Sequence[tuple[int, int]]) -> Interval:
@@ -565,19 +565,22 @@ def noise_answer(effects: Effects) -> Markdown:
 
 def _comparison(effects: Effects) -> str:
     """Say whether a network with skips has more inactive channels than one without, as in the paper."""
-    subject, *others = (NETWORKS[name] for name in effects)
-    contrast = next((each for each in others if each.skips != subject.skips), None)
+    subject, contrast, controlled = roles([NETWORKS[name] for name in effects])[1:]
     if contrast is None:
         return f"There is no network with{'out' * subject.skips} skips to compare with."
     pair = (subject, contrast) if subject.skips else (contrast, subject)
-    more = _difference(*([_share(found.inactive, found.channels) for found in effects[each.name]] for each in pair))
+    more = _more(effects, *pair)
     ours, other = (each.title for each in pair)
     has = {
         AGREES: f"As in the paper, {ours} has more inactive channels than {other}",
         DISAGREES: f"Unlike in the paper, {ours} has fewer inactive channels than {other}",
         CANNOT_TELL: f"It cannot be told whether {ours} has more inactive channels than {other}",
     }[judge(more)]
-    return f"{has}: the difference of their shares is {more:+.3f}."
+    said = f"{has}: the difference of their shares is {more:+.3f}"
+    if controlled and subject.skips:
+        said += f"; {controlled.title}, which classifies about as well as {other}, minus {other}: "
+        said += f"{_more(effects, controlled, contrast):+.3f}"
+    return f"{said}."
 
 
 def _verdict(network: str, replicas: Sequence[NoiseEffect]) -> str:

@@ -8,7 +8,7 @@ from torch import nn
 from rfviz.images import photographs
 from rfviz.nets import models, receptive_field
 from rfviz.nets.models import ResidualNet
-from rfviz.nets.network import BLUE, GREEN, ORANGE, PURPLE, RED
+from rfviz.nets.network import BLUE, GREEN, ORANGE, PURPLE, RED, SKY
 from rfviz.pages.style import BookFigure
 
 
@@ -60,7 +60,7 @@ def receptive_field_overview() -> Figure:
     return figure
 
 
-_FRAMES = (BLUE, ORANGE, GREEN, RED, PURPLE, "#56B4E9", "#F0E442", "black")
+_FRAMES = (BLUE, ORANGE, GREEN, RED, PURPLE, SKY, "#F0E442", "black")
 
 
 def receptive_fields_to_scale(net: ResidualNet, side: int = 224) -> Figure:

@@ -74,8 +74,8 @@ class Shown(NamedTuple):
         See `rfviz.kernels.stream.read_strength`; of the first run.
     evidence : dict from network to list of Evidence
         One per seed.
-    more_inactive : Interval
-        See `rfviz.pages.inactive.more_inactive`.
+    more_inactive, more_at_equal_accuracy : Interval
+        See `rfviz.pages.inactive.more_inactive`; the second of the accuracy control.
     """
 
     roles: Roles
@@ -86,6 +86,7 @@ class Shown(NamedTuple):
     read: Mapping[str, Mapping[str, Tensor]]
     evidence: Mapping[str, Sequence[Evidence]]
     more_inactive: Interval
+    more_at_equal_accuracy: Interval = NOTHING
 
     @property
     def networks(self) -> list[Network]:
@@ -104,7 +105,7 @@ def gather(runs: Sequence[Run]) -> Shown:
     run = runs[0]
     names = [each.name for each in _comparable(run)]
     return Shown(
-        roles=roles(run),
+        roles=roles(run.networks),
         steps={name: steps(run.net(name).conv1.weight, results.stimuli(run, name), NETWORKS[name]) for name in names},
         kept={name: keeping(runs, name) for name in names},
         keeps=keeps(runs),
@@ -112,6 +113,7 @@ def gather(runs: Sequence[Run]) -> Shown:
         read={name: read_strength(run.net(name), NETWORKS[name].readers) for name in names},
         evidence={name: [results.evidence(each, name) for each in runs] for name in names},
         more_inactive=inactive.more_inactive(runs),
+        more_at_equal_accuracy=inactive.more_inactive(runs, run.accuracy_control) if run.accuracy_control else NOTHING,
     )
 
 
@@ -165,9 +167,12 @@ def keeping(runs: Sequence[Run], network: str) -> Interval:
     return stats.over_seeds([stats.mean(_kept(run, network)) for run in runs])
 
 
-def keeps(runs: Sequence[Run]) -> Interval:
-    """Return the mean of `kept` in the subject minus that in the contrast; `NOTHING` where one is not to be had."""
-    subject, contrast = runs[0].subject, runs[0].contrast
+def keeps(runs: Sequence[Run], subject: Network | None = None) -> Interval:
+    """Return the mean of `kept` in the subject minus that in the contrast; `NOTHING` where one is not to be had.
+
+    The subject is that of the runs, unless another is given.
+    """
+    subject, contrast = subject or runs[0].subject, runs[0].contrast
     if contrast is None or subject.bottleneck or contrast.bottleneck:
         return NOTHING
     return stats.over_seeds([stats.difference(_kept(run, subject.name), _kept(run, contrast.name)) for run in runs])
@@ -534,11 +539,18 @@ def predictions(shown: Shown) -> list[Prediction]:
         stats.over_seeds([noise(ours[i], plain[i], group) for i in having]) if plain else NOTHING
         for group in ("tested", "matched")
     )
+    controlled, at_equal_accuracy = shown.roles.accuracy_control, ""
+    if controlled and plain:
+        weaker = shown.evidence[controlled.name]
+        same = stats.over_seeds([noise(weaker[i], plain[i], "tested") for i in having if weaker[i].inactive])
+        at_equal_accuracy = f"; {controlled.title}: {same:+.3f}"
     return [
         Prediction(
             f"{subject.title} has more inactive channels than {other}.",
             "difference of the shares of channels",
-            f"{more:+.1%}", "–", judge(more), because(more) if contrast else no_contrast(shown.roles),
+            f"{more:+.1%}",
+            f"{controlled.title}: {shown.more_at_equal_accuracy:+.1%}" if controlled else "–",
+            judge(more), because(more) if contrast else no_contrast(shown.roles),
         ),
         Prediction(
             "The first block writes more to channels that fire less in the first pooling layer.",
@@ -558,7 +570,7 @@ def predictions(shown: Shown) -> list[Prediction]:
         Prediction(
             f"Noise in the {tested} channels hurts {subject.title} more than {other}.",
             "difference of the changes of the loss (nats), σ = 1",
-            f"{hurts:+.3f}", f"in matched active channels: {matched:+.3f}",
+            f"{hurts:+.3f}", f"in matched active channels: {matched:+.3f}{at_equal_accuracy}",
             *verdict(hurts, 1, needs_contrast=True),
         ),
     ]  # fmt: skip

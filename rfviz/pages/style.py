@@ -25,7 +25,7 @@ from rfviz.lab.code import source_digest
 from rfviz.lab.provenance import HowMade
 from rfviz.lab.result import RESULTS
 from rfviz.lab.run import Run
-from rfviz.nets.network import Network
+from rfviz.nets.network import Network, accuracy_control, contrast
 
 GREY = "#767676"
 
@@ -117,11 +117,12 @@ class Roles(NamedTuple):
     networks: Sequence[Network]
     subject: Network
     contrast: Network | None
+    accuracy_control: Network | None = None
 
 
-def roles(run: Run) -> Roles:
+def roles(networks: Sequence[Network]) -> Roles:
     """Return the roles of the networks of a run."""
-    return Roles(run.networks, run.subject, run.contrast)
+    return Roles(networks, networks[0], contrast(networks), accuracy_control(networks))
 
 
 def missing(reason: str) -> Figure:

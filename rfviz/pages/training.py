@@ -15,8 +15,9 @@ from rfviz import stats
 from rfviz.images.data import Evaluation
 from rfviz.lab import results
 from rfviz.lab.run import Run
-from rfviz.nets.network import NETWORKS
-from rfviz.pages.style import GREY, BookFigure, listed, show
+from rfviz.nets.network import NETWORKS, Network
+from rfviz.pages.style import GREY, BookFigure, listed, roles, show
+from rfviz.stats import Interval
 from rfviz.training.recipe import Recipe
 
 Histories = Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]
@@ -193,15 +194,18 @@ def accuracy_answer(accuracies: Mapping[str, Sequence[float]]) -> Markdown:
     """
     each = [f"{NETWORKS[name].title} classifies {_percent(found)}" for name, found in accuracies.items()]
     answer = f"**Answer.** {listed(each)} of the held-out images correctly."
-    first = next(iter(accuracies))
-    other = next((name for name in accuracies if NETWORKS[name].skips != NETWORKS[first].skips), None)
+    first, other, controlled = roles([NETWORKS[name] for name in accuracies])[1:]
     if other is None:
         return Markdown(f"{answer} It takes a network that differs in its skips to tell what they do to that.")
-    skips, plain = (first, other) if NETWORKS[first].skips else (other, first)
-    points = [100 * (a - b) for a, b in zip(accuracies[skips], accuracies[plain], strict=True)]
-    gap = stats.mean(points, "seeds")
-    difference = f"{NETWORKS[skips].title} minus {NETWORKS[plain].title} is"
-    if len(points) == 1:
+
+    def gap_between(one: Network, two: Network) -> Interval:
+        pairs = zip(accuracies[one.name], accuracies[two.name], strict=True)
+        return stats.mean([100 * (ours - theirs) for ours, theirs in pairs], "seeds")
+
+    skips, plain = (first, other) if first.skips else (other, first)
+    gap = gap_between(skips, plain)
+    difference = f"{skips.title} minus {plain.title} is"
+    if gap.n == 1:
         return Markdown(
             f"{answer} {difference} {gap.value:+.1f} points; with one training of each, what the skips do to that is "
             "undecided."
@@ -211,4 +215,7 @@ def accuracy_answer(accuracies: Mapping[str, Sequence[float]]) -> Markdown:
         -1: "With skips, the networks classify worse than without",
         0: f"What skips do to that is undecided, as {stats.because(gap)}",
     }
-    return Markdown(f"{answer} {words[gap.sign]}: {difference}, in points, {gap:+.1f}.")
+    said = f"{answer} {words[gap.sign]}: {difference}, in points, {gap:+.1f}."
+    if controlled:
+        said += f" {controlled.title}, minus {other.title} is {gap_between(controlled, other):+.1f}."
+    return Markdown(said)

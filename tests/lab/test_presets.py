@@ -183,6 +183,21 @@ def test_a_weight_decay_takes_the_place_of_the_presets_cumulative_decay():
     assert {each.decay for each in presets.get("imagenet").recipes.values()} == {None}
 
 
+def test_options_of_the_recipe_of_one_network_are_its_own():
+    names = ["resnet34", "plainnet34", "resnet34-short", "resnet18"]
+    found = presets.get("quick", networks=names, epochs=9, **{"resnet34-short.epochs": 3, "resnet34.decay": 1.0})
+    assert {name: found.recipe(name).epochs for name in names} == dict.fromkeys(names, 9) | {"resnet34-short": 3}
+    assert {name: found.recipe(name).decay for name in names} == dict.fromkeys(names, 6.0) | {"resnet34": 1.0}
+    fixed = presets.get("quick", **{"plainnet34.weight_decay": 0.5}).recipe("plainnet34")
+    assert (fixed.decay, fixed.weight_decay) == (None, 0.5)
+    with pytest.raises(RfvizError, match="unknown network 'resnet43'"):
+        presets.get("quick", **{"resnet43.epochs": 3})
+    with pytest.raises(RfvizError, match="unknown option 'epoch'"):
+        presets.get("quick", **{"resnet34.epoch": 3})
+    with pytest.raises(RfvizError, match="unknown option 'width'"):
+        presets.get("quick", **{"resnet34.width": 32})  # the same for all
+
+
 def test_the_presets_themselves_are_never_changed():
     before = {name: dataclasses.asdict(preset) for name, preset in PRESETS.items()}
     presets.get("quick", epochs=1, width=99, weights={"resnet34": "w.pth"})

@@ -532,6 +532,7 @@ def test_channels_of_one_network_and_of_three():
 def test_subject_and_contrast(empty_folder):
     def roles(*names: str) -> tuple:
         run = open_run("smoke", networks=list(names))
+        assert not (run.accuracy_control and "resnet34-short" not in names)
         return run.subject.name, run.contrast and run.contrast.name
 
     assert roles("resnet34", "plainnet34") == ("resnet34", "plainnet34")
@@ -539,6 +540,10 @@ def test_subject_and_contrast(empty_folder):
     assert roles("resnet18", "resnet50") == ("resnet18", None)
     assert roles("resnet18", "resnet50", "plainnet34") == ("resnet18", "plainnet34")
     assert roles("plainnet18", "resnet34") == ("plainnet18", "resnet34")
+    assert roles("resnet34", "resnet34-short", "plainnet34") == ("resnet34", "plainnet34")
+    controlled = open_run("smoke", networks=["resnet34", "plainnet34", "resnet34-short"])
+    assert controlled.accuracy_control.name == "resnet34-short"
+    assert open_run("smoke", networks=["plainnet34", "resnet34-short"]).accuracy_control is None
 
 
 @pytest.mark.parametrize("seed", [-1, 1.5, "0", None])
@@ -747,6 +752,11 @@ def test_provenance_says_what_a_run_was_made_with(first, runs_folder):
 
 def test_an_unchanged_preset_has_no_differences():
     assert runs._differences(presets.get("smoke")) == []
+
+
+def test_differences_of_one_network_are_its_own():
+    found = presets.get("smoke", networks="resnet34,resnet34-short", **{"resnet34-short.epochs": 2})
+    assert runs._differences(found) == ["networks = ('resnet34', 'resnet34-short')", "resnet34-short epochs = 2"]
 
 
 def test_weights_of_other_classes_are_refused(empty_folder, tmp_path):

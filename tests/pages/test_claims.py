@@ -9,7 +9,7 @@ from rfviz.kernels.identify import KINDS
 from rfviz.kernels.noise import Effect, NoiseEffect
 from rfviz.lab import results
 from rfviz.lab.run import Run
-from rfviz.nets.network import NETWORKS
+from rfviz.nets.network import NETWORKS, accuracy_control, contrast
 from rfviz.pages import claims, maximization, sharing
 from rfviz.pages.claims import Claim
 from rfviz.pages.evidence import reference
@@ -43,7 +43,8 @@ def fake(*names: str, **parts: object) -> SimpleNamespace:
         "networks": networks,
         "network": NETWORKS.get,
         "subject": subject,
-        "contrast": next((each for each in networks if each.skips != subject.skips), None),
+        "contrast": contrast(networks),
+        "accuracy_control": accuracy_control(networks),
         "stimuli": lambda name: dict.fromkeys(NETWORKS[name].layers, found),
         "maxima": lambda name, layer: SimpleNamespace(images=torch.ones(24, 3, 9, 9)),
         "whitening": lambda name: SimpleNamespace(to_rgb=lambda x, clip=True: x),
@@ -168,6 +169,33 @@ def test_the_network_with_skips_need_not_come_first() -> None:
     assert first["g"].measured.startswith("+17%") and second["g"].measured.startswith("-17%")
     assert second["g"].measure == "Difference of the shares of channels: PlainNet34 minus ResNet34."
     assert first["h"].measured == second["h"].measured
+
+
+CONTROLLED = ("resnet34", "resnet34-short", "plainnet34")
+
+
+@pytest.mark.parametrize(("short", "verdict"), [(13, AGREES), (2, CANNOT_TELL), (0, CANNOT_TELL)])
+def test_a_difference_that_is_gone_at_equal_accuracy_decides_nothing(short: int, verdict: str) -> None:
+    effects = effect(13), effect(short, loss=float(short == 13)), effect(2, loss=0.0, spread=0.2)
+    found = verdicts(run_with(*effects, names=CONTROLLED))
+    assert found["g"].verdict == verdict
+    assert f"at equal accuracy (ResNet34, short training, minus PlainNet34) {(short - 2) / 64:+.0%}" in (
+        found["g"].measured
+    )
+    assert found["g"].why.endswith("at equal accuracy it is not so") == (verdict == CANNOT_TELL)
+    assert found["h"].verdict == verdict
+    assert "ΔL of ResNet34, short training, minus PlainNet34's" in found["h"].measured
+    assert found["h"].why == "all 6 intervals lie above 0" or verdict == CANNOT_TELL
+    assert found["f"].verdict == AGREES  # compares nothing
+
+
+@pytest.mark.parametrize(("short", "verdict"), [(0.6, AGREES), (0.1, CANNOT_TELL), (-0.4, CANNOT_TELL)])
+def test_features_are_kept_also_at_equal_accuracy(monkeypatch: pytest.MonkeyPatch, short: float, verdict: str) -> None:
+    gains = dict(zip(CONTROLLED, (0.7, short, 0.1), strict=True))
+    monkeypatch.setattr(sharing, "_kept", lambda run, name: around(gains[name]))
+    found = claims._keeps([fake(*CONTROLLED)])
+    assert found.verdict == verdict
+    assert f"{short - 0.1:+.2f}" in found.measured.split("at equal accuracy")[1]
 
 
 def test_of_three_networks_subject_and_contrast_are_compared() -> None:

@@ -13,7 +13,7 @@ from rfviz.kernels.noise import VARIANTS, Disturbances, Effect, NoiseDose, Noise
 from rfviz.kernels.responses import LayerResponses
 from rfviz.kernels.silent import Silence
 from rfviz.lab import results
-from rfviz.nets.network import NETWORKS
+from rfviz.nets.network import NETWORKS, contrast
 from rfviz.nets.receptive_field import ReceptiveField
 from rfviz.pages import inactive as page
 from rfviz.pages.inactive import Shown
@@ -270,12 +270,12 @@ def test_several_networks_are_judged_by_the_interval_over_them() -> None:
 
 def runs_of(*names: str, seeds: int = 1) -> list[Any]:
     networks = [NETWORKS[name] for name in names]
-    contrast = next((each for each in networks if each.skips != networks[0].skips), None)
-    return [SimpleNamespace(networks=networks, subject=networks[0], contrast=contrast, seed=i) for i in range(seeds)]
+    first, other = networks[0], contrast(networks)
+    return [SimpleNamespace(networks=networks, subject=first, contrast=other, seed=i) for i in range(seeds)]
 
 
 def test_other_pages_get_the_intervals_of_this_page(monkeypatch: pytest.MonkeyPatch) -> None:
-    silent = {"plainnet34": (0, 0), "resnet34": (1, 2)}
+    silent = {"plainnet34": (0, 0), "resnet34": (1, 2), "resnet34-short": (3, 3)}
     rates = {name: [[0.0] * count + [0.5] * (24 - count) for count in counts] for name, counts in silent.items()}
     monkeypatch.setattr(results, "pooling", lambda run, name: responses(*rates[name][run.seed]))
     monkeypatch.setattr(results, "noise_effect", lambda run, name: REPLICAS[name][run.seed])
@@ -286,6 +286,8 @@ def test_other_pages_get_the_intervals_of_this_page(monkeypatch: pytest.MonkeyPa
     assert over.value == pytest.approx(-1.5 / 24)
     assert (over.n, over.of) == (2, "seeds")
     assert math.isnan(page.more_inactive(runs_of("resnet34")).value)
+    controlled = page.more_inactive(runs_of("resnet34", "plainnet34"), NETWORKS["resnet34-short"])
+    assert controlled.value == pytest.approx(3 / 24)
     one, two = (page.noise_change(runs_of("resnet34", seeds=seeds), "resnet34", "inactive") for seeds in (1, 3))
     assert (one.value, one.n, one.of) == (pytest.approx(1.1), 2, "noise seeds")
     assert (two.value, two.n, two.of) == (pytest.approx(2.1), 2, "seeds")

@@ -18,6 +18,7 @@ from rfviz.pages.evidence.reference import COLUMNS, Reference, sheet
 from rfviz.pages.inactive import noise_table
 from rfviz.pages.style import min_max, stretch
 from rfviz.storage import places
+from rfviz.training.recipe import Recipe
 
 KEPT = places.repository() / "book" / "reference"
 
@@ -67,6 +68,13 @@ def test_pictures_of_an_earlier_export_go_when_the_new_ones_are_there(exported, 
     reference.export([run], tmp_path, {})
     assert not (tmp_path / "resnet18-old.png").exists()
     assert len(list(tmp_path.glob("*.png"))) + len(list(tmp_path.glob("*.jpg"))) == 20 + 1
+
+
+def test_numbers_go_without_pictures(exported, tmp_path):
+    reference.export(exported[0], tmp_path, {}, numbers_only=True)
+    assert {path.name for path in tmp_path.iterdir()} == {"reference.json", "exhibit.safetensors"}
+    found, whole = reference.load(tmp_path), reference.load(exported[1])
+    assert found.facts["networks"] == whole.facts["networks"] and found.claims == whole.claims
 
 
 def test_the_sheets_show_every_channel_in_its_place(exported):
@@ -121,11 +129,15 @@ def test_any_networks_are_named_with_their_rates():
         "networks": dict.fromkeys(rates, found.facts["networks"]["resnet34"]),
     }
     several = Reference(facts, {}, {}, KEPT)
-    assert "with its top at 0.05 (ResNet50: 0.01, PlainNet18: 0.02), weight" in reference.conditions(several).data
+    said = reference.conditions(several).data
+    assert f"{recipe['epochs']} epochs, batches of {recipe['batch_size']}, learning rate up to 0.05, weight" in said
+    assert "ResNet50: learning rate up to 0.01. PlainNet18: learning rate up to 0.02. " in said
     assert "weights of ResNet50 (hashes)" in reference.how_made(several).facts
     one = Reference({**facts, "recipes": {"resnet18": recipe}}, {}, {}, KEPT)
-    assert "with its top at 0.05, weight" in reference.conditions(one).data
-    assert reference.conditions(one).data.startswith("Trained on ")
+    said = reference.conditions(one).data
+    assert said.startswith("Trained on ") and "ResNet18:" not in said
+    steps = facts["data"]["training images"] // recipe["batch_size"]
+    assert f"D = {Recipe(**recipe).cumulative_decay(steps):.3g}." in said
     behind = Reference({**facts, "recipes": {"resnet18": recipe | {"frozen": "layer3"}}}, {}, {}, KEPT)
     assert reference.conditions(behind).data.startswith("What comes after layer3 was trained on ")
 

@@ -80,7 +80,7 @@ def shown(
     profile = {"conv1": 0.5, "layer1.0.relu1": 0.7, "layer1.0": 0.2}
     made = {name: [evidence(12, layers=NETWORKS[name].stream)] for name in names}
     return Shown(
-        roles=roles(run), steps=steps,
+        roles=roles(run.networks), steps=steps,
         kept={name: Interval(0.4, 0.3, 0.5, 12) for name in names},
         keeps=Interval(difference, difference - 0.1, difference + 0.1, 24),
         sparsity=dict.fromkeys(networks, profile),
@@ -305,6 +305,21 @@ def test_the_table_shows_every_word() -> None:
         for text in (each.says, each.measured, each.verdict):
             assert text in html
     assert "..." not in html
+
+
+def test_the_control_for_accuracy_stands_beside_what_is_compared() -> None:
+    names = ["resnet34", "resnet34-short", "plainnet34"]
+    found = pair(12, 1) | {"resnet34-short": [evidence(12, seed=3)]}
+    controlled = Interval(0.11, 0.1, 0.12, 24)
+    page = shown(names, found)._replace(more_at_equal_accuracy=controlled)
+    first, *_, last = sharing.predictions(page)
+    assert first.control == f"ResNet34, short training: {controlled:+.1%}"
+    noise = [found[name][0].dose.loss["tested"][1] for name in names]
+    same = found["resnet34-short"][0].dose.mean(noise[1] - noise[2])
+    assert last.control.endswith(f"; ResNet34, short training: {same:+.3f}")
+    assert [each.verdict for each in sharing.predictions(page)] == verdicts(shown(found=pair(12, 1)))
+    none = shown(names, found | {"resnet34-short": [evidence(0)]})
+    assert sharing.predictions(none)[-1].control.endswith("ResNet34, short training: –")
 
 
 # -- other networks ----------------------------------------------------------------------------------------------------

@@ -33,11 +33,12 @@ from rfviz.nets import receptive_field
 from rfviz.nets.network import NETWORKS, network
 from rfviz.pages import claims, colour, inactive, orientation, sharing
 from rfviz.pages.claims import Claim
-from rfviz.pages.style import Roles, min_max, stretch
+from rfviz.pages.style import min_max, roles, stretch
 from rfviz.stats import NOTHING
 from rfviz.storage import codec, places
 from rfviz.storage.digests import tensor_digest
 from rfviz.storage.files import atomic, load_tensors, save_tensors
+from rfviz.training.recipe import Recipe
 
 EXHIBIT = "exhibit.safetensors"
 
@@ -90,11 +91,9 @@ class Exhibit:
     @property
     def sharing(self) -> sharing.Shown:
         """What the functions of `rfviz.pages.sharing` take that are about silent channels; the rest is empty."""
-        networks = [NETWORKS[name] for name in self.evidence]
-        contrast = next((each for each in networks if each.skips != networks[0].skips), None)
         return sharing.Shown(
-            Roles(networks, networks[0], contrast), {}, {}, NOTHING, {}, self.read, self.evidence,
-            inactive.more_inactive_of(self.inactive.effects),
+            roles([NETWORKS[name] for name in self.evidence]), {}, {}, NOTHING, {}, self.read, self.evidence,
+            *inactive.more_inactive_of(self.inactive.effects),
         )  # fmt: skip
 
 
@@ -140,8 +139,8 @@ class Reference:
         return [Claim(**each) for each in self.facts["claims"]]
 
 
-def export(runs: Sequence[Run], folder: Path, made_by: Mapping[str, str]) -> None:
-    """Write the numbers of some runs and the pictures of the first into a folder.
+def export(runs: Sequence[Run], folder: Path, made_by: Mapping[str, str], numbers_only: bool = False) -> None:
+    """Write the numbers of some runs and, unless they are not wanted, the pictures of the first into a folder.
 
     Parameters
     ----------
@@ -151,11 +150,12 @@ def export(runs: Sequence[Run], folder: Path, made_by: Mapping[str, str]) -> Non
         ``reference.json`` and the pictures in it are replaced.
     made_by : mapping
         For people: the command, and whatever else is to be known.
+    numbers_only : bool
     """
     first = runs[0]
     names = [each.name for each in first.networks]
     stated = [claim._asdict() for claim in claims.gather(runs)]
-    sheets = {name: pictures(first, name) for name in names}
+    sheets = {} if numbers_only else {name: pictures(first, name) for name in names}
     facts = {
         "made by": dict(made_by),
         "preset": first.given.name,
@@ -324,19 +324,32 @@ def _reduced(image: Tensor) -> Tensor:
 def conditions(found: Reference) -> Markdown:
     """Say on what and how the networks were trained."""
     data = found.facts["data"]
-    (first, recipe), *others = found.facts["recipes"].items()
-    rates = [f"{network(name).title}: {each['learning_rate']:g}" for name, each in others]
-    beside = f" ({', '.join(rates)})" if rates else ""
+    recipes = {name: Recipe(**each) for name, each in found.facts["recipes"].items()}
+    (first, recipe), *others = recipes.items()
+    usual = _described(recipe)
+    apart = {
+        network(name).title: [mine for mine, ours in zip(_described(each), usual, strict=True) if mine != ours]
+        for name, each in others
+    }
+    beside = [f"{title}: {', '.join(different)}" for title, different in apart.items() if different]
     seeds = len(found.facts["networks"][first])
-    what = "Trained" if not recipe.get("frozen") else f"What comes after {recipe['frozen']} was trained"
+    decay = recipe.cumulative_decay(recipe.steps(data["training images"]))
+    what = "Trained" if not recipe.frozen else f"What comes after {recipe.frozen} was trained"
     return Markdown(
         f"{what} on {data['training images']:,} photographs of {data['classes']} classes, measured on "
-        f"{data['held-out images']:,} others at {data['side']} × {data['side']} px: {recipe['epochs']} epochs in "
-        f"batches of {recipe['batch_size']}, training crops of {recipe['crop']} px ({recipe['area'][0]:.0%} to "
-        f"{recipe['area'][1]:.0%} of the image), a {recipe['schedule']} schedule of the learning rate with its top at "
-        f"{recipe['learning_rate']:g}{beside}, weight decay {recipe['weight_decay']:g}, multiplied in "
-        f"{recipe['precision']}; {seeds} network{'s' * (seeds > 1)} of each kind."
+        f"{data['held-out images']:,} others at {data['side']} × {data['side']} px: training crops of {recipe.crop} px "
+        f"({recipe.area[0]:.0%} to {recipe.area[1]:.0%} of the image), a {recipe.schedule} schedule, "
+        f"{', '.join(usual)}; cumulative decay D = {decay:.3g}. {' '.join(f'{each}.' for each in beside)} "
+        f"{seeds} network{'s' * (seeds > 1)} of each kind."
     )
+
+
+def _described(recipe: Recipe) -> list[str]:
+    """Return in words what the recipes of a run may differ in."""
+    return [
+        f"{recipe.epochs} epochs", f"batches of {recipe.batch_size}", f"learning rate up to {recipe.learning_rate:g}",
+        f"weight decay {recipe.weight_decay:.3g}", f"multiplied in {recipe.precision}",
+    ]  # fmt: skip
 
 
 def how_made(found: Reference) -> HowMade:
