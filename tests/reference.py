@@ -29,11 +29,12 @@ LAYOUTS = {
 """Tensors (N, C, h, w) that are equal and lie differently in memory."""
 
 
-def brute_top(responses, channel, k, per_image=1):
+def brute_top(responses, channel, k, per_image=1, competes=lambda i, y, x: True):
     """The k strongest neurons as (value, image, y, x); ties to the lower image, then raster order."""
     candidates = []
     for i, response in enumerate(responses):
-        neurons = [(-value, i, y, x) for y, row in enumerate(response[channel].tolist()) for x, value in enumerate(row)]
+        rows = enumerate(response[channel].tolist())
+        neurons = [(-value, i, y, x) for y, row in rows for x, value in enumerate(row) if competes(i, y, x)]
         candidates += [min(neurons)] if per_image == 1 else neurons
     return [(-value, i, y, x) for value, i, y, x in sorted(candidates)[:k]]
 

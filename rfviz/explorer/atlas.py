@@ -16,7 +16,7 @@ from rfviz import _torchvision_ops  # isort: skip  # noqa: F401  # torchvision m
 from torchvision.transforms.v2 import functional as resizing
 
 from rfviz.explorer.facts import LayerFacts, describe
-from rfviz.pages.style import NO_IMAGE, min_max, stretch
+from rfviz.pages.style import NO_IMAGE, covered, min_max, stretch
 
 LARGEST_CELL = 96
 """Side of a cell at most, px: pictures of larger receptive fields are reduced to it."""
@@ -82,18 +82,22 @@ def draw(layer: LayerFacts) -> Atlas:
     if layer.filters is not None and layer.filters.shape[-1] <= side:
         add("filter", [min_max(each.float().cpu()) for each in layer.filters], layer.filters.shape[-1])
     fires = (found.positive_count > 0).tolist()
-    for key, means, raised in (
-        ("mean", found.mean_stimulus, False),
-        ("stretched", found.mean_stimulus, True),
-        ("strongest", found.strongest_stimulus, True),
+    if found.mean_stimulus is not None and found.mean_count is not None:
+        means = [covered(*each) for each in zip(found.mean_stimulus, found.mean_count, strict=True)]
+        add("mean", [mean if there else None for mean, there in zip(means, fires, strict=True)])
+    for key, raised, counts in (
+        ("stretched", found.mean_stimulus, found.mean_count),
+        ("strongest", found.strongest_stimulus, found.strongest_count),
     ):
-        if means is None:
+        if raised is None or counts is None:
             continue
-        shown = [stretch(mean) if raised else (mean, 1.0) for mean in means]
-        add(key, [image if there else None for (image, _), there in zip(shown, fires, strict=True)])
-        for channel, (_, gain) in zip(facts["channels"], shown, strict=True):
-            if raised:
-                channel.setdefault("gains", {})[key] = float(f"{gain:.4g}")
+        deviations = found.mean_deviation if key == "stretched" else found.strongest_deviation
+        of_channels: list[Tensor | None] = []
+        for each, count, there, channel in zip(deviations, counts, fires, facts["channels"], strict=True):
+            stretched, gain = stretch(each)
+            of_channels.append(covered(stretched, count) if there else None)
+            channel.setdefault("gains", {})[key] = float(f"{gain:.4g}")
+        add(key, of_channels)
     add("maximization", list(layer.whitening.to_rgb(layer.maxima.images.float().cpu())))
 
     stimuli, sources = _stimuli(layer, facts)

@@ -9,7 +9,7 @@ from torch import Tensor
 from rfviz.images.data import Indexed
 from rfviz.images.whitening import Whitening
 from rfviz.kernels.maximization import Maximization
-from rfviz.kernels.pictures import centred, correlations
+from rfviz.kernels.pictures import correlations
 from rfviz.kernels.responses import LayerResponses
 from rfviz.kernels.responses.activity import HISTOGRAM_EDGES
 from rfviz.kernels.responses.top_stimuli import EMPTY
@@ -72,18 +72,16 @@ def _fires(layer: LayerFacts) -> Tensor:
 
 
 def _contrast(layer: LayerFacts) -> Tensor:
-    strongest = layer.found.strongest_stimulus
-    if strongest is None:
+    if layer.found.strongest_stimulus is None:
         return torch.full((layer.found.channels,), torch.nan)
-    return torch.where(_fires(layer), centred(strongest.double()).abs().amax((1, 2, 3)), torch.nan)
+    return torch.where(_fires(layer), layer.found.strongest_deviation.double().abs().amax((1, 2, 3)), torch.nan)
 
 
 def _agreement(layer: LayerFacts) -> Tensor:
-    mean = layer.found.mean_stimulus
-    if mean is None:
+    if layer.found.mean_stimulus is None:
         return torch.full((layer.found.channels,), torch.nan)
     driven = layer.whitening.to_rgb(layer.maxima.images.double(), clip=False)
-    return torch.where(_fires(layer), correlations(mean, driven).diagonal(), torch.nan)
+    return torch.where(_fires(layer), correlations(layer.found.mean_deviation, driven).diagonal(), torch.nan)
 
 
 def _selectivity(layer: LayerFacts) -> Tensor:
@@ -116,7 +114,7 @@ STATISTICS = (
     ),
     Statistic(
         "contrast", "contrast of the mean stimulus", "",
-        "largest deviation of a pixel from the mean colour, RGB from 0 to 1, in the mean over the strongest neurons",
+        "largest deviation of a pixel from the mean patch, RGB from 0 to 1, in the mean over the strongest neurons",
         _contrast,
     ),
     Statistic(
@@ -207,7 +205,7 @@ def _nearest(layer: LayerFacts) -> list[list[list[float]]]:
     found = layer.found
     if found.strongest_stimulus is None:
         return [[] for _ in range(found.channels)]
-    alike = correlations(found.strongest_stimulus, found.strongest_stimulus)
+    alike = correlations(found.strongest_deviation, found.strongest_deviation)
     fires = _fires(layer)
     alike[:, ~fires] = -torch.inf
     alike.fill_diagonal_(-torch.inf)

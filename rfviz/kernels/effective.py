@@ -113,7 +113,7 @@ def core(weights: Tensor) -> Tensor:
 
 def spread(responses: LayerResponses, count: int) -> list[int]:
     """Return up to `count` channels that fire, evenly spread over all that do: a choice without looking at them."""
-    firing = (responses.positive_count > 0).nonzero().flatten().tolist()
+    firing = responses.competes.nonzero().flatten().tolist()
     count = min(count, len(firing))
     return [firing[i * len(firing) // count] for i in range(count)]
 

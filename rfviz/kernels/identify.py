@@ -142,7 +142,7 @@ def identify(
     Returns
     -------
     dict from each of KINDS to Tensor of float64, shape (n,)
-        What `identification` says. NaN for channels that never fire, for all kinds alike.
+        What `identification` says. NaN for channels without a preferred stimulus, for all kinds alike.
 
     Raises
     ------
@@ -163,5 +163,5 @@ def identify(
               contrast=contrast),
         drive(net, layer, maxima, contrast=contrast),
     )  # fmt: skip
-    fires = responses.positive_count[channels] > 0
+    fires = responses.competes[channels]
     return {kind: identification(driven[:, channels], fires) for kind, driven in zip(KINDS, shown, strict=True)}

@@ -104,14 +104,14 @@ def diversity(images: Tensor | Indexed, responses: LayerResponses, side: int) ->
     return torch.stack(found)
 
 
-def centrality(means: Tensor) -> Tensor:
+def centrality(deviations: Tensor) -> Tensor:
     """Return how much stronger the contrast of pictures is in their centre than towards their rim, float64 `(C,)`.
 
     The base-2 logarithm of the root mean square in the central third of the side over that outside of the central two
-    thirds, each pixel minus the mean colour of the picture. NaN for a picture of one colour.
+    thirds, of pictures as they differ from the mean patch, `(C, 3, R, R)`. NaN where there is nothing in one of them.
     """
-    side = means.shape[-1]
-    squares = centred(means.double()).square().mean(1)
+    side = deviations.shape[-1]
+    squares = deviations.double().square().mean(1)
     place = (torch.arange(side) - (side - 1) / 2).abs() / (side / 2)
     distance = torch.maximum(place[:, None], place[None, :])
     centre, rim = (squares[:, part].mean(1) for part in (distance <= 1 / 3, distance > 2 / 3))
@@ -138,10 +138,9 @@ def own_maximization(
     """
     found = []
     for layer, each in responses.items():
-        assert each.mean_stimulus is not None
         there = each.positive_count > 0
         driven = whitening.to_rgb(maxima[layer].images[there].double(), clip=False)
         placed = torch.full((each.channels,), torch.nan, dtype=torch.float64)
-        placed[there] = own_resemblance(each.mean_stimulus[there], driven)
+        placed[there] = own_resemblance(each.mean_deviation[there], driven)
         found.append(placed)
     return torch.stack(found).nanmean(0)

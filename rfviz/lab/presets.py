@@ -58,6 +58,8 @@ class Preset:
         Weights to read instead of training; see `rfviz.nets.weights.read`.
     strict : bool
         Refuse broken images in a folder instead of leaving them out.
+    borders : bool
+        Look for stimuli at the borders of the images, too; see `rfviz.kernels.responses.collect`.
     """
 
     name: str
@@ -81,6 +83,7 @@ class Preset:
     images: str | None = None
     weights: dict[str, str] = field(default_factory=dict)
     strict: bool = False
+    borders: bool = False
 
     def __post_init__(self) -> None:
         if self.source not in SOURCES:
@@ -96,8 +99,9 @@ class Preset:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise RfvizError(f"{name} is {value!r}: it must be a whole number from 1 up.")
-        if not isinstance(self.strict, bool):
-            raise RfvizError(f"strict is {self.strict!r}: it must be true or false.")
+        for name in ("strict", "borders"):
+            if not isinstance(getattr(self, name), bool):
+                raise RfvizError(f"{name} is {getattr(self, name)!r}: it must be true or false.")
         if not isinstance(self.weights, dict) or not all(isinstance(file, str) for file in self.weights.values()):
             raise RfvizError(f"weights is {self.weights!r}: give files by model, such as resnet34=FILE.")
         for name in ("short_side", "evaluation_crop"):

@@ -79,7 +79,16 @@ def _collect(
 def stimuli(run: Run, network: str) -> dict[str, LayerResponses]:
     """Return what the channels of the first pooling layer and of layer1 respond to, over the stimulus images."""
     layers, preset = run.network(network).stream, run.preset
-    return _collect(run, network, run.stimuli, layers, top_k=preset.top_k, strongest=preset.strongest)
+    return _collect(
+        run, network, run.stimuli, layers, top_k=preset.top_k, strongest=preset.strongest, borders=preset.borders
+    )
+
+
+@result
+def border_stimuli(run: Run, network: str) -> dict[str, LayerResponses]:
+    """Return the strongest stimuli in the layers of the figures if neurons at the borders compete, too."""
+    layers = run.network(network).figure_layers
+    return _collect(run, network, run.stimuli, layers, top_k=run.preset.top_k, mean_stimulus=False, borders=True)
 
 
 @result
@@ -233,11 +242,10 @@ def evidence(run: Run, network: str) -> Evidence:
 def _likeness(run: Run, network: str) -> Tensor:
     """Return how like its filter the mean of the strongest stimuli of each channel is behind layer1, `(C,)`."""
     found = stimuli(run, network)[run.network(network).stream[-1]]
-    assert found.strongest_stimulus is not None
     filters = run.net(network).conv1.weight.detach().cpu()
-    central = likenesses.central(found.strongest_stimulus, filters.shape[-1])
+    central = likenesses.central(found.strongest_deviation, filters.shape[-1])
     alike = likenesses.correlations(filters, central).diagonal()
-    return torch.where(found.positive_count > 0, alike, torch.nan)
+    return torch.where(found.competes, alike, torch.nan)
 
 
 # -- tuning ------------------------------------------------------------------------------------------------------------
@@ -298,7 +306,8 @@ def gabors(run: Run, network: str, control: str | None = None) -> list[Gabor | N
 @result
 def high_stimuli(run: Run, network: str) -> dict[str, LayerResponses]:
     """Return the strongest stimuli of the last layers of the higher stages."""
-    return _collect(run, network, run.stimuli, run.network(network).high_layers, top_k=4, mean_stimulus=False)
+    layers, borders = run.network(network).high_layers, run.preset.borders
+    return _collect(run, network, run.stimuli, layers, top_k=4, mean_stimulus=False, borders=borders)
 
 
 @result
@@ -329,7 +338,8 @@ def identification(run: Run, network: str, layer: str, contrast: float = 1.0) ->
 @result
 def mean_stimuli(run: Run, network: str, layer: str) -> LayerResponses:
     """Return the mean stimuli of a layer that the figures do not show."""
-    return _collect(run, network, run.stimuli, [layer], top_k=1, strongest=run.preset.strongest)[layer]
+    strongest, borders = run.preset.strongest, run.preset.borders
+    return _collect(run, network, run.stimuli, [layer], top_k=1, strongest=strongest, borders=borders)[layer]
 
 
 @result

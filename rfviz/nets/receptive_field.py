@@ -71,6 +71,27 @@ class ReceptiveField:
         top, left = self.stride * y + self.start, self.stride * x + self.start
         return top, left, top + self.size, left + self.size
 
+    def whole(self, neurons: int, pixels: int) -> slice:
+        """Return which neurons along one axis see as much of the image as any of them: a field inside it, if any is.
+
+        Parameters
+        ----------
+        neurons : int
+            Of the feature map, along the axis.
+        pixels : int
+            Of the image, along the axis. If it is smaller than the fields, the neurons are those that see all of it.
+        """
+        begin = self.stride * torch.arange(neurons) + self.start
+        seen = (begin + self.size).clamp(max=pixels) - begin.clamp(min=0)
+        first = int(seen.argmax())
+        return slice(first, first + int((seen == seen[first]).sum()))
+
+    def inside(self, y: Tensor, x: Tensor, height: int, width: int) -> Tensor:
+        """Return whether the fields of neurons (y, x) lie inside an image of that size, bool in the shape of `y`."""
+        top, left = self.stride * y + self.start, self.stride * x + self.start
+        bottom, right = top + self.size, left + self.size
+        return (top >= 0) & (left >= 0) & (bottom <= height) & (right <= width)
+
     def neuron(self, top: int, left: int) -> tuple[int, int]:
         """Return the neuron ``(y, x)`` whose box begins at (top, left): the inverse of `box`.
 

@@ -103,8 +103,7 @@ def _central(runs: Sequence[Run]) -> Claim:
 
     def centre(run: Run) -> Interval:
         _, found = _lowest_and_highest(run)
-        assert found.mean_stimulus is not None
-        return stats.median(centrality(found.mean_stimulus[found.positive_count > 0]))
+        return stats.median(centrality(found.mean_deviation[found.positive_count > 0]))
 
     measured = _over(runs, centre)
     alike = _over(runs, lambda run: stats.mean(1 - diversity(run.stimuli, _lowest_and_highest(run)[1], side)))

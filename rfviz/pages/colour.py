@@ -108,11 +108,18 @@ def opponency(run: Run, network: str, layer: str) -> dict[str, Opponency]:
     none of them: they have no mean stimulus. The background is the mean colour of the training images.
     """
     found, white = results.stimuli(run, network)[layer], run.whitening(network)
-    assert found.mean_stimulus is not None and found.strongest_stimulus is not None
     background = white.to_rgb(torch.zeros(3, 1, 1)).flatten()
+    assert found.mean_stimulus is not None and found.mean_count is not None
+    assert found.strongest_stimulus is not None and found.strongest_count is not None
+    means = {
+        "mean": (found.mean_stimulus, found.mean_count),
+        "mean of the strongest": (found.strongest_stimulus, found.strongest_count),
+    }
     pictures = {
-        "mean": found.mean_stimulus,
-        "mean of the strongest": found.strongest_stimulus,
+        **{
+            kind: torch.where(count[:, None] > 0, mean, background[:, None, None])
+            for kind, (mean, count) in means.items()
+        },
         "maximization": white.to_rgb(results.maxima(run, network, layer).images),
     }
     there = found.positive_count > 0

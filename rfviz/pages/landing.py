@@ -6,7 +6,6 @@ from typing import NamedTuple
 from rfviz.images.data import Evaluation
 from rfviz.images.whitening import Whitening
 from rfviz.kernels.maximization import Maximization
-from rfviz.kernels.pictures import centred
 from rfviz.kernels.responses import LayerResponses, preferred_stimuli
 from rfviz.lab import results
 from rfviz.lab.run import Run
@@ -50,9 +49,9 @@ def poster(shown: Shown, channels: int = 6) -> BookFigure:
     Shown are the `channels` channels whose mean over the strongest neurons has the highest contrast, in their order.
     """
     found = shown.responses
-    assert found.strongest_stimulus is not None
-    contrast = centred(found.strongest_stimulus).abs().amax((1, 2, 3))
-    chosen = contrast.topk(min(channels, found.channels)).indices.sort().values.tolist()
+    means, counts = found.strongest_deviation, found.strongest_count
+    assert counts is not None
+    chosen = means.abs().amax((1, 2, 3)).topk(min(channels, found.channels)).indices.sort().values.tolist()
     figure = BookFigure(3.78)  # the proportions of a preview in social media
     grid = figure.subplots(3, len(chosen), squeeze=False)
     rows = ("what drives\nit most", "mean of\nits stimuli", "what it would\ndraw")
@@ -60,9 +59,9 @@ def poster(shown: Shown, channels: int = 6) -> BookFigure:
         ax.set_ylabel(name, fontsize=9, rotation=0, ha="right", va="center")
     for column, channel in zip(grid.T, chosen, strict=True):
         column[0].set_title(f"channel {channel}", fontsize=8)
-        fires = bool(found.positive_count[channel])
+        fires = bool(found.competes[channel])
         patch, inside = (part[0] for part in preferred_stimuli(shown.images, found, channel))
         show(column[0], patch if fires else None, inside)
-        show(column[1], stretch(found.strongest_stimulus[channel])[0] if fires else None)
+        show(column[1], stretch(means[channel])[0] if fires else None, counts[channel] > 0)
         show(column[2], shown.whitening.to_rgb(shown.maxima.images[channel]))
     return figure

@@ -111,9 +111,10 @@ def maximization(shown: Shown, network: Network | None, channel: Mapping[str, in
 def similarity_table(shown: Shown) -> pd.DataFrame:
     """Return how alike mean preferred stimuli and maximization images are, as Pearson correlations.
 
-    Both are taken in RGB (not clipped), minus their mean colour. ``same channel`` is the mean over channels,
-    ``different channels`` the mean over all pairs of different channels. Channels without a mean stimulus do not count;
-    NaN where too few are left. Of several seeds, text: the mean and, after ±, the standard deviation.
+    Both are taken in RGB (not clipped), the mean stimulus minus the mean patch, and both minus their mean colour.
+    ``same channel`` is the mean over channels, ``different channels`` the mean over all pairs of different channels.
+    Channels without a mean stimulus do not count; NaN where too few are left. Of several seeds, text: the mean and,
+    after ±, the standard deviation.
     """
     frames = [_similarities(seed, shown) for seed in range(len(next(iter(shown.pictures.values()))))]
     if len(frames) == 1:
@@ -128,10 +129,9 @@ def _similarities(seed: int, shown: Shown) -> pd.DataFrame:
     for name, replicas in shown.pictures.items():
         responses, maxima, whitening = replicas[seed]
         for layer, found in responses.items():
-            assert found.mean_stimulus is not None
             there = found.positive_count > 0
             driven = whitening.to_rgb(maxima[layer].images[there].double(), clip=False)
-            correlation = correlations(found.mean_stimulus[there], driven)
+            correlation = correlations(found.mean_deviation[there], driven)
             count = len(correlation)
             same = correlation.diagonal().sum().item()
             rows.append(

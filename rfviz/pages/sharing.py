@@ -133,8 +133,7 @@ class Pictures(NamedTuple):
 
 def strongest(found: LayerResponses) -> Pictures:
     """Return the means over the strongest neurons of a layer."""
-    assert found.strongest_stimulus is not None
-    return Pictures(found.strongest_stimulus, found.positive_count > 0)
+    return Pictures(found.strongest_deviation, found.competes)
 
 
 def own_minus_all(first: Pictures, second: Pictures) -> Tensor:

@@ -1,22 +1,23 @@
 """The page on preferred stimuli: what drives a channel most, and on average."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import pandas as pd
+import torch
 from IPython.display import Markdown
 from matplotlib.figure import Figure, SubFigure
 from torch import Tensor
 
 from rfviz import stats
 from rfviz.images.data import Indexed
-from rfviz.kernels.pictures import centred
 from rfviz.kernels.responses import LayerResponses
 from rfviz.kernels.responses import preferred_stimuli as cut_stimuli
 from rfviz.lab import results
 from rfviz.lab.run import Run
 from rfviz.nets.network import NETWORKS, Network
-from rfviz.pages.style import BookFigure, min_max, missing, no_contrast, show, stretch
+from rfviz.pages.style import BookFigure, listed, min_max, missing, no_contrast, show, stretch
 from rfviz.stats import Interval
 
 COLUMNS = 4
@@ -33,11 +34,14 @@ class Shown(NamedTuple):
         Of the layers in the paper's figures.
     filters : dict from network to Tensor, shape (C, 3, 7, 7)
         Weights of the first convolution.
+    at_borders : dict from layer to LayerResponses
+        Of the subject, if neurons at the borders compete, too.
     """
 
     run: Run
     responses: Mapping[str, Mapping[str, LayerResponses]]
     filters: Mapping[str, Tensor]
+    at_borders: Mapping[str, LayerResponses]
 
 
 def gather(runs: Sequence[Run]) -> Shown:
@@ -48,6 +52,7 @@ def gather(runs: Sequence[Run]) -> Shown:
         run,
         {each.name: {layer: found[each.name][layer] for layer in each.figure_layers} for each in run.networks},
         {each.name: run.net(each.name).conv1.weight.detach().cpu() for each in run.networks},
+        results.border_stimuli(run, run.subject.name),
     )
 
 
@@ -71,7 +76,8 @@ def preferred_stimuli(shown: Shown, network: Network | None, channel: Mapping[st
     for letter, panel, (layer, found) in zip("abc", panels, responses.items(), strict=True):
         _stimulus_panel(panel, shown.run.stimuli, found, number)
         values = [value for value in found.top_values[number].tolist() if value > 0]
-        spread = f"responses {values[0]:.2f} to {values[-1]:.2f}" if values else "never fires"
+        silent = "fires at borders only" if found.positive_count[number] else "never fires"
+        spread = f"responses {values[0]:.2f} to {values[-1]:.2f}" if values else silent
         size = found.receptive_field.size
         panel.suptitle(f"({letter}) {network.layer_title(layer)}\n{size} × {size} px, {spread}", fontsize=8)
     return figure
@@ -88,6 +94,58 @@ def _stimulus_panel(panel: SubFigure, images: Tensor | Indexed, found: LayerResp
         show(axes, patches[i], inside[i], extent=(x + 0.03, x + 0.97, y + 0.97, y + 0.03))
     show(axes, None)
     axes.set(xlim=(-0.1, COLUMNS + 0.1), ylim=(rows, 0), aspect="equal")
+
+
+def sticking_out(found: LayerResponses, images: Indexed) -> tuple[float, float]:
+    """Return which share of the preferred stimuli sticks out of its image, and which share of all neurons looks out."""
+    height, width = images[0][0].shape[1:]
+    there = found.top_values > 0
+    y, x = found.top_positions[there].unbind(1)
+    out = ~found.receptive_field.inside(y, x, height, width)
+    per_image = found.neuron_count // found.image_count
+    rows = round(math.sqrt(per_image * height / width))
+    grid_y, grid_x = torch.meshgrid(torch.arange(rows), torch.arange(per_image // rows), indexing="ij")
+    every = ~found.receptive_field.inside(grid_y, grid_x, height, width)
+    return out.double().mean().item(), every.double().mean().item()
+
+
+def border_stimuli(shown: Shown, channel: Mapping[str, int]) -> Figure:
+    """Draw Fig. S23: how many preferred stimuli stick out of their image if neurons at the borders compete, too."""
+    network, images = shown.run.subject, shown.run.stimuli
+    figure = BookFigure(2.2)
+    left, *right = figure.subfigures(1, 3, width_ratios=(1.2, 1, 1), squeeze=False)[0]
+    axes = left.subplots()
+    for place, found in enumerate(shown.at_borders.values()):
+        of_stimuli, of_neurons = sticking_out(found, images)
+        axes.bar(place, 100 * of_stimuli, 0.6, color=network.colour)
+        axes.plot([place - 0.4, place + 0.4], [100 * of_neurons] * 2, color="black", linewidth=1.5)
+    axes.plot([], [], color="black", linewidth=1.5, label="of all neurons")
+    axes.legend(frameon=False, fontsize=8)
+    titles = [network.layer_title(layer).replace(" ", "\n", 1) for layer in shown.at_borders]
+    axes.set_xticks(range(len(titles)), titles, fontsize=8)
+    axes.set_ylabel("stick out of the image (%)")
+    axes.set_ylim(0, 100)
+    axes.spines[["top", "right"]].set_visible(False)
+    layer, number = network.figure_layers[-1], channel[network.name]
+    for panel, title, found in zip(
+        right, ("all neurons compete", "whole fields only"),
+        (shown.at_borders[layer], shown.responses[network.name][layer]), strict=True,
+    ):  # fmt: skip
+        _stimulus_panel(panel, images, found, number)
+        panel.suptitle(title, fontsize=8)
+    return figure
+
+
+def borders_answer(shown: Shown) -> Markdown:
+    """Say how many preferred stimuli would stick out of their image."""
+    network = shown.run.subject
+    said = []
+    for layer, found in shown.at_borders.items():
+        of_stimuli, of_neurons = sticking_out(found, shown.run.stimuli)
+        said.append(f"{of_stimuli:.0%} in {network.layer_title(layer)} (of all neurons, {of_neurons:.0%} look out)")
+    return Markdown(
+        f"Of the strongest stimuli of all channels of {network.title}, these would stick out: {listed(said)}."
+    )
 
 
 def mean_stimuli(shown: Shown, network: Network | None, channel: Mapping[str, int]) -> Figure:
@@ -115,21 +173,21 @@ def mean_stimuli(shown: Shown, network: Network | None, channel: Mapping[str, in
         if not found.positive_count[number]:
             column[0].set_xlabel("never fires", fontsize=7)
             continue
-        assert found.mean_stimulus is not None and found.strongest_stimulus is not None
-        mean, strong = found.mean_stimulus[number], found.strongest_stimulus[number]
-        show(column[0], mean)
+        assert found.mean_stimulus is not None and found.mean_count is not None and found.strongest_count is not None
+        inside = found.mean_count[number] > 0, found.strongest_count[number] > 0
+        show(column[0], found.mean_stimulus[number], inside[0])
         column[0].set_xlabel(f"N = {int(found.positive_count[number]):,}", fontsize=7)
-        for ax, image in zip(column[1:], (mean, strong), strict=True):
-            stretched, gain = stretch(image)
-            show(ax, stretched)
+        deviations = found.mean_deviation[number], found.strongest_deviation[number]
+        for ax, deviation, there in zip(column[1:], deviations, inside, strict=True):
+            stretched, gain = stretch(deviation)
+            show(ax, stretched, there)
             ax.set_xlabel(f"gain {gain:.1f}", fontsize=7)
     return figure
 
 
-def contrasts(images: Tensor | None) -> Tensor:
-    """Return the largest deviation of a pixel of pictures `(C, 3, R, R)` from their mean colour, RGB units, `(C,)`."""
-    assert images is not None
-    return centred(images).abs().amax((1, 2, 3))
+def contrasts(deviations: Tensor) -> Tensor:
+    """Return the largest deviation of a pixel of pictures `(C, 3, R, R)` from the mean patch, RGB units, `(C,)`."""
+    return deviations.abs().amax((1, 2, 3))
 
 
 def mean_stimulus_table(shown: Shown, channel: Mapping[str, int]) -> pd.DataFrame:
@@ -141,8 +199,8 @@ def mean_stimulus_table(shown: Shown, channel: Mapping[str, int]) -> pd.DataFram
             "channel": channel[name],
             "strongest response": f"{found.maximum[channel[name]].item():.2f}",
             "neurons that fire": f"{found.firing_rate[channel[name]].item():.1%}",
-            "contrast of the mean": f"{contrasts(found.mean_stimulus)[channel[name]].item():.3f}",
-            "of the strongest": f"{contrasts(found.strongest_stimulus)[channel[name]].item():.3f}",
+            "contrast of the mean": f"{contrasts(found.mean_deviation)[channel[name]].item():.3f}",
+            "of the strongest": f"{contrasts(found.strongest_deviation)[channel[name]].item():.3f}",
         }
         for name, layers in shown.responses.items()
         for layer, found in layers.items()
@@ -155,7 +213,7 @@ def flattening(layers: Mapping[str, LayerResponses]) -> Interval:
 
     In RGB units, over the channels of both layers that fire.
     """
-    first, *_, last = (contrasts(found.mean_stimulus)[found.positive_count > 0] for found in layers.values())
+    first, *_, last = (contrasts(found.mean_deviation)[found.positive_count > 0] for found in layers.values())
     return stats.difference(last, first)
 
 

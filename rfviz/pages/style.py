@@ -56,8 +56,15 @@ class BookFigure(Figure):
         return buffer.getvalue()
 
 
-def stretch(image: Tensor) -> tuple[Tensor, float]:
-    """Make a nearly flat mean visible: minus its mean colour, times one gain for all colours, plus middle grey.
+def stretch(deviation: Tensor) -> tuple[Tensor, float]:
+    """Make a nearly flat mean visible: as it differs from the mean patch, times one gain, plus middle grey.
+
+    Not as it differs from its own mean colour: that would paint the complement of a spot around it.
+
+    Parameters
+    ----------
+    deviation : Tensor, shape (3, H, W)
+        Such as `rfviz.kernels.responses.LayerResponses.mean_deviation` has one for each channel.
 
     Returns
     -------
@@ -66,10 +73,14 @@ def stretch(image: Tensor) -> tuple[Tensor, float]:
     gain : float
         1 means unchanged contrast; 0 where the image is flat.
     """
-    centred = image - image.mean(dim=(1, 2), keepdim=True)
-    largest = centred.abs().max().item()
+    largest = deviation.abs().max().item()
     gain = 0.5 / largest if largest > FLAT else 0.0
-    return (0.5 + gain * centred).clamp(0, 1), gain
+    return (0.5 + gain * deviation).clamp(0, 1), gain
+
+
+def covered(image: Tensor, count: Tensor) -> Tensor:
+    """Return an image `(3, H, W)` in which pixels that were never counted `(H, W)` are grey."""
+    return torch.where(count > 0, image, torch.tensor(NO_IMAGE))
 
 
 def min_max(image: Tensor) -> Tensor:

@@ -33,7 +33,7 @@ FIGURES = {
     "index": ["fig-s6"],
     "methods": ["fig-1", "fig-s1"],
     "notebooks/01_training": ["fig-s2", "fig-s3"],
-    "notebooks/02_preferred_stimuli": ["fig-2", "fig-3", "fig-4", "fig-5"],
+    "notebooks/02_preferred_stimuli": ["fig-2", "fig-3", "fig-4", "fig-5", "fig-s23"],
     "notebooks/03_activation_maximization": ["fig-6", "fig-s4"],
     "notebooks/04_inactive_neurons": ["fig-s5", "fig-s12", "fig-s13", "fig-s14"],
     "notebooks/05_orientation_and_colour": ["fig-s7", "fig-s8", "fig-s9", "fig-s15", "fig-s16"],

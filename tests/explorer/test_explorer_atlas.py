@@ -62,14 +62,17 @@ def test_every_cell_is_the_picture_that_it_says(layer: LayerFacts) -> None:
     for channel in range(6):
         expected = {
             "filter": style.min_max(layer.filters[channel]),
-            "mean": found.mean_stimulus[channel],
-            "stretched": style.stretch(found.mean_stimulus[channel])[0],
-            "strongest": style.stretch(found.strongest_stimulus[channel])[0],
+            "mean": style.covered(found.mean_stimulus[channel], found.mean_count[channel]),
+            "stretched": style.covered(style.stretch(found.mean_deviation[channel])[0], found.mean_count[channel]),
+            "strongest": style.covered(
+                style.stretch(found.strongest_deviation[channel])[0], found.strongest_count[channel]
+            ),
             "maximization": IMAGENET.to_rgb(layer.maxima.images[channel]),
         }
         patches, inside = responses.preferred_stimuli(layer.images, found, channel)
         for rank, (patch, there) in enumerate(zip(patches, inside, strict=True)):
-            expected[f"stimulus {rank}"] = torch.where(there, patch, torch.tensor(style.NO_IMAGE))
+            drives = found.top_values[channel, rank] > 0
+            expected[f"stimulus {rank}"] = torch.where(there & drives, patch, torch.tensor(style.NO_IMAGE))
         assert list(expected) == [each["key"] for each in drawn.facts["columns"]]
         for key, image in expected.items():
             np.testing.assert_array_equal(cell(drawn, key, channel), as_bytes(image), err_msg=f"{key} {channel}")
@@ -77,21 +80,21 @@ def test_every_cell_is_the_picture_that_it_says(layer: LayerFacts) -> None:
 
 def test_gains_are_those_of_the_figures(layer: LayerFacts) -> None:
     for channel, said in enumerate(atlas.draw(layer).facts["channels"]):
-        for key, mean in (("stretched", layer.found.mean_stimulus), ("strongest", layer.found.strongest_stimulus)):
+        for key, mean in (("stretched", layer.found.mean_deviation), ("strongest", layer.found.strongest_deviation)):
             assert said["gains"][key] == pytest.approx(style.stretch(mean[channel])[1], rel=1e-3)
 
 
 def test_statistics_are_those_of_the_responses(layer: LayerFacts) -> None:
     found, told = layer.found, facts.describe(layer)["channels"]
-    agreement = correlations(found.mean_stimulus, IMAGENET.to_rgb(layer.maxima.images.double(), clip=False))
+    agreement = correlations(found.mean_deviation, IMAGENET.to_rgb(layer.maxima.images.double(), clip=False))
     for channel in range(6):
-        mean, strong = found.mean[channel].item(), found.strongest_stimulus[channel].double()
+        mean, strong = found.mean[channel].item(), found.strongest_deviation[channel].double()
         expected = {
             "maximum": found.maximum[channel].item(),
             "mean": mean,
             "firing_rate": 100 * int(found.positive_count[channel]) / found.neuron_count,
             "peak": found.maximum[channel].item() / mean,
-            "contrast": (strong - strong.mean((1, 2), keepdim=True)).abs().max().item(),
+            "contrast": strong.abs().max().item(),
             "agreement": agreement[channel, channel].item(),
             "orientation": layer.orientation.selectivity[channel].item(),
             "colour": layer.colour.sensitivity[channel].item(),
@@ -130,7 +133,7 @@ def test_a_stimulus_says_where_it_was(layer: LayerFacts) -> None:
 
 
 def test_nearest_channels_are_the_most_alike(layer: LayerFacts) -> None:
-    alike = correlations(layer.found.strongest_stimulus, layer.found.strongest_stimulus)
+    alike = correlations(layer.found.strongest_deviation, layer.found.strongest_deviation)
     for channel, said in enumerate(facts.describe(layer)["channels"]):
         others = sorted((other for other in range(6) if other != channel), key=lambda other: -alike[channel, other])
         assert [other for other, _ in said["nearest"]] == others[:NEAREST]

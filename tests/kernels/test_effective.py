@@ -34,7 +34,7 @@ class Spot(nn.Module):
 
 
 def fields_of(net: nn.Module, layer: str, images: object, **options: object) -> EffectiveFields:
-    found = collect(net, images, [layer], 4, mean_stimulus=False, preprocess=MIXED)[layer]
+    found = collect(net, images, [layer], 4, mean_stimulus=False, borders=True, preprocess=MIXED)[layer]
     return effective_fields(net, layer, images, found, spread(found, 3), preprocess=MIXED, **options)
 
 
@@ -42,7 +42,7 @@ def test_a_planted_spot_holds_all_the_weight() -> None:
     image = torch.zeros(1, 3, 21, 21)
     image[0, :, 6, 12] = 1  # seen by the middle of the spot of neuron (9, 10) only where all of it is inside
     net = Spot()
-    found = collect(net, image, ["conv"], 1, mean_stimulus=False)["conv"]
+    found = collect(net, image, ["conv"], 1, mean_stimulus=False, borders=True)["conv"]
     y, x = found.top_positions[0, 0].tolist()
     fields = effective_fields(net, "conv", image, found, [0, 1], top=1)
     expected = torch.zeros(21, 21)
@@ -165,7 +165,7 @@ def test_images_may_differ_in_size(resnet: models.ResidualNet, some_tiles: torch
 
 
 def test_only_stimuli_that_drive_the_channel_count(resnet: models.ResidualNet, some_tiles: torch.Tensor) -> None:
-    found = collect(resnet, some_tiles, ["layer1.0"], 4, mean_stimulus=False)["layer1.0"]
+    found = collect(resnet, some_tiles, ["layer1.0"], 4, mean_stimulus=False, borders=True)["layer1.0"]
     found.top_values[2, 1:] = 0
     found.top_values[4] = 0
     fields = effective_fields(resnet, "layer1.0", some_tiles, found, [4, 2, 0], top=3)
@@ -176,8 +176,8 @@ def test_only_stimuli_that_drive_the_channel_count(resnet: models.ResidualNet, s
 
 
 def test_channels_are_spread_over_those_that_fire(resnet: models.ResidualNet, some_tiles: torch.Tensor) -> None:
-    found = collect(resnet, some_tiles, ["layer1.0"], 1, mean_stimulus=False)["layer1.0"]
-    found.positive_count[:] = torch.tensor([3, 0, 1, 1, 0, 9])
+    found = collect(resnet, some_tiles, ["layer1.0"], 1, mean_stimulus=False, borders=True)["layer1.0"]
+    found.top_values[:, 0] = torch.tensor([3, 0, 1, 1, 0, 9])
     assert spread(found, 2) == [0, 3]
     assert spread(found, 9) == [0, 2, 3, 5]
 
@@ -188,7 +188,7 @@ def one_line(error: pytest.ExceptionInfo) -> str:
 
 
 def test_errors_are_one_line(resnet: models.ResidualNet, some_tiles: torch.Tensor) -> None:
-    found: LayerResponses = collect(resnet, some_tiles, ["layer1.0"], 2, mean_stimulus=False)["layer1.0"]
+    found: LayerResponses = collect(resnet, some_tiles, ["layer1.0"], 2, mean_stimulus=False, borders=True)["layer1.0"]
     for arguments, options, said in [
         (("layer1.0", some_tiles, found, [0]), {"top": 3}, "top (3) from 1 to 2"),
         (("layer1.0", some_tiles, found, [6]), {"top": 1}, "there is no channel 6"),

@@ -98,7 +98,7 @@ def test_identification_counts_like_the_obvious_loop() -> None:
 
 def test_three_kinds_of_pictures_are_scored(resnet: models.ResidualNet, tiles: Evaluation) -> None:
     found = collect(resnet, tiles, ["layer1.0"], 1, strongest=8, preprocess=WHITE)["layer1.0"]
-    found.positive_count[3] = 0  # as if it never fired
+    found.top_values[:, 0] = torch.tensor([1, 1, 1, 0, 1, 1])  # as if channel 3 never fired
     channels = [0, 1, 3, 5]
     maxima = maximization.maximize(resnet, "layer1.0", channels, steps=8).images
     scores = identify(resnet, "layer1.0", found, maxima, channels, preprocess=WHITE)

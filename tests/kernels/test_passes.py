@@ -249,8 +249,8 @@ def test_maps_that_are_larger_than_the_image(size, padding, k, mixed, batch_size
         maps = [net(image[None].double())[0] for image in images]
     assert maps[0].shape[1] > 8
     images = [image.double() for image in images]
-    found = collect(net, images, ["1"], strongest=k, batch_size=batch_size)["1"]
-    everything = collect(net, images, ["1"], strongest=10**4, batch_size=batch_size)["1"]
+    found = collect(net, images, ["1"], strongest=k, borders=True, batch_size=batch_size)["1"]
+    everything = collect(net, images, ["1"], strongest=10**4, borders=True, batch_size=batch_size)["1"]
     for channel in range(3):
         mean, count = strongest_by_hand(images, maps, channel, k, padding, size)
         assert torch.equal(found.strongest_count[channel], count)
@@ -266,7 +266,7 @@ def test_maps_that_are_larger_than_the_image(size, padding, k, mixed, batch_size
 def test_channels_last_equals_a_plain_pass_of_the_same_net(per_image):
     net = small_net().to(memory_format=torch.channels_last)
     images = torch.stack(pictures(10))
-    found = collect(net, images, LAYERS, 6, per_image=per_image, strongest=30, batch_size=4)
+    found = collect(net, images, LAYERS, 6, per_image=per_image, strongest=30, borders=True, batch_size=4)
     for layer in LAYERS:
         maps = plain_responses(net, images.contiguous(memory_format=torch.channels_last), layer, 4)
         assert maps.is_contiguous(memory_format=torch.channels_last)

@@ -211,7 +211,7 @@ def test_a_deep_layer_that_hands_the_stem_on_gives_a_larger_cut_of_the_same_plac
             else:
                 nn.init.dirac_(convolution.weight)
     i, y, x = place
-    found = collect(planted, photographs, ["layer1.2"], 1, preprocess=GREY_IS_ZERO)["layer1.2"]
+    found = collect(planted, photographs, ["layer1.2"], 1, borders=True, preprocess=GREY_IS_ZERO)["layer1.2"]
     assert found.positive_count[[DEAD, MATCHED]].tolist() == [0, 1]
     assert found.top_images[MATCHED].tolist() == [i]
     assert found.top_positions[MATCHED].tolist() == [[y // 2, x // 2]]

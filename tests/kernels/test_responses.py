@@ -7,13 +7,14 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from reference import assert_mean_is, bin_of, brute_top
+from reference import assert_mean_is, bin_of, brute_mean, brute_top
 from torch import nn
 from torch.utils.data import TensorDataset
 
 from rfviz.errors import RfvizError
 from rfviz.images.whitening import IMAGENET, NONE
-from rfviz.kernels.responses import collect, preferred_stimuli
+from rfviz.kernels import responses as kernel
+from rfviz.kernels.responses import preferred_stimuli
 from rfviz.nets import models
 
 # Composed by hand: size, stride, start. The field of layer3.0 is much larger than the tiles of 64 px.
@@ -28,6 +29,9 @@ FIELDS = {
 # Module to listen to and which of its calls, where that is not the last call of the module of the same name.
 LISTEN = {"conv1": ("relu", 0), "layer1.0.relu1": ("layer1.0.relu", 0)}
 
+
+collect = partial(kernel.collect, borders=True)
+"""All neurons compete, as in the paper; but for the tests of whole fields."""
 
 INTEGER_LAYERS = ("conv1", "maxpool", "layer1.0", "layer1.2")
 
@@ -203,6 +207,85 @@ def test_a_data_set_may_mix_image_sizes(resnet, some_tiles):
     assert found.neuron_count == sum(response[0].numel() for response in responses)
     assert_mean_is(found.mean_stimulus, found.mean_count, images, partial(positive_neurons, responses), FIELDS[layer])
     assert_strongest_is(found, images, responses, 30, FIELDS[layer])
+
+
+# ---------------------------------------------------------------------------------------------- whole fields
+
+
+def sees(field, image, y, x):
+    """Rows and columns of an image that a neuron sees."""
+    size, stride, start = field
+    begins = (stride * y + start, stride * x + start)
+    return [min(begin + size, side) - max(begin, 0) for begin, side in zip(begins, image.shape[1:], strict=True)]
+
+
+@pytest.mark.parametrize("layer", FIELDS)
+def test_neurons_compete_that_see_as_much_of_the_image_as_any(resnet, some_tiles, layer):
+    resnet.double()
+    images = [some_tiles[i, :, :height, :].double() for i, height in enumerate((64, 64, 40, 64, 20, 64))]
+    responses = [plain_responses(resnet, image[None], layer)[0] for image in images]
+    most = []
+    for image, response in zip(images, responses, strict=True):
+        seen = [sees(FIELDS[layer], image, y, x) for y, x in np.ndindex(*response.shape[1:])]
+        most.append([max(rows for rows, _ in seen), max(columns for _, columns in seen)])
+
+    def competes(i, y, x):
+        return sees(FIELDS[layer], images[i], y, x) == most[i]
+
+    for per_image in (1, None):
+        found = kernel.collect(resnet, images, [layer], 5, per_image=per_image, batch_size=4, strongest=30)[layer]
+        for channel in range(len(responses[0])):
+            expected = brute_top(responses, channel, 5, per_image, competes)
+            np.testing.assert_allclose(found.top_values[channel], [value for value, *_ in expected], rtol=1e-12)
+            assert found.top_images[channel].tolist() == [i for _, i, *_ in expected]
+            assert found.top_positions[channel].tolist() == [[y, x] for *_, y, x in expected]
+    assert_mean_is(
+        found.strongest_stimulus, found.strongest_count, images,
+        lambda channel: [each for value, *each in brute_top(responses, channel, 30, None, competes) if value > 0],
+        FIELDS[layer],
+    )  # fmt: skip
+    literal = collect(resnet, images, [layer], 5, per_image=None, batch_size=4)[layer]
+    assert (literal.top_values >= found.top_values).all()
+    # in layer3.0, all neurons see all of the image
+    assert torch.equal(literal.top_values, found.top_values) == (layer == "layer3.0")
+    for name in ("maximum", "histogram", "mean_stimulus"):  # these are of all neurons
+        assert torch.equal(getattr(literal, name), getattr(found, name)), name
+
+
+@pytest.mark.parametrize("layer", ["maxpool", "layer1.2", "layer3.0"])
+def test_means_deviate_from_the_mean_over_all_neurons(resnet, some_tiles, layer):
+    resnet.double()
+    images = [some_tiles[i, :, :height, :].double() for i, height in enumerate((64, 40, 64))]
+    found = kernel.collect(resnet, images, [layer], 2, batch_size=2, strongest=9)[layer]
+    responses = [plain_responses(resnet, image[None], layer)[0] for image in images]
+    neurons = [(i, y, x) for i, each in enumerate(responses) for y, x in np.ndindex(*each.shape[1:])]
+    seen = {neuron: sees(FIELDS[layer], images[neuron[0]], *neuron[1:]) for neuron in neurons}
+    most = [np.max([seen[neuron] for neuron in neurons if neuron[0] == i], 0).tolist() for i in range(3)]
+    for patch, which in (
+        (found.mean_patch, neurons),
+        (found.competing_patch, [neuron for neuron in neurons if seen[neuron] == most[neuron[0]]]),
+    ):
+        np.testing.assert_allclose(patch, brute_mean(images, which, FIELDS[layer])[0], atol=1e-6)
+    for deviation, mean, count, patch in (
+        (found.mean_deviation, found.mean_stimulus, found.mean_count, found.mean_patch),
+        (found.strongest_deviation, found.strongest_stimulus, found.strongest_count, found.competing_patch),
+    ):
+        for channel in range(found.channels):
+            there = count[channel] > 0
+            assert torch.equal(deviation[channel][:, there], (mean[channel] - patch)[:, there])
+            assert not deviation[channel][:, ~there].any()
+    assert not (found.mean_count > 0).all() or layer != "layer3.0"  # there are pixels that no patch has
+    bare = kernel.collect(resnet, images, ["maxpool"], 2, mean_stimulus=False)["maxpool"]
+    with pytest.raises(RfvizError, match="hold no such mean"):
+        _ = bare.mean_deviation
+
+
+def test_no_stimulus_sticks_out_of_its_photograph(resnet, some_tiles):
+    found = kernel.collect(resnet, some_tiles, ["layer1.2"], 5)["layer1.2"]
+    for channel in range(found.channels):
+        assert preferred_stimuli(some_tiles, found, channel)[1].all()
+    literal = collect(resnet, some_tiles, ["layer1.2"], 5)["layer1.2"]
+    assert not all(preferred_stimuli(some_tiles, literal, channel)[1].all() for channel in range(found.channels))
 
 
 # ------------------------------------------------------------------------------------------------------ ties

@@ -167,7 +167,7 @@ def test_every_field_of_a_recipe_and_a_preset_can_be_replaced():
     more = {
         "width": 30, "short_side": 50, "evaluation_crop": 40, "classes": 3, "tile": 64, "whitening": "none", "top_k": 3,
         "strongest": 9, "noise_seeds": 2, "disturbed_images": 30, "picture_channels": 5,
-        "maximization_steps": 5, "weights": {}, "strict": True,
+        "maximization_steps": 5, "weights": {}, "strict": True, "borders": True,
             "networks": ("plainnet34", "resnet18"),
     }  # fmt: skip
     fixed = {"name", "summary", "where", "source", "recipes"}

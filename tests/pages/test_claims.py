@@ -36,8 +36,8 @@ def fake(*names: str, **parts: object) -> SimpleNamespace:
     networks = [NETWORKS[name] for name in names or PAIR]
     subject = networks[0]
     found = SimpleNamespace(
-        channels=24, positive_count=torch.ones(24), mean_stimulus=torch.zeros(24, 3, 9, 9),
-        receptive_field=SimpleNamespace(size=11), strongest_stimulus=torch.zeros(24, 3, 9, 9),
+        channels=24, positive_count=torch.ones(24), mean_deviation=torch.zeros(24, 3, 9, 9),
+        receptive_field=SimpleNamespace(size=11), strongest_deviation=torch.zeros(24, 3, 9, 9),
     )  # fmt: skip
     common = {
         "networks": networks,

@@ -65,7 +65,7 @@ def drawn(tiles: Evaluation, fields: dict, chance: dict) -> Shown:
 
 
 def test_what_matters_is_shown_and_the_rest_is_grey(resnet: ResidualNet, tiles: Evaluation) -> None:
-    found = collect(resnet, tiles, ["layer1.0", "layer3.0"], 1, mean_stimulus=False)
+    found = collect(resnet, tiles, ["layer1.0", "layer3.0"], 1, mean_stimulus=False, borders=True)
     other = controls.calibrated(controls.control(resnet, "random weights"), tiles)
     fields, chance = (
         {layer: effective_fields(net, layer, tiles, each, [1, 2, 4], top=1) for layer, each in found.items()}
@@ -95,7 +95,7 @@ def test_what_matters_is_shown_and_the_rest_is_grey(resnet: ResidualNet, tiles: 
 
 
 def test_fewer_channels_than_columns_leave_room(resnet: ResidualNet, tiles: Evaluation) -> None:
-    found = collect(resnet, tiles, ["layer1.0"], 1, mean_stimulus=False)["layer1.0"]
+    found = collect(resnet, tiles, ["layer1.0"], 1, mean_stimulus=False, borders=True)["layer1.0"]
     fields = {"layer1.0": effective_fields(resnet, "layer1.0", tiles, found, [3], top=1)}
     figure = higher.what_matters(drawn(tiles, fields, fields), resnet.network, columns=3)
     assert [len(images_in(group.axes)) for group in figure.subfigs[0].subfigs] == [4, 0, 0]

@@ -95,7 +95,7 @@ def test_the_sheets_show_every_channel_in_its_place(exported):
     channel = int(found.positive_count.argmax())
     row, column = divmod(channel, COLUMNS)
     cell = shown[row * step + 1 : (row + 1) * step : 3, column * step + 1 : (column + 1) * step : 3]
-    expected = (stretch(found.mean_stimulus[channel])[0].permute(1, 2, 0).numpy() * 255).round()
+    expected = (stretch(found.mean_deviation[channel])[0].permute(1, 2, 0).numpy() * 255).round()
     assert np.array_equal(cell, expected)
 
 

@@ -104,9 +104,9 @@ def test_neighbouring_layers_are_compared_over_channels_that_fire(resnet: Residu
     ]  # fmt: skip
     assert [len(each.pairing.same) for each in compared.values()] == [6, 5, 5, 6]
     there = [0, 1, 3, 4, 5]
-    expected = pairing(found["maxpool"].strongest_stimulus[there], found["layer1.0"].strongest_stimulus[there])
+    expected = pairing(found["maxpool"].strongest_deviation[there], found["layer1.0"].strongest_deviation[there])
     assert torch.equal(compared["maxpool", "layer1.0"].pairing.same, expected.same)
-    first = pairing(resnet.conv1.weight.detach(), found["maxpool"].strongest_stimulus)
+    first = pairing(resnet.conv1.weight.detach(), found["maxpool"].strongest_deviation)
     assert torch.equal(compared["conv1", "maxpool"].pairing.same, first.same)
     gains = torch.stack([each.gain for pair, each in compared.items() if "conv1" not in pair])
     assert gains[:2, 2].isnan().all() and gains.isnan().sum() == 2

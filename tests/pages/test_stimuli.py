@@ -25,9 +25,10 @@ RESNET = NETWORKS["resnet34"]
 @pytest.fixture
 def shown(resnet: models.ResidualNet, tiles: Evaluation) -> page.Shown:
     found = responses.collect(resnet, tiles, RESNET.figure_layers, strongest=8)
+    at_borders = responses.collect(resnet, tiles, RESNET.figure_layers, mean_stimulus=False, borders=True)
     given = SimpleNamespace(strongest=8)
     run: Any = SimpleNamespace(stimuli=tiles, given=given, networks=[RESNET], subject=RESNET)
-    return page.Shown(run, {"resnet34": found}, {"resnet34": resnet.conv1.weight.detach()})
+    return page.Shown(run, {"resnet34": found}, {"resnet34": resnet.conv1.weight.detach()}, at_borders)
 
 
 def images_in(figure: Figure) -> list[np.ndarray]:
@@ -65,10 +66,34 @@ def test_mean_stimuli_prints_gain_and_count(shown: page.Shown) -> None:
     figure = page.mean_stimuli(shown, RESNET, {"resnet34": 1})
     labels = {axes.get_xlabel() for axes in figure.axes}
     for found in shown.responses["resnet34"].values():
-        assert found.mean_stimulus is not None
         assert f"N = {int(found.positive_count[1]):,}" in labels
-        assert f"gain {stretch(found.mean_stimulus[1])[1]:.1f}" in labels
+        assert f"gain {stretch(found.mean_deviation[1])[1]:.1f}" in labels
     assert len(images_in(figure)) == 1 + 3 * 3
+
+
+def test_what_sticks_out_is_counted_stimulus_by_stimulus(shown: page.Shown) -> None:
+    figure = page.border_stimuli(shown, {"resnet34": 2})
+    bars = [bar.get_height() for bar in figure.subfigs[0].axes[0].patches]
+    said = page.borders_answer(shown).data
+    for found, bar in zip(shown.at_borders.values(), bars, strict=True):
+        out = []
+        for channel in range(found.channels):
+            _, inside = responses.preferred_stimuli(shown.run.stimuli, found, channel)
+            out += [
+                not whole.all() for whole, value in zip(inside, found.top_values[channel], strict=True) if value > 0
+            ]
+        of_stimuli, of_neurons = page.sticking_out(found, shown.run.stimuli)
+        assert bar == pytest.approx(100 * of_stimuli) and of_stimuli == pytest.approx(np.mean(out)) and any(out)
+        side = round((found.neuron_count / found.image_count) ** 0.5)
+        whole = found.receptive_field.whole(side, 64)
+        assert of_neurons == pytest.approx(1 - ((whole.stop - whole.start) / side) ** 2)
+        assert f"{of_stimuli:.0%} in" in said
+    whole = page.sticking_out(shown.responses["resnet34"]["layer1.2"], shown.run.stimuli)
+    assert whole[0] == 0
+    with_borders, without = (images_in(panel) for panel in figure.subfigs[1:])
+    grey = torch.tensor(NO_IMAGE).item()
+    assert any((picture == grey).any() for picture in with_borders)
+    assert not any((picture == grey).any() for picture in without) and without
 
 
 def test_without_a_contrast_the_figures_say_why(shown: page.Shown) -> None:
@@ -80,21 +105,22 @@ def test_without_a_contrast_the_figures_say_why(shown: page.Shown) -> None:
 def planted(contrasts: torch.Tensor, positive: torch.Tensor) -> LayerResponses:
     means = torch.full((len(contrasts), 3, 3, 3), 0.5)
     means[:, 0, 0, 0] += contrasts
-    zeros = torch.zeros(len(contrasts), dtype=torch.float64)
+    zeros, count = torch.zeros(len(contrasts), dtype=torch.float64), torch.ones(len(contrasts), 3, 3).long()
+    patch = torch.full((3, 3, 3), 0.5)
     return LayerResponses(
         ReceptiveField(3, 1, 0), 1, 100, torch.zeros(len(contrasts), 1), torch.zeros(len(contrasts), 1).long(),
         torch.zeros(len(contrasts), 1, 2).long(), positive, zeros, zeros, torch.zeros(len(contrasts), 23).long(), means,
-        None, means, None,
+        count, means, count, patch, patch,
     )  # fmt: skip
 
 
 def test_mean_stimulus_table_gives_contrast_in_rgb() -> None:
     found = planted(torch.tensor([0.0, 0.3]), torch.tensor([1, 50]))
     run: Any = None
-    shown = page.Shown(run, {"resnet18": {"layer1.1": found}, "plainnet34": {"maxpool": found}}, {})
+    shown = page.Shown(run, {"resnet18": {"layer1.1": found}, "plainnet34": {"maxpool": found}}, {}, {})
     table = page.mean_stimulus_table(shown, {"resnet18": 1, "plainnet34": 0})
     row = table.loc[("ResNet18", "conv. layer 5")]
-    assert row["contrast of the mean"] == f"{0.3 - 0.3 / 9:.3f}"
+    assert row["contrast of the mean"] == "0.300"
     assert row["neurons that fire"] == "50.0%"
     assert table.loc[("PlainNet34", "first pooling layer"), "channel"] == 0
 
@@ -109,8 +135,8 @@ def test_the_answer_follows_the_interval_of_the_contrasts() -> None:
         return {layer: planted(contrast + noise, fires) for layer, contrast in stages}
 
     found = {"resnet50": layers(0.4, 0.3, 0.1), "plainnet34": layers(0.1, 0.1, 0.4), "resnet18": layers(0.3, 0.1, 0.3)}
-    text = page.stimuli_answer(page.Shown(run, found, {})).data
-    assert "In ResNet50, that of conv. layer 10 has less contrast than that of the first pooling layer: -0.267" in text
+    text = page.stimuli_answer(page.Shown(run, found, {}, {})).data
+    assert "In ResNet50, that of conv. layer 10 has less contrast than that of the first pooling layer: -0.300" in text
     assert "In PlainNet34, that of conv. layer 10 has more contrast" not in text  # its layers have titles of their own
     assert "In PlainNet34, that of conv. layer 7 has more contrast" in text
     assert "In ResNet18, that of layer1.2 has neither measurably less nor more contrast" in text

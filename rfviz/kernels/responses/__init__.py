@@ -43,8 +43,8 @@ class LayerResponses:
     neuron_count : int
         Number of neurons of one channel over all images.
     top_values : Tensor, shape (C, k)
-        The strongest responses, descending; ties go to the lower image index, then to raster order. Where there are
-        fewer than k candidates, the rest is -inf.
+        The strongest responses of the neurons that compete (see `collect`), descending; ties go to the lower image
+        index, then to raster order. Where there are fewer than k candidates, the rest is -inf.
     top_images : Tensor of int64, shape (C, k)
         Index of the image of each; -1 where there is none.
     top_positions : Tensor of int64, shape (C, k, 2)
@@ -62,8 +62,11 @@ class LayerResponses:
     mean_count : Tensor of int64, shape (C, R, R), or None
         Number of patches that each pixel of the mean comes from.
     strongest_stimulus : Tensor, shape (C, 3, R, R), or None
-        The same mean over the n neurons with the strongest positive response only.
+        The same mean over the n of the neurons that compete with the strongest positive response only.
     strongest_count : Tensor of int64, shape (C, R, R), or None
+    mean_patch, competing_patch : Tensor, shape (3, R, R), or None
+        Mean patch over all neurons of a channel whatever their response, and over those that compete: what the means
+        would be if responses had nothing to do with the images.
     """
 
     receptive_field: ReceptiveField
@@ -80,6 +83,8 @@ class LayerResponses:
     mean_count: Tensor | None = None
     strongest_stimulus: Tensor | None = None
     strongest_count: Tensor | None = None
+    mean_patch: Tensor | None = None
+    competing_patch: Tensor | None = None
 
     @property
     def channels(self) -> int:
@@ -90,6 +95,27 @@ class LayerResponses:
     def firing_rate(self) -> Tensor:
         """Share of neurons with response > 0, float64 `(C,)` in [0, 1]."""
         return self.positive_count.double() / self.neuron_count
+
+    @property
+    def competes(self) -> Tensor:
+        """Whether a channel has a preferred stimulus: a response > 0 among the neurons that compete, bool `(C,)`."""
+        return self.top_values[:, 0] > 0
+
+    @property
+    def mean_deviation(self) -> Tensor:
+        """How `mean_stimulus` differs from `mean_patch`, `(C, 3, R, R)`; 0 where nothing was counted."""
+        return _deviation(self.mean_stimulus, self.mean_count, self.mean_patch)
+
+    @property
+    def strongest_deviation(self) -> Tensor:
+        """How `strongest_stimulus` differs from `competing_patch`, `(C, 3, R, R)`; 0 where nothing was counted."""
+        return _deviation(self.strongest_stimulus, self.strongest_count, self.competing_patch)
+
+
+def _deviation(mean: Tensor | None, count: Tensor | None, patch: Tensor | None) -> Tensor:
+    if mean is None or count is None or patch is None:
+        raise RfvizError("these responses hold no such mean: collect them with mean_stimulus or strongest.")
+    return torch.where(count[:, None] > 0, mean - patch, 0)
 
 
 def collect(
@@ -102,6 +128,7 @@ def collect(
     mean_stimulus: bool = True,
     strongest: int | None = None,
     neuron: tuple[int, int] | None = None,
+    borders: bool = False,
     preprocess: Whitening = NONE,
     batch_size: int = 64,
     workers: int = 0,
@@ -134,6 +161,10 @@ def collect(
     neuron : (int, int), optional
         Average over the positive images of this one neuron (y, x), as eq. 3 has it to the letter, instead of over the
         neurons at all positions.
+    borders : bool
+        Let neurons at the border compete for the preferred stimuli and for the strongest, too. By default those compete
+        whose receptive field lies inside the image; where it is larger than the image, those that see all of it. A
+        neuron that looks past the border sees the edge of the padding there, which is no part of the photograph.
     preprocess : Whitening or callable
         Applied to the images just before the network.
     batch_size, workers : int
@@ -167,7 +198,7 @@ def collect(
     if strongest is not None and not is_indexed(images):
         raise RfvizError("strongest needs a second look at the images: give a tensor or a data set, not an iterator.")
     once = tuple(dict.fromkeys(layers))  # a layer that is named twice must not be counted twice
-    options = Options(once, top_k, per_image, mean_stimulus, strongest, neuron, batch_size)
+    options = Options(once, top_k, per_image, mean_stimulus, strongest, neuron, borders, batch_size)
     file = None
     if checkpoint is not None:
         file = Checkpoint(

@@ -35,6 +35,7 @@ class Options:
     mean_stimulus: bool
     strongest: int | None
     neuron: tuple[int, int] | None
+    borders: bool
     batch_size: int
 
 
@@ -42,17 +43,18 @@ class Layer:
     """The accumulators of one layer."""
 
     def __init__(self, name: str, field: ReceptiveField, options: Options):
-        self.name, self.field, self.neuron = name, field, options.neuron
+        self.name, self.field, self.neuron, self.borders = name, field, options.neuron, options.borders
         self.activity = Activity()
         self.top = TopStimuli(options.top_k, options.per_image)
         self.mean = MeanStimulus(field) if options.mean_stimulus else None
         self.all = TopStimuli(options.strongest, None) if options.strongest else None
         self.strongest = MeanStimulus(field) if options.strongest else None
+        self.patches = MeanStimulus(field) if self.mean or self.strongest else None
 
     @property
     def parts(self) -> dict[str, Any]:
         """The accumulators that were asked for, by name."""
-        names = ("activity", "top", "mean", "all", "strongest")
+        names = ("activity", "top", "mean", "all", "strongest", "patches")
         return {name: part for name in names if (part := getattr(self, name)) is not None}
 
     def update(self, index: Tensor, responses: Tensor, phases: Phases) -> None:
@@ -60,17 +62,28 @@ class Layer:
         maps = Maps(responses)
         maps.refuse_not_finite(self.name, index)
         self.activity.update(maps)
-        self.top.update(index, maps)
+        sides = zip(responses.shape[2:], phases.images.shape[2:], strict=True)
+        rows, columns = (slice(0, side) if self.borders else self.field.whole(side, pixels) for side, pixels in sides)
+        if not self.borders:
+            maps = Maps(responses[..., rows, columns])
+        self.top.update(index, maps, (rows.start, columns.start))
         if self.all is not None:
-            self.all.update(index, maps)
+            self.all.update(index, maps, (rows.start, columns.start))
         if self.mean is not None:
             self.mean.update(phases, responses if self.neuron is None else _only(responses, self.neuron, self.name))
+        if self.patches is not None:
+            seen = responses.new_zeros(len(responses), 2, *responses.shape[2:])
+            seen[:, 0] = 1
+            seen = seen if self.neuron is None else _only(seen, self.neuron, self.name)
+            seen[:, 1, rows, columns] = 1
+            self.patches.update(phases, seen)
 
     def result(self) -> dict[str, Any]:
         """Return the results, by the names of the fields of `rfviz.kernels.responses.LayerResponses`."""
         values, found, positions = self.top.result()
         mean, count = self.mean.result() if self.mean else (None, None)
         strongest, strongest_count = self.strongest.result() if self.strongest else (None, None)
+        patches = self.patches.result()[0] if self.patches else (None, None)
         return dict(
             receptive_field=self.field,
             neuron_count=self.activity.neurons,
@@ -81,6 +94,8 @@ class Layer:
             mean_count=count,
             strongest_stimulus=strongest,
             strongest_count=strongest_count,
+            mean_patch=patches[0],
+            competing_patch=patches[1],
             **self.activity.result(),
         )
 

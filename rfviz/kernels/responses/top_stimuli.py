@@ -29,13 +29,16 @@ class TopStimuli:
         self.keys: Tensor | None = None
         self._waiting: list[tuple[Tensor, Tensor]] = []  # candidates (C, p), to be put in order with the next many
 
-    def update(self, index: Tensor, maps: Maps) -> None:
-        """Take the finite responses to the images with the numbers `index`, ascending `(N,)`, not seen before."""
+    def update(self, index: Tensor, maps: Maps, corner: tuple[int, int] = (0, 0)) -> None:
+        """Take the finite responses to the images with the numbers `index`, ascending `(N,)`, not seen before.
+
+        Of a part of a map, `corner` is the row and column in which it begins.
+        """
         device, width = maps.flat.device, maps.values.shape[3]
         image = index.to(device)[:, None] * _IMAGE
 
         def key(position: Tensor) -> Tensor:
-            return position // width * _ROW + position % width
+            return (position // width + corner[0]) * _ROW + position % width + corner[1]
 
         if self.per_image == 1:
             values, keys = maps.maxima.T, image.expand_as(maps.maxima).T  # the image alone says who wins a tie

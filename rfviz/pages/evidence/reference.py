@@ -33,7 +33,7 @@ from rfviz.nets import receptive_field
 from rfviz.nets.network import NETWORKS, network
 from rfviz.pages import claims, colour, inactive, orientation, sharing
 from rfviz.pages.claims import Claim
-from rfviz.pages.style import min_max, roles, stretch
+from rfviz.pages.style import covered, min_max, roles, stretch
 from rfviz.stats import NOTHING
 from rfviz.storage import codec, places
 from rfviz.storage.digests import tensor_digest
@@ -286,13 +286,19 @@ def pictures(run: Run, network: str) -> tuple[dict[str, np.ndarray], dict[str, l
         found = results.stimuli(run, network)[layer] if low else results.mean_stimuli(run, network, layer)
         maxima = (results.maxima if low else results.some_maxima)(run, network, layer)
         chosen = range(found.channels) if low else effective.spread(found, run.preset.picture_channels)
-        assert found.mean_stimulus is not None and found.strongest_stimulus is not None
+        assert found.mean_count is not None and found.strongest_count is not None
         positions = found.neuron_count / found.image_count
         silent = (found.positive_count < FEWEST * positions).nonzero().flatten().tolist()
         left_out[layer] = [channel for channel in chosen if channel in silent]
-        for what, means in (("mean", found.mean_stimulus), ("strongest", found.strongest_stimulus)):
+        for what, means, counts in (
+            ("mean", found.mean_deviation, found.mean_count),
+            ("strongest", found.strongest_deviation, found.strongest_count),
+        ):
             sheets[f"{layer}-{what}.png"] = sheet(
-                [None if channel in silent else stretch(means[channel])[0] for channel in chosen]
+                [
+                    None if channel in silent else covered(stretch(means[channel])[0], counts[channel])
+                    for channel in chosen
+                ]
             )
         small = found.receptive_field.size < LARGE
         sheets[f"{layer}-maximization.{'png' if small else 'jpg'}"] = sheet(list(white.to_rgb(maxima.images.float())))
