@@ -184,7 +184,7 @@ class NetSource:
             found = self._collect(net, layer, self._fields[model][layer])
             objective = objective_of(net, layer)
             driven = maximize(net, layer, steps=self.steps, objective=objective)
-            driven = Maximization(driven.images.cpu(), driven.activations.cpu())
+            driven = Maximization(driven.images.cpu(), driven.activations.cpu(), driven.from_noise.cpu())
             whole = LayerFacts(self.images, found, driven, self.whitening, objective=objective)
             self._drawn[model, layer] = _encoded(whole)
         return self._drawn[model, layer]

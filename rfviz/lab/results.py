@@ -111,6 +111,14 @@ def maxima(run: Run, network: str, layer: str) -> Maximization:
     return maximization.maximize(run.net(network), layer, steps=run.preset.maximization_steps, progress=run.progress)
 
 
+@result
+def clear_maxima(run: Run, network: str, layer: str) -> Maximization:
+    """Return clear pictures that maximize every channel of a layer of the figures; see `maximization.clear`."""
+    return maximization.clear(
+        run.net(network), layer, stimuli(run, network)[layer], run.whitening(network), progress=run.progress
+    )
+
+
 # -- silent channels ---------------------------------------------------------------------------------------------------
 
 

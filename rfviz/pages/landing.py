@@ -39,7 +39,7 @@ def gather(runs: Sequence[Run]) -> Shown:
     layer = network.figure_layers[-1]
     return Shown(
         network.layer_title(layer), run.stimuli, results.stimuli(run, network.name)[layer],
-        results.maxima(run, network.name, layer), run.whitening(network.name),
+        results.clear_maxima(run, network.name, layer), run.whitening(network.name),
     )  # fmt: skip
 
 

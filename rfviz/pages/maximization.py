@@ -26,12 +26,14 @@ class Pictures(NamedTuple):
     Parameters
     ----------
     responses : dict from layer to LayerResponses
-    maxima : dict from layer to Maximization
+    maxima, clear : dict from layer to Maximization
+        With the paper's setting, and as clear pictures (`rfviz.kernels.maximization.clear`).
     whitening : Whitening
     """
 
     responses: Mapping[str, LayerResponses]
     maxima: Mapping[str, Maximization]
+    clear: Mapping[str, Maximization]
     whitening: Whitening
 
 
@@ -57,6 +59,7 @@ def _pictures(run: Run, network: str) -> Pictures:
     return Pictures(
         {layer: found[layer] for layer in layers},
         {layer: results.maxima(run, network, layer) for layer in layers},
+        {layer: results.clear_maxima(run, network, layer) for layer in layers},
         run.whitening(network),
     )
 
@@ -77,11 +80,17 @@ def resemblance(runs: Sequence[Run], network: str) -> Interval:
     """
     if NETWORKS[network].bottleneck:
         return NOTHING
-    return stats.over_seeds([stats.mean(own_maximization(*_pictures(run, network))) for run in runs])
+    layers = NETWORKS[network].figure_layers
+
+    def own(run: Run) -> Interval:
+        found, maxima = results.stimuli(run, network), {layer: results.maxima(run, network, layer) for layer in layers}
+        return stats.mean(own_maximization({each: found[each] for each in layers}, maxima, run.whitening(network)))
+
+    return stats.over_seeds([own(run) for run in runs])
 
 
 def maximization(shown: Shown, network: Network | None, channel: Mapping[str, int]) -> Figure:
-    """Draw Figs. 6 and S4: for each layer, the image that maximization finds, and how the activation rises.
+    """Draw Figs. 6 and S4: for each layer, what maximization finds in two ways, and how the activation rises.
 
     Parameters
     ----------
@@ -93,19 +102,43 @@ def maximization(shown: Shown, network: Network | None, channel: Mapping[str, in
     if network is None:
         return missing(no_contrast(shown.run))
     number, (first, *_) = channel[network.name], shown.pictures[network.name]
-    figure = BookFigure(4.1)
-    grid = figure.subplots(2, len(first.maxima), height_ratios=[1.5, 1], squeeze=False)
-    for letter, column, (layer, found) in zip("abc", grid.T, first.maxima.items(), strict=True):
-        image, curve = first.whitening.to_rgb(found.images[number]), found.activations[:, number]
-        show(column[0], image)
-        side = image.shape[-1]
+    figure = BookFigure(6.2)
+    grid = figure.subplots(3, len(first.maxima), height_ratios=[1.5, 1.5, 1], squeeze=False)
+    for letter, column, layer in zip("abc", grid.T, first.maxima, strict=True):
+        side = first.responses[layer].receptive_field.size
         column[0].set_title(f"({letter}) {network.layer_title(layer)}\n{side} × {side} px", fontsize=8)
-        column[1].plot(curve.numpy(), color=network.colour)
-        column[1].axhline(0, color=GREY, linewidth=0.8, linestyle=":")
-        column[1].set_xlabel("step")
-        column[1].spines[["top", "right"]].set_visible(False)
-    grid[1, 0].set_ylabel("activation\nbefore the ReLU")
+        best = first.responses[layer].top_values[number, 0].item()
+        for ax, found, style in zip(column, (first.maxima[layer], first.clear[layer]), ("--", "-"), strict=False):
+            show(ax, first.whitening.to_rgb(found.images[number]))
+            curve = found.activations[:, number] / (best if best > 0 else 1.0)
+            column[2].plot(curve.numpy(), style, color=network.colour)
+        column[2].axhline(1 if best > 0 else 0, color=GREY, linewidth=0.8, linestyle=":")
+        column[2].set_xlabel("step" if best > 0 else "step (never fires: activation itself)")
+        column[2].spines[["top", "right"]].set_visible(False)
+    for ax, name in zip(grid[:, 0], ("the paper's\nsetting", "clear\npicture"), strict=False):
+        ax.set_ylabel(name, fontsize=8, rotation=0, ha="right", va="center")
+    grid[2, 0].set_ylabel("activation over the\nbest photograph's", fontsize=8)
     return figure
+
+
+def drive_table(shown: Shown) -> pd.DataFrame:
+    """Return how strongly the pictures, as a screen shows them, drive their channels, as text.
+
+    In units of the strongest response to any photograph, over the channels that fire: median over channels (least to
+    most), and how many are driven more than by any photograph. Of the first seed.
+    """
+    rows = []
+    for name, (first, *_) in shown.pictures.items():
+        for layer, found in first.responses.items():
+            best = found.top_values[:, 0]
+            row = {"network": NETWORKS[name].title, "layer": NETWORKS[name].layer_title(layer)}
+            for kind, driven in (("the paper's setting", first.maxima[layer]), ("clear picture", first.clear[layer])):
+                relative = (driven.activations[-1] / best)[best > 0]
+                more = f"; {int((relative > 1).sum())} of {len(relative)} above 1"
+                spread = f"{relative.median():.2f} ({relative.min():.2f} to {relative.max():.2f})" + more
+                row[kind] = spread if len(relative) else "–"
+            rows.append(row)
+    return pd.DataFrame(rows).set_index(["network", "layer"])
 
 
 def similarity_table(shown: Shown) -> pd.DataFrame:
@@ -127,7 +160,7 @@ def similarity_table(shown: Shown) -> pd.DataFrame:
 def _similarities(seed: int, shown: Shown) -> pd.DataFrame:
     rows = []
     for name, replicas in shown.pictures.items():
-        responses, maxima, whitening = replicas[seed]
+        responses, maxima, _, whitening = replicas[seed]
         for layer, found in responses.items():
             there = found.positive_count > 0
             driven = whitening.to_rgb(maxima[layer].images[there].double(), clip=False)

@@ -360,24 +360,27 @@ def stale(run: Run, network: str | None = None) -> set[str]:
 
 
 ALL = {
-    "ablations", "atlas", "colour", "data_whitening", "disturbances", "effective_fields", "gabors", "high_stimuli",
+    "ablations", "atlas", "border_stimuli", "clear_maxima", "colour", "data_whitening", "disturbances", "effective_fields", "gabors", "high_stimuli",
     "hues", "identification", "maxima", "mean_stimuli", "noise_dose", "noise_effect", "orientation", "pooling",
     "silence", "some_maxima", "sparsity", "stimuli", "trained", "written",
 }  # fmt: skip
-OF_STIMULI = {"stimuli", "mean_stimuli", "some_maxima", "identification", "high_stimuli", "effective_fields", "atlas"}
+OF_STIMULI = {
+    "stimuli", "clear_maxima", "mean_stimuli", "some_maxima", "identification", "high_stimuli", "effective_fields",
+    "atlas",
+}  # fmt: skip
 DEPENDENTS = {
     "name": ("other", set()), "summary": ("other", set()), "where": ("other", set()),
-    "strict": (True, set()),
+    "strict": (True, set()), "borders": (True, OF_STIMULI),
     "short_side": (500, set()), "evaluation_crop": (40, set()),  # photographs are cut into tiles
     "networks": (("resnet34", "plainnet34", "resnet18"), set()),
     "images": ("folder", {"noise_dose", "disturbances"}),  # the source stays: noise asks whether a folder was given
-    "strongest": (33, {"stimuli", "mean_stimuli", "some_maxima", "identification", "atlas"}),
-    "top_k": (3, {"stimuli", "identification", "atlas"}),
+    "strongest": (33, {"stimuli", "clear_maxima", "mean_stimuli", "some_maxima", "identification", "atlas"}),
+    "top_k": (3, {"stimuli", "border_stimuli", "clear_maxima", "identification", "atlas"}),
     "noise_seeds": (3, {"noise_effect"}),
     "disturbed_images": (9, {"noise_dose", "ablations", "disturbances"}),
     "picture_channels": (4, {"identification", "some_maxima"}),
     "maximization_steps": (3, {"maxima", "some_maxima", "identification", "atlas"}),
-    "tile": (48, OF_STIMULI),
+    "tile": (48, OF_STIMULI | {"border_stimuli"}),
     "whitening": ("zca", ALL), "width": (24, ALL - {"data_whitening"}), "classes": (3, ALL),
     "source": ("photographs", set()),
     "weights": ({}, set()),
@@ -409,7 +412,8 @@ def test_a_recipe_counts_for_its_own_network(everything):
     recipes["plainnet34"] = dataclasses.replace(recipes["plainnet34"], weight_decay=0.5)
     run = Run(dataclasses.replace(everything.given, recipes=recipes), 0, everything.folder)
     assert stale(run, "resnet34") == set()
-    assert stale(run, "plainnet34") == ALL - {"data_whitening", "written"}  # there is nothing to write without skips
+    # there is nothing to write without skips, and borders are shown of the first network
+    assert stale(run, "plainnet34") == ALL - {"data_whitening", "written", "border_stimuli"}
 
 
 def test_another_seed_is_another_training(everything):

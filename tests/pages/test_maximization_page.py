@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from rfviz.images.data import Evaluation
 from rfviz.images.whitening import NONE, Whitening
 from rfviz.kernels import maximization
 from rfviz.kernels.maximization import Maximization
-from rfviz.kernels.responses import LayerResponses
+from rfviz.kernels.responses import LayerResponses, collect
 from rfviz.lab import results
 from rfviz.nets import models
 from rfviz.nets.network import NETWORKS
@@ -24,9 +25,11 @@ from rfviz.stats import NOTHING, Interval
 def some_responses(means: torch.Tensor, positive: torch.Tensor) -> LayerResponses:
     channels = len(means)
     zeros = torch.zeros(channels, dtype=torch.float64)
+    count, patch = torch.ones(channels, *means.shape[2:]), torch.zeros(means.shape[1:])
     return LayerResponses(
         ReceptiveField(means.shape[-1], 1, 0), 1, 100, torch.zeros(channels, 1), torch.zeros(channels, 1),
-        torch.zeros(channels, 1, 2), positive, zeros, zeros, torch.zeros(channels, 23), means, None, means, None,
+        torch.zeros(channels, 1, 2), positive, zeros, zeros, torch.zeros(channels, 23), means, count, means, count,
+        patch, patch,
     )  # fmt: skip
 
 
@@ -36,16 +39,28 @@ def shown(pictures: dict[str, list[Pictures]], **resemblance: Interval) -> Shown
     return Shown(run, pictures, resemblance)
 
 
-def test_image_and_curve_are_those_of_the_channel(resnet: models.ResidualNet) -> None:
+def test_images_and_curves_are_those_of_the_channel(resnet: models.ResidualNet, tiles: Evaluation) -> None:
     network = NETWORKS["resnet34"]
-    found = {layer: maximization.maximize(resnet, layer, steps=3) for layer in network.figure_layers}
-    page_shown = shown({"resnet34": [Pictures({}, found, NONE)]})
-    figure = page.maximization(page_shown, network, {"resnet34": 4})
-    curves = [line for axes in figure.axes for line in axes.lines if len(line.get_ydata()) == 4]
-    for curve, each in zip(curves, found.values(), strict=True):
-        np.testing.assert_array_equal(curve.get_ydata(), each.activations[:, 4].numpy())
-        assert curve.get_color() == network.colour
-    assert [image.get_array().shape[0] for axes in figure.axes for image in axes.get_images()] == [11, 27, 59]
+    found = collect(resnet, tiles, network.figure_layers)
+    of_paper = {layer: maximization.maximize(resnet, layer, steps=3) for layer in network.figure_layers}
+    clear = {layer: maximization.clear(resnet, layer, found[layer], NONE, steps=5) for layer in network.figure_layers}
+    page_shown = shown({"resnet34": [Pictures(found, of_paper, clear, NONE)]})
+    channel = next(c for c in range(6) if all(each.competes[c] for each in found.values()))
+    figure = page.maximization(page_shown, network, {"resnet34": channel})
+    table = page.drive_table(page_shown)
+    for length, driven in ((4, of_paper), (6, clear)):
+        curves = [line for axes in figure.axes for line in axes.lines if len(line.get_ydata()) == length]
+        for curve, (layer, each) in zip(curves, driven.items(), strict=True):
+            best = found[layer].top_values[:, 0]
+            np.testing.assert_allclose(curve.get_ydata(), (each.activations[:, channel] / best[channel]).numpy())
+            assert curve.get_color() == network.colour
+            relative = (each.activations[-1] / best)[best > 0]
+            said = table.loc[("ResNet34", network.layer_title(layer))].iloc[0 if length == 4 else 1]
+            assert said.startswith(f"{relative.median():.2f} (") and said.endswith(
+                f"; {sum(value > 1 for value in relative.tolist())} of {len(relative)} above 1"
+            )
+    shapes = [image.get_array().shape[0] for axes in figure.axes for image in axes.get_images()]
+    assert shapes == [11, 27, 59, 11, 27, 59]
     figure = page.maximization(page_shown, None, {"resnet34": 4})
     assert "needs a network without skips" in figure.texts[0].get_text()
 
@@ -57,8 +72,8 @@ def test_similarity_is_the_correlation_minus_the_mean_colour() -> None:
     images[1] = 2 * means[1] + torch.rand(3, 1, 1, generator=generator)  # alike but for contrast and mean colour
     positive = torch.tensor([5, 5, 0, 5])
     white = Whitening(torch.tensor([0.4, 0.5, 0.6]), torch.tensor([[2.0, 0.3, 0.0], [0.3, 5.0, 0.1], [0.0, 0.1, 9.0]]))
-    maxima = Maximization(white(images), torch.zeros(2, 4))
-    pictures = Pictures({"layer1.1": some_responses(means, positive)}, {"layer1.1": maxima}, white)
+    maxima = Maximization(white(images), torch.zeros(2, 4), torch.zeros(4, dtype=torch.bool))
+    pictures = Pictures({"layer1.1": some_responses(means, positive)}, {"layer1.1": maxima}, {}, white)
     table = page.similarity_table(shown({"resnet18": [pictures]}))
 
     def correlation(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -78,7 +93,8 @@ def test_similarity_is_the_correlation_minus_the_mean_colour() -> None:
 def pictures_of(fired: list[int], seed: int = 0) -> Pictures:
     images = torch.rand(3, 3, 5, 5, generator=torch.Generator().manual_seed(seed))
     found = some_responses(images, torch.tensor(fired))
-    return Pictures({"maxpool": found}, {"maxpool": Maximization(images, torch.zeros(2, 3))}, NONE)
+    driven = {"maxpool": Maximization(images, torch.zeros(2, 3), torch.zeros(3, dtype=torch.bool))}
+    return Pictures({"maxpool": found}, driven, driven, NONE)
 
 
 @pytest.mark.parametrize("fired", [0, 1])
@@ -114,7 +130,11 @@ def test_resemblance_is_own_minus_others_over_channels_or_seeds(monkeypatch: pyt
         results, "stimuli", lambda run, name: {each: some_responses(means, torch.ones(12).long()) for each in layers}
     )
     monkeypatch.setattr(
-        results, "maxima", lambda run, name, layer: Maximization(run.driven.clone(), torch.zeros(2, 12))
+        results,
+        "maxima",
+        lambda run, name, layer: Maximization(
+            run.driven.clone(), torch.zeros(2, 12), torch.zeros(12, dtype=torch.bool)
+        ),
     )
     runs: Any = [SimpleNamespace(driven=means, whitening=lambda name: NONE)]
     own = page.resemblance(runs, "plainnet18")

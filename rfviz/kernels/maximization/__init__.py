@@ -19,8 +19,11 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from rfviz.errors import RfvizError, check_channel, unknown
+from rfviz.images.whitening import Whitening
 from rfviz.kernels.maximization.objectives import OBJECTIVES, Objective
-from rfviz.kernels.maximization.regularizers import L2, Regularizer
+from rfviz.kernels.maximization.parametrizations import PIXELS, Fourier, Parametrization, faint_noise
+from rfviz.kernels.maximization.regularizers import L2, Jitter, Regularizer, TotalVariation
+from rfviz.kernels.responses import LayerResponses
 from rfviz.nets import receptive_field
 from rfviz.nets.cone import Cone
 from rfviz.nets.graph import ForwardPass
@@ -39,10 +42,13 @@ class Maximization:
         The receptive field, or the whole canvas where one was asked for, in the network's (whitened) input units.
     activations : Tensor, shape (steps + 1, C)
         The objective before every step, without penalties and as the network saw the image, and after the last one.
+    from_noise : Tensor of bool, shape (C,)
+        Channels that nothing drives at the start, not even a little: they began from faint noise instead.
     """
 
     images: Tensor
     activations: Tensor
+    from_noise: Tensor
 
 
 @contextlib.contextmanager
@@ -68,11 +74,16 @@ def maximize(
     learning_rate: float = 0.1,
     objective: str | Objective = "before_relu",
     regularizers: Sequence[Regularizer] = (L2(1e-6),),
+    parametrization: Parametrization = PIXELS,
+    units: Tensor | None = None,
     canvas: int | None = None,
     batch_size: int | None = None,
     progress: bool = False,
 ) -> Maximization:
-    """Maximise channels of a layer, starting from zeros, the mean colour (Fig. 6 of the paper).
+    """Maximise channels of a layer (Fig. 6 of the paper).
+
+    By default the start is zeros, the mean colour. Where the gradient vanishes there, as in a network without biases,
+    it is faint noise.
 
     Parameters
     ----------
@@ -89,6 +100,11 @@ def maximize(
         over a canvas, or anything like those in `rfviz.kernels.maximization.objectives`.
     regularizers : sequence of Regularizer
         See `rfviz.kernels.maximization.regularizers`. The default is the paper's weight decay.
+    parametrization : Parametrization
+        What is changed: `rfviz.kernels.maximization.parametrizations.Pixels`, the paper's, or ``Fourier``.
+    units : Tensor, shape (channels,), optional
+        What the activation of each channel is divided by when it is weighed against penalties, such as its strongest
+        response to any photograph: so that a penalty means the same for all.
     canvas : int, optional
         Side of the input in px. By default the input is the receptive field of one neuron, which no padding reaches.
         From layer3.0 of ResNet34 on, the field is larger than the paper's 224 px: there ``canvas=224`` is what the
@@ -131,8 +147,11 @@ def maximize(
     # Every value is kept for the gradient, which has one of the same size, and the next one is on its way.
     bytes_each = 3 * forward.elements * parameter.element_size()
     at_once = batch_size or max(1, _MEMORY // bytes_each)
+    weights = torch.ones(len(chosen)) if units is None else units
+    if len(weights) != len(chosen) or not (weights > 0).all():
+        raise RfvizError(f"units has {len(weights)} values for {len(chosen)} channels: give one above 0 for each.")
 
-    images, curves = [], []
+    found = []
     with (
         _frozen(net),
         exact(parameter.device),
@@ -140,10 +159,60 @@ def maximize(
     ):
         for begin in range(0, len(chosen), at_once):
             part = torch.tensor(chosen[begin : begin + at_once], device=parameter.device)
-            found = _ascend(forward, part, side, steps, learning_rate, objective, regularizers, bar)
-            images.append(found.images)
-            curves.append(found.activations)
-    return Maximization(torch.cat(images), torch.cat(curves, dim=1))
+            of_part = weights[begin : begin + at_once].to(parameter)
+            found.append(
+                _ascend(
+                    forward, part, side, steps, learning_rate, objective, regularizers, parametrization, of_part, bar
+                )
+            )
+    return Maximization(
+        torch.cat([each.images for each in found]), torch.cat([each.activations for each in found], dim=1),
+        torch.cat([each.from_noise for each in found]),
+    )  # fmt: skip
+
+
+SMOOTHING = 1e-3
+"""Weight of the total variation in `clear`: of 0.0003, 0.001 and 0.003 the largest with which, in each layer of the
+figures of the default run, the picture of the median channel still drives it as the best photograph does, or more."""
+
+
+def clear(
+    net: nn.Module,
+    layer: str,
+    responses: LayerResponses,
+    whitening: Whitening,
+    channels: Sequence[int] | None = None,
+    *,
+    steps: int = 128,
+    learning_rate: float = 0.05,
+    progress: bool = False,
+) -> Maximization:
+    """Maximise channels with pictures that a screen can show and an eye can read, the same way for all channels.
+
+    Fourier coefficients in place of pixels, a total variation that is weighed against the strongest response to any
+    photograph, and a shift of up to 2 px before every step.
+
+    Parameters
+    ----------
+    net : nn.Module
+    layer : str
+    responses : LayerResponses
+        Of the layer to photographs.
+    whitening : Whitening
+        What the network sees of a picture.
+    channels : sequence of int, optional
+        All channels by default.
+    steps, learning_rate : int, float
+        Of Adam.
+    progress : bool
+        Show a progress bar.
+    """
+    chosen = list(range(responses.channels)) if channels is None else list(channels)
+    best = responses.top_values[chosen, 0]
+    return maximize(
+        net, layer, chosen, steps=steps, learning_rate=learning_rate, parametrization=Fourier(whitening),
+        regularizers=(Jitter(2), TotalVariation(SMOOTHING)), units=torch.where(best > 0, best, 1.0), progress=progress,
+    )  # fmt: skip
 
 
 def _ascend(
@@ -154,25 +223,41 @@ def _ascend(
     learning_rate: float,
     objective: Objective,
     regularizers: Sequence[Regularizer],
+    parametrization: Parametrization,
+    units: Tensor,
     bar: tqdm,
 ) -> Maximization:
     margin = sum(regularizer.margin for regularizer in regularizers)
     around = side + 2 * margin
-    zeros = next(forward.net.parameters()).new_zeros(len(channels), 3, around, around)
-    image = zeros.requires_grad_(True)
-    adam = torch.optim.Adam([image], lr=learning_rate, fused=image.device.type in ("cpu", "cuda"))
-    curve = []
-    for step in range(steps):
-        seen = image
+    start = parametrization.start(channels, around, next(forward.net.parameters()))
+    parameters = start.requires_grad_(True)
+    adam = torch.optim.Adam([parameters], lr=learning_rate, fused=parameters.device.type in ("cpu", "cuda"))
+
+    def gradient(step: int) -> tuple[Tensor, Tensor]:
+        seen = image = parametrization.images(parameters, around)
         for regularizer in regularizers:
             seen = regularizer.view(seen, channels, step)
         activation = objective(forward(seen), channels)
-        curve.append(activation.detach())
-        loss = sum(regularizer.penalty(image).sum() for regularizer in regularizers) - activation.sum()
-        (image.grad,) = torch.autograd.grad(loss, image)
+        penalty = sum(regularizer.penalty(image).sum() for regularizer in regularizers)
+        return activation.detach(), torch.autograd.grad(penalty - (activation / units).sum(), parameters)[0]
+
+    activation, slope = gradient(0)
+    unmoved = slope.flatten(1).abs().amax(1) == 0
+    if unmoved.any():
+        with torch.no_grad():
+            shape = tuple(parameters.shape[1:])
+            parameters[unmoved] += faint_noise(shape, 0, channels[unmoved], parameters)
+        activation, slope = gradient(0)
+    curve = []
+    for step in range(steps):
+        if step:
+            activation, slope = gradient(step)
+        curve.append(activation)
+        parameters.grad = slope
         adam.step()
         bar.update(len(channels))
-    final = image.detach()[:, :, margin : margin + side, margin : margin + side].contiguous()
     with torch.no_grad():
+        image = parametrization.images(parameters.detach(), around)
+        final = image[:, :, margin : margin + side, margin : margin + side].contiguous()
         curve.append(objective(forward(final), channels))
-    return Maximization(final, torch.stack(curve))
+    return Maximization(final, torch.stack(curve), unmoved)
