@@ -360,9 +360,9 @@ def stale(run: Run, network: str | None = None) -> set[str]:
 
 
 ALL = {
-    "ablations", "atlas", "border_stimuli", "clear_maxima", "colour", "data_whitening", "disturbances", "effective_fields", "gabors", "high_stimuli",
-    "hues", "identification", "maxima", "mean_stimuli", "noise_dose", "noise_effect", "orientation", "pooling",
-    "silence", "some_maxima", "sparsity", "stimuli", "trained", "written",
+    "ablations", "atlas", "border_stimuli", "clear_maxima", "colour", "data_whitening", "disturbances",
+    "effective_fields", "gabors", "high_stimuli", "hues", "identification", "maxima", "mean_stimuli", "noise_dose",
+    "noise_effect", "orientation", "pooling", "silence", "some_maxima", "sparsity", "stimuli", "trained", "written",
 }  # fmt: skip
 OF_STIMULI = {
     "stimuli", "clear_maxima", "mean_stimuli", "some_maxima", "identification", "high_stimuli", "effective_fields",

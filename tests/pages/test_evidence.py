@@ -1,6 +1,7 @@
 """What is kept in the repository says what the prose of the book says: each test fails when a number changes sides."""
 
 import re
+from statistics import fmean
 
 import pytest
 from PIL import Image
@@ -9,6 +10,7 @@ from rfviz.pages import claims, inactive
 from rfviz.pages.evidence import findings, reference, series
 from rfviz.stats import AGREES
 from rfviz.storage import places
+from rfviz.training.recipe import Recipe
 
 BOOK = places.repository() / "book"
 SILENT = (2, 4, 7, 9, 13, 36, 38, 48)
@@ -73,7 +75,7 @@ def test_noise_in_them_harms_by_the_skip_and_what_the_blocks_write_there_is_miss
 
 
 def test_the_findings_of_the_first_page() -> None:
-    found = findings.gather(series.kept(), reference.kept("evidence/resnet18"))
+    found = findings.gather(series.kept(), *map(reference.kept, ("evidence/pair", "evidence/resnet18")))
     assert [each.measured.sign for each in found] == [0, 0, 0, 1, -1, 1, 1]
 
 
@@ -97,3 +99,37 @@ def test_verdicts_of_the_network_of_imagenet(imagenet: reference.Reference) -> N
     verdicts = {claim.letter: claim.verdict for claim in imagenet.claims}
     assert len(verdicts) == len(claims.gather.__globals__["_CLAIMS"])
     assert verdicts["f"] == AGREES
+
+
+# -- the reference pair ------------------------------------------------------------------------------------------------
+
+LEARNT = 0.45
+"""Least top-1 accuracy of PlainNet34."""
+
+MATCHED = 0.05
+"""Most that the accuracy of the control may differ from it, on average over seeds."""
+
+
+@pytest.fixture(scope="module")
+def pair() -> reference.Reference:
+    return reference.kept("evidence/pair")
+
+
+def test_the_pair_has_learnt_and_its_control_matches(pair: reference.Reference) -> None:
+    resnet, plain, short = (pair.accuracies[name] for name in ("resnet34", "plainnet34", "resnet34-short"))
+    assert list(pair.accuracies) == ["resnet34", "plainnet34", "resnet34-short"]
+    assert min(len(each) for each in (resnet, plain, short)) >= 3
+    assert min(plain) >= LEARNT and min(resnet) > max(short)
+    assert abs(fmean(short) - fmean(plain)) <= MATCHED
+
+
+def test_the_pair_is_trained_as_its_page_says(pair: reference.Reference) -> None:
+    recipes = {name: Recipe(**each) for name, each in pair.facts["recipes"].items()}
+    images = pair.facts["data"]["training images"]
+    decays = [each.cumulative_decay(each.steps(images)) for each in recipes.values()]
+    assert min(decays) >= 4 and decays == pytest.approx([decays[0]] * 3)
+    resnet, plain, short = recipes.values()
+    assert plain.epochs > resnet.epochs > short.epochs and plain.batch_size < resnet.batch_size
+    assert {each.crop for each in recipes.values()} == {pair.facts["data"]["side"]}  # measured as trained
+    assert pair.facts["width"] == 32 and pair.facts["data"]["classes"] == 101
+    assert not re.search(r"[ =]/", pair.facts["made by"]["command"])

@@ -33,6 +33,9 @@ def imagenet(tested: Interval, difference: Interval, paths: Interval, cut: Inter
         ("skips", UP, "do play a part: without those of layer1, fewer channels fall silent"),
         ("skips", OPEN, "is not borne out: without them, it is undecided whether more or fewer do"),
         ("skips", DOWN, "Not the skips that the paper suspects make channels fall silent"),
+        ("equal", UP, "that classifies only about as well as PlainNet34 still loses more channels"),
+        ("equal", OPEN, "loses more or fewer channels is undecided"),
+        ("equal", DOWN, "even a ResNet34 that classifies only about as well as PlainNet34 loses fewer"),
         ("cost", UP, "Kept from losing channels by a penalty, ResNet34 gains: +2.0"),
         ("cost", OPEN, "ResNet34 neither gains nor loses"),
         ("cost", DOWN, "ResNet34 loses: -2.0"),
@@ -51,10 +54,13 @@ def imagenet(tested: Interval, difference: Interval, paths: Interval, cut: Inter
     ],
 )
 def test_each_sentence_follows_its_interval(of: str, sign: Interval, said: str, monkeypatch) -> None:
-    planted = dict.fromkeys(("pair", "skips", "cost", "tested", "difference", "paths", "cut"), OPEN) | {of: sign}
+    measured = ("pair", "skips", "cost", "equal", "tested", "difference", "paths", "cut")
+    planted = dict.fromkeys(measured, OPEN) | {of: sign}
     gaps = {"plainnet34": planted["pair"], "resnet34-plain-layer1": planted["skips"]}
     monkeypatch.setattr(series, "more_silent", lambda _shown, _network, other: gaps[other])
     monkeypatch.setattr(series, "costs", lambda *_: planted["cost"])
-    found = findings.gather(trainings(), imagenet(*list(planted.values())[3:]))
-    assert len(found) == 7 and said in findings.listed(found).data
+    monkeypatch.setattr(findings, "more_inactive_of", lambda _effects: (OPEN, planted["equal"]))
+    reference = SimpleNamespace(effects={})
+    found = findings.gather(trainings(), reference, imagenet(*list(planted.values())[4:]))
+    assert len(found) == 8 and said in findings.listed(found).data
     assert [each.measured for each in found] == list(planted.values())

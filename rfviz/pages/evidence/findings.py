@@ -1,6 +1,7 @@
 """What came out, in a few sentences for the first page: from numbers that are kept, each by the rule of verdicts.
 
-They speak of the series of small trainings (`rfviz.pages.evidence.series`) and of the network trained on ImageNet.
+They speak of the series of small trainings (`rfviz.pages.evidence.series`), of the reference pair with its control for
+accuracy, and of the network trained on ImageNet.
 """
 
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from IPython.display import Markdown
 from rfviz.nets.network import NETWORKS
 from rfviz.pages.evidence import series
 from rfviz.pages.evidence.reference import Reference
-from rfviz.pages.inactive import Why
+from rfviz.pages.inactive import Why, more_inactive_of
 from rfviz.stats import Interval
 
 
@@ -22,17 +23,19 @@ class Finding(NamedTuple):
     measured: Interval
 
 
-def gather(shown: series.Shown, imagenet: Reference) -> list[Finding]:
+def gather(shown: series.Shown, pair: Reference, imagenet: Reference) -> list[Finding]:
     """Return what came out.
 
     Parameters
     ----------
     shown : rfviz.pages.evidence.series.Shown
         Of ResNet34, the same without the skips of layer1, and PlainNet34, in this order.
+    pair : Reference
+        With a control for accuracy.
     imagenet : Reference
         Of one network.
     """
-    return [*_of_skips(shown), *_of_noise(imagenet)]
+    return [*_of_skips(shown), _at_equal_accuracy(pair), *_of_noise(imagenet)]
 
 
 def _of_skips(shown: series.Shown) -> list[Finding]:
@@ -58,6 +61,17 @@ def _of_skips(shown: series.Shown) -> list[Finding]:
     says = {1: "gains", 0: "neither gains nor loses, as far as can be told", -1: "loses"}[cost.sign]
     says = f"Kept from losing channels by a penalty, {titles[resnet]} {says}"
     return [*found, Finding(f"{says}: {cost:+.1f} points of top-1 accuracy.", cost)]
+
+
+def _at_equal_accuracy(pair: Reference) -> Finding:
+    gap = more_inactive_of(pair.effects)[1]
+    says = {
+        1: "a ResNet34 that classifies only about as well as PlainNet34 still loses more channels",
+        0: "whether a ResNet34 that classifies only about as well as PlainNet34 loses more or fewer channels is "
+        "undecided",
+        -1: "even a ResNet34 that classifies only about as well as PlainNet34 loses fewer channels",
+    }[gap.sign]
+    return Finding(f"On Caltech-101, {says} (difference of the shares: {gap:+.0%}).", gap)
 
 
 def _of_noise(imagenet: Reference) -> list[Finding]:
