@@ -150,7 +150,8 @@ def _compared(runs: Sequence[Run], measure: Callable[..., Interval], digits: str
         at_equal = measure(runs, controlled)
         shown += f"; at equal accuracy ({controlled.title}, minus {contrast.title}) {at_equal:{digits}}"
         if verdict != CANNOT_TELL and judge(at_equal, expected) != verdict:
-            verdict, why = CANNOT_TELL, f"{subject.title} also classifies better, and at equal accuracy it is not so"
+            so = "the interval holds 0" if judge(at_equal) == CANNOT_TELL else "it is the other way round"
+            verdict, why = CANNOT_TELL, f"{subject.title} also classifies better, and at equal accuracy {so}"
     return verdict, shown, why
 
 

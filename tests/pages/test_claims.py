@@ -182,7 +182,7 @@ def test_a_difference_that_is_gone_at_equal_accuracy_decides_nothing(short: int,
     assert f"at equal accuracy (ResNet34, short training, minus PlainNet34) {(short - 2) / 64:+.0%}" in (
         found["g"].measured
     )
-    assert found["g"].why.endswith("at equal accuracy it is not so") == (verdict == CANNOT_TELL)
+    assert ("at equal accuracy the interval holds 0" in found["g"].why) == (verdict == CANNOT_TELL)
     assert found["h"].verdict == verdict
     assert "ΔL of ResNet34, short training, minus PlainNet34's" in found["h"].measured
     assert found["h"].why == "all 6 intervals lie above 0" or verdict == CANNOT_TELL
@@ -196,6 +196,7 @@ def test_features_are_kept_also_at_equal_accuracy(monkeypatch: pytest.MonkeyPatc
     found = claims._keeps([fake(*CONTROLLED)])
     assert found.verdict == verdict
     assert f"{short - 0.1:+.2f}" in found.measured.split("at equal accuracy")[1]
+    assert ("at equal accuracy it is the other way round" in found.why) == (short < 0)
 
 
 def test_of_three_networks_subject_and_contrast_are_compared() -> None:

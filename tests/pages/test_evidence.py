@@ -8,7 +8,7 @@ from PIL import Image
 
 from rfviz.pages import claims, inactive
 from rfviz.pages.evidence import findings, reference, series
-from rfviz.stats import AGREES
+from rfviz.stats import AGREES, CANNOT_TELL
 from rfviz.storage import places
 from rfviz.training.recipe import Recipe
 
@@ -76,7 +76,7 @@ def test_noise_in_them_harms_by_the_skip_and_what_the_blocks_write_there_is_miss
 
 def test_the_findings_of_the_first_page() -> None:
     found = findings.gather(series.kept(), *map(reference.kept, ("evidence/pair", "evidence/resnet18")))
-    assert [each.measured.sign for each in found] == [0, 0, 0, 1, -1, 1, 1]
+    assert [each.measured.sign for each in found] == [0, 0, 0, 0, 1, -1, 1, 1]
 
 
 def test_channels_fall_silent_by_decay_and_not_without() -> None:
@@ -133,3 +133,21 @@ def test_the_pair_is_trained_as_its_page_says(pair: reference.Reference) -> None
     assert {each.crop for each in recipes.values()} == {pair.facts["data"]["side"]}  # measured as trained
     assert pair.facts["width"] == 32 and pair.facts["data"]["classes"] == 101
     assert not re.search(r"[ =]/", pair.facts["made by"]["command"])
+
+
+def test_channels_fall_silent_in_every_resnet34_of_the_pair(pair: reference.Reference) -> None:
+    counts = {name: [len(each.inactive) for each in effects] for name, effects in pair.effects.items()}
+    assert min(counts["resnet34"]) >= 1 and min(counts["resnet34-short"]) >= 1
+    more, at_equal_accuracy = inactive.more_inactive_of(pair.effects)
+    assert more.sign == 1 and at_equal_accuracy.value > 0 and at_equal_accuracy.sign == 0
+    table = inactive.noise_table(pair.effects)
+    for name in ("resnet34", "resnet34-short"):  # more in as many active channels, in every network
+        rows = table[table["network"] == name].set_index("noise")["dL"]
+        assert 0 < rows["inactive"] < rows["random_active"]
+
+
+def test_verdicts_of_the_pair(pair: reference.Reference) -> None:
+    verdicts = {claim.letter: claim.verdict for claim in pair.claims}
+    assert verdicts["c"] == verdicts["f"] == AGREES  # with and without equal accuracy
+    assert verdicts["g"] == CANNOT_TELL  # ResNet34 has more, but not beyond doubt at equal accuracy
+    assert "at equal accuracy" in next(claim.measured for claim in pair.claims if claim.letter == "g")

@@ -163,7 +163,7 @@ def test_a_sheet_has_gaps_and_enlarges_small_pictures():
 def test_what_is_kept_is_small_and_complete():
     files = sorted(KEPT.iterdir())
     assert sum(file.stat().st_size for file in files) < 5e6
-    assert {file.suffix for file in files} == {".json", ".png"}
+    assert {file.suffix for file in files} == {".json", ".png", ".jpg"}
     found = reference.kept()
     assert set(found.histories) == {"resnet34", "plainnet34"}
     facts = json.loads((KEPT / "reference.json").read_text())

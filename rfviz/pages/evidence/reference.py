@@ -55,7 +55,7 @@ MOST = 96
 FAR = 2
 """Receptive fields of layers that are shown, at most, in sides of an image."""
 
-LARGE = 60
+LARGE = 59
 """Receptive fields, px, from which on sheets of maximization images are JPEG files."""
 
 BACKGROUND = 0.85
