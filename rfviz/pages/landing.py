@@ -6,6 +6,7 @@ from typing import NamedTuple
 from rfviz.images.data import Evaluation
 from rfviz.images.whitening import Whitening
 from rfviz.kernels.maximization import Maximization
+from rfviz.kernels.pictures import centred
 from rfviz.kernels.responses import LayerResponses, preferred_stimuli
 from rfviz.lab import results
 from rfviz.lab.run import Run
@@ -46,12 +47,13 @@ def gather(runs: Sequence[Run]) -> Shown:
 def poster(shown: Shown, channels: int = 6) -> BookFigure:
     """Draw Fig. S6: some channels of a layer, each with its strongest stimulus, its mean and its maximization image.
 
-    Shown are the `channels` channels whose mean over the strongest neurons has the highest contrast, in their order.
+    Shown are the `channels` channels whose mean over the strongest neurons differs most from its own mean colour, in
+    their order: a mean that is only brighter than others has no shape to show.
     """
     found = shown.responses
     means, counts = found.strongest_deviation, found.strongest_count
     assert counts is not None
-    chosen = means.abs().amax((1, 2, 3)).topk(min(channels, found.channels)).indices.sort().values.tolist()
+    chosen = centred(means).abs().amax((1, 2, 3)).topk(min(channels, found.channels)).indices.sort().values.tolist()
     figure = BookFigure(3.78)  # the proportions of a preview in social media
     grid = figure.subplots(3, len(chosen), squeeze=False)
     rows = ("what drives\nit most", "mean of\nits stimuli", "what it would\ndraw")

@@ -338,8 +338,10 @@ def everything(tmp_path_factory) -> Run:
         results.effective_fields(run, name, network.high_layers[0])
         results.identification(run, name, network.picture_layers[-1])
         results.identification(run, name, last)
+        results.clear_maxima(run, name, last)
         RESULTS["atlas"](run, name, "maxpool")
     run.values.clear()
+    results.border_stimuli(run, run.subject.name)
     return run
 
 

@@ -53,7 +53,7 @@ def test_the_numbers_come_back_as_they_were(exported):
     assert found.facts["made by"]["command"] == "rfviz reference here"
     assert found.chance == 1 / 4
     assert found.claims == claims.gather(replicas)
-    assert reference.conditions(found).data.endswith("; 2 networks of each kind.")
+    assert reference.conditions(found).data.endswith(" 2 networks of each kind.")
 
 
 def test_pictures_of_an_earlier_export_go_when_the_new_ones_are_there(exported, tmp_path, monkeypatch):

@@ -94,10 +94,10 @@ def shown(
 
 def test_neighbouring_layers_are_compared_over_channels_that_fire(resnet: ResidualNet, tiles: Evaluation) -> None:
     network = resnet.network
-    found = responses.collect(resnet, tiles, network.stream, 1, strongest=8)
-    silent = found["layer1.0"].positive_count.clone()
+    found = responses.collect(resnet, tiles, network.stream, 1, strongest=8, borders=True)
+    silent = found["layer1.0"].top_values.clone()
     silent[2] = 0
-    found["layer1.0"] = dataclasses.replace(found["layer1.0"], positive_count=silent)
+    found["layer1.0"] = dataclasses.replace(found["layer1.0"], top_values=silent)
     compared = sharing.steps(resnet.conv1.weight, found, network)
     assert list(compared) == [
         ("conv1", "maxpool"), ("maxpool", "layer1.0"), ("layer1.0", "layer1.1"), ("layer1.1", "layer1.2"),

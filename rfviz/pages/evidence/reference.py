@@ -345,7 +345,7 @@ def conditions(found: Reference) -> Markdown:
         f"{what} on {data['training images']:,} photographs of {data['classes']} classes, measured on "
         f"{data['held-out images']:,} others at {data['side']} × {data['side']} px: training crops of {recipe.crop} px "
         f"({recipe.area[0]:.0%} to {recipe.area[1]:.0%} of the image), a {recipe.schedule} schedule, "
-        f"{', '.join(usual)}; cumulative decay D = {decay:.3g}. {' '.join(f'{each}.' for each in beside)} "
+        f"{', '.join(usual)}; cumulative decay D = {decay:.3g}. {''.join(f'{each}. ' for each in beside)}"
         f"{seeds} network{'s' * (seeds > 1)} of each kind."
     )
 
