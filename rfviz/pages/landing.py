@@ -47,13 +47,16 @@ def gather(runs: Sequence[Run]) -> Shown:
 def poster(shown: Shown, channels: int = 6) -> BookFigure:
     """Draw Fig. S6: some channels of a layer, each with its strongest stimulus, its mean and its maximization image.
 
-    Shown are the `channels` channels whose mean over the strongest neurons differs most from its own mean colour, in
-    their order: a mean that is only brighter than others has no shape to show.
+    Shown are channels whose clear picture drives them as the best photograph does, or more; of these the `channels`
+    whose mean over the strongest neurons differs most from its own mean colour, in their order: a mean that is only
+    brighter than others has no shape to show. Where there are too few, others follow.
     """
     found = shown.responses
     means, counts = found.strongest_deviation, found.strongest_count
     assert counts is not None
-    chosen = centred(means).abs().amax((1, 2, 3)).topk(min(channels, found.channels)).indices.sort().values.tolist()
+    driven = shown.maxima.activations[-1] >= found.top_values[:, 0]
+    merit = centred(means).abs().amax((1, 2, 3)) + 10 * driven  # a deviation is less than 10
+    chosen = merit.topk(min(channels, found.channels)).indices.sort().values.tolist()
     figure = BookFigure(3.78)  # the proportions of a preview in social media
     grid = figure.subplots(3, len(chosen), squeeze=False)
     rows = ("what drives\nit most", "mean of\nits stimuli", "what it would\ndraw")

@@ -14,9 +14,12 @@ from rfviz.pages.style import stretch
 def test_the_poster_shows_the_channels_with_the_highest_contrast(resnet: models.ResidualNet, tiles: Evaluation) -> None:
     found = responses.collect(resnet, tiles, ["layer1.0"], strongest=8)["layer1.0"]
     driven = maximization.maximize(resnet, "layer1.0", steps=3)
+    driven.activations[-1, [1, 4]] = -1  # as if these pictures did not drive their channels
     means = found.strongest_deviation
     contrast = (means - means.mean((2, 3), keepdim=True)).abs().amax((1, 2, 3))
-    best = sorted(sorted(range(6), key=lambda channel: -contrast[channel])[:4])
+    drives = (driven.activations[-1] >= found.top_values[:, 0]).tolist()
+    assert any(drives) and not all(drives)
+    best = sorted(sorted(range(6), key=lambda channel: (not drives[channel], -contrast[channel]))[:4])
     figure = landing.poster(landing.Shown("conv. layer 3", tiles, found, driven, NONE), channels=4)
     assert [ax.get_title() for ax in figure.axes[:4]] == [f"channel {channel}" for channel in best]
     shown = [np.asarray(image.get_array()) for ax in figure.axes for image in ax.get_images()]
