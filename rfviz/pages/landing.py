@@ -54,7 +54,7 @@ def poster(shown: Shown, channels: int = 6) -> BookFigure:
     found = shown.responses
     means, counts = found.strongest_deviation, found.strongest_count
     assert counts is not None
-    driven = shown.maxima.activations[-1] >= found.top_values[:, 0]
+    driven = found.competes & (shown.maxima.activations[-1] >= found.top_values[:, 0])
     merit = centred(means).abs().amax((1, 2, 3)) + 10 * driven  # a deviation is less than 10
     chosen = merit.topk(min(channels, found.channels)).indices.sort().values.tolist()
     figure = BookFigure(3.78)  # the proportions of a preview in social media
