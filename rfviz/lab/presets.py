@@ -255,11 +255,12 @@ def get(name: str, **overrides: Any) -> Preset:
     preset = PRESETS[name]
     of_one: dict[str, dict[str, Any]] = {}
     for key in sorted(overrides):
-        name_of, dot, of_recipe = key.rpartition(".")
-        if dot and of_recipe in _RECIPE_FIELDS:
-            of_one.setdefault(network(name_of).name, {})[of_recipe] = overrides[key]
-        elif key not in _RECIPE_FIELDS | _PRESET_FIELDS:
-            raise unknown("option", of_recipe, sorted(_RECIPE_FIELDS | _PRESET_FIELDS))
+        name_of, dot, option = key.rpartition(".")
+        known = _RECIPE_FIELDS if dot else _RECIPE_FIELDS | _PRESET_FIELDS
+        if option not in known:
+            raise unknown("option of one network" if dot else "option", option, sorted(known))
+        if dot:
+            of_one.setdefault(network(name_of).name, {})[option] = overrides[key]
     changes = {key: value for key, value in overrides.items() if key in _PRESET_FIELDS}
     recipe_changes = {key: value for key, value in overrides.items() if key in _RECIPE_FIELDS}
     if changes.get("images") is not None:
@@ -275,8 +276,11 @@ def get(name: str, **overrides: Any) -> Preset:
         changes["networks"] = changes["networks"].replace(" ", "").split(",")
     recipes = {key: _replaced(recipe, recipe_changes) for key, recipe in preset.recipes.items()}
     changed = dataclasses.replace(preset, recipes=recipes, **changes)
+    for name_of in of_one:
+        if name_of not in changed.networks:
+            raise unknown("network of this run", name_of, changed.networks)
     if of_one:  # every network gets a recipe of its own: nobody else takes over what one has
-        recipes |= {key: _replaced(changed.recipe(key), of_one.get(key, {})) for key in {*changed.networks, *of_one}}
+        recipes |= {key: _replaced(changed.recipe(key), of_one.get(key, {})) for key in changed.networks}
     return dataclasses.replace(changed, recipes=recipes)
 
 

@@ -28,9 +28,6 @@ from rfviz.pages.orientation import NULL, selective_share
 from rfviz.pages.style import in_sentences, no_contrast
 from rfviz.stats import AGREES, CANNOT_TELL, DISAGREES, Interval, because, judge
 
-HARM_ROWS = {"inactive": "ΔL", "random_inactive": "ΔL_rnd"}
-"""The rows of Table 1 that the paper speaks of, and what it calls them."""
-
 PAPER_SHARE = 13 / 64
 """Share of inactive channels that the paper found in its ResNet34."""
 
@@ -240,7 +237,7 @@ def _harms(runs: Sequence[Run]) -> Claim:
         return Claim("h", says, "Table 1, nats.", "–", CANNOT_TELL, no_contrast(runs[0]))
     ours, other = (subject.name, contrast.name) if subject.skips else (contrast.name, subject.name)
     found: dict[str, Interval] = {}
-    for row, name in HARM_ROWS.items():
+    for row, name in {"inactive": "ΔL", "random_inactive": "ΔL_rnd"}.items():
         found[name] = noise_change(runs, ours, row)
         found[f"{name} minus {plain}'s"] = stats.over_seeds(_further_changes(runs, ours, other, row))
         if (controlled := runs[0].accuracy_control) and subject.skips:

@@ -122,7 +122,7 @@ def maximization(shown: Shown, network: Network | None, channel: Mapping[str, in
 
 
 def drive_table(shown: Shown) -> pd.DataFrame:
-    """Return how strongly the pictures, as a screen shows them, drive their channels, as text.
+    """Return how strongly the pictures drive their channels, the paper's before they are clipped to RGB, as text.
 
     In units of the strongest response to any photograph, over the channels that fire: median over channels (least to
     most), and how many are driven more than by any photograph. Of the first seed.
