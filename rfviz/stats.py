@@ -44,6 +44,10 @@ class Interval(NamedTuple):
         """Return the interval of the value minus a number, such as what chance would give."""
         return self._replace(value=self.value - number, low=self.low - number, high=self.high - number)
 
+    def times(self, number: float) -> "Interval":
+        """Return the interval in another unit."""
+        return self._replace(value=self.value * number, low=self.low * number, high=self.high * number)
+
     def __format__(self, form: str) -> str:
         """Return it for people: ``f"{interval:+.2f}"`` formats the value and both ends, and tells n."""
         form = form or "+.2f"
@@ -152,14 +156,26 @@ def _medians(values: np.ndarray) -> np.ndarray:
 
 def difference(first: Tensor | Sequence[float], second: Tensor | Sequence[float], of: str = "channels") -> Interval:
     """Return the difference of the means of two independent groups, with Welch's t interval; n counts both."""
-    a, b = finite(first), finite(second)
-    if not (len(a) and len(b)):
+    return difference_of_differences((first, second), of=of)
+
+
+def difference_of_differences(*pairs: tuple[Tensor | Sequence[float], Tensor | Sequence[float]], of: str) -> Interval:
+    """Return the difference of the means of a pair of groups, minus that of another pair if there is one.
+
+    All groups are independent. The t interval has the degrees of freedom of Welch and Satterthwaite; n counts the first
+    pair.
+    """
+    groups = [finite(each) for pair in pairs for each in pair]
+    if not all(len(each) for each in groups):
         return NOTHING._replace(of=of)
-    gap, low, high = float(a.mean() - b.mean()), math.nan, math.nan
-    if min(len(a), len(b)) > 1 and np.ptp(a) + np.ptp(b) > ROUNDING:
-        interval = stats.ttest_ind(a, b, equal_var=False).confidence_interval()
-        low, high = float(interval.low), float(interval.high)
-    return Interval(gap, low, high, len(a) + len(b), of)
+    means = [float(each.mean()) for each in groups]
+    gap, low, high = sum(sign * each for sign, each in zip((1, -1, -1, 1), means, strict=False)), math.nan, math.nan
+    spreads = [float(each.var(ddof=1)) / len(each) if len(each) > 1 else math.nan for each in groups]
+    if sum(spreads) > ROUNDING**2:  # not where one is NaN
+        freedom = sum(spreads) ** 2 / sum(v**2 / (len(g) - 1) for v, g in zip(spreads, groups, strict=True))
+        reach = float(stats.t.ppf(0.975, freedom)) * math.sqrt(sum(spreads))
+        low, high = gap - reach, gap + reach
+    return Interval(gap, low, high, sum(map(len, groups[:2])), of)
 
 
 def rank_correlation(first: Tensor, second: Tensor, of: str = "channels") -> Interval:
@@ -218,13 +234,26 @@ def share_difference(first: tuple[int, int], second: tuple[int, int], of: str = 
 AGREES, DISAGREES, CANNOT_TELL = "agrees", "disagrees", "cannot tell"
 
 
-def judge(measured: Interval, expected: int = 1) -> str:
+def judge(measured: Interval, expected: int = 1, least: float = 0.0) -> str:
     """Return what an interval says of a statement that expects a positive (or, with -1, a negative) number.
 
-    It agrees if the whole 95 % interval has the expected sign, disagrees if the whole interval has the other, and
-    cannot tell if the interval holds 0 or there is none.
+    It agrees if the whole 95 % interval lies beyond the least effect, disagrees if the whole interval falls short of
+    it, and cannot tell if the interval holds the least effect or there is none.
+
+    Parameters
+    ----------
+    measured : Interval
+    expected : {1, -1}
+        Sign of the number that the statement expects.
+    least : float
+        The least effect, in that direction, that the statement is worth; fixed before looking.
     """
-    return {1: AGREES, 0: CANNOT_TELL, -1: DISAGREES}[measured.sign * expected]
+    return {1: AGREES, 0: CANNOT_TELL, -1: DISAGREES}[measured.minus(expected * least).sign * expected]
+
+
+def all_of(verdicts: Sequence[str]) -> str:
+    """Return the verdict on a statement that holds if all its parts hold, and fails if one of them fails."""
+    return DISAGREES if DISAGREES in verdicts else CANNOT_TELL if CANNOT_TELL in verdicts else AGREES
 
 
 def because(measured: Interval, null: str = "0") -> str:

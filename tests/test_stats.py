@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rfviz import stats
-from rfviz.stats import AGREES, CANNOT_TELL, DISAGREES, Interval, because, judge
+from rfviz.stats import AGREES, CANNOT_TELL, DISAGREES, Interval, all_of, because, judge
 
 NORMAL = torch.from_numpy(np.random.default_rng(1).normal(3, 2, 400))
 
@@ -79,6 +79,42 @@ def test_difference_of_two_groups() -> None:
     assert math.isnan(stats.difference([0.0] * 3, [0.1] * 3).low)
 
 
+@given(
+    st.lists(st.floats(-100, 100), min_size=2, max_size=9),
+    st.lists(st.floats(-100, 100), min_size=2, max_size=9),
+)
+def test_one_pair_is_welchs_interval(first: list[float], second: list[float]) -> None:
+    first, second = [0.0, 1.0, *first], [0.0, 2.0, *second, math.nan]
+    found = stats.difference_of_differences((first, second), of="stimuli")
+    interval = scipy.stats.ttest_ind(first, second[:-1], equal_var=False).confidence_interval()
+    assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
+    assert found.value == pytest.approx((found.low + found.high) / 2, abs=1e-9)
+    assert (found.n, found.of) == (len(first) + len(second) - 1, "stimuli")
+
+
+def test_of_two_pairs_the_second_is_taken_off() -> None:
+    a, b, c, d = (NORMAL[begin::4] + add for begin, add in enumerate((8, 4, 2, 1)))
+    found = stats.difference_of_differences((a, b), (c, d), of="images")
+    assert found.value == pytest.approx((a.mean() - b.mean() - (c.mean() - d.mean())).item())
+    assert found.n == 200  # of the first pair
+    turned = stats.difference_of_differences((c, d), (a, b), of="images")
+    assert (turned.value, turned.low, turned.high) == pytest.approx((-found.value, -found.high, -found.low))
+    constant = stats.difference_of_differences((a, b), ([3.0] * 50, [1.0] * 9), of="images")
+    assert constant[:3] == pytest.approx(stats.difference(a, b).minus(2)[:3], rel=1e-2)
+    assert math.isnan(stats.difference_of_differences((a, b), (c, [1.0]), of="images").low)
+    assert math.isnan(stats.difference_of_differences((a, b), (c, []), of="images").value)
+
+
+@pytest.mark.parametrize("sizes", [(4, 4, 4, 4), (24, 5, 24, 5), (40, 40, 6, 60)])
+def test_two_pairs_are_covered_as_often_as_claimed(sizes: tuple[int, ...]) -> None:
+    generator = np.random.default_rng(sum(sizes))
+    wrong = 0
+    for _ in range(2000):
+        a, b, c, d = (generator.normal(i, 1 + i, n) for i, n in enumerate(sizes))
+        wrong += stats.difference_of_differences((a, b), (c, d), of="channels").sign != 0  # 0 - 1 - (2 - 3)
+    assert 65 <= wrong <= 135  # of 100 expected, and a standard deviation of 10
+
+
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=3, max_size=12))
 def test_rank_correlation_is_spearmans(pairs: list[tuple[int, int]]) -> None:
     a, b = (torch.tensor(each, dtype=torch.float64) for each in zip(*pairs, strict=True))
@@ -135,6 +171,32 @@ def test_a_verdict_takes_the_whole_interval(low: float, high: float, sign: int) 
     assert judge(found) == {1: AGREES, 0: CANNOT_TELL, -1: DISAGREES}[sign]
     assert judge(found, -1) == {-1: AGREES, 0: CANNOT_TELL, 1: DISAGREES}[sign]
     assert found.minus(10).sign == (0 if math.isnan(low) else -1)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected", "least", "verdict"),
+    [
+        (0.3, 0.9, 1, 0.2, AGREES),
+        (0.1, 0.9, 1, 0.2, CANNOT_TELL),
+        (0.05, 0.1, 1, 0.2, DISAGREES),  # more than 0 but too little
+        (-0.9, -0.3, 1, 0.2, DISAGREES),
+        (-0.9, -0.3, -1, 0.2, AGREES),
+        (-0.9, -0.1, -1, 0.2, CANNOT_TELL),
+        (-0.1, -0.05, -1, 0.2, DISAGREES),
+        (0.3, 0.9, -1, 0.2, DISAGREES),
+        (math.nan, math.nan, -1, 0.2, CANNOT_TELL),
+    ],
+)
+def test_a_verdict_wants_the_least_effect(low: float, high: float, expected: int, least: float, verdict: str) -> None:
+    assert judge(Interval((low + high) / 2, low, high, 9), expected, least) == verdict
+    mirrored = Interval(-(low + high) / 2, -high, -low, 9)
+    assert judge(mirrored, -expected, least) == verdict
+
+
+@given(st.lists(st.sampled_from([AGREES, DISAGREES, CANNOT_TELL])))
+def test_a_statement_of_parts_is_as_good_as_its_worst(parts: list[str]) -> None:
+    ranks = [AGREES, CANNOT_TELL, DISAGREES]
+    assert all_of(parts) == ranks[max((ranks.index(part) for part in parts), default=0)]
 
 
 def test_for_people() -> None:

@@ -115,21 +115,29 @@ function format(state) {
 
 // ---------------------------------------------------------------- pictures
 
-// Pictures are drawn pixel by pixel, and enlarged by the style sheet without smoothing.
-function draw(canvas, layer, column, channel) {
-  const { cell } = layer.facts;
-  const size = layer.facts.columns[column].size;
-  canvas.width = size;
-  canvas.height = size;
-  const context = canvas.getContext("2d");
-  context.drawImage(layer.cells, column * cell, channel * cell, size, size, 0, 0, size, size);
+// How wide pictures may become, px: they are drawn pixel by pixel and enlarged by a whole number, or not at all.
+const ROOM = { picture: 128, stimulus: 64, tile: 56 };
+
+function fit(canvas, width, height, room) {
+  canvas.width = width;
+  canvas.height = height;
+  canvas.style.width = `${width * Math.max(1, Math.floor(room / width))}px`;
+}
+
+// Without a column there is no picture, only its place.
+function draw(canvas, layer, column, channel, room) {
+  const { cell, columns } = layer.facts;
+  const size = column === null ? cell : columns[column].size;
+  fit(canvas, size, size, room);
+  if (column === null) return;
+  canvas.getContext("2d").drawImage(layer.cells, column * cell, channel * cell, size, size, 0, 0, size, size);
 }
 
 const columnOf = (layer, key) => layer.facts.columns.findIndex((column) => column.key === key);
 
 function picture(layer, key, channel, label) {
   const canvas = h("canvas", { role: "img", "aria-label": label, title: label });
-  draw(canvas, layer, columnOf(layer, key), channel);
+  draw(canvas, layer, columnOf(layer, key), channel, ROOM.picture);
   return canvas;
 }
 
@@ -618,8 +626,7 @@ class Explorer {
       const again = key === "maximization" ? made : null;
       const canvas = picture(layer, key, channel, again ? `${alt}, made with ${again.made_with}` : alt);
       if (again) {
-        canvas.width = again.image.width;
-        canvas.height = again.image.height;
+        fit(canvas, again.image.width, again.image.height, ROOM.picture);
         canvas.getContext("2d").drawImage(again.image, 0, 0);
         note = again.made_with;
       }
@@ -651,7 +658,7 @@ class Explorer {
     const buttons = stimuli.map(([value], rank) => {
       const column = columnOf(layer, `stimulus ${rank}`);
       const canvas = h("canvas", { "aria-hidden": "true" });
-      draw(canvas, layer, column, channel);
+      draw(canvas, layer, column, channel, ROOM.stimulus);
       const label = `${this.name(model, this.state.layer, channel)}: ${ORDINALS[rank] ?? `${rank + 1}th strongest`} stimulus, ${layer.facts.field.size} px, response ${number(value)}`;
       return h(
         "button", {
@@ -701,9 +708,8 @@ class Explorer {
 
   // A small picture that leads to another channel or layer.
   link(layer, model, key, channel, words, first) {
-    const shown = this.tilePicture(layer, channel);
     const canvas = h("canvas", { "aria-hidden": "true" });
-    if (shown !== null) draw(canvas, layer, shown, channel);
+    draw(canvas, layer, this.tilePicture(layer, channel), channel, ROOM.stimulus);
     const go = () => this.change(first ? { layer: key, channel, stimulus: 0 } : { layer: key, other: { model, channel } });
     return h("button", { type: "button", class: "rx-stimulus", onclick: go, "aria-label": `${this.name(model, key, channel)}, ${words}` }, canvas, h("small", { "aria-hidden": "true" }, words));
   }
@@ -811,6 +817,7 @@ class Explorer {
     // Tiles are drawn anew only when the list changes, not with every channel that is picked.
     const drawn = JSON.stringify([layer.key, channels, state.sort, this.pictureMenu.select.value]);
     if (drawn !== this.drawn) {
+      this.tiles.style.setProperty("--rx-tile", `${Math.max(ROOM.tile, layer.facts.cell) + 8}px`);
       this.tiles.replaceChildren(...channels.map((channel) => this.tile(layer, channel, statistic)));
       this.drawn = drawn;
     }
@@ -830,8 +837,7 @@ class Explorer {
 
   tile(layer, channel, statistic) {
     const canvas = h("canvas", { "aria-hidden": "true" });
-    const column = this.tilePicture(layer, channel);
-    if (column !== null) draw(canvas, layer, column, channel);
+    draw(canvas, layer, this.tilePicture(layer, channel), channel, ROOM.tile);
     const silent = this.silent(layer.facts, channel);
     const value = statistic ? number(layer.facts.channels[channel].statistics[statistic.key], statistic.unit) : "";
     const label = `channel ${channel}${statistic ? `, ${statistic.name} ${value}` : ""}${silent ? `, ${layer.facts.channels[channel].inactive === null ? "never fires" : "inactive"}` : ""}`;

@@ -13,7 +13,8 @@ from rfviz.kernels.pictures import correlations
 from rfviz.kernels.responses import LayerResponses
 from rfviz.kernels.responses.activity import HISTOGRAM_EDGES
 from rfviz.kernels.responses.top_stimuli import EMPTY
-from rfviz.kernels.tuning import ColourTuning, Tuning
+from rfviz.kernels.tuning import Tuning
+from rfviz.kernels.tuning.spots import ColourTuning
 
 NEAREST = 6
 """Channels that are listed as the nearest ones."""
@@ -122,12 +123,12 @@ STATISTICS = (
         "correlation of the mean preferred stimulus with the maximization image, from -1 to 1", _agreement,
     ),
     Statistic(
-        "orientation", "orientation selectivity (OSI)", "",
-        "response to drifting gratings of the best orientation against those across it, from 0 to 1", _selectivity,
+        "orientation", "orientation selectivity", "",
+        "1 minus the circular variance of the responses to drifting gratings, from 0 to 1", _selectivity,
     ),
     Statistic(
         "colour", "colour over luminance", "×",
-        "largest response to gratings of equal luminance over the largest to grey ones", _chromatic,
+        "drive by spots and rings of equal luminance over that by grey ones", _chromatic,
     ),
 )  # fmt: skip
 

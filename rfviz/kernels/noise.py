@@ -11,7 +11,7 @@ as strongly, and each channel is also disturbed on its own.
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
-from math import nan, pi, sqrt
+from math import pi, sqrt
 
 import numpy as np
 import torch
@@ -41,7 +41,7 @@ from rfviz.kernels.silent import (
     matched_active,
     tested_channels,
 )
-from rfviz.stats import Interval
+from rfviz.stats import NOTHING, Interval
 
 # The first entry of every random key: numpy takes (1, 2) and (1, 2, 0) for the same key, so each purpose has its own.
 _NOISE, _INACTIVE, _ACTIVE = 1, 2, 3
@@ -102,11 +102,15 @@ class Effect:
         Mean evaluation cross-entropy with noise minus without, nats.
     top1 : Tensor
         Top-1 accuracy with noise minus without, as a share in [-1, 1].
+    loss_interval, top1_interval : Interval
+        Their means over noise seeds, with intervals over images (over the groups that belong together).
     """
 
     channels: tuple[int, ...]
     loss: Tensor
     top1: Tensor
+    loss_interval: Interval = NOTHING
+    top1_interval: Interval = NOTHING
 
 
 @dataclass(frozen=True)
@@ -135,12 +139,6 @@ class NoiseEffect:
     effects: dict[str, Effect] = field(default_factory=dict)
 
 
-def mean_and_error(values: Tensor) -> tuple[float, float]:
-    """Return the mean over seeds and its standard error (NaN for one seed, which has none)."""
-    error = values.std().item() / sqrt(len(values)) if len(values) > 1 else nan
-    return values.mean().item(), error
-
-
 def noise_effect(
     net: nn.Module,
     images: Labelled,
@@ -149,6 +147,7 @@ def noise_effect(
     layer: str = "maxpool",
     seeds: Sequence[int] = range(5),
     n_random: int = 1,
+    groups: Sequence[int] | None = None,
     preprocess: Whitening = NONE,
     batch_size: int = 64,
     progress: bool = False,
@@ -170,6 +169,8 @@ def noise_effect(
     n_random : int
         Inactive channels that get noise in the row ``random_inactive``, drawn anew for every `PAPER_BATCH` consecutive
         images (our reading of the paper, which draws per mini-batch, is 1).
+    groups : sequence of int, optional
+        Which images belong together, for intervals; each is one for itself by default.
     preprocess : Whitening or callable
         Applied to the images just before the network.
     batch_size : int
@@ -220,22 +221,31 @@ def noise_effect(
             # and the outcome, where they choose the same channels
             yield from {choice(row, seed, numbers): _adding(partial(rows[row], seed), draw) for row in rows}.items()
 
-    clean = torch.zeros(2, dtype=torch.float64)
-    noisy = {row: torch.zeros(len(seeds), 2, dtype=torch.float64) for row in rows}
+    clean = torch.zeros(2, len(images), dtype=torch.float64)
+    noisy = {row: torch.zeros(len(seeds), 2, len(images), dtype=torch.float64) for row in rows}
     for numbers, unchanged, changed in outcomes(
         net, images, layer, changes, preprocess=preprocess, batch_size=batch_size, progress=progress
     ):
-        clean += _sums(unchanged)
-        for row, sums in noisy.items():
+        clean[:, numbers] = _both(unchanged)
+        for row, each in noisy.items():
             for s, seed in enumerate(seeds):
-                sums[s] += _sums(changed[choice(row, seed, numbers)])
+                each[s][:, numbers] = _both(changed[choice(row, seed, numbers)])
+    together = torch.arange(len(images)) if groups is None else torch.as_tensor(groups)
 
     def effect(row: str) -> Effect:
-        change = (noisy[row] - clean) / len(images)
-        return Effect(named.get(row) or tuple(randomly_active(seeds[0], 0)), change[:, 0], change[:, 1])
+        change = noisy[row] - clean
+        loss, top1 = change.mean(2).unbind(1)
+        channels = named.get(row) or tuple(randomly_active(seeds[0], 0))
+        return Effect(channels, loss, top1, *(over_groups(each, together) for each in change.mean(0)))
 
-    loss, top1 = (clean / len(images)).tolist()
+    loss, top1 = clean.mean(1).tolist()
     return NoiseEffect(inactive, responses.channels, len(images), loss, top1, {row: effect(row) for row in rows})
+
+
+def over_groups(values: Tensor, groups: Tensor) -> Interval:
+    """Return the mean over N images with its interval over groups of them, such as the crops of a photograph."""
+    apart = len(groups.unique()) == len(groups)
+    return stats.mean(values, "images" if apart else "photographs", groups)
 
 
 def _draw(candidates: Sequence[int], count: int, *key: int) -> list[int]:
@@ -243,9 +253,9 @@ def _draw(candidates: Sequence[int], count: int, *key: int) -> list[int]:
     return sorted(np.random.default_rng(key).choice(candidates, count, replace=False).tolist())
 
 
-def _sums(outcome: Outcome) -> Tensor:
-    """Return the sum of the losses and the number of images that are classified correctly."""
-    return torch.stack([outcome.loss.sum(), outcome.correct.sum().double()])
+def _both(outcome: Outcome) -> Tensor:
+    """Return the loss of each image and whether it is classified correctly, `(2, n)`."""
+    return torch.stack([outcome.loss.cpu(), outcome.correct.double().cpu()])
 
 
 @dataclass(frozen=True)
@@ -280,8 +290,7 @@ class NoiseDose:
 
     def mean(self, losses: Tensor) -> Interval:
         """Return the mean of N losses with its interval over groups."""
-        apart = len(self.groups.unique()) == len(self.groups)
-        return stats.mean(losses, "images" if apart else "photographs", self.groups)
+        return over_groups(losses, self.groups)
 
 
 OFFSET = 1 / sqrt(2 * pi)

@@ -3,7 +3,6 @@
 How alike two pictures are is the correlation over pixels and colours, each picture minus its mean colour.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -11,9 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rfviz.images.data import Indexed
-from rfviz.images.whitening import Whitening
-from rfviz.kernels.maximization import Maximization
 from rfviz.kernels.responses import LayerResponses, preferred_stimuli
+from rfviz.stats import ROUNDING
 
 
 def centred(images: Tensor) -> Tensor:
@@ -86,22 +84,37 @@ def pairing(first: Tensor, second: Tensor, seed: int = 0) -> Pairing:
     return Pairing(alike.diagonal().clone(), torch.stack(means) if means else alike.new_zeros(0))
 
 
+REACH = 2
+"""Pixels by which one stimulus may be shifted against another before they are called different."""
+
+
 def diversity(images: Tensor | Indexed, responses: LayerResponses, side: int) -> Tensor:
     """Return how little the strongest stimuli of a channel have in common, float64 `(C,)`.
 
-    One minus the mean correlation between the central `side` x `side` px of any two of them: the same piece in every
-    layer, so that larger fields are not more diverse for being larger. NaN where fewer than two stimuli fire the
-    channel with that piece wholly inside the image.
+    One minus the mean likeness of any two of them: the largest correlation of the middle of one with a piece of the
+    other that may be shifted by up to `REACH` px each way, and the same with the two exchanged, the mean of both. What
+    is compared are the central `side` x `side` px, the same piece in every layer, so that larger fields are not more
+    diverse for being larger. NaN where fewer than two stimuli fire the channel with that piece wholly inside the image.
     """
     found = []
     for channel in range(responses.channels):
         patches, inside = preferred_stimuli(images, responses, channel)
         whole = central(inside, side).flatten(1).all(1) & (responses.top_values[channel] > 0)
-        alike = correlations(central(patches[whole], side), central(patches[whole], side))
+        alike = _shifted_likeness(central(patches[whole], side))
         count = len(alike)
         pairs = alike.sum() - alike.diagonal().sum()
         found.append(1 - pairs / (count * (count - 1)) if count > 1 else alike.new_tensor(torch.nan))
     return torch.stack(found)
+
+
+def _shifted_likeness(pictures: Tensor) -> Tensor:
+    """Return the largest correlation of the middle of each picture with shifted pieces of each other, `(n, n)`."""
+    side = pictures.shape[-1] - 2 * REACH
+    pieces = pictures.double().unfold(2, side, 1).unfold(3, side, 1).permute(0, 2, 3, 1, 4, 5).flatten(1, 2)
+    pieces = F.normalize(centred(pieces).flatten(2), dim=2)  # (n, shifts, pixels)
+    middle = pieces[:, pieces.shape[1] // 2]
+    alike = torch.einsum("ap,bsp->abs", middle, pieces).amax(2)
+    return (alike + alike.T) / 2
 
 
 def centrality(deviations: Tensor) -> Tensor:
@@ -118,29 +131,92 @@ def centrality(deviations: Tensor) -> Tensor:
     return torch.where((centre > 0) & (rim > 0), 0.5 * (centre / rim).log2(), torch.nan)
 
 
-def own_resemblance(first: Tensor, second: Tensor) -> Tensor:
-    """Return how much more a picture is like another one of its channel than like those of other channels, `(C,)`.
+def reliability(first: Tensor, second: Tensor) -> Tensor:
+    """Return how alike the centres of two pictures of the same channel are, float64 `(C,)`.
 
-    Correlations of `first` with `second`, both `(C, 3, R, R)`: that of the same number minus the mean of all others.
+    Parameters
+    ----------
+    first, second : Tensor, shape (C, 3, R, R)
+        From two halves of the images, as they differ from the mean patch.
+
+    Returns
+    -------
+    Tensor
+        Correlation over the pixels of the central third of the side; NaN where one of the two is flat there.
     """
-    alike = correlations(first, second)
-    count = len(alike)
-    own = alike.diagonal()
-    return own - (alike.sum(1) - own) / (count - 1) if count > 1 else own * torch.nan
+    side = max(3, first.shape[-1] // 3)
+    side += (first.shape[-1] - side) % 2
+    a, b = (centred(central(each.double(), side)).flatten(1) for each in (first, second))
+    return (a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1))  # 0 / 0 is NaN
 
 
-def own_maximization(
-    responses: Mapping[str, LayerResponses], maxima: Mapping[str, Maximization], whitening: Whitening
-) -> Tensor:
-    """Return `own_resemblance` of mean stimulus and maximization image, the mean over layers, `(C,)`.
+def equalized(pictures: Tensor, spectrum: Tensor) -> Tensor:
+    """Give every picture `(N, 3, R, R)` the same amplitudes, `(3, R, R // 2 + 1)`, and leave it its phases.
 
-    NaN for channels that fire in none of them. All layers must have the same channels.
+    Means over stimuli are smooth and maximization images are not, for any channel; that is no likeness or unlikeness of
+    what they show.
     """
-    found = []
-    for layer, each in responses.items():
-        there = each.positive_count > 0
-        driven = whitening.to_rgb(maxima[layer].images[there].double(), clip=False)
-        placed = torch.full((each.channels,), torch.nan, dtype=torch.float64)
-        placed[there] = own_resemblance(each.mean_deviation[there], driven)
-        found.append(placed)
-    return torch.stack(found).nanmean(0)
+    found = torch.fft.rfft2(centred(pictures.double()))
+    amplitudes = torch.where(found.abs() > 0, spectrum, 0.0)  # what is flat has no phases, and stays flat
+    return torch.fft.irfft2(torch.polar(amplitudes, found.angle()), s=pictures.shape[-2:])
+
+
+def spectrum(pictures: Tensor) -> Tensor:
+    """Return the mean amplitudes of pictures `(N, 3, R, R)`, each of norm 1 before, `(3, R, R // 2 + 1)`."""
+    normal = F.normalize(centred(pictures.double()).flatten(1), dim=1).view(pictures.shape)
+    return torch.fft.rfft2(normal).abs().mean(0)
+
+
+def own_rank(first: Tensor, second: Tensor) -> Tensor:
+    """Return how often a picture is more like the other one of its channel than like another channel's, `(C,)`.
+
+    Parameters
+    ----------
+    first, second : Tensor, shape (C, 3, R, R)
+        Two pictures of each channel.
+
+    Returns
+    -------
+    Tensor of float64
+        Share of the other channels whose picture in `second` is less like the one in `first`, by correlation at equal
+        spectra (`equalized`), in [0, 1]: 0.5 is chance, and the mean over channels an area under the ROC curve. Ties
+        count half; NaN without other channels.
+    """
+    if len(first) < 2:
+        return torch.full((len(first),), torch.nan, dtype=torch.float64)
+    amplitudes = (spectrum(first) + spectrum(second)) / 2
+    alike = correlations(equalized(first, amplitudes), equalized(second, amplitudes))
+    less_alike = alike.diagonal()[:, None] - alike
+    less = (less_alike > ROUNDING).double() + 0.5 * (less_alike.abs() <= ROUNDING).double()
+    return (less.sum(1) - 0.5) / (len(alike) - 1)  # itself is a tie
+
+
+def outside_span(pictures: Tensor, filters: Tensor) -> Tensor:
+    """Return the share of the contrast of pictures that no combination of filters makes, float64 `(C,)` in [0, 1].
+
+    Of the sum of squares of a picture, minus its mean colour; mean colours are thrown in with the filters.
+
+    Parameters
+    ----------
+    pictures : Tensor, shape (C, 3, R, R)
+        Of which the central F x F px count.
+    filters : Tensor, shape (N, 3, F, F)
+        Those of vanishing norm, less than `VANISHED` of the median, do not count: they are gone.
+
+    Returns
+    -------
+    Tensor
+        NaN where a picture is flat.
+    """
+    seen = centred(central(pictures.double(), filters.shape[-1])).flatten(1)
+    rows = centred(filters.detach().cpu().double()).flatten(1)
+    norms = filters.detach().cpu().double().flatten(1).norm(dim=1)
+    rows = rows[norms > VANISHED * norms.median()] / norms[norms > VANISHED * norms.median(), None]
+    basis = torch.linalg.svd(rows, full_matrices=False)
+    basis = basis.Vh[1e-6 * basis.S.max() < basis.S]
+    whole = seen.square().sum(1)
+    return torch.where(whole > 0, 1 - (seen @ basis.T).square().sum(1) / whole, torch.nan).clamp(min=0)
+
+
+VANISHED = 1e-2
+"""Norm of a filter, over the median one, below which it counts as gone."""

@@ -107,6 +107,79 @@ def written(
     return found
 
 
+class HandedOn(NamedTuple):
+    """How far a channel behind a block follows the channels in front of it; C channels.
+
+    Parameters
+    ----------
+    whole, cut : Tensor of float64, shape (C, C)
+        Correlation over images and positions of each channel in front (row) with each behind (column): as the network
+        is, and with the skip of the block taken away. NaN where one of the two does not vary.
+    """
+
+    whole: Tensor
+    cut: Tensor
+
+
+def handed_on(
+    net: nn.Module, images: Images, layers: Sequence[str], *, skips: bool, preprocess: Whitening = NONE,
+    batch_size: int = 64,
+) -> dict[str, HandedOn]:  # fmt: skip
+    """Correlate the responses of all channels in front of a block with those behind it.
+
+    Parameters
+    ----------
+    net, images, preprocess, batch_size
+        As for `written`.
+    layers : sequence of str
+        Blocks one behind the other that keep the shape; before them the layer that the first is given.
+    skips : bool
+        Whether the blocks have skips, which can be taken away.
+
+    Returns
+    -------
+    dict from layer to HandedOn
+        For every layer but the first.
+    """
+    device = next(net.parameters()).device
+    forward = ForwardPass(net, layers, before_relu=True)
+    sums: dict[str, list[_Products]] = {layer: [_Products(), _Products()] for layer in layers[1:]}
+    with torch.inference_mode(), exact(device):
+        for batch in batches(images, batch_size):
+            given: list[Tensor] = []
+
+            def read(layer: str, total: Tensor, given: list[Tensor] = given) -> None:
+                whole = total.double()
+                if given:
+                    before = given.pop()
+                    cut = whole - before if skips else whole
+                    for products, behind in zip(sums[layer], (whole, cut), strict=True):
+                        products.add(before, behind.clamp(min=0))
+                given.append(whole.clamp(min=0))
+
+            forward(preprocess(batch.images.to(device)), read)
+    return {layer: HandedOn(*(products.correlations() for products in each)) for layer, each in sums.items()}
+
+
+class _Products:
+    """Sums over positions from which the correlations of channels in front with channels behind follow."""
+
+    def __init__(self) -> None:
+        self.count, self.sums = 0, dict[str, Tensor]()
+
+    def add(self, before: Tensor, behind: Tensor) -> None:
+        x, y = (each.transpose(0, 1).flatten(1) for each in (before, behind))
+        self.count += x.shape[1]
+        parts = {"x": x.sum(1), "y": y.sum(1), "xx": (x * x).sum(1), "yy": (y * y).sum(1), "xy": x @ y.T}
+        self.sums = {name: self.sums.get(name, 0) + part.cpu() for name, part in parts.items()}
+
+    def correlations(self) -> Tensor:
+        x, y, xx, yy, xy = (each / self.count for each in self.sums.values())
+        spread = [torch.where(square - mean**2 > 1e-12 * square, square - mean**2, torch.nan).sqrt()
+                  for square, mean in ((xx, x), (yy, y))]  # fmt: skip
+        return (xy - x[:, None] * y) / (spread[0][:, None] * spread[1])
+
+
 def read_strength(net: nn.Module, readers: Sequence[str]) -> dict[str, Tensor]:
     """Return how strongly convolutions read each channel: the norm of its weights over their mean, `(C,)`.
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import Subset
 
 from rfviz.images.data import Evaluation
 from rfviz.kernels import (
@@ -29,10 +30,10 @@ from rfviz.kernels.maximization import Maximization
 from rfviz.kernels.noise import Disturbances, NoiseDose, NoiseEffect
 from rfviz.kernels.responses import LayerResponses
 from rfviz.kernels.silent import Silence
-from rfviz.kernels.stream import Written
-from rfviz.kernels.tuning import ColourTuning, Tuning, gabor, hue
+from rfviz.kernels.stream import HandedOn, Written
+from rfviz.kernels.tuning import Tuning, gabor, spots
 from rfviz.kernels.tuning.gabor import Gabor
-from rfviz.kernels.tuning.hue import HueTuning
+from rfviz.kernels.tuning.spots import ColourTuning
 from rfviz.lab.result import result, result_of_all_processes
 from rfviz.lab.run import Run, trained
 from rfviz.nets.models import ResidualNet
@@ -66,9 +67,9 @@ def top1(run: Run, network: str) -> float:
 
 
 def _collect(
-    run: Run, network: str, images: Evaluation, layers: Sequence[str], **options: Any
+    run: Run, network: str, images: Evaluation, layers: Sequence[str], control: str | None = None, **options: Any
 ) -> dict[str, LayerResponses]:
-    net, white = run.net(network), run.whitening(network)
+    net, white = _net_or_control(run, network, control), run.whitening(network)
     return responses.collect(
         net, images, layers, preprocess=white, progress=run.progress, workers=run.loaders(images.source),
         checkpoint=run.scratch(), discard_unusable=True, **options,
@@ -76,12 +77,34 @@ def _collect(
 
 
 @result
-def stimuli(run: Run, network: str) -> dict[str, LayerResponses]:
-    """Return what the channels of the first pooling layer and of layer1 respond to, over the stimulus images."""
+def stimuli(run: Run, network: str, control: str | None = None) -> dict[str, LayerResponses]:
+    """Return what the channels of the first pooling layer and of layer1 respond to, over the stimulus images.
+
+    Of a network, or of a control of it.
+    """
     layers, preset = run.network(network).stream, run.preset
     return _collect(
-        run, network, run.stimuli, layers, top_k=preset.top_k, strongest=preset.strongest, borders=preset.borders
-    )
+        run, network, run.stimuli, layers, control, top_k=preset.top_k, strongest=preset.strongest,
+        borders=preset.borders,
+    )  # fmt: skip
+
+
+@result
+def halves(run: Run, network: str) -> list[LayerResponses]:
+    """Return what the last of the figures' layers responds to in each half of the stimulus images.
+
+    The halves share no photograph: every second image, or every second class where images are crops of few.
+    """
+    images, layer = run.stimuli, run.network(network).figure_layers[-1]
+    numbers = images.labels if _crops(run) else range(len(images))
+    parts: list[Any] = [
+        Subset(images, [i for i, number in enumerate(numbers) if number % 2 == half]) for half in (0, 1)
+    ]
+    net, white, workers = run.net(network), run.whitening(network), run.loaders(images.source)
+    return [  # without a checkpoint, which could not tell the halves apart
+        responses.collect(net, part, [layer], top_k=1, preprocess=white, progress=run.progress, workers=workers)[layer]
+        for part in parts
+    ]
 
 
 @result
@@ -106,9 +129,13 @@ def sparsity(run: Run, network: str) -> dict[str, float]:
 
 
 @result
-def maxima(run: Run, network: str, layer: str) -> Maximization:
-    """Return the activation maximization of every channel of a layer, from the zero image."""
-    return maximization.maximize(run.net(network), layer, steps=run.preset.maximization_steps, progress=run.progress)
+def maxima(run: Run, network: str, layer: str, control: str | None = None) -> Maximization:
+    """Return the activation maximization of every channel of a layer, from the zero image.
+
+    Of a network, or of a control of it.
+    """
+    net, steps = _net_or_control(run, network, control), run.preset.maximization_steps
+    return maximization.maximize(net, layer, steps=steps, progress=run.progress)
 
 
 @result
@@ -117,6 +144,16 @@ def clear_maxima(run: Run, network: str, layer: str) -> Maximization:
     return maximization.clear(
         run.net(network), layer, stimuli(run, network)[layer], run.whitening(network), progress=run.progress
     )
+
+
+def _crops(run: Run) -> bool:
+    """Tell whether images are crops of few photographs, one per class."""
+    return run.preset.source == "photographs" and not run.preset.images
+
+
+def _groups(run: Run) -> list[int] | None:
+    """Return which evaluation images are crops of one photograph; None where each is a photograph."""
+    return [int(label) for label in run.evaluation.labels] if _crops(run) else None
 
 
 # -- silent channels ---------------------------------------------------------------------------------------------------
@@ -128,8 +165,8 @@ def noise_effect(run: Run, network: str) -> NoiseEffect:
     count = run.preset.noise_seeds
     seeds = [run.seed * count + i for i in range(count)]
     return noise.noise_effect(
-        run.net(network), run.evaluation, pooling(run, network), seeds=seeds, preprocess=run.whitening(network),
-        progress=run.progress,
+        run.net(network), run.evaluation, pooling(run, network), seeds=seeds, groups=_groups(run),
+        preprocess=run.whitening(network), progress=run.progress,
     )  # fmt: skip
 
 
@@ -145,10 +182,9 @@ def noise_dose(run: Run, network: str) -> NoiseDose:
     net, images = run.net(network), run.evaluation
     seeds = [run.seed * noise.SEEDS + i for i in range(noise.SEEDS)]
     first_reader = run.network(network).readers[0]
-    crops = run.preset.source == "photographs" and not run.preset.images  # of few photographs, one per class
     return noise.noise_dose(
         net, images, pooling(run, network), stream.read_strength(net, [first_reader])[first_reader], seeds=seeds,
-        groups=[int(label) for label in images.labels] if crops else None, at_most=run.preset.disturbed_images,
+        groups=_groups(run), at_most=run.preset.disturbed_images,
         preprocess=run.whitening(network), progress=run.progress,
     )  # fmt: skip
 
@@ -180,6 +216,19 @@ def written(run: Run, network: str, control: str | None = None) -> dict[str, Wri
 
 
 @result
+def handed_on(run: Run, network: str, control: str | None = None) -> dict[str, HandedOn]:
+    """Return how far channels behind each block of layer1 follow those in front of it, of a network or a control.
+
+    Empty where its blocks have more channels than the stem.
+    """
+    described = run.network(network)
+    if described.bottleneck:
+        return {}
+    net, white = _net_or_control(run, network, control), run.whitening(network)
+    return stream.handed_on(net, run.evaluation, described.stream, skips=described.shares_channels, preprocess=white)
+
+
+@result
 def ablations(run: Run, network: str) -> dict[str, Tensor]:
     """Return how the loss of each evaluation image changes when one channel is set to 0, per layer `(C, N)`.
 
@@ -207,8 +256,12 @@ class Evidence:
         Share of neurons of the first pooling layer that fire for the evaluation images.
     tested : Tensor of bool, shape (C,)
         Which channels are tested: the inactive ones, or else the least active ones.
-    likeness : Tensor, shape (C,)
-        Correlation of the filter with the mean over the strongest stimuli behind layer1; NaN where that never fires.
+    strange : Tensor, shape (C,)
+        Share of the energy of the mean over the strongest stimuli behind layer1 that no combination of the filters of
+        the first convolution makes (`rfviz.kernels.pictures.outside_span`); NaN where that never fires.
+    cut : (Tensor, Tensor), shapes (N,)
+        Change of the loss when the blocks write nothing to the tested channels, and to as many matched active ones,
+        nats; empty without skips.
     dose : NoiseDose
     ablated : dict from layer to Tensor, shape (C, N)
         Change of the loss of N images when a channel is set to 0 there, nats; see `ablations`.
@@ -222,7 +275,8 @@ class Evidence:
 
     firing_rate: Tensor
     tested: Tensor
-    likeness: Tensor
+    strange: Tensor
+    cut: tuple[Tensor, ...]
     dose: NoiseDose
     ablated: Mapping[str, Tensor]
     written: Mapping[str, Written]
@@ -240,20 +294,22 @@ def evidence(run: Run, network: str) -> Evidence:
     pooled = pooling(run, network)
     tested = torch.zeros(pooled.channels, dtype=torch.bool)
     tested[list(silent.tested_channels(pooled))] = True
+    others = disturbances(run, network)
     return Evidence(
-        pooled.firing_rate, tested, _likeness(run, network), noise_dose(run, network), ablations(run, network),
+        pooled.firing_rate, tested, _strange(run, network),
+        tuple(each["cut"] for each in (others.tested, others.matched) if "cut" in each),
+        noise_dose(run, network), ablations(run, network),
         written(run, network), written(run, network, "random weights"),
         {layer: found.firing_rate for layer, found in stimuli(run, network).items()},
     )  # fmt: skip
 
 
-def _likeness(run: Run, network: str) -> Tensor:
-    """Return how like its filter the mean of the strongest stimuli of each channel is behind layer1, `(C,)`."""
+def _strange(run: Run, network: str) -> Tensor:
+    """Return how much of what each channel responds to behind layer1 no filters of the stem make, `(C,)`."""
     found = stimuli(run, network)[run.network(network).stream[-1]]
-    filters = run.net(network).conv1.weight.detach().cpu()
-    central = likenesses.central(found.strongest_deviation, filters.shape[-1])
-    alike = likenesses.correlations(filters, central).diagonal()
-    return torch.where(found.competes, alike, torch.nan)
+    return torch.where(
+        found.competes, likenesses.outside_span(found.strongest_deviation, run.net(network).conv1.weight), torch.nan
+    )
 
 
 # -- tuning ------------------------------------------------------------------------------------------------------------
@@ -292,14 +348,14 @@ def orientation(run: Run, network: str, layer: str, control: str | None = None, 
 
 @result
 def colour(run: Run, network: str, layer: str, control: str | None = None, draw: int = 0) -> ColourTuning:
-    """Return the tuning of a layer's channels for gratings along the three colour axes, as `orientation` does."""
-    return tuning.measure_colour(_net_or_control(run, network, control, draw), layer, preprocess=run.whitening(network))
+    """Return which colours the channels of a layer respond to and where, as `orientation` does.
 
-
-@result
-def hues(run: Run, network: str, layer: str, control: str | None = None, draw: int = 0) -> HueTuning:
-    """Return the tuning of a layer's channels for colours of equal luminance, as `orientation` does."""
-    return hue.measure(_net_or_control(run, network, control, draw), layer, preprocess=run.whitening(network))
+    Of ``"conv1"``, the filters are measured, not responses.
+    """
+    net, white = _net_or_control(run, network, control, draw), run.whitening(network)
+    if layer == "conv1":
+        return spots.of_filters(net.conv1.weight, preprocess=white)
+    return spots.measure(net, layer, preprocess=white)
 
 
 @result
@@ -330,17 +386,13 @@ def effective_fields(run: Run, network: str, layer: str, control: str | None = N
 
 
 @result
-def identification(run: Run, network: str, layer: str, contrast: float = 1.0) -> dict[str, Tensor]:
+def identification(run: Run, network: str, layer: str) -> dict[str, Tensor]:
     """Return for each kind of picture how often a channel's own drives it more than that of another channel."""
     shown = layer in run.network(network).figure_layers
     found = stimuli(run, network)[layer] if shown else mean_stimuli(run, network, layer)
     chosen = effective.spread(found, run.preset.picture_channels)
     driven = maxima(run, network, layer).images[chosen] if shown else some_maxima(run, network, layer).images
-    return dict(
-        identify.identify(
-            run.net(network), layer, found, driven, chosen, preprocess=run.whitening(network), contrast=contrast
-        )
-    )
+    return dict(identify.identify(run.net(network), layer, found, driven, chosen, preprocess=run.whitening(network)))
 
 
 @result

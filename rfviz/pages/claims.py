@@ -1,35 +1,45 @@
 """The page on claims: each statement of the paper beside what a run measured, and a verdict.
 
-Every verdict follows from an interval by the one rule of `rfviz.stats`; where a statement speaks of inactive channels
-and a run has none, or of a network that the run does not have, it cannot tell. Where several networks of each kind were
-trained, intervals are over seeds. What other pages show as well is measured there.
+Every verdict follows from intervals by the one rule of `rfviz.stats`, each against a least effect that is fixed here.
+Where a statement has parts, all must hold. Statements that compare networks take a training as the unit: with fewer
+than `TRAININGS` of each, they cannot tell. What other pages show as well is measured there.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import pandas as pd
-import torch
 from IPython.display import HTML, Markdown
+from torch import Tensor
 
 from rfviz import stats
-from rfviz.kernels.identify import CHANCE, KINDS
-from rfviz.kernels.pictures import centrality, diversity
+from rfviz.kernels.identify import KINDS
+from rfviz.kernels.pictures import centrality, diversity, reliability
 from rfviz.kernels.responses import LayerResponses
 from rfviz.kernels.silent import inactive_channels
-from rfviz.kernels.tuning import centre_surround
 from rfviz.lab import results
 from rfviz.lab.run import Run
-from rfviz.pages import higher, sharing
-from rfviz.pages.colour import double_opponent_shares, opponency, opponent_share
+from rfviz.nets.network import Network
+from rfviz.pages import colour, higher, maximization, orientation, sharing
 from rfviz.pages.inactive import more_inactive, noise_change
-from rfviz.pages.maximization import resemblance
-from rfviz.pages.orientation import NULL, selective_share
 from rfviz.pages.style import in_sentences, no_contrast
-from rfviz.stats import AGREES, CANNOT_TELL, DISAGREES, Interval, because, judge
+from rfviz.stats import AGREES, CANNOT_TELL, DISAGREES, NOTHING, Interval, all_of, judge
 
 PAPER_SHARE = 13 / 64
 """Share of inactive channels that the paper found in its ResNet34."""
+
+TRAININGS = 3
+"""Trainings of each network that a comparison of networks takes."""
+
+SMALL_DECAY = 1.0
+"""Cumulative decay below which a channel can hardly vanish: a weight that nothing holds keeps a third and more."""
+
+# Least effects, beside those of the pages.
+DIVERSER, ALIKE, CENTRED, HALVES = 0.05, 0.5, 0.25, 0.5
+KEEPS, HUES, MORE, HARM, HARM_RANDOM = 0.1, 0.1, 0.05, 0.01, 0.001
+SELECTIVE, DOUBLE_OPPONENT, LEAD, STRANGE, CUT = 0.1, 0.05, 0.1, 0.1, 0.01
+
+RANDOM = "random weights"
 
 
 class Claim(NamedTuple):
@@ -40,6 +50,8 @@ class Claim(NamedTuple):
     letter, says : str
     measure : str
         How it is measured.
+    least : str
+        The least effects.
     measured : str
         The numbers, with intervals and n.
     verdict : str
@@ -50,14 +62,76 @@ class Claim(NamedTuple):
     letter: str
     says: str
     measure: str
+    least: str
     measured: str
     verdict: str
     why: str
 
 
+class Part(NamedTuple):
+    """A number that a statement needs on one side of a limit: above it, or below it if `expected` is -1."""
+
+    name: str
+    interval: Interval
+    limit: float = 0.0
+    expected: int = 1
+    form: str = "+.2f"
+    unit: str = ""
+
+    @property
+    def verdict(self) -> str:
+        """What the interval says."""
+        return judge(self.interval.minus(self.limit), self.expected)
+
+    @property
+    def least(self) -> str:
+        """The limit, for people."""
+        side = "above" if self.expected > 0 else "below"
+        return f"{self.name}: {side} {self.limit:{self.form.replace('+', '')}}{self.unit}"
+
+    def __str__(self) -> str:
+        """Return name and number, for people."""
+        return f"{self.name} {self.interval:{self.form}}"
+
+
+def _claim(letter: str, says: str, measure: str, parts: Sequence[Part], beside: str = "") -> Claim:
+    """Judge a statement by its parts; `beside` is shown with the numbers and decides nothing."""
+    verdict = all_of([part.verdict for part in parts])
+    deciding = [part.name for part in parts if part.verdict == verdict]
+    side = {AGREES: "on the side that the statement expects", DISAGREES: "on the other side of the least effect"}
+    if verdict == CANNOT_TELL:
+        why = f"undecided: {'; '.join(deciding)}"
+    else:
+        why = f"the whole interval lies {side[verdict]}" + (f": {'; '.join(deciding)}" if verdict == DISAGREES else "")
+    # parts that differ in the layer only share a least effect
+    least = "; ".join(dict.fromkeys(part.least for part in parts))
+    return Claim(letter, says, measure, least, "; ".join([*map(str, parts), *filter(None, [beside])]), verdict, why)
+
+
+def _of_trainings(claim: Claim, runs: Sequence[Run]) -> Claim:
+    """Leave a comparison of networks open where there are too few trainings."""
+    if len(runs) >= TRAININGS or claim.verdict == CANNOT_TELL:
+        return claim
+    trained = "one training" if len(runs) == 1 else f"{len(runs)} trainings"
+    why = f"{trained} of each network: a comparison of networks takes {TRAININGS}"
+    return claim._replace(verdict=CANNOT_TELL, why=why)
+
+
+def _open(letter: str, says: str, measure: str, why: str, shown: str = "–") -> Claim:
+    return Claim(letter, says, measure, "–", shown, CANNOT_TELL, why)
+
+
 def gather(runs: Sequence[Run]) -> list[Claim]:
-    """Measure every statement on some runs that differ in their seed."""
-    return [measure(runs) for measure in _CLAIMS]
+    """Measure every statement on some runs that differ in their seed, and say where single seeds contradict."""
+    found = []
+    for measure in _CLAIMS:
+        claim = measure(runs)
+        alone = [measure([run]).verdict for run in runs] if len(runs) > 1 else []
+        if {AGREES, DISAGREES} <= {*alone}:
+            each = ", ".join(f"{run.seed} {verdict}" for run, verdict in zip(runs, alone, strict=True))
+            claim = claim._replace(why=f"{claim.why}; single seeds contradict each other: {each}")
+        found.append(claim)
+    return found
 
 
 def _over(runs: Sequence[Run], measure: Callable[[Run], Interval]) -> Interval:
@@ -70,46 +144,67 @@ def _titles(run: Run) -> tuple[str, str]:
     return titles.get(True, "a network with skips"), titles.get(False, "a network without skips")
 
 
-def _lowest_and_highest(run: Run) -> tuple[LayerResponses, LayerResponses]:
-    """Return the responses of the subject in the first and last layer of the figures."""
-    found, layers = results.stimuli(run, run.subject.name), run.subject.figure_layers
+def _ends(run: Run, network: Network, control: str | None = None) -> tuple[LayerResponses, LayerResponses]:
+    """Return the responses of a network in the first and last layer of the figures."""
+    found, layers = results.stimuli(run, network.name, control), network.figure_layers
     return found[layers[0]], found[layers[-1]]
 
 
 def _diverse(runs: Sequence[Run]) -> Claim:
-    subject = runs[0].subject
-    low, _, high = (subject.layer_title(layer) for layer in subject.figure_layers)
-    side = _lowest_and_highest(runs[0])[0].receptive_field.size
+    networks = [each for each in (runs[0].subject, runs[0].contrast) if each]
+    low, _, high = (networks[0].layer_title(layer) for layer in networks[0].figure_layers)
+    side = _ends(runs[0], networks[0])[0].receptive_field.size
 
-    def more(run: Run) -> Interval:
-        lowest, highest = (diversity(run.stimuli, each, side) for each in _lowest_and_highest(run))
-        return stats.difference(highest, lowest)
+    def ends(run: Run, network: Network, control: str | None = None) -> tuple[Tensor, Tensor]:
+        lowest, highest = (diversity(run.stimuli, each, side) for each in _ends(run, network, control))
+        return highest, lowest
 
-    measured = _over(runs, more)
-    return Claim(
-        "a", f"Stimuli grow more diverse in higher layers (here: of {subject.title}).",
-        f"One minus the mean correlation between the strongest stimuli of a channel, in the central {side} px: {high} "
-        f"minus the {low}, {subject.title}.",
-        f"{measured:+.2f}", judge(measured), because(measured),
+    def more(run: Run, network: Network) -> Interval:
+        return stats.difference_of_differences(ends(run, network), ends(run, network, RANDOM), of="channels")
+
+    plainly = "; ".join(
+        f"{each.title} {_over(runs, lambda run, each=each: stats.difference(*ends(run, each))).value:+.2f}"  # type: ignore[misc]
+        for each in networks
+    )
+
+    return _claim(
+        "a", "Stimuli grow more diverse in higher layers, in both networks.",
+        "One minus the mean likeness of the strongest stimuli of a channel, which may be shifted by 2 px, in the "
+        f"central {side} px: {high} minus the {low}, minus the same with random weights.",
+        [Part(each.title, _over(runs, lambda run, each=each: more(run, each)), DIVERSER) for each in networks],  # type: ignore[misc]
+        f"random weights not subtracted: {plainly}",
     )  # fmt: skip
 
 
 def _central(runs: Sequence[Run]) -> Claim:
     subject = runs[0].subject
-    side = _lowest_and_highest(runs[0])[0].receptive_field.size
+    side = _ends(runs[0], subject)[0].receptive_field.size
 
-    def centre(run: Run) -> Interval:
-        _, found = _lowest_and_highest(run)
-        return stats.median(centrality(found.mean_deviation[found.positive_count > 0]))
+    def centre(run: Run, control: str | None = None) -> Tensor:
+        _, found = _ends(run, subject, control)
+        return centrality(found.mean_deviation[found.positive_count > 0])
 
-    measured = _over(runs, centre)
-    alike = _over(runs, lambda run: stats.mean(1 - diversity(run.stimuli, _lowest_and_highest(run)[1], side)))
-    return Claim(
+    def halves(run: Run) -> Interval:
+        return stats.mean(reliability(*(each.mean_deviation for each in results.halves(run, subject.name))))
+
+    return _claim(
         "b", f"In {subject.layer_title(subject.figure_layers[-1])} single patches look inconsistent, but their mean "
         f"has a feature at its centre (here: in {subject.title}).",
-        "Contrast of the mean stimulus in its central third over that at its rim, in octaves (median over channels); "
-        f"beside it, the mean correlation between single patches, in the central {side} px. {subject.title}.",
-        f"{measured:+.2f} octaves; single patches: {alike:+.2f}", judge(measured), because(measured),
+        "Likeness of single patches (as in a). Contrast of the mean stimulus in its central third over that at its "
+        "rim, in octaves, minus the same with random weights. Correlation of the central thirds of two mean stimuli, "
+        "of halves of the images that share no photograph.",
+        [
+            Part(
+                "likeness of single patches",
+                _over(runs, lambda run: stats.mean(1 - diversity(run.stimuli, _ends(run, subject)[1], side))),
+                ALIKE, -1,
+            ),
+            Part(
+                "centre over rim, minus random weights",
+                _over(runs, lambda run: stats.difference(centre(run), centre(run, RANDOM))), CENTRED, unit=" octaves",
+            ),
+            Part("likeness of halves", _over(runs, halves), HALVES),
+        ],
     )  # fmt: skip
 
 
@@ -118,79 +213,76 @@ def _keeps(runs: Sequence[Run]) -> Claim:
     skips, plain = _titles(runs[0])
     says = f"A channel keeps its feature from layer to layer in {skips} more than in {plain}."
     measure = (
-        "Correlation between the mean stimuli of a channel in neighbouring layers, above that of all pairs, averaged "
-        f"over the steps from layer to layer: {subject.title} minus {contrast.title if contrast else 'the other'}."
+        "How much more like itself than like any channel a channel is, averaged over steps from layer to layer: by the "
+        "correlation of its mean stimuli, and by that of its responses (Channel sharing): "
+        f"{subject.title} minus {contrast.title if contrast else 'the other'}."
     )
     if contrast is None:
-        return Claim("c", says, measure, "–", CANNOT_TELL, no_contrast(runs[0]))
+        return _open("c", says, measure, no_contrast(runs[0]))
     wide = [each.title for each in (subject, contrast) if each.bottleneck]
     if wide:
-        return Claim("c", says, measure, "–", CANNOT_TELL, _other_channels(wide[0]))
-    each = [sharing.keeping(runs, network.name) for network in (subject, contrast)]
-    verdict, shown, why = _compared(runs, sharing.keeps, "+.2f")
-    return Claim(
-        "c", says, measure, f"{shown}; {subject.title} {each[0].value:+.2f}, {contrast.title} {each[1].value:+.2f}",
-        verdict, why,
-    )  # fmt: skip
+        return _open("c", says, measure, f"in {wide[0]}, layer1 has other channels than the stem")
+    expected = 1 if subject.skips else -1
 
+    def part(name: str, measured: Callable[..., Interval]) -> list[Part]:
+        found = [Part(name, measured(runs), expected * KEEPS, expected)]
+        if (controlled := runs[0].accuracy_control) is not None:
+            found.append(Part(f"{name} at equal accuracy", measured(runs, controlled), expected * KEEPS, expected))
+        return found
 
-def _compared(runs: Sequence[Run], measure: Callable[..., Interval], digits: str) -> tuple[str, str, str]:
-    """Judge whether a measure is greater with skips than without: verdict, what was measured, and why.
-
-    Where the run has a control for accuracy, the difference must have the same sign there: otherwise it may be one of
-    accuracy.
-    """
-    subject, contrast, controlled = runs[0].subject, runs[0].contrast, runs[0].accuracy_control
-    measured, expected = measure(runs), 1 if runs[0].subject.skips else -1
-    verdict, shown, why = judge(measured, expected), format(measured, digits), because(measured)
-    if controlled and contrast:
-        at_equal = measure(runs, controlled)
-        shown += f"; at equal accuracy ({controlled.title}, minus {contrast.title}) {at_equal:{digits}}"
-        if verdict != CANNOT_TELL and judge(at_equal, expected) != verdict:
-            so = "the interval holds 0" if judge(at_equal) == CANNOT_TELL else "it is the other way round"
-            verdict, why = CANNOT_TELL, f"{subject.title} also classifies better, and at equal accuracy {so}"
-    return verdict, shown, why
-
-
-def _other_channels(title: str) -> str:
-    return f"in {title}, layer1 has other channels than the stem"
+    kinds = [sharing.parts(runs, each.name) for each in (subject, contrast)]
+    by_chance = kinds[0].random_pictures.value - kinds[1].random_pictures.value
+    beside = (
+        f"with random weights the pictures differ by {by_chance:+.2f}, which is architecture; learnt: "
+        f"{subject.title} {kinds[0].learnt:+.2f}, {contrast.title} {kinds[1].learnt:+.2f}; skips cut: "
+        f"responses {kinds[0].cut.value:+.2f} instead of {kinds[0].responses.value:+.2f}"
+    )
+    parts = [*part("pictures", sharing.keeps), *part("responses", sharing.keeps_responses)]
+    return _of_trainings(_claim("c", says, measure, parts, beside), runs)
 
 
 def _resembles(runs: Sequence[Run]) -> Claim:
     subject = runs[0].subject
-    measured = resemblance(runs, subject.name)
-    why = _other_channels(subject.title) if subject.bottleneck else because(measured)
-    return Claim(
+    found = maximization.resemblance(runs, subject.name)
+    parts = [
+        Part(f"{maximization.KINDS[kind]}, {subject.layer_title(layer)}", each, maximization.LEAST, form=".2f")
+        for kind in ("maxima", "clear")
+        for layer, each in found[kind].items()
+    ]
+    by_chance = "; ".join(f"{subject.layer_title(layer)} {each.value:.2f}" for layer, each in found["random"].items())
+    claim = _claim(
         "d", "The mean stimulus resembles the maximization image (Figs. 3 and 6).",
-        "Correlation of the two pictures of a channel, minus that with the maximization images of other channels, "
-        f"{subject.title}, mean over three layers.",
-        f"{measured:+.2f}", judge(measured), why,
+        "How often the mean stimulus of a channel is more like its own maximization image than like another channel's, "
+        f"by correlation at equal spectra (0.5 is chance), in each of three layers and both settings, {subject.title}.",
+        parts, f"random weights, the paper's setting: {by_chance}",
     )  # fmt: skip
+    return claim._replace(least=f"each above {maximization.LEAST:g}")
 
 
-def _opponency(runs: Sequence[Run]) -> Claim:
+def _surround(runs: Sequence[Run]) -> Claim:
     subject = runs[0].subject
-    found = [opponency(run, subject.name, subject.figure_layers[-1]) for run in runs]
-    differences = []
-    for each in found:
-        there = each["mean"].index.isfinite()
-        ours, other = (each[kind].colour_opponent[there].double() for kind in ("maximization", "mean"))
-        differences.append(stats.mean(ours - other))
-    measured = stats.over_seeds(differences)
-    driven, mean = (
-        stats.over_seeds([opponent_share(each[kind]) for each in found]) for kind in ("maximization", "mean")
+    layer = subject.figure_layers[-1]
+    found = [colour.opponency(run, subject.name, layer) for run in runs]
+
+    def over(kind: str, other: str) -> Interval:
+        return stats.over_seeds([colour.hue_lead(each, kind, other) for each in found])
+
+    counts = "; ".join(
+        f"{name} {sum(int(each[kind].hue_differs.sum()) for each in found)} "
+        f"({sum(int(each[kind].colour_opponent.sum()) for each in found)} opponent)"
+        for kind, name in (*colour.PICTURES.items(), (RANDOM, RANDOM))
     )
-    verdict, why = judge(measured), because(measured)
-    if verdict == AGREES and driven.minus(centre_surround.LEVEL).sign <= 0:
-        verdict = CANNOT_TELL
-        why = f"the share of maximization images does not exceed the {centre_surround.LEVEL:.0%} of chance"
-    return Claim(
-        "e", "Maximization shows an opponency of centre and surround in colour that the mean stimulus misses (in the "
-        "paper: a yellow centre in a red surround).",
-        f"Share of channels of {subject.layer_title(subject.figure_layers[-1])} with centre and surround of opponent "
-        f"colours beyond pictures with random phases: maximization images minus mean stimuli, {subject.title}; the "
-        f"former must also exceed the {centre_surround.LEVEL:.0%} of chance.",
-        f"{measured:+.0%}; maximization {driven:.0%}, mean {mean:.0%}", verdict, why,
+    return _claim(
+        "e", "Maximization shows another hue around the centre (in the paper: red around yellow), which the mean "
+        "stimulus misses.",
+        f"Share of channels of {subject.layer_title(layer)} in whose picture centre and surround differ in hue, beyond "
+        f"pictures with random phases: maximization images minus mean stimuli, and minus maximization images of random "
+        f"weights, {subject.title}.",
+        [
+            Part("maximization minus mean", over("maximization", "mean"), HUES, form="+.0%"),
+            Part("minus random weights", over("maximization", RANDOM), form="+.0%"),
+        ],
+        f"pictures that differ: {counts}",
     )  # fmt: skip
 
 
@@ -199,8 +291,11 @@ def _exist(runs: Sequence[Run]) -> Claim:
     pooled = [results.pooling(run, subject.name) for run in runs]
     count, channels = sum(len(inactive_channels(each)) for each in pooled), sum(each.channels for each in pooled)
     measured = stats.share(count, channels)
+    decay = _decay(runs[0], subject)
     if count:
         verdict, why = AGREES, f"{count} of {channels} channels never fire"
+    elif decay is not None and decay < SMALL_DECAY:
+        verdict, why = CANNOT_TELL, f"none was found, but D = {decay:.2g} is too small for a channel to vanish"
     elif measured.minus(PAPER_SHARE).sign < 0:
         verdict = DISAGREES
         why = f"none was found, and the share of the paper, {PAPER_SHARE:.0%}, lies above the interval"
@@ -209,9 +304,18 @@ def _exist(runs: Sequence[Run]) -> Claim:
     return Claim(
         "f", f"{subject.title} has channels in the first pooling layer that never fire (in the paper: 13 of 64).",
         "Share of channels that are 0 at every position of every evaluation image, all networks together. It agrees if "
-        "there is one, and disagrees if there is none and the interval excludes 13 of 64.",
-        f"{measured:.0%}", verdict, why,
+        "there is one, and disagrees if there is none, the cumulative decay D is large enough and the interval "
+        "excludes 13 of 64.",
+        "one channel", f"{measured:.0%}", verdict, why,
     )  # fmt: skip
+
+
+def _decay(run: Run, network: Network) -> float | None:
+    """Return the cumulative decay of a training; None where the weights were given."""
+    if run.stored(network.name) is not None:
+        return None
+    recipe, count = run.recipe(network.name), len(run.train)
+    return recipe.for_images(count).cumulative_decay(recipe.steps(count))
 
 
 def _more(runs: Sequence[Run]) -> Claim:
@@ -219,46 +323,44 @@ def _more(runs: Sequence[Run]) -> Claim:
     skips, plain = _titles(runs[0])
     says = f"{skips[0].upper()}{skips[1:]} has more of them than {plain}."
     if contrast is None:
-        return Claim("g", says, "Difference of the shares of channels.", "–", CANNOT_TELL, no_contrast(runs[0]))
+        return _open("g", says, "Difference of the shares of channels.", no_contrast(runs[0]))
+    measure = f"Difference of the shares of channels: {subject.title} minus {contrast.title}."
+    expected = 1 if subject.skips else -1
+    parts = [Part("share", more_inactive(runs), expected * MORE, expected, "+.0%")]
+    if (controlled := runs[0].accuracy_control) is not None:
+        parts.append(Part("at equal accuracy", more_inactive(runs, controlled), expected * MORE, expected, "+.0%"))
+    claim = _claim("g", says, measure, parts)
     pair = (subject.name, contrast.name)
-    any_inactive = any(inactive_channels(results.pooling(run, name)) for run in runs for name in pair)
-    verdict, shown, why = _compared(runs, more_inactive, "+.0%")
-    return Claim(
-        "g", says, f"Difference of the shares of channels: {subject.title} minus {contrast.title}.",
-        shown, verdict, why if any_inactive else "neither network has any in this run",
-    )  # fmt: skip
+    if not any(inactive_channels(results.pooling(run, name)) for run in runs for name in pair):
+        return _open("g", says, measure, "neither network has any in this run", claim.measured)
+    return _of_trainings(claim, runs)
 
 
 def _harms(runs: Sequence[Run]) -> Claim:
     subject, contrast = runs[0].subject, runs[0].contrast
     skips, plain = _titles(runs[0])
     says = f"Noise in inactive channels raises the loss of {skips} (ΔL and ΔL_rnd), more than that of {plain}."
+    measure = "Table 1, nats; where a network has no inactive channel, nothing changes."
     if contrast is None:
-        return Claim("h", says, "Table 1, nats.", "–", CANNOT_TELL, no_contrast(runs[0]))
+        return _open("h", says, measure, no_contrast(runs[0]))
     ours, other = (subject.name, contrast.name) if subject.skips else (contrast.name, subject.name)
-    found: dict[str, Interval] = {}
-    for row, name in {"inactive": "ΔL", "random_inactive": "ΔL_rnd"}.items():
-        found[name] = noise_change(runs, ours, row)
-        found[f"{name} minus {plain}'s"] = stats.over_seeds(_further_changes(runs, ours, other, row))
-        if (controlled := runs[0].accuracy_control) and subject.skips:
-            further = _further_changes(runs, controlled.name, other, row)
-            found[f"{name} of {controlled.title}, minus {plain}'s"] = stats.over_seeds(further)
     if not any(results.noise_effect(run, ours).inactive for run in runs):
-        verdict, why, shown = CANNOT_TELL, f"{skips} has no inactive channel to disturb in this run", "–"
-    else:
-        signs = {each.sign for each in found.values()}
-        verdict = DISAGREES if -1 in signs else CANNOT_TELL if 0 in signs else AGREES
-        why = {
-            AGREES: f"all {len(found)} intervals lie above 0",
-            DISAGREES: "one of the intervals lies below 0",
-            CANNOT_TELL: "one of the intervals holds 0",
-        }[verdict]
-        shown = "; ".join(f"{name} {each:+.3f}" for name, each in found.items())
-    return Claim("h", says, "Table 1, nats.", shown, verdict, why)
+        return _open("h", says, measure, f"{skips} has no inactive channel to disturb in this run")
+    parts = []
+    for row, name, least in (("inactive", "ΔL", HARM), ("random_inactive", "ΔL_rnd", HARM_RANDOM)):
+        parts.append(Part(name, noise_change(runs, ours, row), least, form="+.3f"))
+        further = {f"{name} minus {plain}'s": ours}
+        if (controlled := runs[0].accuracy_control) is not None and subject.skips:
+            further[f"{name} of {controlled.title}, minus {plain}'s"] = controlled.name
+        parts += [
+            Part(each, stats.over_seeds(_further_changes(runs, network, other, row)), form="+.3f")
+            for each, network in further.items()
+        ]
+    return _of_trainings(_claim("h", says, measure, parts), runs)
 
 
 def _further_changes(runs: Sequence[Run], network: str, other: str, row: str) -> list[Interval]:
-    """Return how much more noise changes the loss of a network than that of another, one interval per run.
+    """Return how much more noise changes the loss of a network than that of another, one number per run.
 
     In another network without inactive channels, nothing changes; runs without any in the first do not count.
     """
@@ -266,87 +368,106 @@ def _further_changes(runs: Sequence[Run], network: str, other: str, row: str) ->
     for run in runs:
         ours, others = (results.noise_effect(run, name).effects for name in (network, other))
         if row in ours:
-            change = ours[row].loss - (others[row].loss if row in others else torch.zeros(()))
-            found.append(stats.mean(change, "noise seeds"))
+            change = ours[row].loss.mean() - (others[row].loss.mean() if row in others else 0)
+            found.append(NOTHING._replace(value=float(change), n=1, of="trainings"))
     return found
 
 
 def _oriented(runs: Sequence[Run]) -> Claim:
     subject = runs[0].subject
-    measured = _over(runs, lambda run: selective_share(run, subject.name))
-    return Claim(
-        "i", "ResNet has neurons that are selective for orientation.",
-        f"Share of channels whose selectivity exceeds the {NULL}th percentile of random weights, mean over three "
-        f"layers: {subject.title} minus another network with random weights.",
-        f"{measured:+.0%}", judge(measured), because(measured),
+    return _claim(
+        "i", f"{subject.title} has neurons that are selective for orientation.",
+        f"Share of channels that are more selective (1 minus circular variance) than {orientation.NULL} % of channels "
+        f"with random weights at the same frequency, and {orientation.LEAST:g} at least, and prefer the same "
+        f"orientation within {orientation.RELIABLE:.0f}° in both halves of the drift, in three layers, minus the "
+        "share of channels of one network with random weights, measured against another.",
+        [
+            Part(
+                "share minus random weights", _over(runs, lambda run: orientation.selective_excess(run, subject.name)),
+                SELECTIVE, form="+.0%",
+            )
+        ],
     )  # fmt: skip
 
 
 def _double_opponent(runs: Sequence[Run]) -> Claim:
-    name = runs[0].subject.name
-    measured = _over(
-        runs,
-        lambda run: stats.difference(
-            double_opponent_shares(run, name), double_opponent_shares(run, name, "random weights")
-        ),
+    subject = runs[0].subject
+    there = colour.layers(subject)
+    counts = [colour.double_opponent([results.colour(run, subject.name, layer) for run in runs])[0] for layer in there]
+    named = ", ".join(
+        f"{count} {'first filters' if layer == 'conv1' else f'in {subject.layer_title(layer)}'}"
+        for layer, count in zip(there, counts, strict=True)
     )
-    ours = _over(runs, lambda run: stats.mean(double_opponent_shares(run, name)))
-    verdict, why = judge(measured), because(measured)
-    if verdict == DISAGREES and ours.value > 0:
-        verdict, why = CANNOT_TELL, "there are some, but fewer than without any learning"
-    return Claim(
-        "j", "ResNet has double-opponent neurons.",
-        f"Share of double-opponent channels of {runs[0].subject.title}, mean over three layers, minus that with random "
-        "weights: what is there without learning does not show that it was learnt.",
-        f"{measured:+.0%}; share {ours:.0%}", verdict, why,
+    return _claim(
+        "j", f"{subject.title} has double-opponent neurons.",
+        "Share of double-opponent channels (Glossary), among the first filters from their weights, in two blocks from "
+        "spots and rings, minus that with random weights.",
+        [
+            Part(
+                "share minus random weights", _over(runs, lambda run: colour.double_opponent_excess(run, subject.name)),
+                DOUBLE_OPPONENT, form="+.0%",
+            )
+        ],
+        f"double-opponent: {named}",
     )  # fmt: skip
 
 
 def _fails(runs: Sequence[Run]) -> Claim:
     subject = runs[0].subject
-    name, layer = subject.name, subject.picture_layers[-1]
-    measured = higher.lead(runs, name, layer)
-    mean, driven = (higher.score(runs, name, layer, kind) for kind in (KINDS[0], KINDS[-1]))
-    verdict, why = judge(measured), because(measured)
-    if mean.minus(CHANCE).sign > 0:
-        verdict, why = (
-            DISAGREES,
-            "the mean does better than chance: it does not fail"
-            + (", though maximization does better still" if measured.sign > 0 else ""),
-        )
-    return Claim(
-        "k", "In high layers the mean stimulus fails where maximization does not.",
-        "How often the picture of a channel drives it more than that of another channel, at equal contrast, in "
-        f"{subject.layer_title(layer)} ({CHANCE:g} is chance): maximization minus mean stimulus, {subject.title}. It "
-        "disagrees if the mean does better than chance.",
-        f"{measured:+.2f}; mean {mean:.2f}, maximization {driven.value:.2f}", verdict, why,
+    parts = []
+    for layer in higher.judged(subject):
+        title = subject.layer_title(layer)
+        readable = _over(runs, lambda run, layer=layer: stats.median(higher.readability(run, subject.name, layer)))  # type: ignore[misc]
+        parts += [
+            Part(f"contrast of the mean, {title}", readable, higher.HARD, -1, ".0%"),
+            Part(f"lead of maximization, {title}", higher.lead(runs, subject.name, layer), LEAD),
+        ]
+    scores = "; ".join(
+        f"{subject.layer_title(layer)} {higher.score(runs, subject.name, layer, KINDS[0]):.2f}"
+        for layer in higher.judged(subject)
+    )
+    return _claim(
+        "k", "In high layers it is hard to grasp from the mean stimulus what a neuron prefers, not from maximization.",
+        "Readability: contrast of the mean stimulus, as it is, over that of its stimuli. Information: how often the "
+        "picture of a channel drives it more than that of another channel, at equal contrast: maximization minus mean. "
+        f"{subject.title}, in the paper's highest layer and further up.",
+        parts, f"the mean drives its own channel most in: {scores} (chance 0.5)",
     )  # fmt: skip
 
 
 def _hypothesis(runs: Sequence[Run]) -> Claim:
     subject = runs[0].subject
-    says = "Channels are inactive because later blocks use them for features unlike their filter (the hypothesis)."
+    says = "Channels are inactive because later blocks use them for features unlike the filters (the hypothesis)."
     measure = (
-        f"Correlation of the filter of a channel with its mean stimulus at {subject.layer_title(subject.stream[-1])}: "
-        f"inactive channels (or the least active ones) of {subject.title} minus the others. The page Channel sharing "
-        "has the other predictions."
+        f"Of inactive channels of {subject.title}, minus the others: share of the contrast of the mean stimulus at "
+        f"{subject.layer_title(subject.stream[-1])} that no mixture of the filters makes. And the change of the loss, "
+        "nats, when the blocks may write nothing to the inactive channels. Channel sharing has the other predictions, "
+        "When channels fall silent what keeping all channels alive costs."
     )
     if not subject.shares_channels:
-        why = f"no skips hand on the channels of the stem of {subject.title}"
-        return Claim("l", says, measure, "–", CANNOT_TELL, why)
+        return _open("l", says, measure, f"no skips hand on the channels of the stem of {subject.title}")
     evidence = [results.evidence(run, subject.name) for run in runs]
     having = [each for each in evidence if each.inactive]
-    measured = stats.over_seeds([sharing.unlike(each) for each in having or evidence])
-    verdict, why = judge(measured, -1), because(measured)
     if not having:
-        verdict, why = CANNOT_TELL, sharing.none_inactive(subject)
-    return Claim("l", says, measure, f"{measured:+.2f}", verdict, why)
+        return _open("l", says, measure, sharing.none_inactive(subject))
+    cut, matched = (stats.over_seeds([each.dose.mean(each.cut[i]) for each in having]) for i in (0, 1))
+    return _claim(
+        "l", says, measure,
+        [
+            Part("outside the filters", stats.over_seeds([sharing.unlike(each) for each in having]), STRANGE),
+            Part("nothing written", cut, CUT, form="+.3f", unit=" nats"),
+        ],
+        f"nothing written to as many active channels {matched:+.3f}",
+    )  # fmt: skip
 
 
 _CLAIMS = (
-    _diverse, _central, _keeps, _resembles, _opponency, _exist, _more, _harms, _oriented, _double_opponent, _fails,
+    _diverse, _central, _keeps, _resembles, _surround, _exist, _more, _harms, _oriented, _double_opponent, _fails,
     _hypothesis,
 )  # fmt: skip
+
+CONFIRMATORY = "fgh"
+"""Statements that the paper measures itself, with numbers to compare; of the others, the measure is this edition's."""
 
 
 def claims_table(found: Sequence[Claim], others: Mapping[str, Sequence[Claim]] | None = None) -> HTML:
@@ -360,15 +481,25 @@ def claims_table(found: Sequence[Claim], others: Mapping[str, Sequence[Claim]] |
         for claim in found
     ]
     for name, claims in (others or {}).items():
-        kept = {claim.letter: f"{claim.verdict}: {claim.measured}" for claim in claims}
+        kept = {claim.letter: f"{claim.verdict}: {claim.measured}; {claim.why}" for claim in claims}
         rows = [row | {name: kept.get(claim.letter, "–")} for row, claim in zip(rows, found, strict=True)]
     return in_sentences(pd.DataFrame(rows))
 
 
 def methods_table(found: Sequence[Claim]) -> HTML:
-    """Return how each statement is measured, for people."""
+    """Return how each statement is measured, and the least effect, for people."""
     return in_sentences(
-        pd.DataFrame([{"": f"({claim.letter})", "how it is measured": claim.measure} for claim in found])
+        pd.DataFrame(
+            [
+                {
+                    "": f"({claim.letter})",
+                    "how it is measured": claim.measure,
+                    "least effect": claim.least,
+                    "measured by the paper": "yes" if claim.letter in CONFIRMATORY else "no",
+                }
+                for claim in found
+            ]
+        )
     )
 
 

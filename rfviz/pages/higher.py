@@ -16,14 +16,12 @@ from torch import Tensor
 from rfviz import stats
 from rfviz.kernels.effective import EffectiveFields, core
 from rfviz.kernels.identify import CHANCE, KINDS
+from rfviz.kernels.responses import preferred_stimuli
 from rfviz.lab import results
 from rfviz.lab.run import Run
 from rfviz.nets.network import BLUE, GREEN, ORANGE, RED, Network
-from rfviz.pages.style import GREY, NO_IMAGE, BookFigure, listed, missing, no_contrast, show
+from rfviz.pages.style import GREY, NO_IMAGE, BookFigure, listed, show
 from rfviz.stats import Interval
-
-CONTRASTS = (0.5, 1.0, 2.0)
-"""At which the pictures of the highest layer are shown."""
 
 SMOOTHING = 1 / 48
 """Standard deviation of the Gaussian that smooths the weights for display, over the shorter side of the picture."""
@@ -50,15 +48,15 @@ class Shown(NamedTuple):
     fields, controls : dict from network and layer to EffectiveFields
         Of the network, and with random weights; of the same neurons on the same images.
     scores : dict from network and layer to Scores
-    contrasts : dict from contrast and network to Scores
-        Of the highest layer.
+    readable : dict from network and layer to Tensor, shape (C,)
+        See `readability`.
     """
 
     run: Run
     fields: Mapping[str, Mapping[str, EffectiveFields]]
     controls: Mapping[str, Mapping[str, EffectiveFields]]
     scores: Mapping[str, Mapping[str, Scores]]
-    contrasts: Mapping[float, Mapping[str, Scores]]
+    readable: Mapping[str, Mapping[str, Tensor]]
 
 
 def gather(runs: Sequence[Run]) -> Shown:
@@ -75,14 +73,15 @@ def gather(runs: Sequence[Run]) -> Shown:
         each.name: {layer: results.identification(run, each.name, layer) for layer in each.picture_layers}
         for each in run.networks
     }
-    contrasts = {
-        contrast: {
-            each.name: results.identification(run, each.name, each.picture_layers[-1], contrast)
-            for each in run.networks
-        }
-        for contrast in CONTRASTS
+    readable = {
+        each.name: {layer: readability(run, each.name, layer) for layer in judged(each)} for each in run.networks
     }
-    return Shown(run, fields, controls, scores, contrasts)
+    return Shown(run, fields, controls, scores, readable)
+
+
+def judged(network: Network) -> tuple[str, ...]:
+    """Return the layers that the statement on high layers is judged in: the paper's highest, and one further up."""
+    return network.picture_layers[-2:]
 
 
 # -- what matters in a stimulus ----------------------------------------------------------------------------------------
@@ -101,60 +100,41 @@ def opacity(weights: Tensor) -> Tensor:
     return (soft / full).clamp(0, 1) if full > 0 else torch.zeros_like(soft)
 
 
-def what_matters(shown: Shown, network: Network | None, columns: int = 4) -> Figure:
-    """Draw Figs. S19 and S20: the strongest stimulus of some channels, and what in it the neuron depends on.
+def what_matters(shown: Shown) -> Figure:
+    """Draw Fig. S19: per layer of the subject, the strongest stimulus of one channel, and what in it matters.
 
-    A row of groups per layer, a group per channel. In a group: the image, the same with what does not matter dimmed
-    towards grey, the weights alone, and those of the control. The contour is around the `core` of the smoothed weights,
-    the cross at the centre of the theoretical field.
-
-    Parameters
-    ----------
-    shown : Shown
-    network : Network, optional
-        Of the run; None stands for a contrast that the run does not have.
-    columns : int
-        Channels that are shown of each layer, evenly spread.
+    In a row: the image, the same with what does not matter dimmed towards grey, the weights alone, and those of the
+    control. The contour is around the `core` of the smoothed weights, the cross at the centre of the theoretical field.
     """
-    if network is None:
-        return missing(no_contrast(shown.run))
+    network = shown.run.subject
     fields, controls = shown.fields[network.name], shown.controls[network.name]
-    figure = BookFigure(1.95 * len(fields))
-    bands = figure.subfigures(len(fields), 1, squeeze=False)[:, 0]
-    for letter, band, (layer, found) in zip("abcdefgh", bands, fields.items(), strict=False):
-        size = found.receptive_field.size
-        band.suptitle(f"({letter}) {network.layer_title(layer)}, field of {size} × {size} px", fontsize=8)
-        channels = found.channels.tolist()
-        first = [channels.index(channel) for channel in dict.fromkeys(channels)]
-        count = min(columns, len(first))
-        first = [first[i * len(first) // count] for i in range(count)]
-        groups = band.subfigures(1, columns, squeeze=False)[0]
-        for group, index in zip(groups, [*first, *[None] * columns], strict=False):
-            grid = group.subplots(2, 2)
-            if index is None:
-                for ax in grid.flat:
-                    ax.axis("off")
-                continue
-            _group(grid, shown.run.stimuli[int(found.images[index])][0], found, controls[layer], index)
-            group.supylabel(f"channel {channels[index]}", fontsize=7)
+    figure = BookFigure(2.2 * len(fields))
+    grid = figure.subplots(len(fields), 4, squeeze=False)
+    for letter, row, (layer, found) in zip("abcdefgh", grid, fields.items(), strict=False):
+        index = len(found.channels) // 2
+        _row_of_pictures(row, shown.run.stimuli[int(found.images[index])][0], found, controls[layer], index)
+        title = network.layer_title(layer).replace("layer ", "")
+        row[0].set_ylabel(f"({letter}) {title}\nchannel {int(found.channels[index])}")
+    for ax, name in zip(grid[0], ("stimulus", "what matters", "gradient", "random weights"), strict=True):
+        ax.set_title(name)
     return figure
 
 
-def _group(grid: np.ndarray, image: Tensor, found: EffectiveFields, control: EffectiveFields, index: int) -> None:
+def _row_of_pictures(
+    row: np.ndarray, image: Tensor, found: EffectiveFields, control: EffectiveFields, index: int
+) -> None:
     weights, random = (_window(each, index, each.maps[index]) for each in (found, control))
     picture, inside = _window(found, index, image), _window(found, index, torch.ones_like(image[:1]))[0] > 0
     alpha = opacity(weights)
-    show(grid[0, 0], picture, inside)
-    show(grid[0, 1], torch.where(inside, DIMMED + alpha * (picture - DIMMED), torch.tensor(NO_IMAGE)))
-    for ax, each in ((grid[1, 0], weights), (grid[1, 1], random)):
+    show(row[0], picture, inside)
+    show(row[1], torch.where(inside, DIMMED + alpha * (picture - DIMMED), torch.tensor(NO_IMAGE)))
+    for ax, each in ((row[2], weights), (row[3], random)):
         show(ax, opacity(each).expand(3, -1, -1))
         _outline(ax, each)
-    _outline(grid[0, 1], weights)
+    _outline(row[1], weights)
     y, x = _centre(found, index)
-    for ax in grid.flat[1:]:
-        ax.plot(x, y, "+", color=BLUE, markersize=5, markeredgewidth=1)
-    for ax, name in zip(grid.flat, ("stimulus", "what matters", "gradient", "random weights"), strict=True):
-        ax.set_xlabel(name, fontsize=6, labelpad=1.5)
+    for ax in row[1:]:
+        ax.plot(x, y, "+", color=BLUE, markersize=6, markeredgewidth=1)
 
 
 def _window(found: EffectiveFields, index: int, picture: Tensor) -> Tensor:
@@ -182,30 +162,30 @@ def _outline(ax: Axes, weights: Tensor) -> None:
         ax.contour(soft.numpy(), [soft[held].min().item()], colors=[RED], linewidths=0.8)
 
 
-def effective_table(shown: Shown) -> pd.DataFrame:
-    """Return the size of effective fields beside that with random weights, per network and layer, as text.
-
-    Medians over stimuli, intervals over channels.
-    """
-    rows = []
-    for network in shown.run.networks:
-        for layer, found in shown.fields[network.name].items():
-            control, channels = shown.controls[network.name][layer], found.channels
-            rows.append(
-                {
-                    "network": network.title,
-                    "layer": network.layer_title(layer),
-                    "field": f"{found.receptive_field.size} px",
-                    "effective diameter (px)": stats.median(found.diameter, groups=channels).brief(".0f"),
-                    "with random weights": stats.median(control.diameter, groups=channels).brief(".0f"),
-                    "rms radius (px)": stats.median(found.radius, groups=channels).brief(".0f"),
-                    "rms radius, random weights": stats.median(control.radius, groups=channels).brief(".0f"),
-                    "diameter over that with random weights": _ratio(found, control).brief(".2f"),
-                    "share of the field in the image": stats.median(found.share, groups=channels).brief(".1%"),
-                    "n": f"{len(channels)} stimuli, {len(channels.unique())} channels",
-                }
-            )
-    return pd.DataFrame(rows).set_index(["network", "layer"])
+def effective_diameters(shown: Shown) -> Figure:
+    """Draw Fig. S20: effective diameters by layer, beside those with random weights; medians with 95 % intervals."""
+    figure = BookFigure(3.0)
+    ax = figure.subplots()
+    networks = shown.run.networks
+    for number, network in enumerate(networks):
+        for random, measured in enumerate((shown.fields[network.name], shown.controls[network.name])):
+            found = [stats.median(each.diameter, groups=each.channels) for each in measured.values()]
+            places = np.arange(len(found)) + 0.7 * (number + 0.4 * random) / len(networks) - 0.25
+            ax.vlines(places, [each.low for each in found], [each.high for each in found], color=network.colour)
+            ax.plot(
+                places, [each.value for each in found], "os^Dv"[number % 5], color=network.colour,
+                markerfacecolor="white" if random else network.colour,
+                label=f"{network.title}{', random weights' if random else ''}",
+            )  # fmt: skip
+    layers = shown.fields[networks[0].name]
+    names = [networks[0].layer_title(each).replace("layer ", "") for each in layers]
+    sizes = [f"field of {found.receptive_field.size} px" for found in layers.values()]
+    ax.set_xticks(range(len(names)), [f"{name}\n{size}" for name, size in zip(names, sizes, strict=True)])
+    ax.set_ylabel("effective diameter (px)")
+    ax.set_ylim(bottom=0)
+    ax.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False)
+    return figure
 
 
 def _ratio(found: EffectiveFields, control: EffectiveFields) -> Interval:
@@ -260,7 +240,7 @@ def _lead(scores: Scores, kind: str) -> Interval:
 
 
 def identification_by_layer(shown: Shown) -> Figure:
-    """Draw Fig. S21: how often a channel's own picture beats those of others, per layer, for three kinds of pictures.
+    """Draw Fig. S16: how often a channel's own picture beats those of others, per layer, for three kinds of pictures.
 
     Points are means over channels, bars their 95 % intervals; the dashed line is chance.
     """
@@ -275,46 +255,56 @@ def identification_by_layer(shown: Shown) -> Figure:
             ax.vlines(places, [each.low for each in found], [each.high for each in found], color=colour, linewidth=1.5)
             ax.plot(places, [each.value for each in found], marker, color=colour, markersize=5, label=kind)
         ax.axhline(CHANCE, color=GREY, linewidth=1, linestyle="--", label="chance")
-        ax.set_title(f"({letter}) {network.title}", fontsize=8)
+        ax.set_title(f"({letter}) {network.title}")
         titles = [network.layer_title(layer) for layer in layers]
         names = [title.replace("first pooling layer", "pooling").replace("layer ", "") for title in titles]
-        ax.set_xticks(range(len(layers)), names, fontsize=8)
+        ax.set_xticks(range(len(layers)), names)
         ax.set_xlim(-0.5, len(layers) - 0.5)
         ax.spines[["top", "right"]].set_visible(False)
     panels[0].set_ylim(0, 1.04)
-    panels[0].set_ylabel("share of other channels' pictures\nthat drive the channel less", fontsize=8)
+    panels[0].set_ylabel("share of other channels' pictures\nthat drive the channel less")
     handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=8, frameon=False)
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
     return figure
 
 
-def identification_table(shown: Shown) -> pd.DataFrame:
-    """Return the mean score of each kind of picture with its interval over channels, per network and layer, as text."""
+HARD = 0.1
+"""Contrast of a picture, over that of the stimuli it is a mean of, below which it is hard to see anything in it."""
+
+
+def readability(run: Run, network: str, layer: str) -> Tensor:
+    """Return how much contrast the mean stimulus of each channel has kept, `(C,)`; NaN where it never fires.
+
+    Root mean square over pixels and colours of the mean, minus the mean patch, over that of the strongest stimuli one
+    by one. This is how the mean looks as it is; stretching it would hide the loss.
+    """
+    shown = layer in run.network(network).figure_layers
+    found = results.stimuli(run, network)[layer] if shown else results.mean_stimuli(run, network, layer)
+    single = torch.full((found.channels,), torch.nan, dtype=torch.float64)
+    assert found.competing_patch is not None
+    for channel in found.competes.nonzero().flatten().tolist():
+        patches, inside = preferred_stimuli(run.stimuli, found, channel)
+        there = inside[:, None].expand_as(patches) & (found.top_values[channel][: len(patches)] > 0).view(-1, 1, 1, 1)
+        single[channel] = (patches - found.competing_patch).double()[there].square().mean().sqrt()
+    return found.mean_deviation.double().square().mean((1, 2, 3)).sqrt() / single
+
+
+def readability_table(shown: Shown) -> pd.DataFrame:
+    """Return how much contrast and how much information means keep, in the layers that are judged, as text."""
     rows = [
-        _row(network, layer, scores)
+        {
+            "network": network.title,
+            "layer": network.layer_title(layer),
+            "contrast of the mean over that of its stimuli": stats.median(shown.readable[network.name][layer]).brief(
+                ".1%"
+            ),
+            **{kind: stats.mean(shown.scores[network.name][layer][kind]).brief(".2f") for kind in KINDS},
+            "channels": _known(shown.scores[network.name][layer]),
+        }
         for network in shown.run.networks
-        for layer, scores in shown.scores[network.name].items()
+        for layer in judged(network)
     ]
     return pd.DataFrame(rows).set_index(["network", "layer"])
-
-
-def contrasts_table(shown: Shown) -> pd.DataFrame:
-    """Return the scores in the highest layer at several contrasts, as `identification_table` does."""
-    rows = [
-        {"contrast": f"{contrast:g}", **_row(network, network.picture_layers[-1], scores[network.name])}
-        for contrast, scores in shown.contrasts.items()
-        for network in shown.run.networks
-    ]
-    return pd.DataFrame(rows).set_index(["contrast", "network", "layer"])
-
-
-def _row(network: Network, layer: str, scores: Scores) -> dict[str, object]:
-    return {
-        "network": network.title,
-        "layer": network.layer_title(layer),
-        **{kind: stats.mean(scores[kind]).brief(".2f") for kind in KINDS},
-        "channels": _known(scores),
-    }
 
 
 def _known(scores: Scores) -> int:

@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from rfviz import stats
-from rfviz.kernels.noise import PAPER_DOSE, VARIANTS, Disturbances, NoiseDose, NoiseEffect, mean_and_error
+from rfviz.kernels.noise import PAPER_DOSE, VARIANTS, Disturbances, NoiseDose, NoiseEffect
 from rfviz.kernels.responses import LayerResponses
 from rfviz.kernels.silent import RARE, Silence, control_count, inactive_channels
 from rfviz.lab import results
@@ -146,7 +146,7 @@ def _difference(ours: Sequence[tuple[int, int]], other: Sequence[tuple[int, int]
 def noise_change(runs: Sequence[Run], network: str, row: str) -> Interval:
     """Return how a row of Table 1 changes the loss of a network, nats.
 
-    The interval is over noise seeds of one network, or over networks where there are several; those without an inactive
+    The interval is over images of one network, or over networks where there are several; those without an inactive
     channel to disturb do not count.
 
     Parameters
@@ -161,7 +161,7 @@ def noise_change(runs: Sequence[Run], network: str, row: str) -> Interval:
 
 def _change(replicas: Sequence[NoiseEffect], row: str) -> Interval:
     return stats.over_seeds(
-        [stats.mean(found.effects[row].loss, "noise seeds") if row in found.effects else NOTHING for found in replicas]
+        [found.effects[row].loss_interval if row in found.effects else NOTHING for found in replicas]
     )
 
 
@@ -256,9 +256,18 @@ def elsewhere(found: Mapping[str, Effects]) -> pd.DataFrame:
             rows.append(
                 {"run": place, "network": NETWORKS[str(name)].title}
                 | {"inactive": f"{first['inactive']:.3g} of {first['channels']}"}
-                | {text: _with_error(*by_row.loc[row, ["dL", "dL_error"]]) for row, text in columns.items()}
+                | {
+                    text: _interval(by_row, row).brief("+.3g") if row in by_row.index else "–"
+                    for row, text in columns.items()
+                }
             )
     return pd.DataFrame(rows).fillna("–").set_index(["run", "network"])
+
+
+def _interval(rows: pd.DataFrame, row: str) -> Interval:
+    found = rows.loc[row, "dL"]
+    assert isinstance(found, Interval)
+    return found
 
 
 def firing_rates(shown: Shown) -> Figure:
@@ -285,7 +294,7 @@ def firing_rates(shown: Shown) -> Figure:
     ax.set(xlabel="channel, sorted", ylabel="neurons that fire (%)", ylim=(-3, 103))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.spines[["top", "right"]].set_visible(False)
-    ax.legend(frameon=False, fontsize=8)
+    ax.legend(frameon=False)
     return figure
 
 
@@ -354,12 +363,12 @@ def room_to_fire(shown: Shown) -> Figure:
             )  # fmt: skip
         ax.plot(places, found.shift[order].numpy(), "_", color="black", label="mean: shift of batch norm")
         ax.axhline(0, color="black", linewidth=0.8, linestyle=":")
-        ax.set_title(NETWORKS[network].title, fontsize=9)
+        ax.set_title(NETWORKS[network].title)
         ax.set_xlabel("channel, sorted")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.spines[["top", "right"]].set_visible(False)
     axes[0].set_ylabel("value before the ReLU")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8, frameon=False)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
     return figure
 
 
@@ -427,7 +436,7 @@ def firing_history(shown: Shown) -> Figure:
         if not known:
             ax.text(0.5, 0.5, "not recorded", transform=ax.transAxes, ha="center", color=GREY)
         ax.set(xlabel="epoch", ylim=(-3, 103))
-        ax.set_title(NETWORKS[network].title, fontsize=9)
+        ax.set_title(NETWORKS[network].title)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.spines[["top", "right"]].set_visible(False)
     axes[0].set_ylabel("neurons that fire (%)")
@@ -435,20 +444,6 @@ def firing_history(shown: Shown) -> Figure:
 
 
 # -- what noise does: Table 1 ------------------------------------------------------------------------------------------
-
-
-def mean_and_spread(values: Sequence[Tensor]) -> tuple[float, float]:
-    """Return mean and spread of one tensor of values over noise seeds `(S,)` per trained network.
-
-    Of one network: the mean over noise seeds and its standard error. Of several: the mean over networks of those
-    means, and their standard deviation (the networks differ much more than the noise). NaN without a network.
-    """
-    if not values:
-        return math.nan, math.nan
-    if len(values) == 1:
-        return mean_and_error(values[0])
-    means = torch.stack([each.mean() for each in values])
-    return means.mean().item(), means.std().item()
 
 
 def noise_table(effects: Effects) -> pd.DataFrame:
@@ -459,9 +454,8 @@ def noise_table(effects: Effects) -> pd.DataFrame:
     DataFrame
         One row per network and kind of noise (see `rfviz.kernels.noise.ROWS`), with columns ``network``, ``noise``,
         ``networks`` (trained ones), ``inactive`` (mean), ``fewest``, ``most``, ``channels`` (of the layer), ``noisy``
-        (channels that get noise at a time, mean), ``measured`` (networks in which the row can be measured), ``dL``,
-        ``dL_error``, ``dtop1``, ``dtop1_error`` (see `mean_and_spread`; nats, shares) and ``paper_dL``; NaN where there
-        is nothing to measure, and for the error where one of several networks can be measured.
+        (channels that get noise at a time, mean), ``measured`` (networks in which the row can be measured), ``dL`` and
+        ``dtop1`` (Interval, nats and shares: over images of one network, or over networks) and ``paper_dL``.
     """
     rows = []
     for network, replicas in effects.items():
@@ -476,10 +470,10 @@ def noise_table(effects: Effects) -> pd.DataFrame:
         }
         for row, numbers in noisy.items():
             measured = [found.effects[row] for found in replicas if row in found.effects]
-            loss, loss_error = mean_and_spread([effect.loss for effect in measured])
-            top1, top1_error = mean_and_spread([effect.top1 for effect in measured])
-            if len(measured) == 1 < len(replicas):
-                loss_error = top1_error = math.nan  # one network has no spread over networks
+            loss, top1 = (
+                _over_replicas([getattr(effect, name) for effect in measured], len(replicas))
+                for name in ("loss_interval", "top1_interval")
+            )
             rows.append(
                 {
                     "network": network,
@@ -492,13 +486,20 @@ def noise_table(effects: Effects) -> pd.DataFrame:
                     "noisy": sum(numbers) / len(numbers),
                     "measured": len(measured),
                     "dL": loss,
-                    "dL_error": loss_error,
                     "dtop1": top1,
-                    "dtop1_error": top1_error,
                     "paper_dL": PAPER_TABLE.get(network, {}).get(_PAPER_ROWS.get(row, ""), math.nan),
                 }
             )
     return pd.DataFrame(rows)
+
+
+def _over_replicas(found: Sequence[Interval], replicas: int) -> Interval:
+    """Return the interval over images of the one network there is, or over those of several that can be measured."""
+    if not found:
+        return NOTHING
+    if replicas > 1 == len(found):
+        return NOTHING._replace(value=found[0].value, n=1, of="seeds")  # one of several has no spread over networks
+    return stats.over_seeds(found)
 
 
 def table1(effects: Effects) -> pd.DataFrame:
@@ -524,30 +525,23 @@ def table1(effects: Effects) -> pd.DataFrame:
                 "network": NETWORKS[entry["network"]].title,
                 "inactive": f"{count} of {entry['channels']} (paper: {in_paper})",
                 "noise in": noisy,
-                "ΔL (nats)": _with_error(entry["dL"], entry["dL_error"]),
+                "ΔL (nats)": entry["dL"].brief("+.3g"),
                 "ΔL in the paper": "–" if pd.isna(entry["paper_dL"]) else f"{entry['paper_dL']:.6g}",
-                "Δ top-1 (points)": _with_error(100 * entry["dtop1"], 100 * entry["dtop1_error"]),
+                "Δ top-1 (points)": entry["dtop1"].times(100).brief("+.2g"),
             }
         )
     return pd.DataFrame(rows).set_index(["network", "inactive", "noise in"])
 
 
-def _with_error(mean: float, error: float) -> str:
-    if pd.isna(mean):
-        return "–"
-    if pd.isna(error) or error == 0:
-        return f"{mean:+.3g}"
-    digits = max(0, -math.floor(math.log10(error)))  # to the first digit of the error
-    return f"{mean:+.{digits}f} ± {error:.{digits}f}"
-
-
 def spread_note(effects: Effects) -> str:
-    """Say what stands before and after the ± of `table1`."""
+    """Say what the intervals of `table1` are over."""
     replicas = next(iter(effects.values()))
-    noise_seeds = len(replicas[0].effects["least_active"].loss)
+    control = replicas[0].effects["least_active"]
+    seeds = f"{len(control.loss)} noise seed{'s' * (len(control.loss) != 1)}"
     if len(replicas) > 1:
-        return f"Mean ± standard deviation over {len(replicas)} trained networks, each with {noise_seeds} noise seeds"
-    return f"Mean ± standard error over {noise_seeds} noise seed{'s' * (noise_seeds != 1)}"
+        return f"Means over {seeds}, with 95 % intervals over {len(replicas)} trained networks"
+    over = control.loss_interval
+    return f"Means over {seeds}, with 95 % intervals over {over.n:,} {over.of}"
 
 
 def noise_answer(effects: Effects) -> Markdown:
@@ -627,9 +621,9 @@ def noise_doses(shown: Shown) -> Figure:
         top.set_xscale("log", base=2)
         top.set_xticks(found.doses, [f"{dose:g}" for dose in found.doses])
         top.minorticks_off()
-        top.set_title(NETWORKS[network].title, fontsize=9)
+        top.set_title(NETWORKS[network].title)
         top.set_xlabel("σ of the noise")
-        top.legend(frameon=False, fontsize=8)
+        top.legend(frameon=False)
         rates = 100 * shown.pooled[network][0].firing_rate.numpy()
         alone = [found.mean(each) for each in found.single]
         middle = np.array([each.value for each in alone])

@@ -44,7 +44,7 @@ def gather(runs: Sequence[Run]) -> Shown:
     )  # fmt: skip
 
 
-def poster(shown: Shown, channels: int = 6) -> BookFigure:
+def poster(shown: Shown, channels: int = 5) -> BookFigure:
     """Draw Fig. S6: some channels of a layer, each with its strongest stimulus, its mean and its maximization image.
 
     Shown are channels whose clear picture drives them as the best photograph does, or more; of these the `channels`
@@ -61,9 +61,9 @@ def poster(shown: Shown, channels: int = 6) -> BookFigure:
     grid = figure.subplots(3, len(chosen), squeeze=False)
     rows = ("what drives\nit most", "mean of\nits stimuli", "what it would\ndraw")
     for ax, name in zip(grid[:, 0], rows, strict=True):
-        ax.set_ylabel(name, fontsize=9, rotation=0, ha="right", va="center")
+        ax.set_ylabel(name, rotation=0, ha="right", va="center")
     for column, channel in zip(grid.T, chosen, strict=True):
-        column[0].set_title(f"channel {channel}", fontsize=8)
+        column[0].set_title(f"channel {channel}")
         fires = bool(found.competes[channel])
         patch, inside = (part[0] for part in preferred_stimuli(shown.images, found, channel))
         show(column[0], patch if fires else None, inside)

@@ -1,23 +1,24 @@
 """The page on activation maximization, and how like the mean preferred stimulus its images are."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import pandas as pd
+import torch
 from IPython.display import Markdown
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from rfviz import stats
 from rfviz.images.whitening import Whitening
 from rfviz.kernels.maximization import Maximization
-from rfviz.kernels.pictures import correlations, own_maximization
+from rfviz.kernels.pictures import own_rank
 from rfviz.kernels.responses import LayerResponses
 from rfviz.lab import results
 from rfviz.lab.run import Run
 from rfviz.nets.network import NETWORKS, Network
-from rfviz.pages.style import GREY, BookFigure, missing, no_contrast, show
-from rfviz.stats import AGREES, CANNOT_TELL, DISAGREES, NOTHING, Interval, judge
+from rfviz.pages.style import GREY, BookFigure, listed, missing, no_contrast, show
+from rfviz.stats import AGREES, CANNOT_TELL, DISAGREES, Interval, all_of, judge
 
 
 class Pictures(NamedTuple):
@@ -28,12 +29,16 @@ class Pictures(NamedTuple):
     responses : dict from layer to LayerResponses
     maxima, clear : dict from layer to Maximization
         With the paper's setting, and as clear pictures (`rfviz.kernels.maximization.clear`).
+    random_responses, random : dict from layer to LayerResponses and to Maximization
+        With random weights, and the paper's setting.
     whitening : Whitening
     """
 
     responses: Mapping[str, LayerResponses]
     maxima: Mapping[str, Maximization]
     clear: Mapping[str, Maximization]
+    random_responses: Mapping[str, LayerResponses]
+    random: Mapping[str, Maximization]
     whitening: Whitening
 
 
@@ -44,14 +49,15 @@ class Shown(NamedTuple):
     ----------
     run : Run
         The first.
-    pictures : dict from network to list of Pictures
-        In the layers of the paper's figures, one per seed.
-    resemblance : dict from network to Interval
+    pictures : dict from network to Pictures
+        In the layers of the paper's figures, of the first run.
+    resemblance : dict from network to dict
+        See `resemblance`.
     """
 
     run: Run
-    pictures: Mapping[str, Sequence[Pictures]]
-    resemblance: Mapping[str, Interval]
+    pictures: Mapping[str, Pictures]
+    resemblance: Mapping[str, dict[str, dict[str, Interval]]]
 
 
 def _pictures(run: Run, network: str) -> Pictures:
@@ -60,6 +66,8 @@ def _pictures(run: Run, network: str) -> Pictures:
         {layer: found[layer] for layer in layers},
         {layer: results.maxima(run, network, layer) for layer in layers},
         {layer: results.clear_maxima(run, network, layer) for layer in layers},
+        {layer: results.stimuli(run, network, "random weights")[layer] for layer in layers},
+        {layer: results.maxima(run, network, layer, "random weights") for layer in layers},
         run.whitening(network),
     )
 
@@ -68,25 +76,47 @@ def gather(runs: Sequence[Run]) -> Shown:
     """Return what the page shows of some runs that differ in their seed."""
     names = [each.name for each in runs[0].networks]
     return Shown(
-        runs[0], {name: [_pictures(run, name) for run in runs] for name in names},
+        runs[0], {name: _pictures(runs[0], name) for name in names},
         {name: resemblance(runs, name) for name in names},
     )  # fmt: skip
 
 
-def resemblance(runs: Sequence[Run], network: str) -> Interval:
-    """Return how much more like its own maximization image than like others a mean stimulus is (`own_maximization`).
+LEAST = 0.7
+"""Rank (see `rfviz.kernels.pictures.own_rank`) from which on two pictures of a channel count as alike."""
 
-    `NOTHING` in a network of bottleneck blocks, whose layers do not have the same channels.
+KINDS = {"maxima": "the paper's setting", "clear": "clear picture", "random": "the paper's setting, random weights"}
+
+
+def rank(found: Pictures, kind: str, layer: str) -> Tensor:
+    """Return how often a mean stimulus is more like its own picture than like another channel's, `(C,)`.
+
+    NaN of channels that never fire.
+
+    Parameters
+    ----------
+    found : Pictures
+    kind : str
+        One of `KINDS`; with random weights, mean stimuli and pictures both are those of the control.
+    layer : str
     """
-    if NETWORKS[network].bottleneck:
-        return NOTHING
-    layers = NETWORKS[network].figure_layers
+    responses = (found.random_responses if kind == "random" else found.responses)[layer]
+    there = responses.positive_count > 0
+    driven = found.whitening.to_rgb(getattr(found, kind)[layer].images[there].double(), clip=kind == "clear")
+    ranks = torch.full((responses.channels,), torch.nan, dtype=torch.float64)
+    ranks[there] = own_rank(responses.mean_deviation[there], driven)
+    return ranks
 
-    def own(run: Run) -> Interval:
-        found, maxima = results.stimuli(run, network), {layer: results.maxima(run, network, layer) for layer in layers}
-        return stats.mean(own_maximization({each: found[each] for each in layers}, maxima, run.whitening(network)))
 
-    return stats.over_seeds([own(run) for run in runs])
+def resemblance(runs: Sequence[Run], network: str) -> dict[str, dict[str, Interval]]:
+    """Return the mean of `rank` over channels, or over seeds where there are several, by kind of picture and layer."""
+    every = [_pictures(run, network) for run in runs]
+    return {
+        kind: {
+            layer: stats.over_seeds([stats.mean(rank(found, kind, layer)) for found in every])
+            for layer in every[0].responses
+        }
+        for kind in KINDS
+    }
 
 
 def maximization(shown: Shown, network: Network | None, channel: Mapping[str, int]) -> Figure:
@@ -101,12 +131,12 @@ def maximization(shown: Shown, network: Network | None, channel: Mapping[str, in
     """
     if network is None:
         return missing(no_contrast(shown.run))
-    number, (first, *_) = channel[network.name], shown.pictures[network.name]
+    number, first = channel[network.name], shown.pictures[network.name]
     figure = BookFigure(6.2)
     grid = figure.subplots(3, len(first.maxima), height_ratios=[1.5, 1.5, 1], squeeze=False)
     for letter, column, layer in zip("abc", grid.T, first.maxima, strict=True):
         side = first.responses[layer].receptive_field.size
-        column[0].set_title(f"({letter}) {network.layer_title(layer)}\n{side} × {side} px", fontsize=8)
+        column[0].set_title(f"({letter}) {network.layer_title(layer)}\n{side} × {side} px")
         best = first.responses[layer].top_values[number, 0].item()
         for ax, found, style in zip(column, (first.maxima[layer], first.clear[layer]), ("--", "-"), strict=False):
             show(ax, first.whitening.to_rgb(found.images[number]))
@@ -116,8 +146,8 @@ def maximization(shown: Shown, network: Network | None, channel: Mapping[str, in
         column[2].set_xlabel("step" if best > 0 else "step (never fires: activation itself)")
         column[2].spines[["top", "right"]].set_visible(False)
     for ax, name in zip(grid[:, 0], ("the paper's\nsetting", "clear\npicture"), strict=False):
-        ax.set_ylabel(name, fontsize=8, rotation=0, ha="right", va="center")
-    grid[2, 0].set_ylabel("activation over the\nbest photograph's", fontsize=8)
+        ax.set_ylabel(name, rotation=0, ha="right", va="center")
+    grid[2, 0].set_ylabel("activation over the\nbest photograph's")
     return figure
 
 
@@ -125,10 +155,10 @@ def drive_table(shown: Shown) -> pd.DataFrame:
     """Return how strongly the pictures drive their channels, the paper's before they are clipped to RGB, as text.
 
     In units of the strongest response to any photograph, over the channels that fire: median over channels (least to
-    most), and how many are driven more than by any photograph. Of the first seed.
+    most), and how many are driven more than by any photograph. Of the first run.
     """
     rows = []
-    for name, (first, *_) in shown.pictures.items():
+    for name, first in shown.pictures.items():
         for layer, found in first.responses.items():
             best = found.top_values[:, 0]
             row = {"network": NETWORKS[name].title, "layer": NETWORKS[name].layer_title(layer)}
@@ -142,58 +172,42 @@ def drive_table(shown: Shown) -> pd.DataFrame:
 
 
 def similarity_table(shown: Shown) -> pd.DataFrame:
-    """Return how alike mean preferred stimuli and maximization images are, as Pearson correlations.
-
-    Both are taken in RGB (not clipped), the mean stimulus minus the mean patch, and both minus their mean colour.
-    ``same channel`` is the mean over channels, ``different channels`` the mean over all pairs of different channels.
-    Channels without a mean stimulus do not count; NaN where too few are left. Of several seeds, text: the mean and,
-    after ±, the standard deviation.
-    """
-    frames = [_similarities(seed, shown) for seed in range(len(next(iter(shown.pictures.values()))))]
-    if len(frames) == 1:
-        return frames[0]
-    rows = pd.concat(frames).groupby(level=[0, 1], sort=False)
-    spread = rows.std().map(lambda value: "" if pd.isna(value) else f" ± {value:.2g}")
-    return rows.mean().map(lambda value: f"{value:.3g}") + spread
-
-
-def _similarities(seed: int, shown: Shown) -> pd.DataFrame:
-    rows = []
-    for name, replicas in shown.pictures.items():
-        responses, maxima, _, whitening = replicas[seed]
-        for layer, found in responses.items():
-            there = found.positive_count > 0
-            driven = whitening.to_rgb(maxima[layer].images[there].double(), clip=False)
-            correlation = correlations(found.mean_deviation[there], driven)
-            count = len(correlation)
-            same = correlation.diagonal().sum().item()
-            rows.append(
-                {
-                    "network": NETWORKS[name].title,
-                    "layer": NETWORKS[name].layer_title(layer),
-                    "same channel": same / count if count else math.nan,
-                    "different channels": (
-                        (correlation.sum().item() - same) / (count * (count - 1)) if count > 1 else math.nan
-                    ),
-                    "channels": count,
-                }
-            )
-    return pd.DataFrame(rows).set_index(["network", "layer"]).round(3)
+    """Return how often a mean stimulus is more like its own channel's picture than like another's, as text."""
+    rows = [
+        {"network": NETWORKS[name].title, "layer": NETWORKS[name].layer_title(layer)}
+        | {title: found[kind][layer].brief(".2f") for kind, title in KINDS.items()}
+        | {"n": f"{found['maxima'][layer].n} {found['maxima'][layer].of}"}
+        for name, found in shown.resemblance.items()
+        for layer in found["maxima"]
+    ]
+    return pd.DataFrame(rows).set_index(["network", "layer"])
 
 
 def maximization_answer(shown: Shown) -> Markdown:
-    """Say whether mean stimuli are more like the maximization image of their own channel than like those of others."""
-    words = {AGREES: "more than", DISAGREES: "less than", CANNOT_TELL: "not measurably more than"}
+    """Say where mean stimuli are like the maximization images of their channels."""
     found = []
-    for name, gap in shown.resemblance.items():
-        title = NETWORKS[name].title
-        if NETWORKS[name].bottleneck:
-            found.append(f"In {title}, whose layers do not have the same channels, only the table compares them.")
-        else:
-            found.append(f"In {title} they resemble them {words[judge(gap)]} those of other channels: {gap:+.2f}.")
+    for name, kinds in shown.resemblance.items():
+        alike, unlike, open_ = (
+            [
+                NETWORKS[name].layer_title(layer).replace("first", "the first")
+                for layer in kinds["maxima"]
+                if verdict(kinds, layer) == each
+            ]
+            for each in (AGREES, DISAGREES, CANNOT_TELL)
+        )
+        words = [
+            f"{what} in {listed(titles)}"
+            for what, titles in (("alike", alike), ("not alike", unlike), ("undecided", open_))
+            if titles
+        ]
+        found.append(f"In {NETWORKS[name].title} they are {'; '.join(words)}.")
     return Markdown(
-        "**Answer.** How like the maximization images of their own channels are the mean preferred stimuli? "
+        "**Answer.** Are the mean preferred stimuli like the maximization images of their channels? "
         + " ".join(found)
-        + " These are the correlations with the own image minus those with the others, averaged over layers, with the "
-        "95 % interval; 0 is no likeness beyond that of different channels. The paper judges by eye, on one channel."
+        + f" Alike: in both settings, the interval lies above {LEAST:g}; not alike: in one of them it lies below."
     )
+
+
+def verdict(kinds: Mapping[str, Mapping[str, Interval]], layer: str) -> str:
+    """Judge whether the two pictures of channels of a layer are alike, in both settings."""
+    return all_of([judge(kinds[kind][layer], least=LEAST) for kind in ("maxima", "clear")])

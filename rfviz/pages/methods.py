@@ -55,7 +55,7 @@ def receptive_field_overview() -> Figure:
             )
         margin = (side - cells) / 2 + 0.2  # the same scale in all three
         ax.set(xlim=(-margin, cells + margin), ylim=(cells + margin, -margin), aspect="equal")
-        ax.set_title(f"{name}\n{cells} × {cells}", fontsize=9)
+        ax.set_title(f"{name}\n{cells} × {cells}")
         ax.axis("off")
     return figure
 
@@ -78,7 +78,7 @@ def receptive_fields_to_scale(net: ResidualNet, side: int = 224) -> Figure:
     colours = dict(zip(shown, _FRAMES, strict=False))
     outgrown = shown.index(first_larger)
     panels = {"inside the image": shown[:outgrown], "larger than the image": shown[outgrown - 1 :]}
-    figure = BookFigure(4.4)
+    figure = BookFigure(5.4)
     for panel, (name, within) in zip(figure.subfigures(1, 2, squeeze=False)[0], panels.items(), strict=True):
         ax = panel.subplots()
         ax.imshow(photograph.permute(1, 2, 0).numpy(), extent=(0, side, side, 0))
@@ -93,8 +93,8 @@ def receptive_fields_to_scale(net: ResidualNet, side: int = 224) -> Figure:
                 )
             )  # fmt: skip
         ax.set(xlabel="column (px)", ylabel="row (px)")
-        panel.suptitle(name, fontsize=9)
+        panel.suptitle(name)
         ax.autoscale_view()
         ax.set_aspect("equal")
-        panel.legend(loc="outside lower center", fontsize=7, ncols=2, frameon=False)
+        panel.legend(loc="outside lower center", frameon=False)
     return figure

@@ -7,7 +7,7 @@ that is so, then:
 1. A network with skips has more inactive channels than one without, whose layers share nothing.
 2. The blocks fill the empty channels: they write more to channels that fire less in the first pooling layer.
 3. The inactive channels are in use behind the blocks: without them, the classification loses.
-4. What they hold there is unlike their filter, more so than in other channels.
+4. What they hold there is unlike any mixture of the filters, more so than in other channels.
 5. Noise in the inactive channels travels along the skip: it hurts a network with skips more than one without.
 
 All but the sparsity is about channels that layer1 has in common with the stem: networks of bottleneck blocks, which
@@ -29,7 +29,7 @@ from rfviz import stats
 from rfviz.kernels.noise import PAPER_DOSE
 from rfviz.kernels.pictures import Pairing, central, correlations, pairing
 from rfviz.kernels.responses import LayerResponses
-from rfviz.kernels.stream import Written, read_strength
+from rfviz.kernels.stream import HandedOn, Written, read_strength
 from rfviz.lab import results
 from rfviz.lab.results import Evidence
 from rfviz.lab.run import Run
@@ -68,6 +68,7 @@ class Shown(NamedTuple):
         See `keeping`.
     keeps : Interval
         See `keeps`.
+    parts : dict from network to Parts
     sparsity : dict from network and ReLU to float
         Share of responses that are 0, of the first run.
     read : dict from network and convolution to Tensor, shape (C,)
@@ -82,6 +83,7 @@ class Shown(NamedTuple):
     steps: Mapping[str, Mapping[Pair, Step]]
     kept: Mapping[str, Interval]
     keeps: Interval
+    parts: Mapping[str, "Parts"]
     sparsity: Mapping[str, Mapping[str, float]]
     read: Mapping[str, Mapping[str, Tensor]]
     evidence: Mapping[str, Sequence[Evidence]]
@@ -109,6 +111,7 @@ def gather(runs: Sequence[Run]) -> Shown:
         steps={name: steps(run.net(name).conv1.weight, results.stimuli(run, name), NETWORKS[name]) for name in names},
         kept={name: keeping(runs, name) for name in names},
         keeps=keeps(runs),
+        parts={name: parts(runs, name) for name in names},
         sparsity={each.name: results.sparsity(run, each.name) for each in run.networks},
         read={name: read_strength(run.net(name), NETWORKS[name].readers) for name in names},
         evidence={name: [results.evidence(each, name) for each in runs] for name in names},
@@ -157,8 +160,52 @@ def kept(found: Mapping[str, LayerResponses], network: Network) -> Tensor:
     return torch.stack([own_minus_all(*pair) for pair in pairwise(layers)]).nanmean(0)
 
 
-def _kept(run: Run, network: str) -> Tensor:
-    return kept(results.stimuli(run, network), NETWORKS[network])
+def _kept(run: Run, network: str, control: str | None = None) -> Tensor:
+    return kept(results.stimuli(run, network, control), NETWORKS[network])
+
+
+class Parts(NamedTuple):
+    """How far channels keep their feature from layer to layer, trained and with random weights, by two measures.
+
+    Parameters
+    ----------
+    pictures, random_pictures : Interval
+        Mean over channels of `kept`.
+    responses, random_responses, cut : Interval
+        Mean over channels of the correlation of a channel's responses with those of the same number in front of the
+        block, above that of all pairs, averaged over blocks; the last with the skip of the block taken away, trained.
+    """
+
+    pictures: Interval
+    random_pictures: Interval
+    responses: Interval
+    random_responses: Interval
+    cut: Interval
+
+    @property
+    def learnt(self) -> float:
+        """How much of what the pictures say is not there with random weights."""
+        return self.pictures.value - self.random_pictures.value
+
+
+def parts(runs: Sequence[Run], network: str) -> Parts:
+    """Measure `Parts` of a network, over channels, or over seeds where there are several runs."""
+
+    def over(measure: Callable[[Run], Tensor]) -> Interval:
+        return stats.over_seeds([stats.mean(measure(run)) for run in runs])
+
+    return Parts(
+        over(lambda run: _kept(run, network)),
+        over(lambda run: _kept(run, network, "random weights")),
+        over(lambda run: _own_response(results.handed_on(run, network), "whole")),
+        over(lambda run: _own_response(results.handed_on(run, network, "random weights"), "whole")),
+        over(lambda run: _own_response(results.handed_on(run, network), "cut")),
+    )
+
+
+def _own_response(found: Mapping[str, HandedOn], which: str) -> Tensor:
+    each = [getattr(block, which) for block in found.values()]
+    return torch.stack([alike.diagonal() - alike.nanmean() for alike in each]).nanmean(0)
 
 
 def keeping(runs: Sequence[Run], network: str) -> Interval:
@@ -175,6 +222,18 @@ def keeps(runs: Sequence[Run], subject: Network | None = None) -> Interval:
     if contrast is None or subject.bottleneck or contrast.bottleneck:
         return NOTHING
     return stats.over_seeds([stats.difference(_kept(run, subject.name), _kept(run, contrast.name)) for run in runs])
+
+
+def keeps_responses(runs: Sequence[Run], subject: Network | None = None) -> Interval:
+    """Return the same as `keeps` by the correlation of responses, see `Parts`."""
+    subject, contrast = subject or runs[0].subject, runs[0].contrast
+    if contrast is None or subject.bottleneck or contrast.bottleneck:
+        return NOTHING
+
+    def own(run: Run, network: str) -> Tensor:
+        return _own_response(results.handed_on(run, network), "whole")
+
+    return stats.over_seeds([stats.difference(own(run, subject.name), own(run, contrast.name)) for run in runs])
 
 
 def steps(filters: Tensor, found: Mapping[str, LayerResponses], network: Network) -> dict[Pair, Step]:
@@ -222,12 +281,10 @@ def channel_pairings(shown: Shown) -> Figure:
             ax.plot(x, each.same.mean().item(), marker, color=network.colour)
     ax.plot([], [], color=GREY, linewidth=7, alpha=0.5, label="95 % of random pairings")
     ax.axhline(0, color=GREY, linewidth=0.8, linestyle=":")
-    ax.set_xticks(
-        range(len(places)), ["\n".join(_short(longest, layer) for layer in pair) for pair in places], fontsize=8
-    )
-    ax.set_ylabel("mean correlation of channels\nof the same number", fontsize=8)
+    ax.set_xticks(range(len(places)), ["\n".join(_short(longest, layer) for layer in pair) for pair in places])
+    ax.set_ylabel("mean correlation of channels\nof the same number")
     ax.spines[["top", "right"]].set_visible(False)
-    ax.legend(frameon=False, fontsize=8)
+    ax.legend(frameon=False)
     return figure
 
 
@@ -257,6 +314,22 @@ def _number(values: Tensor) -> str:
     return f"{values.mean():+.2f}" if len(values) else "–"
 
 
+def parts_table(shown: Shown) -> pd.DataFrame:
+    """Return what of keeping a feature is architecture and what is learnt, per network, as text; see `Parts`."""
+    rows = [
+        {
+            "network": network.title,
+            "pictures": found.pictures.brief(),
+            "pictures, random weights": found.random_pictures.brief(),
+            "responses": found.responses.brief(),
+            "responses, random weights": found.random_responses.brief(),
+            "responses, skip cut": found.cut.brief() if network.shares_channels else "–",
+        }
+        for network, found in ((each, shown.parts[each.name]) for each in shown.networks)
+    ]
+    return pd.DataFrame(rows).set_index("network") if rows else pd.DataFrame()
+
+
 def pairing_answer(shown: Shown) -> Markdown:
     """Say whether channels keep their feature, and in which network more."""
     sentences = []
@@ -270,6 +343,11 @@ def pairing_answer(shown: Shown) -> Markdown:
     if shown.networks:
         each = listed([f"{shown.kept[network.name]:+.2f} in {network.title}" for network in shown.networks])
         sentences.append(f"Between layers (the filter aside), the correlation above that of all pairs averages {each}.")
+        sentences += [
+            f"In {network.title}, {found.random_pictures.value:+.2f} of it is there with random weights, which is "
+            f"architecture; what is learnt adds {found.learnt:+.2f}."
+            for network, found in ((each, shown.parts[each.name]) for each in shown.networks)
+        ]
         sentences.append(_which_keeps(shown))
     return Markdown("**Answer.** " + " ".join(filter(None, [*sentences, shown.left_out])))
 
@@ -306,7 +384,7 @@ def sparsity_profile(shown: Shown) -> Figure:
         ax.plot(places[inner], values[inner], marker, color=colour, markersize=4, markerfacecolor="white")
     ax.set(xlabel="ReLU, from the stem to the last block", ylabel="responses that are 0 (%)", ylim=(0, 100))
     ax.spines[["top", "right"]].set_visible(False)
-    ax.legend(frameon=False, fontsize=8)
+    ax.legend(frameon=False)
     return figure
 
 
@@ -357,12 +435,12 @@ def written_shares(shown: Shown) -> Figure:
                 rates, shares = 100 * each.given.numpy(), 100 * each.share.numpy()
                 ax.plot(rates, shares, mark, color=colour, markersize=4, label=label)
             middle = stats.median(first.written[layer].share)
-            ax.set_title(f"{network.layer_title(layer)}\nmedian {middle.value:.0%}", fontsize=8)
-            ax.set_xlabel("firing rate in the\nfirst pooling layer (%)", fontsize=8)
+            ax.set_title(f"{network.layer_title(layer)}\nmedian {middle.value:.0%}")
+            ax.set_xlabel("firing rate in the\nfirst pooling layer (%)")
             ax.spines[["top", "right"]].set_visible(False)
-        panels[0].set_ylabel("variance written by the block (%)", fontsize=8)
+        panels[0].set_ylabel("variance written by the block (%)")
     keys = {label: handle for ax in grid[:, 0] for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
-    figure.legend(keys.values(), keys.keys(), loc="outside lower center", ncols=len(keys), fontsize=8, frameon=False)
+    figure.legend(keys.values(), keys.keys(), loc="outside lower center", ncols=len(keys), frameon=False)
     return figure
 
 
@@ -385,11 +463,11 @@ def ablations(shown: Shown) -> Figure:
             ax.plot(rates, middle, "o", color=network.colour, markersize=4)
             ax.plot(rates[ringed], middle[ringed], "o", markersize=8, markerfacecolor="none", color="black")
             ax.axhline(0, color="black", linewidth=0.8, linestyle=":")
-            ax.set_title(f"{network.title}, {network.layer_title(layer)}", fontsize=8)
+            ax.set_title(f"{network.title}, {network.layer_title(layer)}")
             ax.spines[["top", "right"]].set_visible(False)
-        column[-1].set_xlabel("firing rate in the first pooling layer (%)", fontsize=8)
+        column[-1].set_xlabel("firing rate in the first pooling layer (%)")
     for ax in grid[:, 0]:
-        ax.set_ylabel("change of the loss (nats)", fontsize=8)
+        ax.set_ylabel("change of the loss (nats)")
     return figure
 
 
@@ -472,8 +550,8 @@ def ownership_answer(shown: Shown) -> Markdown:
 
 
 def unlike(evidence: Evidence) -> Interval:
-    """Return the likeness of filter and later stimulus (see `Evidence`) of tested channels minus that of the others."""
-    return stats.difference(evidence.likeness[evidence.tested], evidence.likeness[~evidence.tested])
+    """Return how strange to the filters tested channels are behind layer1 (see `Evidence`), minus the others."""
+    return stats.difference(evidence.strange[evidence.tested], evidence.strange[~evidence.tested])
 
 
 def none_inactive(network: Network) -> str:
@@ -562,9 +640,9 @@ def predictions(shown: Shown) -> list[Prediction]:
             f"{late:+.3f}", f"in the first pooling layer: {early:+.3f}", *verdict(late, 1),
         ),
         Prediction(
-            f"The {tested} channels hold something unlike their filter at {last}.",
-            "correlation of filter and mean stimulus, minus that of the other channels",
-            f"{strange:+.2f}", f"{other}: {over(unlike, plain):+.2f}", *verdict(strange, -1),
+            f"The {tested} channels hold something at {last} that no mixture of the filters makes.",
+            "share of the contrast of the mean stimulus outside the span of all filters, minus that of the others",
+            f"{strange:+.2f}", f"{other}: {over(unlike, plain):+.2f}", *verdict(strange, 1),
         ),
         Prediction(
             f"Noise in the {tested} channels hurts {subject.title} more than {other}.",

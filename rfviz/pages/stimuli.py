@@ -17,7 +17,7 @@ from rfviz.kernels.responses import preferred_stimuli as cut_stimuli
 from rfviz.lab import results
 from rfviz.lab.run import Run
 from rfviz.nets.network import NETWORKS, Network
-from rfviz.pages.style import BookFigure, listed, min_max, missing, no_contrast, show, stretch
+from rfviz.pages.style import DPI, WIDTH, BookFigure, listed, min_max, missing, no_contrast, show, stretch
 from rfviz.stats import Interval
 
 COLUMNS = 4
@@ -70,30 +70,45 @@ def preferred_stimuli(shown: Shown, network: Network | None, channel: Mapping[st
     """
     if network is None:
         return missing(no_contrast(shown.run))
-    number, figure = channel[network.name], BookFigure(2.95)
-    responses = shown.responses[network.name]
-    panels = figure.subfigures(1, len(responses), squeeze=False)[0]
+    number, responses = channel[network.name], shown.responses[network.name]
+    widths = _widths([COLUMNS * _step(found) + 1 for found in responses.values()], round(0.98 * WIDTH * DPI))
+    figure = BookFigure(max(widths) / DPI + 0.65)
+    panels = figure.subfigures(1, len(responses), width_ratios=widths, squeeze=False)[0]
     for letter, panel, (layer, found) in zip("abc", panels, responses.items(), strict=True):
         _stimulus_panel(panel, shown.run.stimuli, found, number)
         values = [value for value in found.top_values[number].tolist() if value > 0]
         silent = "fires at borders only" if found.positive_count[number] else "never fires"
         spread = f"responses {values[0]:.2f} to {values[-1]:.2f}" if values else silent
         size = found.receptive_field.size
-        panel.suptitle(f"({letter}) {network.layer_title(layer)}\n{size} × {size} px, {spread}", fontsize=8)
+        panel.suptitle(f"({letter}) {network.layer_title(layer)}\n{size} × {size} px\n{spread}")
     return figure
+
+
+def _widths(sides: Sequence[int], room: int) -> list[int]:
+    """Return how wide to draw squares of some sides: whole multiples that fit the room and differ least."""
+    widths = list(sides)
+    while sum(widths) + sides[least := widths.index(min(widths))] <= room:
+        widths[least] += sides[least]
+    return widths
+
+
+def _step(found: LayerResponses) -> int:
+    """Return from where to where stimuli side by side begin, px: a hair's breadth lies between them."""
+    size = found.receptive_field.size
+    return size + 1 + size // 30
 
 
 def _stimulus_panel(panel: SubFigure, images: Tensor | Indexed, found: LayerResponses, channel: int) -> None:
     patches, inside = cut_stimuli(images, found, channel)
     firing = int((found.top_values[channel] > 0).sum())
-    rows = -(-found.top_values.shape[1] // COLUMNS)
+    rows, step = -(-found.top_values.shape[1] // COLUMNS), _step(found)
     axes = panel.subplots()
     for i in range(firing):
-        # One image beside the other in the same axes: a hair's breadth apart, however many there are.
+        # One image beside the other in the same axes, however many there are.
         y, x = divmod(i, COLUMNS)
-        show(axes, patches[i], inside[i], extent=(x + 0.03, x + 0.97, y + 0.97, y + 0.03))
+        show(axes, patches[i], inside[i], corner=(x * step, y * step))
     show(axes, None)
-    axes.set(xlim=(-0.1, COLUMNS + 0.1), ylim=(rows, 0), aspect="equal")
+    axes.set(xlim=(-1, COLUMNS * step), ylim=(rows * step, -1), aspect="equal")
 
 
 def sticking_out(found: LayerResponses, images: Indexed) -> tuple[float, float]:
@@ -110,29 +125,27 @@ def sticking_out(found: LayerResponses, images: Indexed) -> tuple[float, float]:
 
 
 def border_stimuli(shown: Shown, channel: Mapping[str, int]) -> Figure:
-    """Draw Fig. S23: how many preferred stimuli stick out of their image if neurons at the borders compete, too."""
+    """Draw Fig. S8: how many preferred stimuli stick out of their image if neurons at the borders compete, too."""
     network, images = shown.run.subject, shown.run.stimuli
-    figure = BookFigure(2.2)
-    left, *right = figure.subfigures(1, 3, width_ratios=(1.2, 1, 1), squeeze=False)[0]
-    axes = left.subplots()
+    figure = BookFigure(5.1)
+    grid = figure.add_gridspec(2, 2, height_ratios=(1, 2))
+    axes = figure.add_subfigure(grid[0, :]).subplots()
     for place, found in enumerate(shown.at_borders.values()):
         of_stimuli, of_neurons = sticking_out(found, images)
         axes.bar(place, 100 * of_stimuli, 0.6, color=network.colour)
         axes.plot([place - 0.4, place + 0.4], [100 * of_neurons] * 2, color="black", linewidth=1.5)
     axes.plot([], [], color="black", linewidth=1.5, label="of all neurons")
-    axes.legend(frameon=False, fontsize=8)
-    titles = [network.layer_title(layer).replace(" ", "\n", 1) for layer in shown.at_borders]
-    axes.set_xticks(range(len(titles)), titles, fontsize=8)
-    axes.set_ylabel("stick out of the image (%)")
+    axes.legend(frameon=False)
+    axes.set_xticks(range(len(shown.at_borders)), [network.layer_title(layer) for layer in shown.at_borders])
+    axes.set_ylabel("stick out (%)")
     axes.set_ylim(0, 100)
     axes.spines[["top", "right"]].set_visible(False)
     layer, number = network.figure_layers[-1], channel[network.name]
-    for panel, title, found in zip(
-        right, ("all neurons compete", "whole fields only"),
-        (shown.at_borders[layer], shown.responses[network.name][layer]), strict=True,
-    ):  # fmt: skip
-        _stimulus_panel(panel, images, found, number)
-        panel.suptitle(title, fontsize=8)
+    competing = {"all neurons compete": shown.at_borders, "whole fields only": shown.responses[network.name]}
+    for column, (title, responses) in enumerate(competing.items()):
+        panel = figure.add_subfigure(grid[1, column])
+        _stimulus_panel(panel, images, responses[layer], number)
+        panel.suptitle(title)
     return figure
 
 
@@ -162,26 +175,28 @@ def mean_stimuli(shown: Shown, network: Network | None, channel: Mapping[str, in
         show(ax, None)
     side = filters.shape[-1]
     show(grid[0, 0], min_max(filters[number]))
-    grid[0, 0].set_title(f"(a) {network.layer_title('conv1')}\n{side} × {side} px", fontsize=8)
+    grid[0, 0].set_title(f"(a) {network.layer_title('conv1').removesuffix(' filter')}\nfilter, {side} × {side} px")
     strongest = shown.run.given.strongest
     rows = ("mean,\nas it is", "mean,\nstretched", f"mean of up to\n{strongest} strongest,\nstretched")
-    for ax, name in zip(grid[:, 0], rows, strict=True):
-        ax.set_ylabel(name, fontsize=8, rotation=0, ha="right", va="center")
+    for ax, name in zip(grid[:, 1], rows, strict=True):
+        ax.set_ylabel(name, rotation=0, ha="right", va="center")
+    for ax in grid[1:, 1]:
+        ax.yaxis.set_in_layout(False)  # there is room: below the filter is nothing
     for column, letter, (layer, found) in zip(grid.T[1:], "bcd", responses.items(), strict=True):
         size = found.receptive_field.size
-        column[0].set_title(f"({letter}) {network.layer_title(layer)}\n{size} × {size} px", fontsize=8)
+        column[0].set_title(f"({letter}) {network.layer_title(layer)}\n{size} × {size} px")
         if not found.positive_count[number]:
-            column[0].set_xlabel("never fires", fontsize=7)
+            column[0].set_xlabel("never fires")
             continue
         assert found.mean_stimulus is not None and found.mean_count is not None and found.strongest_count is not None
         inside = found.mean_count[number] > 0, found.strongest_count[number] > 0
         show(column[0], found.mean_stimulus[number], inside[0])
-        column[0].set_xlabel(f"N = {int(found.positive_count[number]):,}", fontsize=7)
+        column[0].set_xlabel(f"N = {int(found.positive_count[number]):,}")
         deviations = found.mean_deviation[number], found.strongest_deviation[number]
         for ax, deviation, there in zip(column[1:], deviations, inside, strict=True):
             stretched, gain = stretch(deviation)
             show(ax, stretched, there)
-            ax.set_xlabel(f"gain {gain:.1f}", fontsize=7)
+            ax.set_xlabel(f"gain {gain:.1f}")
     return figure
 
 

@@ -5,11 +5,13 @@ be; its figures, tables and sentences take what was gathered and compute nothing
 """
 
 import io
+import math
 import time
 from collections.abc import Mapping, Sequence
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 import torch
 from IPython.display import HTML
@@ -18,6 +20,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Rectangle
+from matplotlib.text import Text
 from torch import Tensor
 
 from rfviz.lab import provenance
@@ -29,8 +32,8 @@ from rfviz.nets.network import Network, accuracy_control, contrast
 
 GREY = "#767676"
 
-FRAME = "#AAAAAA"
-"""Colour of the thin frame around an image, which may be as white as the paper."""
+FRAME: dict[str, Any] = {"edgecolor": "#AAAAAA", "linewidth": 0.9, "zorder": -1}
+"""The thin frame around an image, which may be as white as the paper; the image covers the inner half of the line."""
 
 NO_IMAGE = 0.85
 """Grey level that stands for pixels outside the image."""
@@ -42,17 +45,63 @@ WIDTH = 7.2
 """Width of every figure, inches."""
 
 
+TYPE = 10
+"""Size of all type in figures, points."""
+
+DPI = 160
+"""Output pixels per inch of a figure."""
+
+
+class _Layout(ConstrainedLayoutEngine):
+    """One size of type, room for it, and then every picture at a whole number of output pixels for each of its own."""
+
+    def execute(self, fig: Figure) -> None:
+        for text in fig.findobj(Text):
+            text.set_fontsize(TYPE)
+        for axes in fig.findobj(Axes):
+            axes.tick_params(which="both", labelsize=TYPE)  # of ticks that are still to come
+            axes.set_axes_locator(None)  # type: ignore[arg-type]  # as it begins
+        super().execute(fig)
+        for axes in fig.findobj(Axes):
+            if axes.images:
+                _to_whole_pixels(axes)
+
+
+def _to_whole_pixels(axes: Axes) -> None:
+    """Shrink axes towards their anchor until a pixel of their pictures covers k × k output pixels, and these exactly.
+
+    Several pictures in the same axes have to be whole numbers of their pixels apart. Those that are larger than their
+    place are reduced instead, with smoothing.
+    """
+    axes.apply_aspect()
+    panel, picture, place = axes.get_figure(root=False), axes.images[0], axes.bbox.frozen()
+    assert panel is not None
+    anchor: Any = axes.get_anchor()
+    drawn = picture.get_window_extent()
+    scale = drawn.width / picture.get_size()[1]
+    whole = math.floor(scale + 1e-6)
+    for each in axes.images:
+        each.set_interpolation("nearest" if whole else "hanning")
+    if not whole:
+        return
+    shrunk = place.shrunk(whole / scale, whole / scale).anchored(anchor, place)
+    edges = np.array(shrunk.min) + np.subtract(drawn.min, place.min) * whole / scale  # of the picture, left and bottom
+    shrunk = shrunk.translated(*np.round(edges) - edges)
+    box = shrunk.transformed(panel.transSubfigure.inverted())
+    axes.set_axes_locator(lambda *_: box)
+
+
 class BookFigure(Figure):
     """A matplotlib figure that notebooks show as it is, without pyplot and its global state."""
 
     def __init__(self, height: float):
-        layout = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01)
+        layout = _Layout(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01)
         super().__init__(figsize=(WIDTH, height), layout=layout)
         FigureCanvasAgg(self)
 
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()
-        self.savefig(buffer, format="png", dpi=160, facecolor="white")
+        self.savefig(buffer, format="png", dpi=DPI, facecolor="white")
         return buffer.getvalue()
 
 
@@ -89,23 +138,20 @@ def min_max(image: Tensor) -> Tensor:
     return (image - low) / (high - low) if high > low else torch.full_like(image, 0.5)
 
 
-def show(
-    axes: Axes,
-    image: Tensor | None,
-    inside: Tensor | None = None,
-    extent: tuple[float, float, float, float] | None = None,
-) -> None:
-    """Draw an image `(3, H, W)`, RGB in [0, 1], in axes without ticks; without an image they stay empty.
+def show(axes: Axes, image: Tensor | None, inside: Tensor | None = None, corner: tuple[int, int] | None = None) -> None:
+    """Draw an image `(3, H, W)`, RGB in [0, 1], in axes without ticks, at their top; without an image they stay empty.
 
     Parameters
     ----------
     axes : Axes
+        Of a `BookFigure`, which draws all pixels of the image equally large.
     image : Tensor or None
     inside : Tensor of bool, shape (H, W), optional
         Which pixels exist; the others are grey.
-    extent : (left, right, bottom, top), optional
-        Where in the axes the image goes; they are filled by default.
+    corner : (left, top), optional
+        Where in the axes the image goes, in its pixels; it fills them by default.
     """
+    axes.set_anchor("N")
     axes.set_xticks([])
     axes.set_yticks([])
     for spine in axes.spines.values():
@@ -114,12 +160,14 @@ def show(
         return
     if inside is not None:
         image = torch.where(inside, image, torch.tensor(NO_IMAGE))
-    if extent is None:
-        axes.spines[:].set(visible=True, color=FRAME, linewidth=0.5)
+    extent = None
+    if corner is None:
+        axes.spines[:].set(visible=True, **FRAME)
     else:
-        left, right, bottom, top = extent
-        axes.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor=FRAME, linewidth=0.5))
-    axes.imshow(image.permute(1, 2, 0).clamp(0, 1).numpy(), interpolation="nearest", extent=extent)
+        (left, top), (height, width) = corner, image.shape[1:]
+        extent = (left, left + width, top + height, top)
+        axes.add_patch(Rectangle(corner, width, height, fill=False, **FRAME))
+    axes.imshow(image.permute(1, 2, 0).clamp(0, 1).numpy(), extent=extent)
 
 
 class Roles(NamedTuple):
@@ -139,7 +187,7 @@ def roles(networks: Sequence[Network]) -> Roles:
 def missing(reason: str) -> Figure:
     """Return a figure that only says in one line why there is nothing to draw, such as `no_contrast`."""
     figure = BookFigure(0.4)
-    figure.text(0.5, 0.5, reason, ha="center", va="center", fontsize=9, color=GREY)
+    figure.text(0.5, 0.5, reason, ha="center", va="center", color=GREY)
     return figure
 
 

@@ -1,6 +1,7 @@
 """The page on training: the images, the recipes beside the paper's, and what the networks have learnt."""
 
 import dataclasses
+import textwrap
 from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Any, NamedTuple
@@ -98,7 +99,8 @@ def example_images(images: Evaluation, columns: int = 7) -> Figure:
     for ax, index in zip(grid.flat, shown, strict=False):
         image, label = images[index]
         show(ax, image)
-        ax.set_title(images.classes[label].replace("_", " "), fontsize=6.5, parse_math=False)
+        name = textwrap.fill(images.classes[label].replace("_", " "), 14, max_lines=2, placeholder="…")
+        ax.set_title(name, parse_math=False)
     return figure
 
 
@@ -160,9 +162,7 @@ def training_curves(histories: Histories, chance: float) -> Figure:
     panels[0].set_yscale("log")
     panels[1].axhline(100 * chance, color=GREY, linewidth=1, linestyle=":", label="chance")
     panels[1].set_ylim(0, 100)
-    figure.legend(
-        *panels[1].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8, frameon=False
-    )
+    figure.legend(*panels[1].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
     return figure
 
 

@@ -59,13 +59,32 @@ def test_a_page_loads_without_errors_asks_nobody_else_and_fits_a_phone(
     page.close()
 
 
-@pytest.mark.parametrize("name", ["index", "notebooks/02_preferred_stimuli", "reference_run"])
+@pytest.mark.parametrize("name", ["index", "notebooks/02_preferred_stimuli", "reference_run", "explorer"])
 def test_a_dark_page_leaves_pictures_as_they_are(browser: Browser, homes: dict[str, str], name: str) -> None:
     page = open_page(browser, homes["file"], color_scheme="dark")
     page.goto(f"{homes['file']}{name}.html", wait_until="load")
     assert page.evaluate("document.documentElement.dataset.theme") == "dark"
-    filters = page.eval_on_selector_all("article img", "all => all.map((image) => getComputedStyle(image).filter)")
+    page.locator("article :is(img, canvas)").first.wait_for()
+    filters = page.evaluate(
+        "[...document.querySelectorAll('article :is(img, canvas)')].map((picture) => getComputedStyle(picture).filter)"
+    )
     assert filters and set(filters) == {"none"}
+    page.close()
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("name", ["index", "notebooks/02_preferred_stimuli", "reference_run"])
+def test_figures_have_half_their_size_and_scroll_on_a_phone(
+    browser: Browser, homes: dict[str, str], name: str, size: str
+) -> None:
+    """Half, so that a pixel of a picture covers equally many of the page everywhere, and type has one size."""
+    page = open_page(browser, homes["file"], size, color_scheme="dark")
+    page.goto(f"{homes['file']}{name}.html", wait_until="load")
+    figures = page.locator(".cell_output figure img")
+    drawn = "(image) => (image.clientWidth - 2 * parseFloat(getComputedStyle(image).paddingLeft)) / image.naturalWidth"
+    assert set(figures.evaluate_all(f"all => all.map({drawn})")) == {0.5}
+    scrolled = "({ parentElement: to }) => { to.scrollLeft = 1000; return to.scrollLeft; }"
+    assert (figures.first.evaluate(scrolled) > 0) == (size == "phone")
     page.close()
 
 

@@ -72,6 +72,9 @@ def test_the_digests_survive_html() -> None:
 def test_wide_tables_can_be_reached_and_lists_are_lists() -> None:
     body = '<figure class="align-default" id="table-1"><table></table></figure><figure id="fig-1"></figure>'
     assert sphinx.accessible(body) == body.replace("<figure class", '<figure tabindex="0" class')
+    cell = '<div class="cell_output docutils">\n<figure id="fig-1">\n{}\n<figcaption><img src="b"></figcaption>'
+    image, wide = '<img alt="of it" src="a">', '<div class="rfviz-wide" tabindex="0"><img alt="of it" src="a"></div>'
+    assert sphinx.accessible(cell.format(image)) == cell.format(wide)
     assert sphinx.accessible('<div role="list" class="citation-list">') == '<div class="citation-list">'
 
 

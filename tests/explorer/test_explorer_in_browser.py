@@ -86,6 +86,33 @@ def test_it_begins_with_the_papers_channel(page: Page) -> None:
         assert len(canvas.get_attribute("aria-label")) > 20
 
 
+SCALES = """() => [...document.querySelectorAll(".rfviz-explorer canvas")].map((canvas) => {
+  const { width, height } = canvas.getBoundingClientRect();
+  return [width / canvas.width, height / canvas.height];
+})"""
+
+
+@pytest.mark.parametrize("layer", ["maxpool", "layer1.0", "layer1.2"])
+@pytest.mark.parametrize("width", [1400, 390])
+def test_all_pixels_of_a_picture_are_equally_large(page: Page, layer: str, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 900})
+    go(page, f"resnet34/{layer}/18&with=plainnet34/18")
+    shown(page, side=1)
+    scales = page.evaluate(SCALES)
+    assert len(scales) > 50
+    for across, down in scales:
+        assert across == down >= 1 and across == int(across)
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+
+
+def test_only_what_is_wrong_has_a_dashed_border(page: Page) -> None:
+    fields = page.locator(".rfviz-explorer :is(select, input[type=number])")
+    dashed = "all => all.filter((field) => getComputedStyle(field).borderStyle === 'dashed').map(({ value }) => value)"
+    assert fields.count() > 5 and fields.evaluate_all(dashed) == []
+    page.get_by_label("Channel", exact=True).fill("99")
+    assert fields.evaluate_all(dashed) == ["99"]
+
+
 def test_a_click_shows_another_channel(page: Page) -> None:
     page.locator(".rx-tile[data-channel='3']").click()
     shown(page, "ResNet34, first pooling layer, channel 3")

@@ -1,9 +1,12 @@
 """Tuning of planted neurons, whose answer is known."""
 
+import cmath
 import math
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 from rfviz.errors import RfvizError
@@ -45,8 +48,8 @@ def test_gabors_of_twelve_orientations(frequency: float, offset: float) -> None:
     for channel, degrees in enumerate(orientations):
         assert angle_between(found.preferred_orientation[channel].item(), degrees) < 5
         assert found.preferred_frequency[channel].item() == pytest.approx(frequency, rel=0.15)
-    assert found.selectivity.min() > 0.9
-    assert found.circular_variance.max() < 0.5
+    assert found.selectivity.min() > 0.6
+    assert found.reliability.max() < 1.5
     assert found.modulation.min() > 1  # simple: the response follows the phase
 
 
@@ -65,9 +68,35 @@ def test_a_round_filter_has_no_orientation() -> None:
     y, x = torch.meshgrid(*[torch.arange(SIZE, dtype=torch.float64) - 15] * 2, indexing="ij")
     distance = x**2 + y**2
     round_one = torch.exp(-distance / 18) / 18 - torch.exp(-distance / 50) / 50
-    found = tuning.measure(planted([round_one.expand(3, -1, -1)]), "0")
-    assert found.circular_variance.item() > 0.97
-    assert found.selectivity.item() < 0.05
+    blob = torch.exp(-distance / 50) / 50
+    found = tuning.measure(planted([each.expand(3, -1, -1) for each in (round_one, blob)]), "0")
+    assert found.selectivity.max() < 0.03
+    assert found.selectivities.gather(1, found.best[1][:, None]).max() < 0.03
+
+
+def test_the_finer_the_tuning_the_higher_the_selectivity() -> None:
+    """Of a wave of infinite length, only one orientation is left."""
+    widths = [1.5, 2.0, 3.0, 5.0]
+    found = tuning.measure(planted([gabor(30, 0.2, sigma=sigma) for sigma in widths]), "0").selectivity
+    assert (found.diff() > 0.05).all() and found[-1] > 0.9
+
+
+def test_halves_of_a_drift_that_prefer_different_orientations_are_not_reliable() -> None:
+    gratings = for_field(11, orientations=6, frequencies=2, phases=8)
+    responses = torch.zeros(3, 6, 2, 8, dtype=torch.float64)
+    responses[0, 1, 1] = 1  # at 30 degrees, whatever the phase
+    responses[1, 0, 1, ::2] = 1  # at 0 for one half and at 60 degrees for the other
+    responses[1, 2, 1, 1::2] = 1
+    responses[2, 0, 1, ::2] = 1  # at 0 and at 150
+    responses[2, 5, 1, 1::2] = 1
+    responses[..., 0, :] = 0.1 * torch.rand(3, 6, 8)  # another frequency does not count
+    found = Tuning(gratings, responses, torch.zeros(3, dtype=torch.float64))
+    assert found.reliability.tolist() == pytest.approx([0, 60, 30])
+    assert found.selectivity.tolist() == pytest.approx([1, 0.5, math.cos(math.radians(30))])
+    for which in (0, 1):
+        half = found.half(which)
+        assert half.gratings.phases == gratings.phases[which::2]
+        assert torch.equal(half.responses, responses[..., which::2])
 
 
 def test_a_complex_cell_does_not_follow_the_phase() -> None:
@@ -102,43 +131,80 @@ def test_every_response_is_that_of_the_network_to_that_image() -> None:
             )
 
 
-def by_hand(responses: torch.Tensor, orientations: list[float], phases: list[float]) -> dict[str, float]:
-    """The indices of one channel at one frequency, `(O, P)`, as the papers define them."""
-    strength = []
-    for row in responses.tolist():
-        f0 = sum(row) / len(row)
-        real = sum(r * math.cos(p) for r, p in zip(row, phases, strict=True)) * 2 / len(row)
-        imaginary = sum(r * math.sin(p) for r, p in zip(row, phases, strict=True)) * 2 / len(row)
-        strength.append((max(f0, math.hypot(real, imaginary)), f0, math.hypot(real, imaginary)))
-    curve = [each[0] for each in strength]
-    real = sum(r * math.cos(2 * math.radians(o)) for r, o in zip(curve, orientations, strict=True))
-    imaginary = sum(r * math.sin(2 * math.radians(o)) for r, o in zip(curve, orientations, strict=True))
-    best = curve.index(max(curve))
-    across = curve[(best + len(curve) // 2) % len(curve)]
+def by_hand(responses: torch.Tensor, blank: float, gratings: Gratings) -> dict[str, float]:
+    """The indices of one channel `(O, F, P)` as the papers define them."""
+    phases, orientations = gratings.phases, gratings.orientations
+    strength: dict[tuple[int, int], tuple[float, float, float]] = {}
+    for o, rows in enumerate(responses.tolist()):
+        for f, row in enumerate(rows):
+            f0 = sum(row) / len(row) - blank
+            real = sum(r * math.cos(p) for r, p in zip(row, phases, strict=True)) * 2 / len(row)
+            imaginary = sum(r * math.sin(p) for r, p in zip(row, phases, strict=True)) * 2 / len(row)
+            f1 = math.hypot(real, imaginary)
+            strength[o, f] = max(f0, f1, 0), f0, f1
+    best = max(strength, key=lambda each: strength[each][0])
+
+    def vector(frequency: int) -> complex:
+        curve = [strength[o, frequency][0] for o in range(len(orientations))]
+        turned = sum(r * cmath.exp(2j * math.radians(o)) for r, o in zip(curve, orientations, strict=True))
+        return turned / sum(curve)
+
     return {
-        "circular_variance": 1 - math.hypot(real, imaginary) / sum(curve),
-        "preferred_orientation": math.degrees(math.atan2(imaginary, real)) / 2 % 180,
-        "selectivity": (curve[best] - across) / (curve[best] + across),
+        "selectivity": abs(vector(best[1])),
+        "selectivities": [abs(vector(f)) for f in range(len(gratings.frequencies))],
+        "preferred_orientation": math.degrees(cmath.phase(vector(best[1]))) / 2 % 180,
         "modulation": strength[best][2] / strength[best][1],
     }
 
 
 def test_the_indices_by_hand() -> None:
-    gratings = for_field(11, orientations=6, frequencies=1, phases=4)
-    responses = torch.rand(5, 6, 1, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    found = Tuning(gratings, responses, torch.zeros(5, dtype=torch.float64))
+    gratings = for_field(11, orientations=6, frequencies=3, phases=4)
+    generator = torch.Generator().manual_seed(1)
+    responses = torch.rand(5, 6, 3, 4, generator=generator, dtype=torch.float64)
+    blank = 0.2 * torch.rand(5, generator=generator, dtype=torch.float64)
+    found = Tuning(gratings, responses, blank)
+    assert len(set(found.best[1].tolist())) > 1
     for channel in range(5):
-        expected = by_hand(responses[channel, :, 0], list(gratings.orientations), list(gratings.phases))
-        for name, value in expected.items():
-            assert getattr(found, name)[channel].item() == pytest.approx(value, rel=1e-9), name
+        for name, value in by_hand(responses[channel], blank[channel].item(), gratings).items():
+            assert getattr(found, name)[channel].tolist() == pytest.approx(value, rel=1e-9), name
+
+
+@given(scale=st.floats(1e-3, 1e3), turn=st.integers(0, 5), seed=st.integers(0, 9))
+def test_selectivity_depends_on_the_shape_of_the_curve_alone(scale: float, turn: int, seed: int) -> None:
+    gratings = for_field(11, orientations=6, frequencies=2, phases=4)
+    responses = torch.rand(4, 6, 2, 4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    blank = torch.zeros(4, dtype=torch.float64)
+    found, other = (Tuning(gratings, each, blank) for each in (responses, scale * responses.roll(turn, 1)))
+    torch.testing.assert_close(other.selectivities, found.selectivities)
+    assert (found.selectivities >= 0).all() and (found.selectivities <= 1).all()
+    for before, after in zip(found.preferred_orientation, other.preferred_orientation, strict=True):
+        assert angle_between(after.item(), before.item() + 30 * turn) < 1e-6
+    torch.testing.assert_close(other.reliability, found.reliability, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("before_relu", [False, True])
+def test_a_neuron_is_that_of_the_network(
+    before_relu: bool, resnet: models.ResidualNet, some_tiles: torch.Tensor
+) -> None:
+    """Neuron (4, 4) of layer1.0 sees rows 3 to 29 of an image."""
+    neuron = tuning.Neuron(resnet, "layer1.0", IMAGENET, before_relu=before_relu)
+    found = neuron(some_tiles[:, :, 3:30, 3:30])
+    with torch.no_grad():
+        block, x = resnet.layer1[0], resnet.maxpool(resnet.relu(resnet.bn1(resnet.conv1(IMAGENET(some_tiles)))))
+        total = x + block.bn2(block.conv2(block.bn1(block.conv1(x)).relu()))
+    expected = (total if before_relu else total.relu())[:, :, 4, 4].double()
+    assert found.shape == (12, 6) and found.dtype == torch.float64
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    assert (expected < 0).any() == before_relu
 
 
 def test_a_silent_channel_has_no_tuning() -> None:
     found = tuning.measure(planted([gabor(0, 0.1), torch.zeros(3, SIZE, SIZE)]), "0")
     assert found.responds.tolist() == [True, False]
-    for name in ("selectivity", "circular_variance", "preferred_orientation", "preferred_frequency", "modulation"):
+    for name in ("selectivity", "reliability", "preferred_orientation", "preferred_frequency", "modulation"):
         assert math.isnan(getattr(found, name)[1].item()), name
         assert not math.isnan(getattr(found, name)[0].item()), name
+    assert not found.selectivities[1].any()
 
 
 def test_what_fires_without_a_stimulus_does_not_count() -> None:
@@ -147,46 +213,6 @@ def test_what_fires_without_a_stimulus_does_not_count() -> None:
     net[0].weight.data = torch.stack([torch.zeros(3, SIZE, SIZE), gabor(0, 0.1).float()])
     net[0].bias.data.fill_(0.05)
     assert tuning.measure(net, "0").responds.tolist() == [False, True]
-
-
-# ---------------------------------------------------------------- colour
-
-
-def colour_filter(weights: list[float], centre_surround: bool, size: int = 15) -> torch.Tensor:
-    """Return a Gaussian, or a Gaussian less a wider one of the same sum, times a colour."""
-    y, x = torch.meshgrid(*[torch.arange(size, dtype=torch.float64) - size // 2] * 2, indexing="ij")
-    distance = x**2 + y**2
-    centre = torch.exp(-distance / 8)
-    shape = centre / centre.sum()
-    if centre_surround:
-        surround = torch.exp(-distance / 32)
-        shape = shape - surround / surround.sum()
-    return torch.tensor(weights, dtype=torch.float64)[:, None, None] * shape
-
-
-COLOURS = {"red and green": [1.0, -1.0, 0.0], "blue and yellow": [-0.5, -0.5, 1.0]}
-
-
-@pytest.mark.parametrize("sign", [1, -1])
-@pytest.mark.parametrize("colour", COLOURS)
-def test_hand_made_colour_neurons(colour: str, sign: int) -> None:
-    weights = [sign * w for w in COLOURS[colour]]
-    net = planted(
-        [
-            colour_filter(weights, centre_surround=False),
-            colour_filter(weights, centre_surround=True),
-            colour_filter([1.0, 1.0, 1.0], centre_surround=True),
-            colour_filter([1.0, 1.0, 1.0], centre_surround=False),
-            torch.zeros(3, 15, 15),
-        ]
-    )
-    found = tuning.measure_colour(net, "0")
-    assert found.classes == ["single-opponent", "double-opponent", "achromatic", "achromatic", "silent"]
-
-
-def test_an_oriented_double_opponent_neuron() -> None:
-    filters = torch.tensor([1.0, -1.0, 0.0])[:, None, None] * gabor(45, 0.1, math.pi / 2)
-    assert tuning.measure_colour(planted([filters]), "0").classes == ["double-opponent"]
 
 
 def test_gratings_of_another_size() -> None:

@@ -1,7 +1,13 @@
-"""What the pages have in common: how pictures are scaled."""
+"""What the pages have in common: how pictures are scaled, and how figures draw them."""
 
+import io
+
+import numpy as np
 import pytest
 import torch
+from matplotlib.text import Text
+from PIL import Image
+from torch import Tensor
 
 from rfviz.kernels.tuning import centre_surround
 from rfviz.pages import style
@@ -41,3 +47,77 @@ def test_min_max_is_joint_over_colours() -> None:
     image = torch.tensor([[[0.0]], [[1.0]], [[4.0]]])
     assert style.min_max(image).flatten().tolist() == [0.0, 0.25, 1.0]
     assert style.min_max(torch.full((3, 2, 2), 7.0)).unique().tolist() == [0.5]
+
+
+def drawn(figure: style.BookFigure) -> np.ndarray:
+    """Return the output pixels of a figure, RGB `(H, W, 3)`."""
+    return np.asarray(Image.open(io.BytesIO(figure._repr_png_())).convert("RGB"))
+
+
+def checks(side: int) -> Tensor:
+    """Return a picture whose pixels take turns in two colours, which only a picture of this side has."""
+    place = torch.arange(side)
+    odd = ((place[:, None] + place) % 2).double()
+    return torch.stack([odd, torch.full_like(odd, side / 255), 1 - odd])
+
+
+def scale_of(picture: Tensor, pixels: np.ndarray) -> int:
+    """Return how many output pixels wide and high each pixel of a picture of `checks` is, all of which must be so."""
+    rgb = (255 * picture).round().byte().permute(1, 2, 0).numpy()
+    y, x = np.nonzero((pixels[..., None, :] == rgb[0, :2]).all(-1).any(-1))
+    found = pixels[y.min() : y.max() + 1, x.min() : x.max() + 1]
+    k = len(found) // len(rgb)
+    np.testing.assert_array_equal(found, rgb.repeat(k, 0).repeat(k, 1))
+    return k
+
+
+@pytest.mark.parametrize("height", [1.9, 2.95, 3.78])
+@pytest.mark.parametrize("nested", [False, True])
+def test_all_pixels_of_a_picture_are_equally_large(height: float, nested: bool) -> None:
+    figure = style.BookFigure(height)
+    pictures = [checks(side) for side in (7, 11, 27, 59, 111)]
+    panels = figure.subfigures(1, 5, width_ratios=(1, 1.1, 1.2, 1.5, 1.6)) if nested else [figure] * 5
+    for place, (panel, picture) in enumerate(zip(panels, pictures, strict=True)):
+        axes = panel.subplots() if nested else panel.add_subplot(1, 5, place + 1)
+        axes.set(title="a title", xlabel=f"side\n{len(picture[0])}", ylabel="y\n" * place)
+        style.show(axes, picture)
+    pixels = drawn(figure)
+    assert pixels.shape[1] == style.WIDTH * style.DPI
+    scales = [scale_of(picture, pixels) for picture in pictures]
+    assert scales[0] > scales[1] > scales[2] > scales[3] > 1 == scales[4]
+
+
+def test_pictures_side_by_side_in_the_same_axes_are_equally_large_too() -> None:
+    figure = style.BookFigure(2.0)
+    panels = [*figure.subfigures(1, 3)]
+    for panel, side in zip(panels, (11, 27, 59), strict=True):
+        axes = panel.subplots()
+        style.show(axes, checks(side), corner=(3, 0))
+        style.show(axes, checks(side + 1), corner=(side + 4, 2))
+        axes.set(xlim=(-1, 2 * side + 8), ylim=(side + 5, -1), aspect="equal")
+    pixels = drawn(figure)
+    for side in (11, 27, 59):
+        assert scale_of(checks(side), pixels) == scale_of(checks(side + 1), pixels) >= 2
+
+
+def test_a_picture_larger_than_its_place_is_reduced_evenly() -> None:
+    """Every other pixel of a reduced checkerboard would be one of its colours; smoothed, it is nearly their mean."""
+    figure = style.BookFigure(1.0)
+    style.show(figure.subplots(), checks(250))
+    pixels = drawn(figure)
+    inside = pixels[60:100, 560:600].reshape(-1, 3)
+    assert (abs(inside.astype(int) - [127, 250, 127]).max(0) < 40).all()
+
+
+def test_all_type_of_a_figure_has_one_size() -> None:
+    figure = style.BookFigure(3.0)
+    for panel in figure.subfigures(1, 2):
+        panel.suptitle("above", fontsize=20)
+        axes = panel.subplots()
+        axes.plot([0, 1], [0, 1e-9], label="a line")
+        axes.set_title("a title", fontsize=6)
+        axes.legend()
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", fontsize=30)
+    drawn(figure)
+    sizes = {text.get_fontsize() for text in figure.findobj(Text) if text.get_text()}
+    assert sizes == {style.TYPE}

@@ -1,11 +1,10 @@
-"""Tuning of neurons for orientation, spatial frequency and colour, measured with drifting gratings.
+"""Tuning of neurons for orientation and spatial frequency, measured with drifting gratings.
 
 The gratings fill the receptive field of one neuron and no more, and only what that neuron depends on is computed
 (`rfviz.nets.cone`). All channels of a layer are measured at once. A response is the value after the ReLU.
 """
 
-import math
-from collections.abc import Sequence
+import dataclasses
 from dataclasses import dataclass
 
 import torch
@@ -57,6 +56,11 @@ class Tuning:
         """The larger of F0 and F1, `(C, O, F)`, at least 0: what tuning curves show of simple and complex cells."""
         return torch.maximum(self.f0, self.f1).clamp(min=0)
 
+    def half(self, which: int) -> "Tuning":
+        """Return the tuning for every second phase of the drift only, from the first (0) or from the second (1) on."""
+        gratings = dataclasses.replace(self.gratings, phases=self.gratings.phases[which::2])
+        return Tuning(gratings, self.responses[..., which::2], self.blank)
+
     @property
     def best(self) -> tuple[Tensor, Tensor]:
         """Index of the orientation and of the frequency, each `(C,)`, to which a channel responds most strongly."""
@@ -82,33 +86,47 @@ class Tuning:
         return self.strength.amax((1, 2)) > 1e-6 * (1 + self.blank.abs())
 
     @property
-    def preferred_orientation(self) -> Tensor:
-        """Degrees in [0, 180), the direction of the vector sum of the curve, `(C,)`; NaN where nothing responds."""
-        angle = torch.rad2deg(self._vector.angle()) / 2 % 180
-        return torch.where(self.responds, angle, torch.nan)
+    def vectors(self) -> Tensor:
+        """``sum r exp(2i theta) / sum r`` over orientations theta at every frequency, complex `(C, F)`; 0 for no r."""
+        angle = 2 * torch.deg2rad(torch.tensor(self.gratings.orientations, dtype=torch.float64))
+        total = self.strength.sum(1)
+        vectors = (self.strength * torch.polar(torch.ones_like(angle), angle)[:, None]).sum(1)
+        return torch.where(total > 0, vectors / total, 0)
 
     @property
-    def circular_variance(self) -> Tensor:
-        """``1 - |sum r exp(2i theta)| / sum r`` of the curve, `(C,)`: 0 for one orientation only, 1 for all alike.
+    def selectivities(self) -> Tensor:
+        """Orientation selectivity at every frequency, `(C, F)` in [0, 1]: 1 minus the circular variance.
 
-        After Ringach, Shapley and Hawken (2002).
+        1 for a neuron that responds to one orientation only, 0 for one that responds to all alike (Ringach, Shapley and
+        Hawken, 2002). Unlike the ratio of the best orientation and the one across it, which is 1 for any neuron that a
+        threshold keeps silent across, it takes all orientations (Mazurek, Kager and Van Hooser, 2014).
         """
-        curve = self.orientation_curve
-        return torch.where(self.responds, 1 - self._vector.abs() / curve.sum(1), torch.nan)
+        return self.vectors.abs()
 
     @property
     def selectivity(self) -> Tensor:
-        """Orientation selectivity index, (preferred - orthogonal) / (preferred + orthogonal), `(C,)`.
+        """That at the best frequency, `(C,)`; NaN where nothing responds."""
+        return torch.where(self.responds, self._at_best(self.selectivities), torch.nan)
 
-        The orthogonal response is interpolated where no grating is exactly orthogonal to the best one.
+    @property
+    def preferred_orientation(self) -> Tensor:
+        """Degrees in [0, 180), the direction of the vector sum at the best frequency, `(C,)`; NaN for no response."""
+        angle = torch.rad2deg(self._at_best(self.vectors).angle()) / 2 % 180
+        return torch.where(self.responds, angle, torch.nan)
+
+    @property
+    def reliability(self) -> Tensor:
+        """Degrees, `(C,)` in [0, 90], between the orientations that the two halves of the drift prefer.
+
+        Each at the best frequency of the whole; NaN where nothing responds.
         """
-        curve = self.orientation_curve
-        count = curve.shape[1]
-        best = curve.argmax(1)
-        rows = torch.arange(len(curve))
-        across = (curve[rows, (best + count // 2) % count] + curve[rows, (best + (count + 1) // 2) % count]) / 2
-        most = curve[rows, best]
-        return torch.where(self.responds, (most - across) / (most + across), torch.nan)
+        first, second = (torch.rad2deg(self._at_best(self.half(which).vectors).angle()) / 2 for which in (0, 1))
+        apart = (first - second).abs() % 180
+        return torch.where(self.responds, torch.minimum(apart, 180 - apart), torch.nan)
+
+    def _at_best(self, by_frequency: Tensor) -> Tensor:
+        _, frequency = self.best
+        return by_frequency[torch.arange(len(frequency)), frequency]
 
     @property
     def preferred_frequency(self) -> Tensor:
@@ -139,11 +157,6 @@ class Tuning:
         rows = torch.arange(len(orientation))
         f0, f1 = self.f0[rows, orientation, frequency], self.f1[rows, orientation, frequency]
         return torch.where(self.responds & (f0 > 0), f1 / f0, torch.where(self.responds, torch.inf, torch.nan))
-
-    @property
-    def _vector(self) -> Tensor:
-        angle = 2 * torch.deg2rad(torch.tensor(self.gratings.orientations, dtype=torch.float64))
-        return (self.orientation_curve * torch.polar(torch.ones_like(angle), angle)).sum(1)
 
 
 def measure(
@@ -178,120 +191,37 @@ def measure(
     RfvizError
         If the layer or the axis is unknown, or the gratings are not of the size of the receptive field.
     """
-    return measure_along(net, layer, [axis], gratings, contrast=contrast, preprocess=preprocess)[0]
-
-
-def measure_along(
-    net: nn.Module,
-    layer: str,
-    axes: Sequence[str | Tensor],
-    gratings: Gratings | None = None,
-    *,
-    contrast: float = 1.0,
-    preprocess: Whitening = NONE,
-) -> list[Tuning]:
-    """Do for several axes what `measure` does for one, and give their tunings in order."""
     field = receptive_field.of(net, layer)
     gratings = gratings or for_field(field.size)
     if gratings.size != field.size:
         raise RfvizError(
             f"gratings of {gratings.size} px do not fit the receptive field of {layer!r}, which is {field.size} px."
         )
-    parameter = next(net.parameters())
-    forward = Cone(net, layer)
-    colours = [opponent.direction(axis) if isinstance(axis, str) else axis for axis in axes]
-
-    def respond(images: Tensor) -> Tensor:
-        """Return the responses `(N, C)`."""
-        return torch.cat(
-            [forward(preprocess(part.to(parameter)))[:, :, 0, 0].double().cpu() for part in images.split(AT_ONCE)]
-        )
-
-    with torch.inference_mode(), exact(parameter.device):
-        blank = respond(opponent.coloured(torch.zeros(1, field.size, field.size), colours[0]))[0]
-        by_orientation = [
-            [respond(opponent.coloured(part, colour, contrast)) for colour in colours] for part in gratings.patterns()
-        ]
+    colour = opponent.direction(axis) if isinstance(axis, str) else axis
+    respond = Neuron(net, layer, preprocess)
+    blank = respond(opponent.coloured(torch.zeros(1, field.size, field.size), colour))[0]
+    shown = [respond(opponent.coloured(part, colour, contrast)) for part in gratings.patterns()]
     _, frequencies, phases = gratings.shape
-    found = []
-    for along in zip(*by_orientation, strict=True):
-        responses = torch.stack(along).unflatten(1, (frequencies, phases)).permute(3, 0, 1, 2)
-        found.append(Tuning(gratings, responses.clone().contiguous(), blank.clone()))
-    return found
+    responses = torch.stack(shown).unflatten(1, (frequencies, phases)).permute(3, 0, 1, 2)
+    return Tuning(gratings, responses.clone().contiguous(), blank.clone())
 
 
-LOW_PASS = 0.5
-"""A colour neuron whose response to the lowest frequency is at least this share of its largest is low-pass."""
+class Neuron:
+    """The neuron of every channel of a layer, which takes pictures of its receptive field.
 
-CHROMATIC = 0.5
-"""A neuron is chromatic if gratings of equal luminance drive it at least this much as strongly as grey ones."""
-
-
-@dataclass(frozen=True)
-class ColourTuning:
-    """Responses of C channels to gratings along the three axes.
-
-    Parameters
-    ----------
-    along : dict from axis to Tuning
-        For each of `rfviz.kernels.tuning.opponent.AXES`.
+    Calling it with sRGB in [0, 1], `(N, 3, R, R)`, gives float64 `(N, C)`: the responses, or the values before the
+    layer's last ReLU.
     """
 
-    along: dict[str, Tuning]
+    def __init__(self, net: nn.Module, layer: str, preprocess: Whitening = NONE, *, before_relu: bool = False):
+        self.forward, self.preprocess = Cone(net, layer, before_relu=before_relu), preprocess
+        self.parameter = next(net.parameters())
 
-    @property
-    def sensitivity(self) -> Tensor:
-        """The largest response to a grating of equal luminance over that to a grey one, `(C,)`; inf without the latter.
-
-        Johnson, Hawken and Shapley (2001) call cells with less than 0.5 luminance-preferring.
-        """
-        chromatic = torch.maximum(*(self.along[axis].strength.amax((1, 2)) for axis in ("L-M", "S")))
-        grey = self.along["luminance"].strength.amax((1, 2))
-        responds = torch.stack([tuning.responds for tuning in self.along.values()]).any(0)
-        ratio = torch.where(grey > 0, chromatic / grey, torch.inf)
-        return torch.where(responds, ratio, torch.nan)
-
-    @property
-    def low_pass(self) -> Tensor:
-        """Response to the lowest frequency of the better colour axis over the largest, `(C,)`."""
-        shares, strongest = [], []
-        for axis in ("L-M", "S"):
-            curve = self.along[axis].frequency_curve
-            largest = curve.amax(1)
-            strongest.append(largest)
-            shares.append(torch.where(largest > 0, curve[:, 0] / largest, torch.nan))
-        return torch.where(strongest[0] >= strongest[1], shares[0], shares[1])
-
-    @property
-    def classes(self) -> list[str]:
-        """Say of every channel ``"achromatic"``, ``"single-opponent"``, ``"double-opponent"`` or ``"silent"``.
-
-        A chromatic neuron is single-opponent if it responds to uniform colour nearly as well as to stripes, and
-        double-opponent if stripes of opposite colours must meet in its field (Shapley and Hawken, 2011).
-        """
-        named = []
-        for sensitivity, share in zip(self.sensitivity.tolist(), self.low_pass.tolist(), strict=True):
-            if math.isnan(sensitivity):
-                named.append("silent")
-            elif sensitivity < CHROMATIC:
-                named.append("achromatic")
-            else:
-                named.append("single-opponent" if share >= LOW_PASS else "double-opponent")
-        return named
-
-
-def measure_colour(net: nn.Module, layer: str, *, preprocess: Whitening = NONE, frequencies: int = 6) -> ColourTuning:
-    """Show gratings of equal luminance and grey ones to every channel of a layer, uniform fields among them.
-
-    Parameters
-    ----------
-    net, layer, preprocess
-        As for `measure`.
-    frequencies : int
-        How many, besides 0.
-    """
-    size = receptive_field.of(net, layer).size
-    scaled = for_field(size, orientations=6, frequencies=frequencies)
-    gratings = Gratings(size, scaled.orientations, (0.0, *scaled.frequencies), scaled.phases)
-    along = measure_along(net, layer, list(opponent.AXES), gratings, preprocess=preprocess)
-    return ColourTuning(dict(zip(opponent.AXES, along, strict=True)))
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return the responses."""
+        with torch.inference_mode(), exact(self.parameter.device):
+            found = [
+                self.forward(self.preprocess(part.to(self.parameter)))[:, :, 0, 0].double().cpu()
+                for part in images.split(AT_ONCE)
+            ]
+        return torch.cat(found)

@@ -1,20 +1,27 @@
-"""Whether a picture has one colour in the centre and its opponent around it, more than chance would give.
+"""Whether a picture has one hue in the centre and another around it, or the opponent one, more than chance would give.
 
 A picture is taken apart into luminance, L-M and S, as it differs from the background: the mean colour of the images,
 from which activation maximization starts and to which a mean over all stimuli comes close. It is *not* compared with
 its own mean colour, from which centre and surround would differ in opposite directions by construction.
 
-**Index.** The centre is a Gaussian mean (standard deviation R/8, nothing from R/4 on), the surround the mean over the
-ring from R/4 to R/2, so they share no pixel. With the colours ``c`` and ``s`` of the two in the plane of L-M and S, the
-index is ``max(0, -(c . s)) / max(norm(c), norm(s))**2``: 1 if they are equal and opposite, 0 if they are at a right
-angle or less, or if one of them is the background. It does not depend on the contrast of the picture. A difference of
-Gaussians without a mean has 0.1 to 0.2, as its surround is wide and faint.
+**Two measures.** The centre is a Gaussian mean (standard deviation w, nothing from 2 w on), the surround the mean over
+the ring from 2 w to 4 w, so they share no pixel; of several widths w, `SCALES`, that counts at which a measure is
+largest. With the colours ``c`` and ``s`` of the two in the plane of L-M and S,
+
+- they are *opponent* as far as the index ``max(0, -(c . s)) / max(norm(c), norm(s))**2`` goes: 1 if they are equal and
+  opposite, 0 if they are at a right angle or less, or if one of them is the background. A difference of Gaussians
+  without a mean has 0.1 to 0.2, as its surround is wide and faint;
+- their *hues differ* by the angle between them: yellow within red does, and is not opponent.
+
+Neither depends on the contrast of the picture.
 
 **Chance.** Each picture is compared with `SURROGATES` of the same power spectrum but random phases; the same phase is
 added to all three axes, which keeps how they go together (Theiler et al., 1992; Prichard and Theiler, 1994). Their mean
-colour is that of the picture. What is compared is how strongly the weakest quarter of the ring opposes the centre,
-``min(-(c . q))`` over the four quarters ``q``. For a picture whose phases mean nothing, such as noise, the test is
-exact: it comes out opponent with a probability of `LEVEL` at most. Two other statistics were tried and given up:
+colour is that of the picture. What is compared is how strongly the weakest quarter ``q`` of the ring opposes the
+centre, ``min(-(c . q))`` over the four quarters, or differs from it in hue, ``min(norm(c) norm(q) - c . q)``, which is
+0 where one of them has no colour; of a surrogate, too, the largest over the widths counts. For a picture whose phases
+mean nothing, such as noise, each test is exact: it is passed with a probability of `LEVEL` at most. Two other
+statistics for opponency were tried and given up:
 
 - The index itself. Surrogates reach 0.8 by having little of either, so no difference of Gaussians would pass.
 - ``-(c . s)`` for the whole ring. A spot in the centre of coarse noise passes in up to 29 of 100 cases, for the mean of
@@ -26,13 +33,13 @@ Three more things keep the count honest:
   opponent colours. So cones are taken as adapted to the background (von Kries): what multiplies its light is luminance.
 - Greys that are *added* to a coloured background still leave some colour: up to 0.27 of the luminance on the brownish
   mean of the photographs here. A picture of less than `CHROMATIC` counts as achromatic.
-- A faint ring of the opposite colour can be beyond chance and mean little: the index must be at least `LEAST`.
+- A faint ring of another colour can be beyond chance and mean little: the index must be at least `LEAST`, or the hues
+  must be `ANGLE` apart and the fainter of the two colours at least `LEAST` of the other.
 
 What it cannot tell: narrow stripes of which one lies in the centre can pass as well; oriented double-opponent cells
-prefer such (Shapley and Hawken, 2011). Opponent are ends of an axis through the background: yellow and blue, red and
-cyan; yellow within red is not. Surrogates are periodic, so a difference between opposite edges counts as structure. The
-background must be the mean of the images that a mean stimulus was taken from: if it is not, all pictures have the same
-error of colour, which can look like a surround.
+prefer such (Shapley and Hawken, 2011). Surrogates are periodic, so a difference between opposite edges counts as
+structure. The background must be the mean of the images that a mean stimulus was taken from: if it is not, all pictures
+have the same error of colour, which can look like a surround.
 
 References: J. Theiler, S. Eubank, A. Longtin, B. Galdrikian and J. D. Farmer (1992), Physica D 58, 77-94; D. Prichard
 and J. Theiler (1994), Physical Review Letters 73, 951-954.
@@ -54,10 +61,16 @@ LEVEL = 0.05
 """Share of its surrogates that may be as opposite: the share of noise pictures that pass, at most."""
 
 LEAST = 0.1
-"""Least index of a picture that counts as opponent: the fainter part is a tenth of the other or more, and opposite."""
+"""Least part of the other that the fainter of centre and surround is in a picture that counts."""
+
+ANGLE = 30.0
+"""Degrees by which the hues of centre and surround differ at least, in a picture that counts."""
+
+SCALES = (1 / 16, 1 / 11, 1 / 8)
+"""Widths of the centre, in sides of the picture."""
 
 CHROMATIC = 0.3
-"""Least colour of a picture that counts as opponent, in parts of its luminance: the larger of centre and surround of
+"""Least colour of a picture that counts, in parts of its luminance: the larger of centre and surround of
 each, in units of the largest contrast of each axis."""
 
 SMALLEST = 5
@@ -75,40 +88,38 @@ class Opponency:
 
     Parameters
     ----------
-    centre, surround : Tensor of float64, shape (N, 3)
-        As they differ from the background; see the top of `rfviz.kernels.tuning.centre_surround`.
-    p : Tensor of float64, shape (N,)
-        Share of surrogates that are at least as opposite in colour as the picture, which is counted in, in (0, 1].
-    luminance_p : Tensor of float64, shape (N,)
-        The same in luminance alone.
-    distances : Tensor of float64, shape (B,)
-        Mean distance of the pixels of each ring from the centre, px.
-    profiles : Tensor of float64, shape (N, 3, B)
-        Mean over each ring, as it differs from the background.
+    opposed, differing : Tensor of float64, shape (N, 2, 3)
+        Centre and surround, as they differ from the background, at the width at which they are most opposite, and at
+        that at which their hues differ most; see the top of `rfviz.kernels.tuning.centre_surround`.
+    p, hue_p : Tensor of float64, shape (N,)
+        Share of surrogates that are at least as opposite in colour as the picture, or differ as much in hue; the
+        picture is counted in, in (0, 1].
     """
 
-    centre: Tensor
-    surround: Tensor
+    opposed: Tensor
+    differing: Tensor
     p: Tensor
-    luminance_p: Tensor
-    distances: Tensor
-    profiles: Tensor
+    hue_p: Tensor
 
     @property
     def index(self) -> Tensor:
         """How opposite centre and surround are in colour, `(N,)` in [0, 1]."""
-        return _opposition(self.centre[:, 1:], self.surround[:, 1:])
+        centre, surround = self.opposed[..., 1:].unbind(1)
+        largest = _largest(self.opposed[..., 1:])
+        return torch.where(largest <= _FLAT, 0.0, (-(centre * surround).sum(-1)).clamp(min=0) / largest**2)
 
     @property
-    def luminance_index(self) -> Tensor:
-        """How opposite they are in luminance, `(N,)` in [0, 1]."""
-        return _opposition(self.centre[:, :1], self.surround[:, :1])
+    def angle(self) -> Tensor:
+        """Degrees between the hues of centre and surround, `(N,)` in [0, 180]; NaN where one has no colour."""
+        centre, surround = self.differing[..., 1:].unbind(1)
+        sizes = centre.norm(dim=-1) * surround.norm(dim=-1)
+        cosine = ((centre * surround).sum(-1) / sizes).clamp(-1, 1)
+        return torch.where(sizes > _FLAT**2, torch.rad2deg(cosine.acos()), torch.nan)
 
     @property
     def chromatic(self) -> Tensor:
         """Whether a picture has colour worth the name, bool `(N,)`; see `CHROMATIC`."""
-        colour, luminance = (_largest(self.centre[:, part], self.surround[:, part]) for part in (slice(1, 3), [0]))
-        return colour >= CHROMATIC * luminance
+        return _chromatic(self.opposed)
 
     @property
     def colour_opponent(self) -> Tensor:
@@ -116,9 +127,11 @@ class Opponency:
         return (self.index >= LEAST) & (self.p <= LEVEL) & self.chromatic
 
     @property
-    def luminance_opponent(self) -> Tensor:
-        """Whether they are opposite in luminance, beyond chance, bool `(N,)`."""
-        return (self.luminance_index >= LEAST) & (self.luminance_p <= LEVEL)
+    def hue_differs(self) -> Tensor:
+        """Whether centre and surround differ in hue, beyond chance, bool `(N,)`."""
+        colour = self.differing[..., 1:].norm(dim=-1)
+        fainter = colour.amin(1) >= LEAST * colour.amax(1)
+        return (self.angle >= ANGLE) & fainter & (self.hue_p <= LEVEL) & _chromatic(self.differing)
 
 
 def measure(images: Tensor, background: Tensor, there: Tensor | None = None, seed: int = 0) -> Opponency:
@@ -143,25 +156,24 @@ def measure(images: Tensor, background: Tensor, there: Tensor | None = None, see
     there = torch.ones(len(images), dtype=torch.bool) if there is None else there
     _check(images, background, there)
     seen = deviations(images[there], background)
-    weights = _weights(images.shape[-1])
-    regions = torch.einsum("wyx,ncyx->nwc", weights, seen)
-    by_chance = _of_surrogates(seen, weights, torch.Generator().manual_seed(seed))
-    p, luminance_p = (
-        (1 + (_against(by_chance[..., part]) >= _against(regions[..., part])[:, None]).sum(1)).double()
-        / (1 + SURROGATES)
-        for part in (slice(1, 3), slice(0, 1))
-    )
-    distances, profiles = _profiles(seen)
+    weights = torch.stack([_weights(images.shape[-1], scale) for scale in SCALES])
+    regions = torch.einsum("kwyx,ncyx->nkwc", weights, seen)
+    by_chance = _of_surrogates(seen, weights.flatten(0, 1), torch.Generator().manual_seed(seed))
+    by_chance = by_chance.unflatten(2, weights.shape[:2])
 
     def placed(values: Tensor) -> Tensor:
         all_of_them = torch.full((len(images), *values.shape[1:]), torch.nan, dtype=torch.float64)
         all_of_them[there] = values.double()
         return all_of_them
 
-    return Opponency(
-        centre=placed(regions[:, 0]), surround=placed(regions[:, 1:].mean(1)), p=placed(p),
-        luminance_p=placed(luminance_p), distances=distances, profiles=placed(profiles),
-    )  # fmt: skip
+    both, p = [], []
+    for statistic in (_against, _apart):
+        found, chance = statistic(regions[..., 1:]), statistic(by_chance[..., 1:])
+        best = regions[torch.arange(len(regions)), found.argmax(1)]
+        both.append(placed(torch.stack([best[:, 0], best[:, 1:].mean(1)], dim=1)))
+        as_much = (chance.amax(2) >= found.amax(1, keepdim=True)).sum(1)
+        p.append(placed((1 + as_much).double() / (1 + SURROGATES)))
+    return Opponency(*both, *p)
 
 
 def deviations(images: Tensor, background: Tensor) -> Tensor:
@@ -206,45 +218,38 @@ def _check(images: Tensor, background: Tensor, there: Tensor) -> None:
         raise RfvizError(f"{what} has a value that is not finite: give sRGB in [0, 1], or leave the picture out.")
 
 
-def _distance(side: int) -> Tensor:
-    place = torch.arange(side, dtype=torch.float64) - (side - 1) / 2
-    return torch.hypot(place[:, None], place[None, :])
-
-
-def _weights(side: int) -> Tensor:
+def _weights(side: int, scale: float) -> Tensor:
     """Return the weights of the pixels of the centre and of four quarters of the surround, `(5, R, R)`; sums are 1."""
-    distance = _distance(side)
-    centre = torch.exp(-(distance**2) / (2 * (side / 8) ** 2)) * (distance < side / 4)
     place = torch.arange(side, dtype=torch.float64) - (side - 1) / 2
+    distance, width = torch.hypot(place[:, None], place[None, :]), max(scale * side, 0.5)
+    centre = torch.exp(-(distance**2) / (2 * width**2)) * (distance < 2 * width)
     quarter = (place[None, :] > 0) & (place[:, None] >= 0)  # with its turns it covers all but the very middle, once
-    ring = (distance >= side / 4) & (distance <= side / 2)
+    ring = (distance >= 2 * width) & (distance <= 4 * width)
     regions = [centre, *((ring & torch.rot90(quarter, turns)).double() for turns in range(4))]
     return torch.stack([each / each.sum() for each in regions])
 
 
-def _profiles(seen: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean distance `(B,)` and mean `(N, 3, B)` of rings of 1 px, as far as they are whole."""
-    distance = _distance(seen.shape[-1]).flatten()
-    rings = torch.stack([distance.floor() == ring for ring in range((seen.shape[-1] + 1) // 2)]).double()
-    rings /= rings.sum(1, keepdim=True)
-    return rings @ distance, seen.flatten(2) @ rings.T
+def _largest(both: Tensor) -> Tensor:
+    """Return the larger size of centre and surround `(N, 2, D)`, `(N,)`."""
+    return both.norm(dim=-1).amax(1)
 
 
-def _largest(centre: Tensor, surround: Tensor) -> Tensor:
-    return torch.maximum(centre.norm(dim=-1), surround.norm(dim=-1))
-
-
-def _opposition(centre: Tensor, surround: Tensor) -> Tensor:
-    """Return the index of vectors `(..., D)`, `(...)`."""
-    largest = _largest(centre, surround)
-    opposite = (-(centre * surround).sum(-1)).clamp(min=0) / largest**2
-    return torch.where(largest <= _FLAT, 0.0, opposite)
+def _chromatic(both: Tensor) -> Tensor:
+    """Tell whether centre or surround `(N, 2, 3)` has colour worth the name, bool `(N,)`."""
+    return _largest(both[..., 1:]) >= CHROMATIC * _largest(both[..., :1])
 
 
 def _against(regions: Tensor) -> Tensor:
     """Return how strongly the weakest quarter opposes the centre, at least 0: of `(..., 5, D)`, `(...)`."""
     weakest = -(regions[..., :1, :] * regions[..., 1:, :]).sum(-1).amax(-1)
     return torch.where(weakest > _FLAT**2, weakest, 0.0)
+
+
+def _apart(regions: Tensor) -> Tensor:
+    """Return how much the quarter that does so least differs from the centre in hue: of `(..., 5, D)`, `(...)`."""
+    centre, quarters = regions[..., :1, :], regions[..., 1:, :]
+    least = (centre.norm(dim=-1) * quarters.norm(dim=-1) - (centre * quarters).sum(-1)).amin(-1)
+    return torch.where(least > _FLAT**2, least, 0.0)
 
 
 def _frequencies(side: int) -> tuple[Tensor, Tensor]:

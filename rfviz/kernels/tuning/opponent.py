@@ -6,8 +6,6 @@ as sRGB; cones are those of Hunt, Pointer and Estevez, scaled so that the white 
 Luminance is Y of CIE 1931, to which these S cones do not add.
 """
 
-import math
-
 import numpy as np
 import torch
 from skimage.color.colorconv import xyz_from_rgb
@@ -72,23 +70,6 @@ def direction(axis: str, sign: float = 1.0) -> Tensor:
     background = float(to_linear(torch.tensor(GREY, dtype=torch.float64)))
     room = min(background, 1 - background)
     return sign * rgb * (room / rgb.abs().max())
-
-
-def hue(angle: float) -> Tensor:
-    """Return a direction of equal luminance in linear RGB, `(3,)`, at an angle between the two colour axes.
-
-    It is ``cos(angle) * direction("L-M") + sin(angle) * direction("S")``, times the one factor, the same for all
-    angles, with which all of them stay within what a screen can show. So hues lie on a circle if each axis is measured
-    in units of its own largest contrast; in units of cone contrast it is an ellipse.
-
-    Parameters
-    ----------
-    angle : float
-        Degrees: 0 is reddish (+L-M), 90 bluish (+S), 180 greenish, 270 yellowish.
-    """
-    across, up = direction("L-M"), direction("S")
-    factor = across.abs().max() / torch.hypot(across, up).max()  # of the primary that gets furthest over all angles
-    return factor * (math.cos(math.radians(angle)) * across + math.sin(math.radians(angle)) * up)
 
 
 def coloured(patterns: Tensor, axis: Tensor, contrast: float = 1.0) -> Tensor:

@@ -34,7 +34,7 @@ from rfviz.nets.network import NETWORKS, network
 from rfviz.pages import claims, colour, inactive, orientation, sharing
 from rfviz.pages.claims import Claim
 from rfviz.pages.style import covered, min_max, roles, stretch
-from rfviz.stats import NOTHING
+from rfviz.stats import NOTHING, Interval
 from rfviz.storage import codec, places
 from rfviz.storage.digests import tensor_digest
 from rfviz.storage.files import atomic, load_tensors, save_tensors
@@ -91,9 +91,11 @@ class Exhibit:
     @property
     def sharing(self) -> sharing.Shown:
         """What the functions of `rfviz.pages.sharing` take that are about silent channels; the rest is empty."""
+        more, at_equal_accuracy = inactive.more_inactive_of(self.inactive.effects)
         return sharing.Shown(
-            roles([NETWORKS[name] for name in self.evidence]), {}, {}, NOTHING, {}, self.read, self.evidence,
-            *inactive.more_inactive_of(self.inactive.effects),
+            roles=roles([NETWORKS[name] for name in self.evidence]), steps={}, kept={}, keeps=NOTHING, parts={},
+            sparsity={}, read=self.read, evidence=self.evidence, more_inactive=more,
+            more_at_equal_accuracy=at_equal_accuracy,
         )  # fmt: skip
 
 
@@ -217,15 +219,12 @@ def exhibit(runs: Sequence[Run]) -> Exhibit:
     grey, coloured = orientation.gather(runs), colour.gather(runs)
     tables = {
         "selectivity": orientation.selectivity_table(grey),
-        "Gabor fits": orientation.gabor_table(grey),
         "colour classes": colour.class_table(coloured),
-        "hues": colour.hue_table(coloured),
         "opponency": colour.opponency_table(coloured),
     }
     answers = {
         "selectivity": orientation.selectivity_answer(grey),
         "colour classes": colour.class_answer(coloured),
-        "hues": colour.hue_answer(coloured),
         "opponency": colour.opponency_answer(coloured),
     }
     return Exhibit(
@@ -257,7 +256,11 @@ def kept(name: str = "reference") -> Reference:
 def _noise(stored: dict[str, Any]) -> NoiseEffect:
     effects = {
         row: Effect(
-            tuple(each["channels"]), *(torch.tensor(each[key], dtype=torch.float64) for key in ("loss", "top1"))
+            channels=tuple(each["channels"]),
+            loss=torch.tensor(each["loss"], dtype=torch.float64),
+            top1=torch.tensor(each["top1"], dtype=torch.float64),
+            loss_interval=Interval(*each["loss_interval"]),
+            top1_interval=Interval(*each["top1_interval"]),
         )
         for row, each in stored["effects"].items()
     }
@@ -271,7 +274,8 @@ def pictures(run: Run, network: str) -> tuple[dict[str, np.ndarray], dict[str, l
     -------
     sheets : dict from str to uint8 array (H, W, 3)
         By the name of their file: ``conv1-filter``, and per layer ``LAYER-mean``, ``LAYER-strongest`` (contrast raised,
-        one gain per channel) and ``LAYER-maximization``. Of the last blocks of layer2 and layer3, the channels that
+        one gain per channel) and ``LAYER-maximization`` (clear pictures in the layers of the figures, the paper's
+        setting further up). Of the last blocks of layer2 and layer3, the channels that
         `rfviz.lab.results.some_maxima` takes; layers that see far more than an image are left out.
     left_out : dict from str to list of int
     """
@@ -284,7 +288,7 @@ def pictures(run: Run, network: str) -> tuple[dict[str, np.ndarray], dict[str, l
             continue
         low = layer in described.figure_layers
         found = results.stimuli(run, network)[layer] if low else results.mean_stimuli(run, network, layer)
-        maxima = (results.maxima if low else results.some_maxima)(run, network, layer)
+        maxima = (results.clear_maxima if low else results.some_maxima)(run, network, layer)
         chosen = range(found.channels) if low else effective.spread(found, run.preset.picture_channels)
         assert found.mean_count is not None and found.strongest_count is not None
         positions = found.neuron_count / found.image_count

@@ -134,14 +134,14 @@ def first_silent(shown: Shown, network: str) -> float | None:
 
 
 def silent_by_decay(shown: Shown) -> Figure:
-    """Draw Fig. S22: inactive channels (left) and top-1 accuracy (right) by cumulative decay, a mark per training."""
+    """Draw Fig. S15: inactive channels (left) and top-1 accuracy (right) by cumulative decay, a mark per training."""
     figure = BookFigure(3.3)
     left, right = figure.subplots(1, 2)
     _draw(left, shown, "inactive", "inactive channels (%)")
     _draw(right, shown, "points", "top-1 accuracy (%)")
     for ax in (left, right):
         ax.axvline(PAPER_DECAY, color=GREY, linewidth=0.8, linestyle=":", label="the paper's D")
-    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=8, frameon=False)
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
     return figure
 
 
