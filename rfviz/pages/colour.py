@@ -118,25 +118,35 @@ def passing(passes: Tensor, found: Opponency) -> Tensor:
 
 def double_opponent_channels(shown: Shown) -> Figure:
     """Draw Fig. S9: the most double-opponent filter and channel behind layer1 of each network, and what drives them."""
-    figure = BookFigure(2.5 * len(shown.networks))
-    bands = figure.subfigures(len(shown.networks), 1, squeeze=False)[:, 0]
+    best = {network.name: _best(shown, network) for network in shown.networks}
+    heights = [2.5 if best[network.name] else 0.4 for network in shown.networks]
+    figure = BookFigure(sum(heights))
+    bands = figure.subfigures(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
     for band, network in zip(bands, shown.networks, strict=True):
-        band.suptitle(network.title)
+        band.suptitle(network.title if best[network.name] else f"{network.title}: none is double-opponent")
+        if not best[network.name]:
+            continue
         grid = band.subplots(1, 4, width_ratios=[1, 1.3, 1, 1.3])
-        for pair, layer in zip((grid[:2], grid[2:]), layers(network)[::2], strict=True):
+        for ax in grid[2 * len(best[network.name]) :]:
+            ax.axis("off")
+        for pair, (layer, channel) in zip((grid[:2], grid[2:]), best[network.name].items(), strict=False):
             tuning = shown.tuning[network.name][layer]
-            double = torch.tensor([name == "double-opponent" for name in tuning.classes])
             title = "first filter" if layer == "conv1" else network.layer_title(layer).replace("layer ", "")
-            if not double.any():
-                for ax in pair:
-                    ax.axis("off")
-                pair[0].set_title(f"{title}: none")
-                continue
-            channel = int(torch.where(double, tuning.index, -1).argmax())
             show(pair[0], _picture(shown, network, layer, channel))
             pair[0].set_title(f"{title}, ch. {channel}")
             _drives(pair[1], tuning, channel, ("here", "there") if layer == "conv1" else ("centre", "ring"))
     return figure
+
+
+def _best(shown: Shown, network: Network) -> dict[str, int]:
+    """Return the most double-opponent channel of the first and of the last layer, where there is one."""
+    found = {}
+    for layer in layers(network)[::2]:
+        tuning = shown.tuning[network.name][layer]
+        double = torch.tensor([name == "double-opponent" for name in tuning.classes])
+        if double.any():
+            found[layer] = int(torch.where(double, tuning.index, -1).argmax())
+    return found
 
 
 def _picture(shown: Shown, network: Network, layer: str, channel: int) -> Tensor | None:

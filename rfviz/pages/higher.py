@@ -108,7 +108,7 @@ def what_matters(shown: Shown) -> Figure:
     """
     network = shown.run.subject
     fields, controls = shown.fields[network.name], shown.controls[network.name]
-    figure = BookFigure(2.2 * len(fields))
+    figure = BookFigure(1.9 * len(fields))
     grid = figure.subplots(len(fields), 4, squeeze=False)
     for letter, row, (layer, found) in zip("abcdefgh", grid, fields.items(), strict=False):
         index = len(found.channels) // 2
@@ -264,7 +264,7 @@ def identification_by_layer(shown: Shown) -> Figure:
     panels[0].set_ylim(0, 1.04)
     panels[0].set_ylabel("share of other channels' pictures\nthat drive the channel less")
     handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
+    figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
     return figure
 
 

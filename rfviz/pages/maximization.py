@@ -164,9 +164,11 @@ def drive_table(shown: Shown) -> pd.DataFrame:
             row = {"network": NETWORKS[name].title, "layer": NETWORKS[name].layer_title(layer)}
             for kind, driven in (("the paper's setting", first.maxima[layer]), ("clear picture", first.clear[layer])):
                 relative = (driven.activations[-1] / best)[best > 0]
+                if not len(relative):
+                    row[kind] = "–"
+                    continue
                 more = f"; {int((relative > 1).sum())} of {len(relative)} above 1"
-                spread = f"{relative.median():.2f} ({relative.min():.2f} to {relative.max():.2f})" + more
-                row[kind] = spread if len(relative) else "–"
+                row[kind] = f"{relative.median():.2f} ({relative.min():.2f} to {relative.max():.2f})" + more
             rows.append(row)
     return pd.DataFrame(rows).set_index(["network", "layer"])
 

@@ -142,14 +142,18 @@ def selective_channels(shown: Shown) -> Figure:
 
     Grey: at the same frequency, the mean curve of the channels of a control, each turned to where it is largest.
     """
-    figure = BookFigure(3.0 * len(shown.networks))
-    bands = figure.subfigures(len(shown.networks), 1, squeeze=False)[:, 0]
+    best = {network.name: best_channels(shown, network.name) for network in shown.networks}
+    heights = [3.0 if best[network.name] else 0.4 for network in shown.networks]
+    figure = BookFigure(sum(heights))
+    bands = figure.subfigures(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
     for band, network in zip(bands, shown.networks, strict=True):
-        band.suptitle(network.title)
+        band.suptitle(network.title if best[network.name] else f"{network.title}: none is selective")
+        if not best[network.name]:
+            continue
         grid = band.subplots(2, EXAMPLES, height_ratios=[1.2, 1])
         for ax in grid.flat:
             ax.axis("off")
-        for column, (layer, channel) in zip(grid.T, best_channels(shown, network.name), strict=False):
+        for column, (layer, channel) in zip(grid.T, best[network.name], strict=False):
             found, tuning = shown.stimuli[network.name][layer], shown.tuning[network.name][layer]
             for ax in column:
                 ax.axis("on")

@@ -17,6 +17,7 @@ from rfviz.images.whitening import IMAGENET
 from rfviz.kernels import maximization, responses, tuning
 from rfviz.kernels.pictures import correlations
 from rfviz.kernels.responses import LayerResponses
+from rfviz.kernels.tuning import spots
 from rfviz.nets import models
 from rfviz.pages import style
 
@@ -27,7 +28,7 @@ LAYER = "layer1.0"
 def layer(resnet: models.ResidualNet, tiles: Evaluation) -> LayerFacts:
     found = responses.collect(resnet, tiles, [LAYER], 5, strongest=8)[LAYER]
     driven = maximization.maximize(resnet, LAYER, steps=3)
-    tuned = {"orientation": tuning.measure(resnet, LAYER), "colour": tuning.measure_colour(resnet, LAYER)}
+    tuned = {"orientation": tuning.measure(resnet, LAYER), "colour": spots.measure(resnet, LAYER)}
     return LayerFacts(tiles, found, driven, IMAGENET, resnet.conv1.weight.detach(), (2, 4), **tuned)
 
 

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from test_intervene import Labelled64 as Every5th
 from test_intervene import losses
 from torch.nn import functional as F
@@ -15,7 +16,7 @@ from rfviz.errors import RfvizError
 from rfviz.images.whitening import IMAGENET, NONE
 from rfviz.kernels import intervene, silent
 from rfviz.kernels import noise as kernel
-from rfviz.kernels.noise import ROWS, adding_noise, mean_and_error, noise, noise_dose, noise_effect
+from rfviz.kernels.noise import ROWS, adding_noise, noise, noise_dose, noise_effect
 from rfviz.kernels.responses import collect
 from rfviz.kernels.silent import matched_active
 from rfviz.kernels.stream import read_strength
@@ -54,8 +55,8 @@ def net(resnet):
     return silence(resnet.double(), 1, 4)
 
 
-def effect_on(net, images, channels_of, seed, preprocess=NONE):
-    """Change of mean loss and of accuracy by noise in the channels `channels_of(image)`, through a hook."""
+def changes_on(net, images, channels_of, seed, preprocess=NONE):
+    """Change of the loss of each image, and of being right, by noise in `channels_of(image)`, through a hook."""
     net = copy.deepcopy(net).eval()
     labels = torch.tensor(images.labels)
 
@@ -68,10 +69,24 @@ def effect_on(net, images, channels_of, seed, preprocess=NONE):
     with torch.no_grad():
         for _ in ("clean", "noisy"):
             logits = net(preprocess(images.images))
-            found.append((F.cross_entropy(logits, labels).item(), (logits.argmax(1) == labels).double().mean().item()))
+            right = (logits.argmax(1) == labels).double()
+            found.append(torch.stack([F.cross_entropy(logits, labels, reduction="none"), right]))
             net.maxpool.register_forward_hook(disturb)
-    (clean_loss, clean_top1), (loss, top1) = found
-    return loss - clean_loss, top1 - clean_top1
+    return found[1] - found[0]
+
+
+def effect_on(*args, **options):
+    """Change of mean loss and of accuracy."""
+    return changes_on(*args, **options).mean(1).tolist()
+
+
+def uncertain(net, photographs, preprocess=NONE):
+    """Weaken responses and balance classes, so that noise changes what is predicted."""
+    with torch.no_grad():
+        net.bn1.weight *= 0.1
+        net.bn1.bias *= 0.1
+        net.fc.bias -= net(preprocess(photographs.images)).mean(0)
+    return net
 
 
 # -------------------------------------------------------------------------------------------------- the noise
@@ -114,11 +129,9 @@ def test_noise_depends_on_seed_image_and_channel_only():
 
 @pytest.mark.parametrize("preprocess", [pytest.param(NONE, marks=pytest.mark.thorough), IMAGENET])
 def test_the_table_equals_a_pass_with_a_hook(net, photographs, preprocess):
-    with torch.no_grad():  # weak responses and balanced classes, so that noise changes what is predicted
-        net.bn1.weight *= 0.1
-        net.bn1.bias *= 0.1
-        net.fc.bias -= net(preprocess(photographs.images)).mean(0)
-    responses = collect(net, photographs, ["maxpool"], preprocess=preprocess)["maxpool"]
+    responses = collect(uncertain(net, photographs, preprocess), photographs, ["maxpool"], preprocess=preprocess)[
+        "maxpool"
+    ]
     found = {
         batch_size: noise_effect(
             net, photographs, responses, seeds=[3, 8], preprocess=preprocess, batch_size=batch_size
@@ -394,15 +407,56 @@ def test_the_network_and_the_images_are_left_as_they_were(net, photographs):
     assert all(torch.equal(again.effects[row].loss, expected.effects[row].loss) for row in ROWS)
 
 
-def test_mean_and_standard_error():
-    values = torch.tensor([1.0, 2.0, 4.0, 9.0], dtype=torch.float64)
-    mean, error = mean_and_error(values)
-    # Squared distances from the mean, 4: 9 + 4 + 0 + 25 = 38; over n - 1 = 3; the root; over sqrt(4).
-    assert mean == 4
-    assert error == pytest.approx(math.sqrt(38 / 3) / 2, rel=1e-12)
-    mean, error = mean_and_error(values[:1])
-    assert mean == 1
-    assert math.isnan(error)
+@pytest.mark.parametrize("seeds", [[3], [3, 8, 9]])
+def test_intervals_are_over_images(net, photographs, seeds):
+    """Student's t over images, of the change of each that is averaged over noise seeds."""
+    responses = collect(uncertain(net, photographs), photographs, ["maxpool"])["maxpool"]
+    found = noise_effect(net, photographs, responses, seeds=seeds, batch_size=6)
+    changed = []
+    for row, channels in (("inactive", (1, 4)), ("least_active", (1,))):
+        each = torch.stack([changes_on(net, photographs, lambda i, c=channels: c, seed) for seed in seeds]).mean(0)
+        for of_images, interval in zip(
+            each, (found.effects[row].loss_interval, found.effects[row].top1_interval), strict=True
+        ):
+            assert (interval.n, interval.of) == (17, "images")
+            assert interval.value == pytest.approx(of_images.mean().item(), abs=1e-12)
+            changed.append(of_images.any().item())
+            if changed[-1]:
+                low, high = stats.t.interval(0.95, 16, of_images.mean(), stats.sem(of_images))
+                assert (interval.low, interval.high) == pytest.approx((low, high), abs=1e-12)
+    assert changed[0] and changed[2] and any(changed[1::2])
+    for effect in found.effects.values():  # whatever channels chance takes, the value is the mean over noise seeds
+        assert effect.loss_interval.value == pytest.approx(effect.loss.mean().item(), abs=1e-12)
+        assert effect.top1_interval.value == pytest.approx(effect.top1.mean().item(), abs=1e-12)
+
+
+def test_images_that_belong_together_count_as_one(net, photographs):
+    """Four crops of each of four photographs, in any order: Student's t over the means of photographs."""
+    some = Labelled64(photographs.images[:16], photographs.labels[:16])
+    groups = [9, 2, 5, 7] * 3 + [7, 5, 2, 9]
+    responses = collect(uncertain(net, some), some, ["maxpool"])["maxpool"]
+    alone, together = (noise_effect(net, some, responses, seeds=[3, 8], groups=each) for each in (None, groups))
+    each = torch.stack([changes_on(net, some, lambda i: (1, 4), seed)[0] for seed in (3, 8)]).mean(0)
+    means = [each[[i for i, group in enumerate(groups) if group == photograph]].mean() for photograph in (2, 5, 7, 9)]
+    low, high = stats.t.interval(0.95, 3, np.mean(means), stats.sem(means))
+    interval = together.effects["inactive"].loss_interval
+    assert interval[:3] == pytest.approx((each.mean().item(), low, high), abs=1e-12)
+    assert interval[3:] == (4, "photographs")
+    other = alone.effects["inactive"].loss_interval
+    assert other[3:] == (16, "images") and other.value == pytest.approx(interval.value, abs=1e-12)
+    assert abs(other.high - interval.high) > 1e-6
+    assert torch.equal(alone.effects["inactive"].loss, together.effects["inactive"].loss)
+    numbered = noise_effect(net, some, responses, seeds=[3, 8], groups=range(16))
+    assert numbered.effects["inactive"].loss_interval == other
+
+
+def test_mean_over_groups_of_different_sizes():
+    """By hand: the sums of deviations from the mean, per group."""
+    values = torch.tensor([1.0, 2.0, 6.0, 3.0, 8.0], dtype=torch.float64)
+    found = kernel.over_groups(values, torch.tensor([1, 1, 1, 4, 0]))
+    # the mean is 4; groups deviate by -3 - 2 + 2 = -3, by -1 and by 4: squares add up to 26
+    reach = stats.t.ppf(0.975, 2) * math.sqrt(26 * 3 / 2) / 5
+    assert found[:3] == pytest.approx((4, 4 - reach, 4 + reach)) and found[3:] == (3, "photographs")
 
 
 def test_a_loss_that_is_not_finite_names_the_image(net, photographs):

@@ -16,9 +16,12 @@ from reference import TINY
 from safetensors.torch import save_file
 
 from rfviz.errors import RfvizError
-from rfviz.lab import code, presets
+from rfviz.kernels import controls, maximization, responses, stream
+from rfviz.kernels.pictures import outside_span
+from rfviz.lab import code, presets, results
 from rfviz.lab.result import RESULTS, Frame
 from rfviz.lab.run import Run, data_whitening, trained
+from rfviz.nets.network import NETWORKS
 from rfviz.storage.files import load_info, load_tensors
 from rfviz.storage.lock import FOLDER
 
@@ -324,7 +327,6 @@ def test_a_killed_writer_leaves_earlier_results(declare, tmp_path):
 def everything(tmp_path_factory) -> Run:
     """A tiny run of which every result of the book is there."""
     from rfviz.explorer import sources  # noqa: F401  # declares the pictures of the explorer
-    from rfviz.lab import results
 
     run = Run(presets.get("smoke", **TINY), 0, tmp_path_factory.mktemp("everything"))
     run.progress = False
@@ -334,7 +336,12 @@ def everything(tmp_path_factory) -> Run:
             each(run, name)
         results.written(run, name, "random weights")
         results.gabors(run, name)
-        results.hues(run, name, "maxpool", "random weights")
+        for each in (results.stimuli, results.handed_on):
+            each(run, name)
+            each(run, name, "random weights")
+        results.halves(run, name)
+        results.colour(run, name, "conv1")
+        results.maxima(run, name, "maxpool", "random weights")
         results.effective_fields(run, name, network.high_layers[0])
         results.identification(run, name, network.picture_layers[-1])
         results.identification(run, name, last)
@@ -363,8 +370,9 @@ def stale(run: Run, network: str | None = None) -> set[str]:
 
 ALL = {
     "ablations", "atlas", "border_stimuli", "clear_maxima", "colour", "data_whitening", "disturbances",
-    "effective_fields", "gabors", "high_stimuli", "hues", "identification", "maxima", "mean_stimuli", "noise_dose",
-    "noise_effect", "orientation", "pooling", "silence", "some_maxima", "sparsity", "stimuli", "trained", "written",
+    "effective_fields", "gabors", "halves", "handed_on", "high_stimuli", "identification", "maxima", "mean_stimuli",
+    "noise_dose", "noise_effect", "orientation", "pooling", "silence", "some_maxima", "sparsity", "stimuli", "trained",
+    "written",
 }  # fmt: skip
 OF_STIMULI = {
     "stimuli", "clear_maxima", "mean_stimuli", "some_maxima", "identification", "high_stimuli", "effective_fields",
@@ -375,14 +383,15 @@ DEPENDENTS = {
     "strict": (True, set()), "borders": (True, OF_STIMULI),
     "short_side": (500, set()), "evaluation_crop": (40, set()),  # photographs are cut into tiles
     "networks": (("resnet34", "plainnet34", "resnet18"), set()),
-    "images": ("folder", {"noise_dose", "disturbances"}),  # the source stays: noise asks whether a folder was given
+    # the source stays: these ask whether a folder was given
+    "images": ("folder", {"halves", "noise_effect", "noise_dose", "disturbances"}),
     "strongest": (33, {"stimuli", "clear_maxima", "mean_stimuli", "some_maxima", "identification", "atlas"}),
     "top_k": (3, {"stimuli", "border_stimuli", "clear_maxima", "identification", "atlas"}),
     "noise_seeds": (3, {"noise_effect"}),
     "disturbed_images": (9, {"noise_dose", "ablations", "disturbances"}),
     "picture_channels": (4, {"identification", "some_maxima"}),
     "maximization_steps": (3, {"maxima", "some_maxima", "identification", "atlas"}),
-    "tile": (48, OF_STIMULI | {"border_stimuli"}),
+    "tile": (48, OF_STIMULI | {"border_stimuli", "halves"}),
     "whitening": ("zca", ALL), "width": (24, ALL - {"data_whitening"}), "classes": (3, ALL),
     "source": ("photographs", set()),
     "weights": ({}, set()),
@@ -450,6 +459,60 @@ def test_an_edit_of_a_body_changes_that_result_alone(everything, name, monkeypat
     after = {each: code.function_digest(RESULTS[each].function, type(result)) for each in RESULTS}
     code._tree.cache_clear()
     assert {each for each in RESULTS if after[each] != before[each]} == {name}
+
+
+@pytest.mark.parametrize("given", [None, "a folder"])
+def test_no_photograph_is_in_both_halves(everything, given, monkeypatch):
+    """Of crops, whole photographs, which are their classes; else every second image."""
+    run = Run(dataclasses.replace(everything.given, images=given), 0, everything.folder)
+    run.net, run.whitening = everything.net, everything.whitening
+    monkeypatch.setattr(Run, "stimuli", everything.stimuli)
+    parts = []
+    monkeypatch.setattr(
+        results.responses, "collect", lambda net, images, layers, **_: parts.append(images.indices) or {layers[0]: 0}
+    )
+    assert results.halves.function(run, "resnet34") == [0, 0]
+    first, second = (set(each) for each in parts)
+    assert not first & second and first | second == set(range(len(everything.stimuli)))
+    photographs = [{everything.stimuli.labels[i] for i in half} for half in (first, second)]
+    assert bool(photographs[0] & photographs[1]) == bool(given)  # of a folder, each image is one for itself
+    assert {i % 2 for i in first} == ({0} if given else {0, 1})
+
+
+def test_controls_have_random_weights_and_the_network_has_its_own(everything):
+    run, name, images = everything, "resnet34", {}
+    white, layers = run.whitening(name), NETWORKS[name].stream
+    other = controls.calibrated(controls.control(run.net(name), "random weights"), run.evaluation, preprocess=white)
+    for net, control in ((run.net(name), None), (other, "random weights")):
+        found = results.stimuli(run, name, control)["layer1.0"]
+        expected = responses.collect(
+            net, run.stimuli, ["layer1.0"], TINY["top_k"], strongest=run.given.strongest, preprocess=white
+        )["layer1.0"]
+        assert torch.equal(found.top_images, expected.top_images)
+        torch.testing.assert_close(found.strongest_stimulus, expected.strongest_stimulus)
+        handed = stream.handed_on(net, run.evaluation, layers, skips=True, preprocess=white)["layer1.1"]
+        torch.testing.assert_close(results.handed_on(run, name, control)["layer1.1"], handed, equal_nan=True)
+        made = maximization.maximize(net, "maxpool", steps=TINY["maximization_steps"])
+        torch.testing.assert_close(results.maxima(run, name, "maxpool", control).images, made.images)
+        images[control] = made.images
+    assert not torch.allclose(*images.values())
+
+
+def test_evidence_on_what_channels_hold_and_on_what_is_written_to_them(everything):
+    for name, skips in (("resnet34", True), ("plainnet34", False)):
+        found, last = results.evidence(everything, name), results.stimuli(everything, name)["layer1.2"]
+        expected = outside_span(last.strongest_deviation, everything.net(name).conv1.weight)
+        torch.testing.assert_close(found.strange[last.competes], expected[last.competes], equal_nan=True)
+        assert found.strange[~last.competes].isnan().all()
+        others = results.disturbances(everything, name)
+        assert len(found.cut) == 2 * skips
+        for cut, group in zip(found.cut, (others.tested, others.matched), strict=False):
+            assert torch.equal(cut, group["cut"]) and cut.shape == (TINY["disturbed_images"],)
+
+
+def test_nothing_is_handed_on_behind_bottlenecks(everything):
+    run = Run(presets.get("smoke", networks=("resnet50",)), 0, everything.folder)
+    assert results.handed_on.function(run, "resnet50") == {}
 
 
 def test_reads_are_noted_for_the_result_that_reads_them(everything):

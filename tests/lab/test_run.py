@@ -31,7 +31,7 @@ from rfviz.kernels import (
     tuning,
 )
 from rfviz.kernels.controls import calibrated
-from rfviz.kernels.tuning import gabor, hue
+from rfviz.kernels.tuning import gabor, spots
 from rfviz.lab import presets, results
 from rfviz.lab import run as runs
 from rfviz.lab.run import Run, data_whitening, open_run, parse_channels, trained
@@ -51,7 +51,7 @@ TINY = {**SHORT, "repeats": 8, "classes": 3, "crop": 48, "tile": 96}
 LAYERS = ("maxpool", "layer1.0")
 KERNELS = (
     (trainer, "train"), (responses, "collect"), (maximization, "maximize"), (noise, "noise_effect"),
-    (whitening, "fit"), (tuning, "measure"), (gabor, "fit"), (hue, "measure"), (silent, "silence"),
+    (whitening, "fit"), (tuning, "measure"), (gabor, "fit"), (spots, "measure"), (silent, "silence"),
     (noise, "noise_dose"), (stream, "written"), (intervene, "loss_changes"),
     (effective, "effective_fields"), (identify, "identify"),
 )  # fmt: skip
@@ -83,12 +83,16 @@ def everything(run: Run, network: str, deep: bool = True) -> dict:
     if not deep:
         return found
     return found | {
-        "hues": results.hues(run, network, "maxpool"),
+        "handed on": results.handed_on(run, network, "random weights"),
+        "halves": results.halves(run, network),
+        "stimuli by chance": results.stimuli(run, network, "random weights"),
+        "maxima by chance": results.maxima(run, network, "maxpool", "random weights"),
+        "colour of filters": results.colour(run, network, "conv1"),
         "silence": results.silence(run, network),
         "evidence": results.evidence(run, network),
         "fields": results.effective_fields(run, network, "layer2.3"),
         "fields by chance": results.effective_fields(run, network, "layer2.3", "random weights"),
-        "identification": results.identification(run, network, "maxpool", 0.5),
+        "identification": results.identification(run, network, "maxpool"),
         "identification higher up": results.identification(run, network, "layer2.3"),
     }
 
@@ -104,12 +108,16 @@ def assert_equal(a, b, where: str = "") -> None:
             assert_equal(getattr(a, each.name), getattr(b, each.name), f"{where}.{each.name}")
     elif isinstance(a, tuple) and hasattr(a, "_asdict"):
         assert_equal(a._asdict(), b._asdict(), where)
+    elif isinstance(a, (list, tuple)):
+        assert len(a) == len(b), where
+        for i, (one, other) in enumerate(zip(a, b, strict=True)):
+            assert_equal(one, other, f"{where}[{i}]")
     elif isinstance(a, dict):
         assert a.keys() == b.keys(), where
         for key in a:
             assert_equal(a[key], b[key], f"{where}[{key!r}]")
     else:
-        assert a == b, where
+        assert a == b or (a != a and b != b), where  # NaN: a number that there is not
 
 
 def networks(*names: str) -> list:
@@ -196,22 +204,38 @@ def test_results_are_what_the_kernels_give(first):
     assert_equal(found["maxima"], maximization.maximize(net, "maxpool", steps=2))
     pooled = responses.collect(net, images.evaluation, ["maxpool"], 1, mean_stimulus=False, preprocess=white)["maxpool"]
     assert_equal(found["pooling"], pooled)
-    assert_equal(found["noise"], noise.noise_effect(net, images.evaluation, pooled, seeds=[0, 1], preprocess=white))
+    effect = noise.noise_effect(
+        net, images.evaluation, pooled, seeds=[0, 1], groups=images.evaluation.labels, preprocess=white
+    )  # the crops of a photograph are its class
+    assert_equal(found["noise"], effect)
     assert_equal(found["orientation"], tuning.measure(net, "maxpool", preprocess=white))
     fresh = calibrated(controls.control(net, "random weights", 1), images.evaluation, preprocess=white)
     assert_equal(found["orientation by chance"], tuning.measure(fresh, "maxpool", preprocess=white))
-    assert_equal(found["colour"], tuning.measure_colour(net, "maxpool", preprocess=white))
+    assert_equal(found["colour"], spots.measure(net, "maxpool", preprocess=white))
     assert found["gabors"][3] == gabor.fit(net.conv1.weight[3])
     shuffled = controls.control(net, "shuffled filters")
     assert found["gabors by chance"][3] == gabor.fit(shuffled.conv1.weight[3])
-    assert_equal(found["hues"], hue.measure(net, "maxpool", preprocess=white))
+    assert_equal(found["colour of filters"], spots.of_filters(net.conv1.weight, preprocess=white))
+    other = calibrated(controls.control(net, "random weights"), images.evaluation, preprocess=white)
+    assert_equal(found["maxima by chance"], maximization.maximize(other, "maxpool", steps=2))
+    assert_equal(
+        found["stimuli by chance"],
+        responses.collect(other, images.stimuli, network.stream, top_k=4, strongest=32, preprocess=white),
+    )
+    handed = stream.handed_on(other, images.evaluation, network.stream, skips=True, preprocess=white)
+    assert_equal(found["handed on"], handed)
+    for half, kept in enumerate(found["halves"]):  # of the photographs, which are the classes
+        part = torch.utils.data.Subset(
+            images.stimuli, [i for i, c in enumerate(images.stimuli.labels) if c % 2 == half]
+        )
+        assert_equal(kept, responses.collect(net, part, ["layer1.2"], 1, preprocess=white)["layer1.2"])
     assert_equal(found["silence"], silent.silence(net, images.evaluation, pooled, preprocess=white))
     evidence = found["evidence"]
     assert_equal(evidence.written, stream.written(net, images.evaluation, network.stream, preprocess=white))
     random = calibrated(controls.control(net, "random weights"), images.evaluation, preprocess=white)
     assert_equal(evidence.by_chance, stream.written(random, images.evaluation, network.stream, preprocess=white))
     strength = stream.read_strength(net, network.readers)["layer1.0.conv1"]
-    options = {"groups": images.evaluation.labels, "preprocess": white}  # the crops of a photograph are its class
+    options = {"groups": images.evaluation.labels, "preprocess": white}
     assert_equal(evidence.dose, noise.noise_dose(net, images.evaluation, pooled, strength, at_most=8, **options))
     lost = intervene.loss_changes(net, images.evaluation, "layer1.2", {5: intervene.silencing(5)}, preprocess=white)
     assert_equal(evidence.ablated["layer1.2"][5], lost[5][intervene.spread(len(images.evaluation), 8)])

@@ -1,262 +1,201 @@
-"""Colour beside chance: figures draw what was measured, and words follow the numbers either way."""
+"""Double-opponent channels and hues in pictures, beside chance: what is drawn, and words that follow the numbers."""
 
 import dataclasses
-import math
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from scipy import stats
 from torch import Tensor
 
+from rfviz import stats
 from rfviz.images.data import Evaluation
 from rfviz.images.whitening import IMAGENET
-from rfviz.kernels import controls, maximization, responses, tuning
-from rfviz.kernels.tuning import ColourTuning, Tuning, centre_surround, hue
+from rfviz.kernels import maximization, responses
+from rfviz.kernels.controls import DRAWS
+from rfviz.kernels.tuning import centre_surround, spots
 from rfviz.kernels.tuning.centre_surround import Opponency
-from rfviz.kernels.tuning.gratings import Gratings
-from rfviz.kernels.tuning.hue import HueTuning
-from rfviz.kernels.tuning.opponent import AXES
+from rfviz.kernels.tuning.spots import CLASSES, ColourTuning
 from rfviz.lab import results
 from rfviz.nets.models import ResidualNet
 from rfviz.nets.network import NETWORKS, network
 from rfviz.pages import colour
 from rfviz.pages.colour import PICTURES, Shown
+from rfviz.pages.style import covered, min_max, stretch
+from rfviz.stats import AGREES, CANNOT_TELL, DISAGREES, judge
 
-GRATINGS = Gratings(11, (0.0, 90.0), (0.0, 0.2), tuple(math.pi * i / 2 for i in range(4)))
-ANGLES = tuple(15.0 * i for i in range(12))
 NOTHING = Shown([], {}, {}, {}, {}, {})
 RUN: Any = SimpleNamespace(network=network, whitening=lambda name: IMAGENET)
+KINDS = (*PICTURES, "random weights")
+DOUBLE, SINGLE, GREY = "double-opponent", "single-opponent", "achromatic"
 
 
-def classes(*names: str) -> ColourTuning:
-    """Channels of the classes that are named."""
-    axes = {axis: torch.zeros(len(names), *GRATINGS.shape, dtype=torch.float64) for axis in AXES}
+def tuned(*names: str, index: float = 1.0) -> ColourTuning:
+    """Channels of the classes that are named; double-opponent ones have an index."""
+    drives = torch.zeros(len(names), 1, 2, 2, 3, dtype=torch.float64)
+    drives[..., 0] = 0.5  # luminance
     for channel, name in enumerate(names):
-        if name != "silent":
-            axes["luminance"][channel, 0] = 1.0
-        if name == "single-opponent":
-            axes["S"][channel, 0] = 1.0
-        if name == "double-opponent":
-            axes["L-M"][channel, 0, 1] = 2.0
-    blank = torch.zeros(len(names), dtype=torch.float64)
-    return ColourTuning({axis: Tuning(GRATINGS, each, blank) for axis, each in axes.items()})
+        drives[channel, :, 0, :, 1] = float(name in (DOUBLE, SINGLE))
+        drives[channel, :, 1, :, 1] = -index * (name == DOUBLE)
+    told = torch.full((len(names),), torch.inf, dtype=torch.float64)
+    return ColourTuning(drives, told, torch.tensor([name != "silent" for name in names]))
 
 
-def hues(axes: list[float], narrow: bool = True, silent: int = 0) -> HueTuning:
-    """Channels that prefer an axis, and its positive end; tuned narrowly, or hardly."""
-    along = torch.tensor(ANGLES, dtype=torch.float64)
-    values = torch.zeros(len(axes) + silent, 12, *GRATINGS.shape, dtype=torch.float64)
-    for channel, axis in enumerate(axes):
-        away = torch.deg2rad(along - axis)
-        size = away.cos().abs() ** (4 + channel / 10) if narrow else 1 + 0.1 * (2 * away).cos() + 0.01 * channel
-        values[channel, :, :, 0, 1] = (size * (away.cos() > 0))[:, None]
-        values[channel, :, :, 0, 3] = (size * (away.cos() <= 0))[:, None]
-    return HueTuning(GRATINGS, ANGLES, values, torch.zeros(len(values), dtype=torch.float64))
+def some(double: int, of: int, silent: int = 0) -> ColourTuning:
+    return tuned(*[DOUBLE] * double, *[GREY] * (of - double), *["silent"] * silent)
 
 
-def opponency(opponent: int, other: int, missing: int = 0, luminance: int = 0) -> Opponency:
-    """Pictures of which so many are opponent in colour, or none, or not there."""
-    count = opponent + other + missing
-    centre = torch.zeros(count, 3, dtype=torch.float64)
-    centre[:, 1] = 1.0
-    centre[:luminance, 0] = 1.0
-    surround = 0.5 * centre
-    surround[:opponent, 1] *= -1
-    surround[:luminance, 0] *= -1
-    p = torch.where(torch.arange(count) < opponent, 0.01, 1.0).double()
-    luminance_p = torch.where(torch.arange(count) < luminance, 0.01, 1.0).double()
-    for each in (centre, surround, p, luminance_p):
-        each[opponent + other :] = torch.nan
-    return Opponency(centre, surround, p, luminance_p, torch.arange(6).double(), torch.zeros(count, 3, 6))
+def opponency(opponent: int, differing: int, plain: int, missing: int = 0) -> Opponency:
+    """Pictures that are opponent, and so differ in hue; that differ only; that do neither; that are not there."""
+    count = opponent + differing + plain + missing
+    place = torch.arange(count)
+    opposed = torch.tensor([[0.1, 1.0, 0], [0.1, 1.0, 0]], dtype=torch.float64).repeat(count, 1, 1)
+    opposed[:opponent, 1, 1] = -0.5
+    apart = opposed.clone()
+    apart[opponent : opponent + differing, 1] = torch.tensor([0.1, 0.5, 0.5], dtype=torch.float64)
+    p, hue_p = (torch.where(place < number, 0.01, 1.0).double() for number in (opponent, opponent + differing))
+    for each in (opposed, apart, p, hue_p):
+        each[count - missing :] = torch.nan
+    return Opponency(opposed, apart, p, hue_p)
 
 
-def of_hues(found: HueTuning, own: ColourTuning, random: HueTuning, of_random: ColourTuning) -> Shown:
+def of_tuning(layers: dict[str, ColourTuning], *control: ColourTuning, name: str = "resnet34") -> Shown:
     return NOTHING._replace(
-        networks=[network("plainnet34")],
-        tuning={"plainnet34": {"layer1.0": own}},
-        controls={"plainnet34": {"layer1.0": {"random weights": [of_random] * 2}}},
-        hues={"plainnet34": {"layer1.0": found}},
-        random_hues={"plainnet34": {"layer1.0": [random] * 2}},
+        networks=[network(name)], tuning={name: layers}, controls={name: {layer: list(control) for layer in layers}}
     )
 
 
-def of_classes(found: ColourTuning, *random: ColourTuning) -> Shown:
-    return NOTHING._replace(
-        networks=[network("resnet34")],
-        tuning={"resnet34": {"maxpool": found}},
-        controls={"resnet34": {"maxpool": {"random weights": list(random)}}},
-    )
+def of_pictures(kinds: dict[str, Opponency], name: str = "resnet34") -> Shown:
+    return NOTHING._replace(networks=[network(name)], pictures={name: {"maxpool": kinds}})
 
 
-def of_pictures(*kinds: Opponency) -> Shown:
-    return NOTHING._replace(
-        networks=[network("resnet34")],
-        pictures={"resnet34": {"maxpool": dict(zip(PICTURES, kinds, strict=True))}},
-    )
+# -- channels ----------------------------------------------------------------------------------------------------------
 
 
-# -- figures -----------------------------------------------------------------------------------------------------------
+def test_the_planted_channels_come_out() -> None:
+    names = [GREY, SINGLE, DOUBLE, "silent"]
+    assert tuned(*names).classes == names
+    assert tuned(DOUBLE, SINGLE, index=0.3).index.tolist() == pytest.approx([0.3, 0])
+    found = opponency(2, 1, 3, missing=1)
+    assert found.colour_opponent.tolist() == [True] * 2 + [False] * 5
+    assert found.hue_differs.tolist() == [True] * 3 + [False] * 4
 
 
-def test_colour_curves_show_three_axes_and_the_class(resnet: ResidualNet) -> None:
-    found = tuning.measure_colour(resnet, "maxpool")
-    (ax,) = colour.colour_curves(of_classes(found), {"resnet34": 1}).axes
-    for line, each in zip(ax.lines, found.along.values(), strict=True):
-        np.testing.assert_allclose(line.get_ydata(), each.frequency_curve[1])
-    assert found.classes[1] in ax.get_title()
-    assert [label.get_text() for label in ax.get_xticklabels()][:2] == ["0", "1"]
+def test_double_opponent_channels_are_counted_among_those_that_respond() -> None:
+    assert colour.double_opponent([tuned(DOUBLE, SINGLE, "silent"), tuned(DOUBLE, DOUBLE, GREY)]) == (3, 5)
+    assert colour.double_opponent([tuned("silent")]) == (0, 0)
 
 
-def test_hue_curves_close_the_circle_beside_their_control(resnet: ResidualNet) -> None:
-    found = hue.measure(resnet, "layer1.0", angles=6)
-    chance = hue.measure(controls.control(resnet, "random weights"), "layer1.0", angles=6)
-    none = classes()
-    figure = colour.hue_curves(of_hues(found, none, chance, none), {"plainnet34": 2})
-    (ax,) = figure.axes
-    grey, own = ax.lines
-    curve, control = found.axis_curve[2], chance.axis_curve[2]
-    assert own.get_xdata().tolist() == [0, 30, 60, 90, 120, 150, 180]
-    np.testing.assert_allclose(own.get_ydata(), [*(curve / curve.max()), curve[0] / curve.max()])
-    np.testing.assert_allclose(grey.get_ydata()[:6], control / control.max())
-    assert f"channel 2: axis {found.preferred_axis[2]:.0f}°" in ax.get_title()
-    assert [label.get_text() for label in ax.get_xticklabels()] == ["0\nL-M", "45", "90\nS", "135", "180\nL-M"]
-    assert len(figure._repr_png_()) > 5000
+@pytest.mark.parametrize(("found", "chance", "verdict"), [(9, 1, AGREES), (0, 6, DISAGREES), (2, 2, CANNOT_TELL)])
+@pytest.mark.parametrize("name", ["resnet34", "plainnet18", "resnet50"])
+def test_the_excess_counts_filters_blocks_and_draws(
+    found: int, chance: int, verdict: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 12 channels in each layer, so many are double-opponent; behind bottlenecks there are 48."""
+    asked = []
 
-
-def test_a_silent_channel_has_a_flat_curve() -> None:
-    nothing, none = hues([], silent=1), classes()
-    (ax,) = colour.hue_curves(of_hues(nothing, none, nothing, none), {"plainnet34": 0}).axes
-    assert ax.get_title().endswith("channel 0: no response")
-    assert not np.any(ax.lines[1].get_ydata())
-
-
-@pytest.mark.parametrize("names", [["resnet34"], ["resnet34", "plainnet34"], ["resnet34", "plainnet34", "resnet18"]])
-def test_profiles_of_both_pictures_of_each_layer(names: list[str]) -> None:
-    generator = torch.Generator().manual_seed(0)
-    fires, background = torch.tensor([True, True, False]), torch.tensor([0.5, 0.4, 0.4])
-    pictures = {
-        name: {
-            layer: {
-                kind: centre_surround.measure(torch.rand(3, 3, side, side, generator=generator), background, fires)
-                for kind in ("mean", *PICTURES)
-            }
-            for layer, side in zip(NETWORKS[name].figure_layers[1:], (11, 27), strict=True)
-        }
-        for name in names
-    }
-    page = NOTHING._replace(networks=[network(name) for name in names], pictures=pictures)
-    figure = colour.radial_profiles(page, dict.fromkeys(names, 2) | {"resnet34": 1})
-    panels = np.array(figure.axes).reshape(2 * len(names), 2)
-    for row, kind in enumerate(PICTURES):
-        for column, layer in enumerate(("layer1.0", "layer1.2")):
-            ax, found = panels[row, column], pictures["resnet34"][layer][kind]
-            luminance, *colours = (line.get_ydata() for line in ax.lines[:3])
-            profile = found.profiles[1].numpy()
-            np.testing.assert_allclose(luminance, profile[0] / np.abs(profile[0]).max())
-            np.testing.assert_allclose(colours, profile[1:] / np.abs(profile[1:]).max())
-            np.testing.assert_allclose(ax.lines[0].get_xdata(), found.distances)
-            assert [line.get_color() for line in ax.lines[:3]] == [colour.AXIS_COLOURS[axis] for axis in AXES]
-            assert f"index {found.index[1]:.2f}, p = {found.p[1]:.2g}" in ax.get_title()
-    for row, name in enumerate(names):
-        of_layers = [NETWORKS[name].layer_title(layer) for layer in pictures[name]]
-        assert [ax.get_title().split("\n")[0] for ax in panels[2 * row]] == of_layers
-        assert panels[2 * row, 0].get_ylabel().startswith(f"{NETWORKS[name].title}, channel ")
-        if name != "resnet34":
-            assert [ax.get_title() for ax in panels[2 * row + 1]] == ["never fires"] * 2
-    assert len(figure._repr_png_()) > 5000
-
-
-# -- classes -----------------------------------------------------------------------------------------------------------
-
-
-def test_classes_are_counted_with_their_intervals() -> None:
-    names = ["achromatic", "single-opponent", "double-opponent", "double-opponent", "silent"]
-    assert classes(*names).classes == names
-    table = colour.class_table(of_classes(classes(*names), classes(*["achromatic"] * 3), classes("double-opponent")))
-    trained = table.loc[("ResNet34", "first pooling layer", "trained")]
-    low, high = stats.binomtest(2, 5).proportion_ci()
-    assert trained["double-opponent"] == f"40% ({low:.0%} to {high:.0%})"
-    assert trained["n"] == "5"
-    assert table.loc[("ResNet34", "first pooling layer", "random weights")]["double-opponent"].startswith("25%")
-
-
-@pytest.mark.parametrize(("count", "verdict"), [(12, "more"), (2, "undecided"), (0, "fewer")])
-def test_double_opponency_is_compared_with_random_weights(count: int, verdict: str) -> None:
-    found, chance = (
-        classes(*["double-opponent"] * number, *["achromatic"] * (12 - number))
-        for number in (count, {12: 2, 2: 2, 0: 8}[count])
-    )
-    said = colour.class_answer(of_classes(found, chance)).data
-    assert f"- ResNet34, {count} double-opponent channels in 1 layers: first pooling layer " in said
-    assert said.endswith(f", n = 24 channels), {verdict}.")
-
-
-def test_double_opponent_shares_count_the_layers_in_which_a_channel_responds(monkeypatch: pytest.MonkeyPatch) -> None:
     def planted(run: object, name: str, layer: str, control: str | None = None, draw: int = 0) -> ColourTuning:
-        if control:
-            return classes("achromatic", "double-opponent" if draw else "achromatic", "silent")
-        return classes("double-opponent", "silent" if layer == "maxpool" else "double-opponent", "silent")
+        asked.append((layer, control, draw))
+        times = 4 if name == "resnet50" and layer != "conv1" else 1
+        return some(times * (chance if control else found), times * 12, silent=2)
 
     monkeypatch.setattr(results, "colour", planted)
-    found = colour.double_opponent_shares(RUN, "resnet34")
-    assert found[:2].tolist() == [1, 1] and found[2].isnan()
-    chance = colour.double_opponent_shares(RUN, "resnet34", "random weights")
-    assert chance.nan_to_num(-1).tolist() == [0, 0, -1, 0, 1, -1]
+    share = colour.double_opponent_excess(RUN, name)
+    there = ("conv1", "layer1.0", NETWORKS[name].last_block(1))
+    expected = {(layer, None, 0) for layer in there}
+    expected |= {(layer, "random weights", draw) for layer in there for draw in range(DRAWS)}
+    assert set(asked) == expected and len(asked) == len(expected)
+    size = 9 if name == "resnet50" else 3
+    assert share == stats.share_difference((size * found, size * 12), (DRAWS * size * chance, DRAWS * size * 12))
+    assert judge(share) == verdict
 
 
-# -- hues --------------------------------------------------------------------------------------------------------------
+def test_classes_are_counted_beside_random_weights() -> None:
+    names = [GREY, SINGLE, SINGLE, DOUBLE, DOUBLE, DOUBLE, "silent"]
+    layers = {"conv1": tuned(*names), "layer1.2": tuned("silent")}
+    table = colour.class_table(of_tuning(layers, tuned(GREY, GREY, "silent"), tuned(DOUBLE, SINGLE)))
+    assert list(table.columns[:-1]) == [*reversed(CLASSES)]
+    first, last = table.loc[("ResNet34", "first filters")], table.loc[("ResNet34", "conv. layer 7")]
+    assert [first[name] for name in CLASSES] == ["1", "2", "3", "1"]
+    assert [last[name] for name in CLASSES] == ["0", "0", "0", "1"]
+    assert first["double-opponent, random weights"] == last["double-opponent, random weights"] == "1 of 4"
 
 
 @pytest.mark.parametrize(
-    ("axis", "near"),
-    [(0, "near L-M"), (29, "near L-M"), (151, "near L-M"), (179, "near L-M"), (45, "in between"), (31, "in between"),
-     (149, "in between"), (61, "near S"), (90, "near S"), (119, "near S")],
-)  # fmt: skip
-def test_what_an_axis_is_near(axis: float, near: str) -> None:
-    counts = colour._near(torch.tensor([axis], dtype=torch.float64))
-    assert counts == {"near L-M": 0, "near S": 0, "in between": 0} | {near: 1}
+    ("found", "chance", "verdict"), [(12, 2, "more"), (2, 2, "undecided"), (0, 8, "fewer"), (None, 2, "undecided")]
+)
+def test_words_about_channels_follow_the_numbers(found: int | None, chance: int, verdict: str) -> None:
+    layer = some(found, 12) if found is not None else tuned("silent")
+    page = of_tuning({"conv1": some(1, 12), "layer1.1": layer}, some(chance, 12), name="resnet18")
+    first, second = (
+        stats.share_difference(ours, (chance, 12)) for ours in ((1, 12), (0, 0) if found is None else (found, 12))
+    )
+    (line,) = colour.class_answer(page).data.splitlines()[2:]
+    of_filters = {2: "undecided", 8: "fewer"}[chance]
+    assert line == (
+        f"- ResNet18, {1 + (found or 0)} of them: first filters {first:+.0%}, {of_filters}; "
+        f"conv. layer 5 {second:+.0%}, {verdict}."
+    )
 
 
-CHROMATIC = "single-opponent"
+# -- figure ------------------------------------------------------------------------------------------------------------
 
 
-def test_only_chromatic_channels_that_respond_count() -> None:
-    found = hues([0, 15, 90, 135, 45], silent=1)
-    own = classes(*[CHROMATIC] * 3, "achromatic", CHROMATIC, CHROMATIC)
-    page = of_hues(found, own, hues([0, 90], narrow=False), classes(CHROMATIC, "achromatic"))
-    table = colour.hue_table(page)
-    row = table.loc[("PlainNet34", "conv. layer 3", "trained")]
-    assert row["chromatic"] == "4 of 6"
-    assert [row[name] for name in ("near L-M", "near S", "in between")] == ["2", "1", "1"]
-    assert row["uniform fields: reddish / bluish / greenish / yellowish"] in ("2 / 2 / 0 / 0", "3 / 1 / 0 / 0")
-    middle = found.axis_selectivity[[0, 1, 2, 4]].median().item()
-    assert row["axis selectivity: median (95 % interval)"].startswith(f"{middle:.2f}")
-    other = table.loc[("PlainNet34", "conv. layer 3", "random weights")]
-    assert other["chromatic"] == "2 of 4" and other["near L-M"] == "2"
+def test_the_most_double_opponent_channels_are_drawn(resnet: ResidualNet, tiles: Evaluation) -> None:
+    """Of a network with some in its filters and behind layer1, of one with some behind layer1, and of one with none."""
+    found = responses.collect(resnet, tiles, ["layer1.2"], 1, strongest=8)
+    drives = torch.zeros(6, 1, 2, 2, 3, dtype=torch.float64)
+    drives[:, :, 0, :, 1:] = torch.tensor([1.0, 0.5], dtype=torch.float64)
+    drives[:, :, 1, :, 1:] = -0.8 * drives[:, :, 0, :, 1:] * torch.arange(6).view(6, 1, 1, 1) / 5
+    graded = ColourTuning(drives, torch.full((6,), torch.inf).double(), torch.ones(6, dtype=torch.bool))
+    assert graded.classes[3:] == [DOUBLE] * 3
+    measured = spots.of_filters(resnet.conv1.weight)
+    filters = dataclasses.replace(measured, drives=graded.drives.roll(1, 0), told=graded.told)
+    plain = tuned(*[SINGLE] * 5, GREY)
+    names = ("resnet34", "plainnet34", "resnet18")
+    layers = (
+        {"conv1": filters, "layer1.2": graded}, {"conv1": plain, "layer1.2": graded},
+        {"conv1": plain, "layer1.1": plain},
+    )  # fmt: skip
+    page = NOTHING._replace(
+        networks=[network(name) for name in names], tuning=dict(zip(names, layers, strict=True)),
+        filters=dict.fromkeys(names, resnet.conv1.weight.detach()), stimuli=dict.fromkeys(names, found),
+    )  # fmt: skip
+    figure = colour.double_opponent_channels(page)
+    both, one, none = figure.subfigs
+    assert [band.get_suptitle() for band in figure.subfigs] == [
+        "ResNet34", "PlainNet34", "ResNet18: none is double-opponent",
+    ]  # fmt: skip
+    assert not none.axes
+    titles = [[ax.get_title() for ax in band.axes if ax.axison] for band in (both, one)]
+    assert titles == [
+        ["first filter, ch. 0", "index 0.80", "conv. 7, ch. 5", "index 0.80"], ["conv. 7, ch. 5", "index 0.80"],
+    ]  # fmt: skip
+    picture, drawn, other, _ = both.axes
+    np.testing.assert_allclose(
+        picture.get_images()[0].get_array(), min_max(page.filters["resnet34"][0]).permute(1, 2, 0)
+    )
+    deviation, count = found["layer1.2"].strongest_deviation[5], found["layer1.2"].strongest_count[5]
+    expected = covered(stretch(deviation)[0], count).permute(1, 2, 0)
+    np.testing.assert_allclose(other.get_images()[0].get_array(), expected)
+    heights = [bar.get_height() for bar in drawn.patches]
+    assert heights == pytest.approx([1, 0.5, -0.8, -0.4])  # +L-M and +S here, then there
+    legends = [[text.get_text() for text in ax.get_legend().get_texts()] for ax in (both.axes[1], both.axes[3])]
+    assert legends == [["here", "there"], ["centre", "ring"]]
+    assert len(figure._repr_png_()) > 5000
 
 
-@pytest.mark.parametrize(("narrow", "verdict"), [(True, "more selective"), (False, "less selective")])
-def test_words_about_hues_follow_the_numbers(narrow: bool, verdict: str) -> None:
-    found, random = hues([0, 10, 20, 80, 90, 45], narrow), hues([5 * i for i in range(12)], narrow=not narrow)
-    said = colour.hue_answer(of_hues(found, classes(*[CHROMATIC] * 6), random, classes(*[CHROMATIC] * 12))).data
-    assert "- PlainNet34, 6 channels in 1 layers: 3 near L-M, 2 near S, 1 in between; conv. layer 3 " in said
-    assert said.endswith(f", n = 30 channels), {verdict}.")
-
-
-def test_without_chromatic_channels_there_are_no_numbers() -> None:
-    found, own = hues([0, 90], silent=1), classes("achromatic", "achromatic", CHROMATIC)
-    page = of_hues(found, own, found, own)
-    row = colour.hue_table(page).iloc[0]
-    assert (row["chromatic"], row["axis selectivity: median (95 % interval)"]) == ("0 of 3", "–")
-    assert colour.hue_answer(page).data.endswith("- PlainNet34 has no chromatic channel in these layers.")
-
-
-def test_random_weights_without_chromatic_channels() -> None:
-    page = of_hues(hues([0, 90, 45]), classes(*[CHROMATIC] * 3), hues([0]), classes("achromatic"))
-    assert colour.hue_answer(page).data.endswith("conv. layer 3 –, undecided.")
+def test_a_channel_that_has_no_stimulus_has_no_picture(resnet: ResidualNet, tiles: Evaluation) -> None:
+    found = responses.collect(resnet, tiles, ["layer1.2"], 1, strongest=8)["layer1.2"]
+    silent = dataclasses.replace(found, top_values=torch.zeros_like(found.top_values))
+    page = NOTHING._replace(
+        networks=[network("resnet34")], filters={"resnet34": resnet.conv1.weight.detach()},
+        tuning={"resnet34": {"conv1": tuned(*[GREY] * 6), "layer1.2": some(6, 6)}},
+        stimuli={"resnet34": {"layer1.2": silent}},
+    )  # fmt: skip
+    picture, drives, *_ = colour.double_opponent_channels(page).subfigs[0].axes
+    assert not picture.get_images() and len(drives.patches) == 4
 
 
 # -- pictures ----------------------------------------------------------------------------------------------------------
@@ -269,55 +208,72 @@ def test_pictures_of_channels_that_fire_are_measured(
     silent = found.positive_count.clone()
     silent[2] = 0
     found = dataclasses.replace(found, positive_count=silent)
-    maxima = maximization.maximize(resnet, "maxpool", steps=3)
+    made = [maximization.maximize(resnet, "maxpool", steps=steps) for steps in (2, 3, 4)]
     monkeypatch.setattr(results, "stimuli", lambda run, name: {"maxpool": found})
-    monkeypatch.setattr(results, "maxima", lambda run, name, layer: maxima)
+    monkeypatch.setattr(results, "maxima", lambda run, name, layer, control=None: made[2 if control else 0])
+    monkeypatch.setattr(results, "clear_maxima", lambda run, name, layer: made[1])
     measured = colour.opponency(RUN, "resnet34", "maxpool")
     background = torch.tensor([0.485, 0.456, 0.406], dtype=torch.float64)
     fires = [0, 1, 3, 4, 5]
-    images: dict[str, Tensor | None] = {
-        "mean": found.mean_stimulus, "mean of the strongest": found.strongest_stimulus,
-        "maximization": IMAGENET.to_rgb(maxima.images),
+    images: list[Tensor | None] = [found.mean_stimulus, *(IMAGENET.to_rgb(each.images) for each in made)]
+    assert tuple(measured) == KINDS
+    for each, shown in zip(measured.values(), images, strict=True):
+        assert each.p.isfinite().nonzero().flatten().tolist() == fires
+        expected = centre_surround.measure(shown[fires], background)
+        torch.testing.assert_close(each.differing[fires], expected.differing, rtol=1e-5, atol=1e-6)
+    assert len({each.differing[fires].sum().item() for each in measured.values()}) == 4
+
+
+def test_pictures_that_pass_are_counted_by_hue_and_opponency() -> None:
+    kinds = dict(zip(KINDS, (opponency(*each, missing=2) for each in ((3, 2, 5), (0, 4, 6), (1, 0, 9), (0, 0, 10))),
+                     strict=True))  # fmt: skip
+    row = colour.opponency_table(of_pictures(kinds)).loc[("ResNet34", "first pooling layer")]
+    assert row.to_dict() == {
+        "mean stimulus": "5 (3)", "maximization": "4 (0)", "clear picture": "1 (1)",
+        "maximization, random weights": "0 (0)", "pictures": "10",
     }  # fmt: skip
-    assert list(measured) == list(images)
-    for kind, each in measured.items():
-        assert each.index.isfinite().nonzero().flatten().tolist() == fires
-        expected = centre_surround.measure(images[kind][fires], background)
-        torch.testing.assert_close(each.centre[fires], expected.centre, rtol=1e-5, atol=1e-6)
 
 
-def test_pictures_are_counted_with_exact_intervals() -> None:
-    table = colour.opponency_table(of_pictures(opponency(3, 7, missing=2, luminance=1), opponency(0, 10)))
-    row = table.loc[("ResNet34", "first pooling layer", "mean of the strongest")]
-    low, high = stats.binomtest(3, 10).proportion_ci()
-    assert row["in colour (95 % interval)"] == f"3: 30% ({low:.0%} to {high:.0%})"
-    assert row["in luminance (95 % interval)"].startswith("1: 10% (")
-    assert (row["n"], row["index ≥ 0.1"], row["chromatic"], row["by chance"]) == (10, 3, 10, "≤ 5%")
-    assert table.iloc[1]["in colour (95 % interval)"].startswith("0: 0% (0% to ")
-
-
-def test_faint_or_achromatic_opposition_does_not_count() -> None:
-    some = opponency(4, 0)
-    faint = dataclasses.replace(some, surround=0.1 * some.surround)
-    grey = dataclasses.replace(some, centre=some.centre + torch.tensor([10.0, 0, 0], dtype=torch.float64))
-    chance = dataclasses.replace(some, p=torch.full((4,), 0.06, dtype=torch.float64))
-    assert [colour.opponent_share(each).value for each in (some, faint, grey, chance)] == [1, 0, 0, 0]
+def test_what_passes_is_known_of_pictures_that_are_there() -> None:
+    found = opponency(1, 1, 2, missing=2)
+    passing = colour.passing(found.hue_differs, found)
+    assert passing[:4].tolist() == [1, 1, 0, 0] and passing[4:].isnan().all()
 
 
 @pytest.mark.parametrize(
-    ("pictures", "verdict"),
+    ("maximization", "mean", "verdict"),
     [
-        ((6, 4), "+55% (+21% to +83%, n = 10 channels), more than chance"),
-        ((1, 9), "+5% (-5% to +40%, n = 10 channels), undecided"),
-        ((0, 100), "-5% (-5% to -1%, n = 100 channels), fewer than chance"),
-        ((0, 0, 4), "–, undecided"),
+        ((8, 8, 4), (0, 2, 18), "maximization more often"),
+        ((0, 2, 18), (8, 8, 4), "the mean more often"),
+        ((0, 9, 11), (0, 8, 12), "undecided"),
+        ((0, 0, 20), (0, 0, 20), "undecided"),
+        ((0, 0, 0, 20), (0, 0, 0, 20), "undecided"),
     ],
 )
-def test_words_about_pictures_follow_the_numbers(pictures: tuple, verdict: str) -> None:
-    count, of = pictures[0], sum(pictures[:2])
-    page = of_pictures(opponency(*pictures), opponency(2, 2))
-    first, second = colour.opponency_answer(page).data.splitlines()[2:]
-    assert first == f"- ResNet34, {count} of {of} means over the strongest stimuli: first pooling layer {verdict}."
-    assert second.startswith("- ResNet34, 2 of 4 maximization images: ") and second.endswith("more than chance.")
-    if not of:
-        assert colour.opponency_table(page).iloc[0]["in colour (95 % interval)"] == "–"
+def test_words_about_pictures_follow_the_numbers(maximization: tuple, mean: tuple, verdict: str) -> None:
+    """What lies apart is hue, which more pictures differ in than are opponent; channel by channel."""
+    kinds = {"maximization": opponency(*maximization), "mean": opponency(*mean)}
+    lead = colour.hue_lead(kinds)
+    own, others = ([1.0] * sum(each[:2]) + [0.0] * each[2] for each in (maximization, mean))
+    expected = stats.mean([a - b for a, b in zip(own, others, strict=True)])
+    assert lead == pytest.approx(expected, nan_ok=True) if own else lead.n == 0
+    (line,) = colour.opponency_answer(of_pictures(kinds)).data.splitlines()[2:]
+    assert line == f"- ResNet34: first pooling layer {lead:+.0%}, {verdict}."
+
+
+def test_the_lead_is_paired_and_of_any_two_kinds() -> None:
+    turned = opponency(0, 5, 5)
+    turned = dataclasses.replace(turned, **{each: getattr(turned, each).flip(0) for each in ("differing", "hue_p")})
+    kinds = {"clear": turned, "mean": opponency(0, 5, 5), "maximization": opponency(0, 10, 0)}
+    swapped = colour.hue_lead(kinds, "clear")
+    assert swapped.value == 0 and swapped.high > 0.5  # as many, but others
+    assert colour.hue_lead(kinds, "maximization", "clear").value == 0.5
+
+
+def test_one_network_of_another_kind_has_its_own_titles() -> None:
+    page = of_pictures(dict.fromkeys(KINDS, opponency(1, 1, 1)), "resnet50")
+    page.pictures["resnet50"]["layer1.2"] = page.pictures["resnet50"]["maxpool"]
+    assert colour.opponency_table(page).index.tolist() == [
+        ("ResNet50", "first pooling layer"), ("ResNet50", "conv. layer 10"),
+    ]  # fmt: skip
+    assert colour.layers(network("resnet50")) == ("conv1", "layer1.0", "layer1.2")

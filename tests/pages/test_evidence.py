@@ -58,7 +58,7 @@ def test_its_silent_channels_are_those_that_other_photographs_find(imagenet: ref
 
 
 def test_noise_in_them_matters_and_in_active_channels_matters_more(imagenet: reference.Reference) -> None:
-    table = inactive.noise_table(imagenet.effects).set_index("noise")["dL"]
+    table = inactive.noise_table(imagenet.effects).set_index("noise")["dL"].map(lambda found: found.value)
     assert 0 < table["random_inactive"] < table["inactive"] < table["random_active"]
     noise = imagenet.exhibit.inactive.why["resnet18"].changes["noise"]
     assert noise["tested"].sign == 1 and noise["difference"].sign == -1
@@ -142,12 +142,12 @@ def test_channels_fall_silent_in_every_resnet34_of_the_pair(pair: reference.Refe
     assert more.sign == 1 and at_equal_accuracy.value > 0 and at_equal_accuracy.sign == 0
     table = inactive.noise_table(pair.effects)
     for name in ("resnet34", "resnet34-short"):  # more in as many active channels, in every network
-        rows = table[table["network"] == name].set_index("noise")["dL"]
+        rows = table[table["network"] == name].set_index("noise")["dL"].map(lambda found: found.value)
         assert 0 < rows["inactive"] < rows["random_active"]
 
 
 def test_verdicts_of_the_pair(pair: reference.Reference) -> None:
     verdicts = {claim.letter: claim.verdict for claim in pair.claims}
-    assert verdicts["c"] == verdicts["f"] == AGREES  # with and without equal accuracy
+    assert verdicts["f"] == AGREES
     assert verdicts["g"] == CANNOT_TELL  # ResNet34 has more, but not beyond doubt at equal accuracy
     assert "at equal accuracy" in next(claim.measured for claim in pair.claims if claim.letter == "g")

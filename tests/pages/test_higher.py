@@ -1,5 +1,6 @@
 """Figures, numbers and words about higher layers follow what was measured, whichever way it comes out."""
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,13 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from rfviz import stats
 from rfviz.images.data import Evaluation
 from rfviz.kernels import controls
 from rfviz.kernels.effective import EffectiveFields, effective_fields
 from rfviz.kernels.identify import KINDS
-from rfviz.kernels.responses import collect, preferred_stimuli
+from rfviz.kernels.responses import LayerResponses, collect, preferred_stimuli
 from rfviz.lab import presets, results
 from rfviz.lab.run import Run
 from rfviz.nets.models import ResidualNet
@@ -49,7 +51,7 @@ def scores(*means: float) -> Scores:
 
 def shown(networks: Sequence[str] = ("resnet34",), **fields: Any) -> Shown:
     run = Run(presets.get("smoke", networks=networks), 0, Path("nowhere"))
-    return Shown(**{"run": run, "fields": {}, "controls": {}, "scores": {}, "contrasts": {}, **fields})
+    return Shown(**{"run": run, "fields": {}, "controls": {}, "scores": {}, "readable": {}, **fields})
 
 
 # -- what matters in a stimulus ----------------------------------------------------------------------------------------
@@ -59,25 +61,23 @@ def images_in(axes: list) -> list[np.ndarray]:
     return [np.asarray(image.get_array()) for ax in axes for image in ax.get_images()]
 
 
-def drawn(tiles: Evaluation, fields: dict, chance: dict) -> Shown:
-    page = shown(fields={"resnet34": fields}, controls={"resnet34": chance})
-    return page._replace(run=SimpleNamespace(stimuli=tiles))
-
-
 def test_what_matters_is_shown_and_the_rest_is_grey(resnet: ResidualNet, tiles: Evaluation) -> None:
+    """One stimulus per layer, of the channel in the middle of those that are measured."""
     found = collect(resnet, tiles, ["layer1.0", "layer3.0"], 1, mean_stimulus=False, borders=True)
     other = controls.calibrated(controls.control(resnet, "random weights"), tiles)
     fields, chance = (
         {layer: effective_fields(net, layer, tiles, each, [1, 2, 4], top=1) for layer, each in found.items()}
         for net in (resnet, other)
     )
-    figure = higher.what_matters(drawn(tiles, fields, chance), resnet.network, columns=2)
-    small, large = figure.subfigs
-    assert len(small.subfigs) == len(large.subfigs) == 2
-    assert "conv. layer 3, field of 27 × 27 px" in small.get_suptitle()
+    run: Any = SimpleNamespace(stimuli=tiles, subject=resnet.network)
+    page = shown(fields={"resnet34": fields}, controls={"resnet34": chance})._replace(run=run)
+    figure = higher.what_matters(page)
+    small, large = np.array(figure.axes).reshape(2, 4)
+    assert [ax.get_title() for ax in small] == ["stimulus", "what matters", "gradient", "random weights"]
+    assert [row[0].get_ylabel() for row in (small, large)] == ["(a) conv. 3\nchannel 2", "(b) conv. 17\nchannel 2"]
     # A field that fits the image is cut out of it.
-    patches, inside = preferred_stimuli(tiles, found["layer1.0"], 1)
-    stimulus, matters, weights, random = images_in(small.subfigs[0].axes)
+    patches, inside = preferred_stimuli(tiles, found["layer1.0"], 2)
+    stimulus, matters, weights, random = images_in(small)
     expected = torch.where(inside[0], patches[0], torch.tensor(NO_IMAGE)).permute(1, 2, 0)
     np.testing.assert_allclose(stimulus, expected)
     assert weights.shape == random.shape == (27, 27, 3)
@@ -85,25 +85,16 @@ def test_what_matters_is_shown_and_the_rest_is_grey(resnet: ResidualNet, tiles: 
     blended = np.where(inside[0][..., None], 0.5 + alpha * (stimulus - 0.5), NO_IMAGE)
     np.testing.assert_allclose(matters, blended, atol=1e-6)
     # One that does not is shown with the whole image, the cross at the neuron.
-    stimulus, _, weights, random = images_in(large.subfigs[0].axes)
-    np.testing.assert_allclose(stimulus, tiles[int(fields["layer3.0"].images[0])][0].permute(1, 2, 0))
-    np.testing.assert_allclose(random[..., 0], higher.opacity(chance["layer3.0"].maps[0]))
-    (cross,) = large.subfigs[0].axes[1].lines
-    y, x = fields["layer3.0"].centres[0].tolist()
-    assert (cross.get_xdata()[0], cross.get_ydata()[0]) == (x, y)
+    stimulus, _, weights, random = images_in(large)
+    np.testing.assert_allclose(stimulus, tiles[int(fields["layer3.0"].images[1])][0].permute(1, 2, 0))
+    np.testing.assert_allclose(weights[..., 0], higher.opacity(fields["layer3.0"].maps[1]))
+    np.testing.assert_allclose(random[..., 0], higher.opacity(chance["layer3.0"].maps[1]))
+    y, x = fields["layer3.0"].centres[1].tolist()
+    assert not large[0].lines
+    for ax in large[1:]:
+        (cross,) = ax.lines
+        assert (cross.get_xdata()[0], cross.get_ydata()[0]) == (x, y)
     assert figure._repr_png_().startswith(b"\x89PNG")
-
-
-def test_fewer_channels_than_columns_leave_room(resnet: ResidualNet, tiles: Evaluation) -> None:
-    found = collect(resnet, tiles, ["layer1.0"], 1, mean_stimulus=False, borders=True)["layer1.0"]
-    fields = {"layer1.0": effective_fields(resnet, "layer1.0", tiles, found, [3], top=1)}
-    figure = higher.what_matters(drawn(tiles, fields, fields), resnet.network, columns=3)
-    assert [len(images_in(group.axes)) for group in figure.subfigs[0].subfigs] == [4, 0, 0]
-
-
-def test_without_a_contrast_its_figure_says_so() -> None:
-    figure = higher.what_matters(shown(), None)
-    assert not figure.axes and "this run has ResNet34" in figure.texts[0].get_text()
 
 
 def test_opacity_is_full_where_weights_are_and_none_elsewhere() -> None:
@@ -116,7 +107,7 @@ def test_opacity_is_full_where_weights_are_and_none_elsewhere() -> None:
 
 @pytest.mark.parametrize(
     ("side", "control", "said"),
-    [(3, 9, "less than with"), (9, 3, "more than with"), (5, 5, "not distinguishable from that")],
+    [(3, 9, "less than"), (9, 3, "more than"), (5, 5, "not distinguishable from that")],
 )
 def test_effective_fields_are_compared_with_random_weights(side: int, control: int, said: str) -> None:
     fields, chance = squares(side), squares(control)
@@ -126,22 +117,42 @@ def test_effective_fields_are_compared_with_random_weights(side: int, control: i
         fields={"resnet34": {"layer2.3": fields, "layer3.5": fields}},
         controls={"resnet34": {"layer2.3": chance, "layer3.5": chance}},
     )
-    row = higher.effective_table(page).loc["ResNet34", "conv. layer 15"]
-    assert row["field"] == "31 px" and row["n"] == "16 stimuli, 8 channels"
-    assert row["effective diameter (px)"].startswith(f"{np.median(fields.diameter):.0f} (")
-    assert row["with random weights"].startswith(f"{np.median(chance.diameter):.0f} (")
-    ratio = stats.median(fields.diameter / chance.diameter, groups=fields.channels)
-    assert row["diameter over that with random weights"] == ratio.brief(".2f")
-    assert row["share of the field in the image"].startswith(f"{np.median(fields.share):.1%} (")
     text = higher.effective_answer(page).data
-    assert text.startswith("**Answer.** In ResNet34, the median effective diameter is ")
-    assert f"this is {said}" in text and "conv. layer 15 and conv. layer 27." in text
+    size = f"{np.median(fields.diameter):.0f} px in"
+    assert text.startswith(
+        f"**Answer.** In ResNet34, the median effective diameter is {size} conv. layer 15 and {size} conv. layer 27; "
+    )
+    assert text.endswith(f"; this is {said} with random weights in conv. layer 15 and conv. layer 27.")
 
 
-def test_a_layer_without_stimuli_is_a_dash() -> None:
+def test_medians_of_diameters_are_drawn_beside_those_with_random_weights() -> None:
+    names = ("resnet34", "plainnet34", "resnet18")
+    sides = {name: {layer: 3 + 2 * i for i, layer in enumerate(NETWORKS[name].high_layers)} for name in names}
+    fields = {name: {layer: squares(side) for layer, side in layers.items()} for name, layers in sides.items()}
+    chance = {name: {layer: squares(side + 6) for layer, side in layers.items()} for name, layers in sides.items()}
+    (ax,) = higher.effective_diameters(shown(names, fields=fields, controls=chance)).axes
+    drawn = zip(zip(ax.lines[::2], ax.lines[1::2], strict=True), names, strict=True)
+    for pair, name in drawn:
+        for points, measured in zip(pair, (fields[name], chance[name]), strict=True):
+            medians = [stats.median(each.diameter, groups=each.channels) for each in measured.values()]
+            assert points.get_ydata().tolist() == pytest.approx([each.value for each in medians])
+            assert points.get_color() == NETWORKS[name].colour
+        assert [points.get_markerfacecolor() for points in pair] == [NETWORKS[name].colour, "white"]
+        assert [points.get_label() for points in pair] == [
+            NETWORKS[name].title, f"{NETWORKS[name].title}, random weights",
+        ]  # fmt: skip
+    ends = [(bar.get_segments()[0][0][1], bar.get_segments()[0][1][1]) for bar in ax.collections]
+    first = stats.median(fields["resnet34"]["layer2.3"].diameter, groups=fields["resnet34"]["layer2.3"].channels)
+    assert len(ends) == 6 and ends[0] == pytest.approx((first.low, first.high))
+    places = np.concatenate([line.get_xdata() for line in ax.lines])
+    assert len(set(places.round(6))) == 18 and abs(places - places.round()).max() < 0.5  # none hides another
+    labels = [label.get_text() for label in ax.get_xticklabels()]
+    assert labels == [f"conv. {number}\nfield of 31 px" for number in (15, 27, 33)]
+
+
+def test_a_network_without_stimuli_is_told() -> None:
     none = {"plainnet34": {"layer4.2": squares(3, 0)}}
     page = shown(["plainnet34"], fields=none, controls=none)
-    assert higher.effective_table(page).iloc[0]["effective diameter (px)"] == "–"
     assert "In PlainNet34, no channel depends on the image" in higher.effective_answer(page).data
 
 
@@ -200,17 +211,13 @@ def test_points_and_intervals_of_identification() -> None:
 )
 def test_words_about_pictures_follow_the_numbers(means: tuple, words: tuple, verdict: tuple) -> None:
     found = {"resnet34": {"maxpool": scores(0.9, 0.9, 0.9), "layer2.3": scores(*means)}}
-    page = shown(scores=found, contrasts={0.5: {"resnet34": scores(*means)}})
+    page = shown(scores=found)
     text = higher.identification_answer(page).data
     assert "In the highest layer tested of ResNet34, conv. layer 15," in text
     assert all(each in text for each in words)
     leads = [stats.mean(found["resnet34"]["layer2.3"][KINDS[2]] - found["resnet34"]["layer2.3"][k]) for k in KINDS[:2]]
     said = ", and ".join(f"{each}, with a difference of {lead:+.3f}" for each, lead in zip(verdict, leads, strict=True))
     assert f"On the same channels, maximization is {said}." in text
-    row = higher.identification_table(page).loc["ResNet34", "conv. layer 15"]
-    assert row["channels"] == 12
-    assert [float(row[kind].split()[0]) for kind in KINDS] == pytest.approx(means, abs=0.006)
-    assert higher.contrasts_table(page).loc["0.5", "ResNet34", "conv. layer 15"].tolist() == row.tolist()
 
 
 def test_scores_of_one_in_every_channel_are_better_than_chance() -> None:
@@ -219,10 +226,87 @@ def test_scores_of_one_in_every_channel_are_better_than_chance() -> None:
     assert "maximization scores 1.00 (1.00 to 1.00, n = 12 channels), better than chance" in text
 
 
+# -- can one see anything in the mean? ---------------------------------------------------------------------------------
+
+CHEQUERED = (1.0 - 2.0 * (torch.arange(25).view(5, 5) % 2)).expand(3, 5, 5)
+
+
+def averaged(contrast: float) -> tuple[LayerResponses, Tensor]:
+    """Responses of three channels and the images: two with a mean of some contrast, one that never fires.
+
+    Stimuli of channel 0 have a contrast of 0.1 and of 0.2, a third drives it no more; that of channel 1 has 0.3, and
+    sticks out of its image by a row and a column.
+    """
+    images = torch.full((4, 3, 9, 9), 0.5)
+    for image, size in zip(images, (0.1, 0.2, 0.4), strict=False):
+        image[:, 2:7, 2:7] += size * CHEQUERED
+    images[3, :, :4, :4] += 0.3 * CHEQUERED[:, 1:, 1:]
+    values = torch.tensor([[3.0, 2.0, 0.0], [1.0, -math.inf, -math.inf], [0.0, 0.0, 0.0]])
+    numbers = torch.tensor([[0, 1, 2], [3, -1, -1], [0, 1, 2]])
+    positions = torch.full((3, 3, 2), 3)
+    positions[1] = torch.tensor([[0, 0], [-1, -1], [-1, -1]])
+    means = 0.4 + contrast * CHEQUERED.expand(3, 3, 5, 5)
+    count, nothing = torch.ones(3, 5, 5).long(), torch.zeros(3, dtype=torch.float64)
+    count[2] = 0
+    found = LayerResponses(
+        ReceptiveField(5, 1, -1), 4, 100, values, numbers, positions, torch.tensor([5, 5, 0]), nothing, nothing,
+        torch.zeros(3, 23).long(), means, count, means, count, torch.full((3, 5, 5), 0.4), torch.full((3, 5, 5), 0.5),
+    )  # fmt: skip
+    return found, images
+
+
+@pytest.mark.parametrize(("contrast", "hard"), [(0.2, False), (0.004, True)])
+@pytest.mark.parametrize("name", ["resnet34", "resnet18", "resnet50"])
+def test_contrast_that_the_mean_has_kept(
+    contrast: float, hard: bool, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a network whose means are as strong as their stimuli, and of one whose means are hard to read."""
+    network = NETWORKS[name]
+    (found, images), last = averaged(contrast), NETWORKS[name].last_block(2)
+    double = dataclasses.replace(found, mean_stimulus=0.4 + 2 * (found.mean_stimulus - 0.4))
+    monkeypatch.setattr(results, "stimuli", lambda run, name: {network.figure_layers[-1]: double})
+    monkeypatch.setattr(results, "mean_stimuli", lambda run, name, layer: {last: found}[layer])
+    run: Any = SimpleNamespace(network=NETWORKS.get, stimuli=[(image, 0) for image in images])
+    assert higher.judged(network) == (network.last_block(1), last)
+    below, kept = (higher.readability(run, name, layer) for layer in higher.judged(network))
+    single = [math.sqrt((0.1**2 + 0.2**2) / 2), 0.3]
+    assert kept[:2].tolist() == pytest.approx([contrast / each for each in single], rel=1e-4) and kept[2].isnan()
+    torch.testing.assert_close(below, 2 * kept, rtol=1e-4, atol=0, equal_nan=True)
+    assert (kept[:2] < higher.HARD).all() == hard
+
+
+def test_every_cell_on_how_readable_means_are() -> None:
+    names = ("resnet34", "plainnet18")
+    kept = {
+        name: {layer: torch.linspace(0.01, 0.1, 9) * (1 + i) for i, layer in enumerate(higher.judged(NETWORKS[name]))}
+        for name in names
+    }
+    found = {
+        name: {layer: scores(0.5 + i / 10, 0.6, 0.7) for i, layer in enumerate(higher.judged(NETWORKS[name]))}
+        for name in names
+    }
+    found["plainnet18"]["layer2.1"][KINDS[2]][:3] = math.nan
+    table = higher.readability_table(shown(names, scores=found, readable=kept))
+    assert table.index.tolist() == [
+        (NETWORKS[name].title, NETWORKS[name].layer_title(layer)) for name in names for layer in kept[name]
+    ]
+    for (name, layer), (_, row) in zip([(n, x) for n in names for x in kept[n]], table.iterrows(), strict=True):
+        assert row.tolist() == [
+            stats.median(kept[name][layer]).brief(".1%"),
+            *(stats.mean(found[name][layer][kind]).brief(".2f") for kind in KINDS),
+            9 if layer == "layer2.1" else 12,
+        ]  # fmt: skip
+    assert table.iloc[0].iloc[0].startswith("5.5% (") and list(table.columns[1:4]) == list(KINDS)
+
+
 def test_silent_channels_leave_dashes() -> None:
     nothing = {kind: torch.full((5,), math.nan) for kind in KINDS}
-    page = shown(["plainnet34"], scores={"plainnet34": {"layer2.3": nothing}})
-    assert higher.identification_table(page).iloc[0].tolist() == ["–", "–", "–", 0]
+    layers = higher.judged(NETWORKS["plainnet34"])
+    page = shown(
+        ["plainnet34"], scores={"plainnet34": dict.fromkeys(layers, nothing)},
+        readable={"plainnet34": dict.fromkeys(layers, torch.full((5,), math.nan))},
+    )  # fmt: skip
+    assert higher.readability_table(page).to_numpy().tolist() == [["–"] * 4 + [0]] * 2
     assert "In PlainNet34, too few channels fire to tell." in higher.identification_answer(page).data
 
 

@@ -1,5 +1,6 @@
 """The page on inactive neurons: tables and figures hold the numbers, and words follow the intervals."""
 
+import dataclasses
 import math
 from types import SimpleNamespace
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy import stats as student
 
 from rfviz import stats
 from rfviz.kernels.noise import VARIANTS, Disturbances, Effect, NoiseDose, NoiseEffect
@@ -134,9 +136,12 @@ def test_history_marks_channels_that_end_silent() -> None:
 # -- Table 1 -----------------------------------------------------------------------------------------------------------
 
 
-def effect(*losses: float) -> Effect:
+def effect(*losses: float, reach: float = 0.05) -> Effect:
+    """Return what noise does with each noise seed; the mean over them has an interval over images."""
     values = torch.tensor(losses, dtype=torch.float64)
-    return Effect((1,), values, -values / 10)
+    loss, top1 = (Interval(each, each - reach, each + reach, 100, "images")
+                  for each in (values.mean().item(), -values.mean().item() / 10))  # fmt: skip
+    return Effect((1,), values, -values / 10, loss, top1)
 
 
 def experiment(inactive: tuple[int, ...] = (), /, channels: int = 64, **effects: Effect) -> NoiseEffect:
@@ -147,52 +152,73 @@ CONTROLS = {"least_active": effect(0.1, 0.2), "random_active": effect(0.3, 0.5)}
 NONE = experiment(**CONTROLS)
 
 
-def having(count: int, *losses: float) -> NoiseEffect:
+def having(count: int, *losses: float, reach: float = 0.05) -> NoiseEffect:
     """Return an experiment in which noise in so many inactive channels changes the loss by so much."""
-    return experiment(tuple(range(count)), inactive=effect(*losses), random_inactive=effect(0.1, 0.3), **CONTROLS)
+    found = {"inactive": effect(*losses, reach=reach), "random_inactive": effect(0.1, 0.3, reach=0.001)}
+    return experiment(tuple(range(count)), **found, **CONTROLS)
 
 
-def test_noise_table_holds_means_errors_and_the_papers_numbers() -> None:
+def test_noise_table_holds_intervals_over_images_and_the_papers_numbers() -> None:
     found = {"resnet34": [having(2, 1.0, 2.0, 3.0)], "plainnet34": [NONE], "resnet18": [NONE]}
     table = page.noise_table(found).set_index(["network", "noise"])
     row = table.loc["resnet34", "inactive"]
     assert (row["inactive"], row["channels"], row["noisy"]) == (2, 64, 2)
-    assert row["dL"] == pytest.approx(2.0)
-    assert row["dL_error"] == pytest.approx(1 / math.sqrt(3))
-    assert row["dtop1"] == pytest.approx(-0.2)
+    assert row["dL"] == pytest.approx(Interval(2.0, 1.95, 2.05, 100, "images"))
+    assert row["dtop1"][:3] == pytest.approx((-0.2, -0.25, -0.15))
     assert row["paper_dL"] == 1.26962
     assert table.loc[("resnet34", "least_active"), "noisy"] == 13
-    assert table.loc["plainnet34", "inactive"][["dL", "dtop1"]].isna().all()
+    for column in ("dL", "dtop1"):
+        assert math.isnan(table.loc[("plainnet34", "inactive"), column].value)
     assert table.loc[("plainnet34", "random_inactive"), "paper_dL"] == -8.34465e-7
     assert table.loc["resnet18", "paper_dL"].isna().all()
 
 
-def test_table_1_has_dashes_where_nothing_is_inactive_or_in_the_paper() -> None:
-    table = page.table1({"resnet34": [NONE], "resnet18": [NONE]}).reset_index()
-    assert table["inactive"].tolist() == ["0 of 64 (paper: 13 of 64)"] * 4 + ["0 of 64 (paper: –)"] * 4
-    assert table["ΔL (nats)"].tolist() == ["–", "–", "+0.15 ± 0.05", "+0.4 ± 0.1"] * 2
+def test_every_cell_of_table_1() -> None:
+    """Of one network: intervals over images; dashes where nothing is inactive, or not in the paper."""
+    table = page.table1({"resnet34": [having(2, 1.0, 2.0, 3.0)], "resnet18": [NONE]}).reset_index()
+    assert table["network"].tolist() == ["ResNet34"] * 4 + ["ResNet18"] * 4
+    assert table["inactive"].tolist() == ["2 of 64 (paper: 13 of 64)"] * 4 + ["0 of 64 (paper: –)"] * 4
+    assert table["noise in"].tolist() == [
+        "all inactive: ΔL", "one inactive, drawn per 256 images: ΔL_rnd", "the 13 least active (control)",
+        "13 random active (control)",
+    ] * 2  # fmt: skip
+    controls = ["+0.15 (+0.1 to +0.2)", "+0.4 (+0.35 to +0.45)"]
+    assert table["ΔL (nats)"].tolist() == [
+        "+2 (+1.95 to +2.05)", "+0.2 (+0.199 to +0.201)", *controls, "–", "–", *controls,
+    ]  # fmt: skip
     assert table["ΔL in the paper"].tolist() == ["1.26962", "0.024056", *["–"] * 6]
+    assert table["Δ top-1 (points)"].tolist()[0] == "-20 (-25 to -15)"
+    assert table["Δ top-1 (points)"].tolist()[4:] == ["–", "–", "-1.5 (-6.5 to +3.5)", "-4 (-9 to +1)"]
 
 
 REPLICAS = {"resnet34": [having(3, 1.0, 1.2), having(1, 3.0, 3.2), NONE], "plainnet34": [NONE] * 3}
 
 
-def test_several_networks_give_mean_and_standard_deviation_over_them() -> None:
+def test_several_networks_give_intervals_over_them() -> None:
     table = page.noise_table(REPLICAS).set_index(["network", "noise"])
     row = table.loc["resnet34", "inactive"]
     assert row["inactive"] == pytest.approx(4 / 3)
     assert (row["fewest"], row["most"], row["networks"], row["measured"]) == (0, 3, 3, 2)
-    assert row["dL"] == pytest.approx((1.1 + 3.1) / 2)
-    assert row["dL_error"] == pytest.approx(math.sqrt(2))  # of 1.1 and 3.1
-    assert row["dtop1"] == pytest.approx(-0.21)
-    assert table.loc[("resnet34", "least_active"), "dL_error"] == pytest.approx(0)
+    # over 1.1 and 3.1, the means of the two networks that have inactive channels
+    low, high = student.t.interval(0.95, 1, 2.1, math.sqrt(2) / math.sqrt(2))
+    assert row["dL"] == pytest.approx(Interval(2.1, low, high, 2, "seeds"))
+    assert row["dtop1"][:3] == pytest.approx((-0.21, -high / 10, -low / 10))
+    least = table.loc[("resnet34", "least_active"), "dL"]  # the same in all three
+    assert least.value == pytest.approx(0.15) and math.isnan(least.low) and least.n == 3
     assert table.loc[("plainnet34", "inactive"), "measured"] == 0
     text = page.table1(REPLICAS).reset_index()
     assert text["inactive"][0] == "1.33 (0 to 3, 3 networks) of 64 (paper: 13 of 64)"
     assert text["noise in"][0].endswith("[2 of 3 networks]")
-    assert text["ΔL (nats)"][[0, 4]].tolist() == ["+2 ± 1", "–"]
-    assert page.spread_note(REPLICAS) == "Mean ± standard deviation over 3 trained networks, each with 2 noise seeds"
-    assert page.spread_note({"resnet34": [NONE]}) == "Mean ± standard error over 2 noise seeds"
+    assert text["ΔL (nats)"][[0, 4]].tolist() == [f"+2.1 ({low:+.3g} to {high:+.3g})", "–"]
+
+
+def test_what_the_intervals_are_over_is_told() -> None:
+    assert page.spread_note(REPLICAS) == "Means over 2 noise seeds, with 95 % intervals over 3 trained networks"
+    assert page.spread_note({"resnet34": [NONE]}) == "Means over 2 noise seeds, with 95 % intervals over 100 images"
+    crops = effect(0.1)
+    crops = dataclasses.replace(crops, loss_interval=crops.loss_interval._replace(n=1234, of="photographs"))
+    one = {"plainnet34": [experiment(least_active=crops)]}
+    assert page.spread_note(one) == "Means over 1 noise seed, with 95 % intervals over 1,234 photographs"
 
 
 def test_one_network_of_several_has_no_spread() -> None:
@@ -228,25 +254,26 @@ def test_a_lone_network_is_not_compared() -> None:
     assert "There is no network with skips" in page.noise_answer({"plainnet34": [having(2, 1.0, 1.1)]}).data
 
 
-def test_noise_is_judged_by_the_interval_over_noise_seeds() -> None:
+def test_noise_is_judged_by_the_interval_over_images() -> None:
     effects = {
         "resnet34": [having(2, 1.0, 1.1)],
         "plainnet34": [having(1, -1.0, -1.1)],
-        "resnet18": [having(1, -1.0, 1.1)],
+        "resnet18": [having(1, 1.0, 1.1, reach=1.2)],  # noise seeds agree, images do not
         "plainnet18": [NONE],
     }
     said = page.noise_answer(effects).data
-    assert "In ResNet34, noise in the 2 inactive channels raises the loss: ΔL, in nats, is +1.05 (+0.415 to" in said
-    assert "In PlainNet34, noise in the one inactive channel lowers the loss: ΔL, in nats, is -1.05" in said
+    over = "+1.05 (+1 to +1.1, n = 100 images)."
+    assert f"In ResNet34, noise in the 2 inactive channels raises the loss: ΔL, in nats, is {over}" in said
+    assert "In PlainNet34, noise in the one inactive channel lowers the loss: ΔL, in nats, is -1.05 (-1.1 to -1" in said
     assert "In ResNet18, it cannot be told whether noise in the one inactive channel raises the loss" in said
     assert "PlainNet18 has no inactive channel in this run" in said
 
 
-def test_one_noise_seed_gives_no_error_and_no_verdict() -> None:
+def test_one_noise_seed_is_enough_for_a_verdict() -> None:
+    """What varies is the images, not the noise."""
     found = {"resnet34": [having(1, 1.0)], "plainnet34": [NONE]}
-    assert page.table1(found)["ΔL (nats)"].iloc[0] == "+1"
-    said = page.noise_answer(found).data
-    assert "it cannot be told whether noise in the one inactive channel raises the loss: ΔL, in nats, is +1 (no" in said
+    assert page.table1(found)["ΔL (nats)"].iloc[0] == "+1 (+0.95 to +1.05)"
+    assert "noise in the one inactive channel raises the loss: ΔL, in nats, is +1 (" in page.noise_answer(found).data
 
 
 def test_several_networks_are_judged_by_the_interval_over_them() -> None:
@@ -289,7 +316,8 @@ def test_other_pages_get_the_intervals_of_this_page(monkeypatch: pytest.MonkeyPa
     controlled = page.more_inactive(runs_of("resnet34", "plainnet34"), NETWORKS["resnet34-short"])
     assert controlled.value == pytest.approx(3 / 24)
     one, two = (page.noise_change(runs_of("resnet34", seeds=seeds), "resnet34", "inactive") for seeds in (1, 3))
-    assert (one.value, one.n, one.of) == (pytest.approx(1.1), 2, "noise seeds")
+    assert one == REPLICAS["resnet34"][0].effects["inactive"].loss_interval
+    assert (one.value, one.n, one.of) == (pytest.approx(1.1), 100, "images")
     assert (two.value, two.n, two.of) == (pytest.approx(2.1), 2, "seeds")
     assert math.isnan(page.noise_change(runs_of("plainnet34"), "plainnet34", "inactive").value)
     assert page.noise_change(runs_of("plainnet34"), "plainnet34", "least_active").value == pytest.approx(0.15)
@@ -427,7 +455,9 @@ def test_silent_channels_here_and_elsewhere_stand_beside_the_papers() -> None:
     ]  # fmt: skip
     assert table.loc[("the paper", "ResNet34")].tolist() == ["13 of 64", "1.27", "0.0241", "–"]
     assert table.loc[("here", "ResNet18"), "inactive"] == "2 of 64"
-    assert table.loc[("here", "ResNet18")].tolist()[1:] == ["+2.0 ± 0.6", "+0.2 ± 0.1", "+0.4 ± 0.1"]
+    assert table.loc[("here", "ResNet18")].tolist()[1:] == [
+        "+2 (+1.95 to +2.05)", "+0.2 (+0.199 to +0.201)", "+0.4 (+0.35 to +0.45)",
+    ]  # fmt: skip
     assert table.loc[("there", "PlainNet34")].tolist()[:3] == ["0 of 64", "–", "–"]
 
 

@@ -43,13 +43,14 @@ def test_the_numbers_come_back_as_they_were(exported):
         assert found.histories[name] == [results.history(run, name) for run in replicas]
         assert found.accuracies[name] == [results.accuracy(run, name) for run in replicas]
     expected = {name: [results.noise_effect(run, name) for run in replicas] for name in found.effects}
-    assert noise_table(found.effects).equals(noise_table(expected))
+    assert noise_table(found.effects).to_string() == noise_table(expected).to_string()
     for name, effects in expected.items():
         for ours, theirs in zip(found.effects[name], effects, strict=True):
             assert dataclasses.replace(ours, effects={}) == dataclasses.replace(theirs, effects={})
             for row, effect in theirs.effects.items():
                 assert torch.equal(ours.effects[row].loss, effect.loss)
                 assert ours.effects[row].channels == effect.channels
+                assert ours.effects[row].loss_interval == effect.loss_interval
     assert found.facts["made by"]["command"] == "rfviz reference here"
     assert found.chance == 1 / 4
     assert found.claims == claims.gather(replicas)
@@ -192,7 +193,7 @@ def test_what_other_pages_draw_comes_back_as_it_was(exported):
     assert sharing.ownership_answer(found.sharing).data == sharing.ownership_answer(shared).data
     assert sharing.predictions_table(found.sharing).data == sharing.predictions_table(shared).data
     assert found.table("selectivity").to_dict() == expected.table("selectivity").to_dict()
-    assert found.answers == expected.answers and "**Answer.**" in found.answers["hues"]
+    assert found.answers == expected.answers and "**Answer.**" in found.answers["opponency"]
 
 
 def test_large_pictures_are_reduced():

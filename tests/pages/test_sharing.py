@@ -9,24 +9,30 @@ import numpy as np
 import pytest
 import torch
 
+from rfviz import stats
 from rfviz.images.data import Evaluation
 from rfviz.kernels import responses
 from rfviz.kernels.noise import NoiseDose
 from rfviz.kernels.pictures import correlations, pairing
-from rfviz.kernels.stream import Written
-from rfviz.lab import presets
+from rfviz.kernels.responses import LayerResponses
+from rfviz.kernels.stream import HandedOn, Written
+from rfviz.lab import presets, results
 from rfviz.lab.results import Evidence
 from rfviz.lab.run import Run
 from rfviz.nets.models import ResidualNet
 from rfviz.nets.network import NETWORKS
+from rfviz.nets.receptive_field import ReceptiveField
 from rfviz.pages import sharing
-from rfviz.pages.sharing import Pictures, Shown, Step, own_minus_all
+from rfviz.pages.sharing import Parts, Pictures, Shown, Step, own_minus_all
 from rfviz.pages.style import roles
-from rfviz.stats import AGREES, CANNOT_TELL, DISAGREES, NOTHING, Interval
+from rfviz.stats import AGREES, CANNOT_TELL, DISAGREES, NOTHING, Interval, judge
 
 CHANNELS, IMAGES = 40, 50
 PAIR, STREAM = ("resnet34", "plainnet34"), NETWORKS["resnet34"].stream
 MORE = Interval(0.2, 0.1, 0.3, 80)
+
+
+PARTS = Parts(*(Interval(value, value - 0.05, value + 0.05, 12) for value in (0.4, 0.15, 0.6, 0.5, 0.2)))
 
 
 def around(value: float, *shape: int, seed: int = 0) -> torch.Tensor:
@@ -52,9 +58,10 @@ def evidence(inactive: int, sign: float = 1.0, seed: int = 0, layers: Sequence[s
     }
     ablated[layers[-1]][tested] += 2 * sign
     dose.loss["tested"][0] *= -1  # at another dose, the opposite
-    likeness = around(0.5, CHANNELS, seed=seed) - 0.5 * sign * tested
+    strange = around(0.5, CHANNELS, seed=seed) + 0.4 * sign * tested
+    cut = tuple(around(value, IMAGES, seed=seed) for value in (sign, 0.1))
     fires = {layer: rates if layer == layers[0] else 0.5 + rates / 2 for layer in layers}
-    return Evidence(rates, tested, likeness, dose, ablated, written, by_chance, fires)
+    return Evidence(rates, tested, strange, cut, dose, ablated, written, by_chance, fires)
 
 
 def step(keeps: bool) -> Step:
@@ -82,6 +89,7 @@ def shown(
     return Shown(
         roles=roles(run.networks), steps=steps,
         kept={name: Interval(0.4, 0.3, 0.5, 12) for name in names},
+        parts=dict.fromkeys(names, PARTS),
         keeps=Interval(difference, difference - 0.1, difference + 0.1, 24),
         sparsity=dict.fromkeys(networks, profile),
         read={name: {reader: torch.ones(CHANNELS) for reader in NETWORKS[name].readers} for name in names},
@@ -167,6 +175,147 @@ def test_pairings_are_points_over_what_chance_gives() -> None:
     assert bars[0].get_ydata().tolist() == pytest.approx([low, high])
     assert ax.get_legend_handles_labels()[1] == ["ResNet34", "PlainNet34", "95 % of random pairings"]
     assert [label.get_text() for label in ax.get_xticklabels()][1:3] == ["pooling\nconv. 3", "conv. 3\nconv. 5"]
+
+
+# -- what of it is architecture, what is learnt ------------------------------------------------------------------------
+
+
+def handed(whole: float, cut: float, layers: Sequence[str], channels: int = 9) -> dict[str, HandedOn]:
+    """Channels that follow their own by so much and others by 0.1, give or take; in the last layer one is silent."""
+
+    def following(own: float, seed: int) -> torch.Tensor:
+        alike = 0.1 + around(0, channels, channels, seed=seed) / 5
+        return alike + (own - 0.1) * torch.eye(channels)
+
+    found = {layer: HandedOn(following(whole, i), following(cut, i)) for i, layer in enumerate(layers[1:])}
+    for each in found[layers[-1]]:
+        each[2], each[:, 2] = torch.nan, torch.nan
+    return found
+
+
+def pictures_of(layers: Sequence[str], likeness: float, seed: int = 0) -> dict[str, LayerResponses]:
+    """Channels whose pictures change from layer to layer, more or less; channel 4 never fires in the second."""
+    generator = torch.Generator().manual_seed(seed)
+    first, found = torch.rand(9, 3, 7, 7, generator=generator) - 0.5, {}
+    for number, layer in enumerate(layers):
+        change = (1 - likeness) * (torch.rand(9, 3, 7, 7, generator=generator) - 0.5)
+        values = torch.ones(9, 1)
+        values[4] = float(number != 1)
+        nothing, count = torch.zeros(9, dtype=torch.float64), torch.ones(9, 7, 7).long()
+        found[layer] = LayerResponses(
+            ReceptiveField(7, 1, 0), 1, 100, values, values.long(), torch.zeros(9, 1, 2).long(), values[:, 0].long(),
+            nothing, nothing, torch.zeros(9, 23).long(), None, None, likeness * first + change, count, None,
+            torch.zeros(3, 7, 7),
+        )  # fmt: skip
+    return found
+
+
+def plant(monkeypatch: pytest.MonkeyPatch, keeping: dict[str, tuple[float, float]], chance: float = 0.3) -> None:
+    """Plant how far networks keep features: in pictures and in responses; by seed a little more."""
+
+    def of(run: object, name: str, control: str | None) -> tuple[float, float]:
+        assert control in (None, "random weights")
+        return (chance, chance) if control else keeping[name]
+
+    monkeypatch.setattr(
+        results, "stimuli",
+        lambda run, name, control=None: pictures_of(NETWORKS[name].stream, of(run, name, control)[0], run.seed),
+    )  # fmt: skip
+    monkeypatch.setattr(
+        results, "handed_on",
+        lambda run, name, control=None: handed(
+            of(run, name, control)[1] + run.seed / 100, 0.1, NETWORKS[name].stream
+        ),
+    )  # fmt: skip
+
+
+def runs_of(*networks: str, seeds: int = 1) -> list[Run]:
+    return [Run(presets.get("smoke", networks=networks), seed, Path("nowhere")) for seed in range(seeds)]
+
+
+@pytest.mark.parametrize(("trained", "learnt"), [((0.9, 0.8), True), ((0.3, 0.3), False)])
+def test_parts_tell_what_is_learnt_from_what_is_there_anyway(
+    trained: tuple[float, float], learnt: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant(monkeypatch, dict.fromkeys(PAIR, trained))
+    found = sharing.parts(runs_of(*PAIR), "resnet34")
+    pictures = pictures_of(STREAM, trained[0])
+    assert found.pictures == stats.mean(sharing.kept(pictures, NETWORKS["resnet34"])) and found.pictures.n == 9
+    assert found.random_pictures == stats.mean(sharing.kept(pictures_of(STREAM, 0.3), NETWORKS["resnet34"]))
+    assert (found.learnt > 0.2) == learnt and (learnt or found.learnt == 0)
+    # by hand: the mean over blocks of a channel's own correlation minus that of all pairs, without the silent one
+    expected = []
+    blocks = handed(trained[1], 0.1, STREAM).values()
+    for channel in range(9):
+        each = [block.whole[channel, channel] - np.nanmean(block.whole.numpy()) for block in blocks]
+        expected.append(np.nanmean(each))
+    assert found.responses == pytest.approx(stats.mean(expected)) and found.responses.n == 9
+    assert found.random_responses.value == pytest.approx(8 / 9 * 0.2, abs=0.02)
+    assert found.cut.value == pytest.approx(0, abs=0.02)
+    assert found.responses.minus(found.random_responses.high).sign == int(learnt)
+
+
+def test_over_seeds_the_parts_are_means_of_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    plant(monkeypatch, {"resnet18": (0.9, 0.8)})
+    runs = runs_of("resnet18", seeds=3)
+    singly, together = [sharing.parts([run], "resnet18") for run in runs], sharing.parts(runs, "resnet18")
+    for each, name in zip(together, Parts._fields, strict=True):
+        assert each.value == pytest.approx(np.mean([getattr(one, name).value for one in singly]))
+        assert (each.n, each.of) == (3, "seeds")
+    assert together.responses.sign == 1 and singly[0].responses.value < singly[2].responses.value
+
+
+@pytest.mark.parametrize(
+    ("plain", "verdict"), [((0.3, 0.2), AGREES), ((1.0, 0.95), DISAGREES), ((0.7, 0.6), CANNOT_TELL)]
+)
+def test_networks_are_compared_by_pictures_and_by_responses(
+    plain: tuple[float, float], verdict: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant(monkeypatch, {"resnet34": (0.7, 0.6), "plainnet34": plain, "resnet34-short": (1.0, 0.95)})
+    runs = runs_of(*PAIR)
+    found = [sharing.keeps(runs), sharing.keeps_responses(runs)]
+    assert [judge(each) for each in found] == [verdict] * 2
+    assert [(each.n, each.of) for each in found] == [(18, "channels")] * 2
+    ours, others = (sharing.parts(runs, name) for name in PAIR)
+    assert found[1].value == pytest.approx(ours.responses.value - others.responses.value)
+    assert found[0].value == pytest.approx(ours.pictures.value - others.pictures.value)
+    assert sharing.keeping(runs, "plainnet34") == others.pictures
+    other = NETWORKS["resnet34-short"]  # stands in for the subject
+    assert sharing.keeps_responses(runs, other).value > found[1].value
+    assert sharing.keeps(runs, other).value > found[0].value
+    over_seeds = sharing.keeps_responses(runs_of(*PAIR, seeds=3))
+    assert (over_seeds.n, over_seeds.of) == (3, "seeds")
+
+
+@pytest.mark.parametrize("names", [("resnet50", "plainnet34"), ("resnet34",), ("resnet34", "resnet18")])
+def test_without_a_pair_there_is_nothing_to_compare(names: tuple[str, ...]) -> None:
+    for measure in (sharing.keeps, sharing.keeps_responses):
+        assert measure(runs_of(*names)) == NOTHING
+
+
+def test_every_cell_of_the_parts() -> None:
+    page = shown(["resnet34", "plainnet34", "resnet34-plain-layer1", "resnet50"])
+    page.parts["plainnet34"] = Parts(*[Interval(each.value - 0.1, *each[1:]) for each in PARTS])
+    page.parts["resnet34-plain-layer1"] = Parts(*[NOTHING] * 5)
+    table = sharing.parts_table(page)
+    assert list(table.columns) == [
+        "pictures", "pictures, random weights", "responses", "responses, random weights", "responses, skip cut",
+    ]  # fmt: skip
+    assert table.loc["ResNet34"].tolist() == [each.brief() for each in PARTS]
+    assert table.loc["ResNet34"].iloc[0] == "+0.40 (+0.35 to +0.45)"
+    # nothing can be cut where there is no skip
+    assert table.loc["PlainNet34"].tolist() == [*(each.brief() for each in page.parts["plainnet34"][:4]), "–"]
+    assert table.loc["ResNet34 without skips in layer1"].tolist() == ["–"] * 5 and len(table) == 3
+    said = sharing.pairing_answer(page).data
+    for title, chance in (("ResNet34", "+0.15"), ("PlainNet34", "+0.05")):
+        assert (
+            f"In {title}, {chance} of it is there with random weights, which is architecture; what is learnt adds"
+            in said
+        )
+    assert said.count("what is learnt adds +0.25.") == 2
+    less = Parts(PARTS.random_pictures, PARTS.pictures, *PARTS[2:])
+    page.parts["resnet34"] = less
+    assert "what is learnt adds -0.25." in sharing.pairing_answer(page).data
 
 
 # -- how sparse are the layers? ----------------------------------------------------------------------------------------
@@ -292,10 +441,10 @@ def test_only_networks_with_inactive_channels_count_where_one_has_some() -> None
 
 
 def test_unlike_leaves_silent_channels_out() -> None:
-    likeness = torch.tensor([0.1, torch.nan, 0.3, 0.9, 0.8, 0.7, 0.6])
+    strange = torch.tensor([0.9, torch.nan, 0.7, 0.1, 0.2, 0.3, 0.4])
     tested = torch.tensor([True, True, True, False, False, False, False])
-    found = sharing.unlike(dataclasses.replace(evidence(12), likeness=likeness, tested=tested))
-    assert found.value == pytest.approx(0.2 - 0.75)
+    found = sharing.unlike(dataclasses.replace(evidence(12), strange=strange, tested=tested))
+    assert found.value == pytest.approx(0.8 - 0.25)
 
 
 def test_the_table_shows_every_word() -> None:
@@ -354,7 +503,7 @@ def test_networks_of_bottleneck_blocks_are_left_out() -> None:
     assert sharing.pairing_answer(alone).data == f"**Answer.** {line}"
     for figure in (sharing.channel_pairings(alone), sharing.ablations(alone)):
         assert not figure.axes and figure.texts[0].get_text() == line
-    assert sharing.pairing_table(alone).empty and sharing.readers_table(alone).empty
+    assert all(table(alone).empty for table in (sharing.pairing_table, sharing.parts_table, sharing.readers_table))
 
 
 def test_how_often_channels_fire_behind_each_block() -> None:

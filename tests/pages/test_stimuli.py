@@ -48,6 +48,19 @@ def test_preferred_stimuli_shows_the_patches_with_grey_outside(shown: page.Shown
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.parametrize("sides", [(45, 113, 241), (49, 109, 237), (241, 241, 241), (45, 1200, 241)])
+def test_panels_are_whole_multiples_that_fit_and_differ_least(sides: tuple[int, ...]) -> None:
+    room = 1129
+    widths = page._widths(sides, room)
+    times = [width // side for width, side in zip(widths, sides, strict=True)]
+    assert widths == [side * many for side, many in zip(sides, times, strict=True)] and min(times) >= 1
+    least = widths.index(min(widths))
+    assert sum(widths) + sides[least] > room  # there is no room for more of the narrowest
+    assert sum(widths) <= room or times == [1] * 3
+    for width, side, many in zip(widths, sides, times, strict=True):
+        assert many == 1 or width - side <= min(widths)  # none grew beyond one that was left behind
+
+
 def test_a_channel_that_never_fires_is_said_to_be_so(shown: page.Shown) -> None:
     silent = {
         layer: dataclasses.replace(
