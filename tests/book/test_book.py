@@ -123,19 +123,18 @@ def test_table_1_is_what_the_stored_tensors_say(run: Run) -> None:
     expected = []
     for network in run.networks:
         tensors, _ = load_tensors(results.noise_effect.path(run, network.name))
+        effects = results.noise_effect(run, network.name).effects
         for row in ("inactive", "random_inactive", "least_active", "random_active"):
             entry = []
-            for what, unit in (("loss", 1), ("top1", 100)):
+            for what, unit, form in (("loss", 1, "+.3g"), ("top1", 100, "+.2g")):
                 if f"effects/{row}/{what}" not in tensors:
                     entry.append("–")
                     continue
-                values = unit * tensors[f"effects/{row}/{what}"]
-                error = (values.std(unbiased=True) / len(values) ** 0.5).item()
-                if error == 0:
-                    entry.append(f"{values.mean().item():+.3g}")
-                    continue
-                digits = next(d for d in range(20) if error >= 10**-d)  # of the first digit of the error
-                entry.append(f"{values.mean().item():+.{digits}f} ± {error:.{digits}f}")
+                interval = getattr(effects[row], f"{what}_interval")
+                assert interval.value == pytest.approx(tensors[f"effects/{row}/{what}"].mean().item(), abs=1e-12)
+                low, high = (unit * edge for edge in (interval.low, interval.high))
+                ends = "" if low != low else f" ({low:{form}} to {high:{form}})"
+                entry.append(f"{unit * interval.value:{form}}{ends}")
             expected.append(entry)
     assert shown[["loss", "top1"]].to_numpy().tolist() == expected
     assert shown["paper"].tolist() == ["1.26962", "0.024056", "–", "–", "-1.66893e-06", "-8.34465e-07", "–", "–"]
@@ -153,11 +152,11 @@ def test_numbers_in_the_text_are_those_of_the_run(run: Run) -> None:
         assert re.search(rf"{network.title} has {count} inactive channels? of 20 on 284 evaluation images", text)
 
 
-INTERVAL = re.compile(r"([+-]?[\d.]+)(%?) \(([+-]?[\d.]+)%? to ([+-]?[\d.]+)%?, n = ([\d,]+) (\w+)\)")
+INTERVAL = re.compile(r"([+-]?[\d.]+)(%?) \(([+-]?[\d.]+)%? to ([+-]?[\d.]+)%?(?:, n = ([\d,]+) (\w+))?\)")
 
 
 def intervals(text: str) -> list[tuple[float, float, float, float, str]]:
-    """Return the intervals that a text shows: value, low, high, half a unit of the last digit, and n."""
+    """Return the intervals that a text shows: value, low, high, half a unit of the last digit, and n if it is said."""
     found = []
     for value, percent, low, high, n, of in INTERVAL.findall(text):
         scale = 0.01 if percent else 1.0
@@ -178,7 +177,7 @@ def test_a_number_has_the_same_interval_on_every_page(run: Run, letter: str, nam
     """Between the page Claims and the page that the statement is about, up to the digits that each shows."""
     (row,) = (row for row in page(run, "claims").find("table").find_all("tr") if f"({letter})" in row.get_text())
     value, low, high, half, n = intervals(row.find_all("td")[2].get_text())[0]
-    shown = [each for each in intervals(page(run, name).get_text(" ")) if each[4] == n]
+    shown = [each for each in intervals(page(run, name).get_text(" ")) if each[4] in (n, " ")]
     assert any(
         all(abs(a - b) <= half + each[3] for a, b in zip((value, low, high), each[:3], strict=True)) for each in shown
     ), (value, low, high, n, shown)
