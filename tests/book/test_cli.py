@@ -65,18 +65,22 @@ def test_what_chooses_a_run_has_the_same_options_everywhere(rfviz, command: str)
 
 @pytest.mark.parametrize("words", [["--help"], ["presets"], ["train", "--help"], ["train", "--sed", "1"]])
 def test_what_computes_nothing_answers_at_once(words: list[str]) -> None:
-    """Without a look at torch and other large packages: within half a second of one core."""
+    """Without a look at torch and other large packages: at a few times the cost of the command line's own library."""
     loaded = (
         "import sys\nfrom rfviz.__main__ import main\n"
         "try:\n    main()\nexcept SystemExit:\n    pass\n"
         "slow = {'torch', 'numpy', 'IPython', 'matplotlib', 'pandas', 'scipy'} & set(sys.modules)\n"
         "sys.exit(' '.join(slow) or 0)\n"
     )
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = subprocess.run([sys.executable, "-c", loaded, *words], capture_output=True, text=True)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert done.returncode == 0, done.stderr
-    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.5
+
+    def seconds(*command: str) -> float:  # of one core; a busy or slow machine slows both alike
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        done = subprocess.run([sys.executable, "-c", *command], capture_output=True, text=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        assert done.returncode == 0, done.stderr
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+    assert seconds(loaded, *words) < 4 * seconds("from cyclopts import App")
 
 
 def test_train_says_where_the_weights_are(rfviz) -> None:
