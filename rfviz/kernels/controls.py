@@ -1,5 +1,4 @@
-"""Networks that should not show what a measurement is after: the same network with random weights, or with the pixels
-of its first filters shuffled. What they show all the same is chance.
+"""Networks that should not show what a measurement is after: the same with random weights. What they show is chance.
 
 Random weights need batch norms that know what goes through them. An untrained network in evaluation mode has batch
 norms that do nothing. In a residual network that is no fair picture of chance: torch's initial weights shrink what goes
@@ -13,56 +12,33 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from rfviz.errors import RfvizError, unknown
+from rfviz.errors import RfvizError
 from rfviz.images.batches import Images, batches, is_indexed
 from rfviz.images.whitening import NONE, Whitening
 
-CONTROLS = ("random weights", "shuffled filters")
-
 DRAWS = 2
-"""Networks of each kind that stand for chance."""
+"""Networks with random weights that stand for chance."""
 
 Net = TypeVar("Net", bound=nn.Module)
 
 
-def control(net: Net, kind: str, seed: int = 0) -> Net:
-    """Return a control network of the same architecture, in evaluation mode; `net` itself does not change.
+def random_weights(net: Net, seed: int = 0) -> Net:
+    """Return a network of the same architecture with weights as torch draws them, in evaluation mode.
+
+    Its normalizations do nothing; `calibrated` lets them know images.
 
     Parameters
     ----------
     net : nn.Module
-    kind : {"random weights", "shuffled filters"}
-        Weights as torch draws them and normalizations that do nothing (`calibrated` lets them know images); or
-        the trained weights, with the pixels of every filter of the first convolution in random order, the same for its
-        three colours.
+        It does not change.
     seed : int
-        Of the weights, or of the order.
-
-    Raises
-    ------
-    RfvizError
-        If the kind is unknown, or the network has no convolution of RGB images.
     """
-    if kind not in CONTROLS:
-        raise unknown("control", kind, CONTROLS)
     other = copy.deepcopy(net).eval()
-    if kind == "random weights":
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            for module in other.modules():
-                if hasattr(module, "reset_parameters"):
-                    module.reset_parameters()  # type: ignore[operator]
-        return other
-    first = next((each for each in other.modules() if isinstance(each, nn.Conv2d) and each.in_channels == 3), None)
-    if first is None:
-        raise RfvizError(f"{type(net).__name__} has no convolution of three colours: its filters cannot be shuffled.")
-    generator = torch.Generator().manual_seed(seed)
-    weight = first.weight.data
-    flat = weight.flatten(2)
-    for channel, pixels in enumerate(flat.clone()):
-        order = torch.randperm(flat.shape[2], generator=generator).to(flat.device)
-        flat[channel] = pixels[:, order]
-    first.weight.data = flat.view_as(weight)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for module in other.modules():
+            if hasattr(module, "reset_parameters"):
+                module.reset_parameters()  # type: ignore[operator]
     return other
 
 

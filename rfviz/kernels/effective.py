@@ -68,28 +68,6 @@ class EffectiveFields:
         area = core(self.maps).sum((1, 2)).double()
         return torch.where(area > 0, 2 * (area / math.pi).sqrt(), math.nan)
 
-    @property
-    def radius(self) -> Tensor:
-        """Root mean square distance from the neuron's centre, float64 `(n,)`, px; NaN where all weights are 0.
-
-        The mean is weighted with the squared weight: sqrt(sum(w^2 d^2) / sum(w^2)). It grows with what is far away,
-        where the effective diameter does not ask how far.
-        """
-        power = self.maps.double().square()
-        rows, columns = (torch.arange(side, dtype=torch.float64) for side in self.maps.shape[1:])
-        y, x = self.centres.T
-        squares = (rows - y[:, None]).square()[:, :, None] + (columns - x[:, None]).square()[:, None]
-        return ((power * squares).sum((1, 2)) / power.sum((1, 2))).sqrt()
-
-    @property
-    def share(self) -> Tensor:
-        """Effective area over that of the theoretical field as far as the image reaches, float64 `(n,)` in (0, 1]."""
-        first = self.receptive_field.stride * self.positions + self.receptive_field.start
-        last = torch.minimum(first + self.receptive_field.size, self.sizes)
-        inside = (last - first.clamp(min=0)).clamp(min=0).prod(1)
-        area = core(self.maps).sum((1, 2)).double()
-        return torch.where(area > 0, area / inside, math.nan)
-
 
 def core(weights: Tensor) -> Tensor:
     """Mark the smallest set of pixels that holds at least half of the squared weight.

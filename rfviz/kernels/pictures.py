@@ -3,6 +3,7 @@
 How alike two pictures are is the correlation over pixels and colours, each picture minus its mean colour.
 """
 
+import itertools
 from dataclasses import dataclass
 
 import torch
@@ -85,7 +86,7 @@ def pairing(first: Tensor, second: Tensor, seed: int = 0) -> Pairing:
 
 
 REACH = 2
-"""Pixels by which one stimulus may be shifted against another before they are called different."""
+"""Pixels by which one picture may be shifted against another before they are called different."""
 
 
 def diversity(images: Tensor | Indexed, responses: LayerResponses, side: int) -> Tensor:
@@ -178,14 +179,17 @@ def own_rank(first: Tensor, second: Tensor) -> Tensor:
     Returns
     -------
     Tensor of float64
-        Share of the other channels whose picture in `second` is less like the one in `first`, by correlation at equal
-        spectra (`equalized`), in [0, 1]: 0.5 is chance, and the mean over channels an area under the ROC curve. Ties
-        count half; NaN without other channels.
+        Share of the other channels whose picture in `second` is less like the one in `first`, in [0, 1]: 0.5 is chance,
+        and the mean over channels an area under the ROC curve. How alike they are is the largest correlation at equal
+        spectra (`equalized`) over shifts by up to `REACH` px, round the edges. Ties count half; NaN without other
+        channels.
     """
     if len(first) < 2:
         return torch.full((len(first),), torch.nan, dtype=torch.float64)
     amplitudes = (spectrum(first) + spectrum(second)) / 2
-    alike = correlations(equalized(first, amplitudes), equalized(second, amplitudes))
+    one, other = equalized(first, amplitudes), equalized(second, amplitudes)
+    shifts = itertools.product(range(-REACH, REACH + 1), repeat=2)
+    alike = torch.stack([correlations(one, other.roll(shift, (2, 3))) for shift in shifts]).amax(0)
     less_alike = alike.diagonal()[:, None] - alike
     less = (less_alike > ROUNDING).double() + 0.5 * (less_alike.abs() <= ROUNDING).double()
     return (less.sum(1) - 0.5) / (len(alike) - 1)  # itself is a tie

@@ -316,18 +316,16 @@ def _strange(run: Run, network: str) -> Tensor:
 
 
 def _net_or_control(run: Run, network: str, control: str | None, draw: int = 0) -> ResidualNet:
-    """Return a network, or a control of it (see `rfviz.kernels.controls.control`).
+    """Return a network, or with a control, ``"random weights"``, one of the same architecture that has learnt nothing.
 
-    Random weights get batch norms that know the evaluation images, as they would from the first step of training.
+    Its batch norms know the evaluation images, as they would from the first step of training.
     """
     net = run.net(network)
     if control is None:
         return net
     images, white = run.evaluation, run.whitening(network)
     if (network, control, draw) not in run.controls:
-        other = controls.control(net, control, draw)
-        if control == "random weights":
-            other = controls.calibrated(other, images, preprocess=white)
+        other = controls.calibrated(controls.random_weights(net, draw), images, preprocess=white)
         run.controls = {(network, control, draw): other}  # many measurements of one follow each other
     return run.controls[network, control, draw]
 
@@ -338,8 +336,8 @@ def orientation(run: Run, network: str, layer: str, control: str | None = None, 
 
     Parameters
     ----------
-    control : {"random weights", "shuffled filters"}, optional
-        See `rfviz.kernels.controls.control`.
+    control : {"random weights"}, optional
+        See `rfviz.kernels.controls`.
     draw : int
         Which of several such controls.
     """
@@ -398,8 +396,10 @@ def identification(run: Run, network: str, layer: str) -> dict[str, Tensor]:
 @result
 def mean_stimuli(run: Run, network: str, layer: str) -> LayerResponses:
     """Return the mean stimuli of a layer that the figures do not show."""
-    strongest, borders = run.preset.strongest, run.preset.borders
-    return _collect(run, network, run.stimuli, [layer], top_k=1, strongest=strongest, borders=borders)[layer]
+    preset = run.preset
+    return _collect(
+        run, network, run.stimuli, [layer], top_k=preset.top_k, strongest=preset.strongest, borders=preset.borders
+    )[layer]
 
 
 @result

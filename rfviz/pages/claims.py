@@ -1,8 +1,9 @@
 """The page on claims: each statement of the paper beside what a run measured, and a verdict.
 
-Every verdict follows from intervals by the one rule of `rfviz.stats`, each against a least effect that is fixed here.
-Where a statement has parts, all must hold. Statements that compare networks take a training as the unit: with fewer
-than `TRAININGS` of each, they cannot tell. What other pages show as well is measured there.
+Every verdict but that on (f), where one channel is enough, follows from intervals by the one rule of `rfviz.stats`,
+each against a least effect that is fixed here. Where a statement has parts, all must hold. Statements that compare
+networks take a training as the unit: with fewer than `TRAININGS` of each, they cannot tell. What other pages show as
+well is measured there.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -31,13 +32,16 @@ PAPER_SHARE = 13 / 64
 TRAININGS = 3
 """Trainings of each network that a comparison of networks takes."""
 
+COMPARISONS = "cgh"
+"""Statements that compare networks."""
+
 SMALL_DECAY = 1.0
 """Cumulative decay below which a channel can hardly vanish: a weight that nothing holds keeps a third and more."""
 
 # Least effects, beside those of the pages.
 DIVERSER, ALIKE, CENTRED, HALVES = 0.05, 0.5, 0.25, 0.5
 KEEPS, HUES, MORE, HARM, HARM_RANDOM = 0.1, 0.1, 0.05, 0.01, 0.001
-SELECTIVE, DOUBLE_OPPONENT, LEAD, STRANGE, CUT = 0.1, 0.05, 0.1, 0.1, 0.01
+LEAD, STRANGE, CUT = 0.1, 0.1, 0.01
 
 RANDOM = "random weights"
 
@@ -122,16 +126,20 @@ def _open(letter: str, says: str, measure: str, why: str, shown: str = "–") ->
 
 
 def gather(runs: Sequence[Run]) -> list[Claim]:
-    """Measure every statement on some runs that differ in their seed, and say where single seeds contradict."""
-    found = []
-    for measure in _CLAIMS:
-        claim = measure(runs)
-        alone = [measure([run]).verdict for run in runs] if len(runs) > 1 else []
-        if {AGREES, DISAGREES} <= {*alone}:
-            each = ", ".join(f"{run.seed} {verdict}" for run, verdict in zip(runs, alone, strict=True))
-            claim = claim._replace(why=f"{claim.why}; single seeds contradict each other: {each}")
-        found.append(claim)
-    return found
+    """Measure every statement on some runs that differ in their seed."""
+    return [_measured(measure, runs) for measure in _CLAIMS]
+
+
+def _measured(measure: Callable[[Sequence[Run]], Claim], runs: Sequence[Run]) -> Claim:
+    """Measure a statement, and say where single seeds contradict each other."""
+    claim = measure(runs)
+    alone = [measure([run]).verdict for run in runs] if len(runs) > 1 else []
+    if claim.letter in COMPARISONS:
+        claim = _of_trainings(claim, runs)
+    if {AGREES, DISAGREES} <= {*alone}:
+        each = ", ".join(f"{run.seed} {verdict}" for run, verdict in zip(runs, alone, strict=True))
+        claim = claim._replace(why=f"{claim.why}; single seeds contradict each other: {each}")
+    return claim
 
 
 def _over(runs: Sequence[Run], measure: Callable[[Run], Interval]) -> Interval:
@@ -178,7 +186,10 @@ def _diverse(runs: Sequence[Run]) -> Claim:
 
 def _central(runs: Sequence[Run]) -> Claim:
     subject = runs[0].subject
-    side = _ends(runs[0], subject)[0].receptive_field.size
+    side = _ends(runs[0], subject)[1].receptive_field.size
+
+    def single(run: Run, control: str | None = None) -> Interval:
+        return stats.mean(1 - diversity(run.stimuli, _ends(run, subject, control)[1], side))
 
     def centre(run: Run, control: str | None = None) -> Tensor:
         _, found = _ends(run, subject, control)
@@ -190,21 +201,18 @@ def _central(runs: Sequence[Run]) -> Claim:
     return _claim(
         "b", f"In {subject.layer_title(subject.figure_layers[-1])} single patches look inconsistent, but their mean "
         f"has a feature at its centre (here: in {subject.title}).",
-        "Likeness of single patches (as in a). Contrast of the mean stimulus in its central third over that at its "
-        "rim, in octaves, minus the same with random weights. Correlation of the central thirds of two mean stimuli, "
-        "of halves of the images that share no photograph.",
+        "Likeness of single patches (as in a, but of the whole field). Contrast of the mean stimulus in its central "
+        "third over that at its rim, in octaves, minus the same with random weights. Correlation of the central thirds "
+        "of two mean stimuli, of halves of the images that share no photograph.",
         [
-            Part(
-                "likeness of single patches",
-                _over(runs, lambda run: stats.mean(1 - diversity(run.stimuli, _ends(run, subject)[1], side))),
-                ALIKE, -1,
-            ),
+            Part("likeness of single patches", _over(runs, single), ALIKE, -1),
             Part(
                 "centre over rim, minus random weights",
                 _over(runs, lambda run: stats.difference(centre(run), centre(run, RANDOM))), CENTRED, unit=" octaves",
             ),
             Part("likeness of halves", _over(runs, halves), HALVES),
         ],
+        f"single patches, random weights: {_over(runs, lambda run: single(run, RANDOM)).value:+.2f}",
     )  # fmt: skip
 
 
@@ -232,13 +240,17 @@ def _keeps(runs: Sequence[Run]) -> Claim:
 
     kinds = [sharing.parts(runs, each.name) for each in (subject, contrast)]
     by_chance = kinds[0].random_pictures.value - kinds[1].random_pictures.value
+    cut = "".join(
+        f"; {each.title} with its skips cut: responses {found.cut.value:+.2f} instead of {found.responses.value:+.2f}"
+        for each, found in zip((subject, contrast), kinds, strict=True)
+        if each.shares_channels
+    )
     beside = (
         f"with random weights the pictures differ by {by_chance:+.2f}, which is architecture; learnt: "
-        f"{subject.title} {kinds[0].learnt:+.2f}, {contrast.title} {kinds[1].learnt:+.2f}; skips cut: "
-        f"responses {kinds[0].cut.value:+.2f} instead of {kinds[0].responses.value:+.2f}"
+        f"{subject.title} {kinds[0].learnt:+.2f}, {contrast.title} {kinds[1].learnt:+.2f}{cut}"
     )
     parts = [*part("pictures", sharing.keeps), *part("responses", sharing.keeps_responses)]
-    return _of_trainings(_claim("c", says, measure, parts, beside), runs)
+    return _claim("c", says, measure, parts, beside)
 
 
 def _resembles(runs: Sequence[Run]) -> Claim:
@@ -329,11 +341,10 @@ def _more(runs: Sequence[Run]) -> Claim:
     parts = [Part("share", more_inactive(runs), expected * MORE, expected, "+.0%")]
     if (controlled := runs[0].accuracy_control) is not None:
         parts.append(Part("at equal accuracy", more_inactive(runs, controlled), expected * MORE, expected, "+.0%"))
-    claim = _claim("g", says, measure, parts)
     pair = (subject.name, contrast.name)
     if not any(inactive_channels(results.pooling(run, name)) for run in runs for name in pair):
-        return _open("g", says, measure, "neither network has any in this run", claim.measured)
-    return _of_trainings(claim, runs)
+        return _open("g", says, measure, "neither network has any in this run")
+    return _claim("g", says, measure, parts)
 
 
 def _harms(runs: Sequence[Run]) -> Claim:
@@ -356,7 +367,7 @@ def _harms(runs: Sequence[Run]) -> Claim:
             Part(each, stats.over_seeds(_further_changes(runs, network, other, row)), form="+.3f")
             for each, network in further.items()
         ]
-    return _of_trainings(_claim("h", says, measure, parts), runs)
+    return _claim("h", says, measure, parts)
 
 
 def _further_changes(runs: Sequence[Run], network: str, other: str, row: str) -> list[Interval]:
@@ -377,14 +388,14 @@ def _oriented(runs: Sequence[Run]) -> Claim:
     subject = runs[0].subject
     return _claim(
         "i", f"{subject.title} has neurons that are selective for orientation.",
-        f"Share of channels that are more selective (1 minus circular variance) than {orientation.NULL} % of channels "
-        f"with random weights at the same frequency, and {orientation.LEAST:g} at least, and prefer the same "
-        f"orientation within {orientation.RELIABLE:.0f}° in both halves of the drift, in three layers, minus the "
-        "share of channels of one network with random weights, measured against another.",
+        "Share of three layers in which a channel is more selective (1 minus circular variance) than "
+        f"{orientation.NULL} % of channels with random weights at the same frequency, and {orientation.LEAST:g} at "
+        f"least, and prefers the same orientation within {orientation.RELIABLE:.0f}° by every first and by every "
+        "second phase of the drift; minus that with random weights.",
         [
             Part(
                 "share minus random weights", _over(runs, lambda run: orientation.selective_excess(run, subject.name)),
-                SELECTIVE, form="+.0%",
+                form="+.0%",
             )
         ],
     )  # fmt: skip
@@ -400,12 +411,12 @@ def _double_opponent(runs: Sequence[Run]) -> Claim:
     )
     return _claim(
         "j", f"{subject.title} has double-opponent neurons.",
-        "Share of double-opponent channels (Glossary), among the first filters from their weights, in two blocks from "
-        "spots and rings, minus that with random weights.",
+        "Share of three layers in which a channel is double-opponent (Glossary): among the first filters from their "
+        "weights, in two blocks from spots and rings; minus that with random weights.",
         [
             Part(
                 "share minus random weights", _over(runs, lambda run: colour.double_opponent_excess(run, subject.name)),
-                DOUBLE_OPPONENT, form="+.0%",
+                form="+.0%",
             )
         ],
         f"double-opponent: {named}",
@@ -417,9 +428,13 @@ def _fails(runs: Sequence[Run]) -> Claim:
     parts = []
     for layer in higher.judged(subject):
         title = subject.layer_title(layer)
-        readable = _over(runs, lambda run, layer=layer: stats.median(higher.readability(run, subject.name, layer)))  # type: ignore[misc]
+        here = [higher.readability(run, subject.name, layer) for run in runs]
+        low = [higher.readability(run, subject.name, subject.figure_layers[0]) for run in runs]
+        lost = stats.over_seeds([stats.difference(*pair) for pair in zip(low, here, strict=True)])
+        readable = stats.over_seeds([stats.median(each) for each in here])
         parts += [
             Part(f"contrast of the mean, {title}", readable, higher.HARD, -1, ".0%"),
+            Part(f"contrast lost since the pooling layer, {title}", lost, form="+.0%"),
             Part(f"lead of maximization, {title}", higher.lead(runs, subject.name, layer), LEAD),
         ]
     scores = "; ".join(
@@ -428,8 +443,9 @@ def _fails(runs: Sequence[Run]) -> Claim:
     )
     return _claim(
         "k", "In high layers it is hard to grasp from the mean stimulus what a neuron prefers, not from maximization.",
-        "Readability: contrast of the mean stimulus, as it is, over that of its stimuli. Information: how often the "
-        "picture of a channel drives it more than that of another channel, at equal contrast: maximization minus mean. "
+        "Readability: contrast of the mean stimulus, as it is, over that of the strongest stimuli, and how much lower "
+        "it is than in the first pooling layer. Information: how often the picture of a channel drives it more than "
+        "that of another channel, at equal contrast: maximization minus mean. "
         f"{subject.title}, in the paper's highest layer and further up.",
         parts, f"the mean drives its own channel most in: {scores} (chance 0.5)",
     )  # fmt: skip

@@ -1,5 +1,6 @@
 """Which channels are double-opponent, beside random weights, and whether pictures have another hue around a centre."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -19,8 +20,8 @@ from rfviz.kernels.tuning.spots import CLASSES, ColourTuning
 from rfviz.lab import results
 from rfviz.lab.run import Run
 from rfviz.nets.network import BLUE, ORANGE, Network
-from rfviz.pages.orientation import verdicts
-from rfviz.pages.style import GREY, BookFigure, covered, min_max, show, stretch
+from rfviz.pages.orientation import excess_over_layers, verdicts
+from rfviz.pages.style import GREY, bands, covered, min_max, show, stretch
 from rfviz.stats import Interval
 
 PICTURES = {"mean": "mean stimulus", "maximization": "maximization", "clear": "clear picture"}
@@ -81,25 +82,32 @@ def double_opponent(found: Sequence[ColourTuning]) -> tuple[int, int]:
 
 
 def double_opponent_excess(run: Run, network: str) -> Interval:
-    """Return the share of double-opponent channels in all of `layers`, minus that with random weights."""
+    """Return in how large a share of `layers` a channel is double-opponent, minus that with random weights."""
     there = layers(run.network(network))
-    ours = double_opponent([results.colour(run, network, layer) for layer in there])
-    return stats.share_difference(
-        ours, double_opponent([each for layer in there for each in random(run, network, layer)])
+    draws = zip(*(random(run, network, layer) for layer in there), strict=True)
+    return excess_over_layers(
+        [_double(results.colour(run, network, layer)) for layer in there],
+        [[_double(each) for each in draw] for draw in draws],
     )
+
+
+def _double(found: ColourTuning) -> Tensor:
+    """Tell which channels are double-opponent, as 0 or 1 `(C,)`; NaN where nothing drives one."""
+    values = {"silent": math.nan, "double-opponent": 1.0}
+    return torch.tensor([values.get(name, 0.0) for name in found.classes], dtype=torch.float64)
 
 
 def opponency(run: Run, network: str, layer: str) -> dict[str, Opponency]:
     """Measure centre and surround of the pictures of every channel of a layer of the figures: those of `PICTURES`.
 
     And of ``"random weights"``, the maximization images of a control. Channels that never fire count in none of them:
-    they have no mean stimulus. The background is the mean colour of the training images.
+    they have no mean stimulus. The background is the colour that the network takes for 0; mean stimuli are placed on it
+    as they differ from the mean patch, for the images may have another mean.
     """
     found, white = results.stimuli(run, network)[layer], run.whitening(network)
     background = white.to_rgb(torch.zeros(3, 1, 1)).flatten()
-    assert found.mean_stimulus is not None and found.mean_count is not None
     pictures = {
-        "mean": torch.where(found.mean_count[:, None] > 0, found.mean_stimulus, background[:, None, None]),
+        "mean": (found.mean_deviation + background[:, None, None]).clamp(0, 1),
         "maximization": white.to_rgb(results.maxima(run, network, layer).images),
         "clear": white.to_rgb(results.clear_maxima(run, network, layer).images),
         "random weights": white.to_rgb(results.maxima(run, network, layer, "random weights").images),
@@ -118,18 +126,13 @@ def passing(passes: Tensor, found: Opponency) -> Tensor:
 
 def double_opponent_channels(shown: Shown) -> Figure:
     """Draw Fig. S9: the most double-opponent filter and channel behind layer1 of each network, and what drives them."""
-    best = {network.name: _best(shown, network) for network in shown.networks}
-    heights = [2.5 if best[network.name] else 0.4 for network in shown.networks]
-    figure = BookFigure(sum(heights))
-    bands = figure.subfigures(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
-    for band, network in zip(bands, shown.networks, strict=True):
-        band.suptitle(network.title if best[network.name] else f"{network.title}: none is double-opponent")
-        if not best[network.name]:
-            continue
-        grid = band.subplots(1, 4, width_ratios=[1, 1.3, 1, 1.3])
-        for ax in grid[2 * len(best[network.name]) :]:
+    best = {network.title: _best(shown, network) for network in shown.networks}
+    figure, drawn = bands(2.5, {title: bool(found) for title, found in best.items()}, "none is double-opponent")
+    for network in (each for each in shown.networks if each.title in drawn):
+        grid = drawn[network.title].subplots(1, 4, width_ratios=[1, 1.3, 1, 1.3])
+        for ax in grid[2 * len(best[network.title]) :]:
             ax.axis("off")
-        for pair, (layer, channel) in zip((grid[:2], grid[2:]), best[network.name].items(), strict=False):
+        for pair, (layer, channel) in zip((grid[:2], grid[2:]), best[network.title].items(), strict=False):
             tuning = shown.tuning[network.name][layer]
             title = "first filter" if layer == "conv1" else network.layer_title(layer).replace("layer ", "")
             show(pair[0], _picture(shown, network, layer, channel))

@@ -269,7 +269,7 @@ def identification_by_layer(shown: Shown) -> Figure:
 
 
 HARD = 0.1
-"""Contrast of a picture, over that of the stimuli it is a mean of, below which it is hard to see anything in it."""
+"""Contrast of a mean, over that of the strongest stimuli, below which it is hard to see anything in it."""
 
 
 def readability(run: Run, network: str, layer: str) -> Tensor:
@@ -286,7 +286,10 @@ def readability(run: Run, network: str, layer: str) -> Tensor:
         patches, inside = preferred_stimuli(run.stimuli, found, channel)
         there = inside[:, None].expand_as(patches) & (found.top_values[channel][: len(patches)] > 0).view(-1, 1, 1, 1)
         single[channel] = (patches - found.competing_patch).double()[there].square().mean().sqrt()
-    return found.mean_deviation.double().square().mean((1, 2, 3)).sqrt() / single
+    assert found.mean_count is not None
+    covered = (found.mean_count > 0)[:, None].expand_as(found.mean_deviation)
+    power = (found.mean_deviation.double().square() * covered).sum((1, 2, 3)) / covered.sum((1, 2, 3))
+    return power.sqrt() / single
 
 
 def readability_table(shown: Shown) -> pd.DataFrame:
@@ -295,9 +298,7 @@ def readability_table(shown: Shown) -> pd.DataFrame:
         {
             "network": network.title,
             "layer": network.layer_title(layer),
-            "contrast of the mean over that of its stimuli": stats.median(shown.readable[network.name][layer]).brief(
-                ".1%"
-            ),
+            "contrast of the mean": stats.median(shown.readable[network.name][layer]).brief(".1%"),
             **{kind: stats.mean(shown.scores[network.name][layer][kind]).brief(".2f") for kind in KINDS},
             "channels": _known(shown.scores[network.name][layer]),
         }

@@ -9,6 +9,7 @@ from IPython.display import Markdown
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from rfviz import stats
 from rfviz.kernels.controls import DRAWS
@@ -18,7 +19,7 @@ from rfviz.kernels.tuning.gabor import Gabor
 from rfviz.lab import results
 from rfviz.lab.run import Run
 from rfviz.nets.network import Network
-from rfviz.pages.style import GREY, BookFigure, covered, show, stretch
+from rfviz.pages.style import GREY, bands, covered, show, stretch
 from rfviz.stats import AGREES, CANNOT_TELL, DISAGREES, Interval, judge
 
 NULL = 95
@@ -92,7 +93,7 @@ def selective(measured: Tuning, control: Sequence[Tuning]) -> Tensor:
     by_chance = torch.cat([each.selectivities[each.responds] for each in control])
     if not len(by_chance):
         return torch.full((len(measured.blank),), torch.nan, dtype=torch.float64)
-    edge = torch.quantile(by_chance, NULL / 100, dim=0)[measured.best[1]]
+    edge = torch.nanquantile(by_chance, NULL / 100, dim=0)[measured.best[1]]  # NaN, and none passes, without a control
     found = measured.selectivity
     passes = (found > edge.clamp(min=LEAST)) & (measured.reliability <= RELIABLE)
     return torch.where(found.isfinite(), passes.double(), torch.nan)
@@ -116,12 +117,34 @@ def excess(measured: Sequence[Tuning], controls: Sequence[Sequence[Tuning]]) -> 
 
 
 def selective_excess(run: Run, network: str) -> Interval:
-    """Return `excess` of the three layers of the figures of a network."""
+    """Return in how large a share of the figures' layers a channel is selective, minus that with random weights."""
     layers = run.network(network).figure_layers
-    return excess(
-        [results.orientation(run, network, layer) for layer in layers],
-        [random(run, network, layer) for layer in layers],
+    controls = [random(run, network, layer) for layer in layers]
+    return excess_over_layers(
+        [
+            selective(results.orientation(run, network, layer), control)
+            for layer, control in zip(layers, controls, strict=True)
+        ],
+        [*zip(*map(chance, controls), strict=True)],
     )
+
+
+def excess_over_layers(ours: Sequence[Tensor], draws: Sequence[Sequence[Tensor]]) -> Interval:
+    """Return the mean over channels of the share of layers that have something, minus that with random weights.
+
+    A channel counts once, whatever the number of layers: skips make it much the same in all. n is that of the network.
+
+    Parameters
+    ----------
+    ours : sequence of Tensor, shape (C,)
+        0 or 1 per layer, NaN where a channel does not count; layers may differ in C.
+    draws : sequence of sequences of Tensor
+        The same of some networks with random weights.
+    """
+    measured, *random = (
+        pad_sequence([*layers], batch_first=True, padding_value=torch.nan).nanmean(0) for layers in (ours, *draws)
+    )
+    return stats.difference(measured, torch.cat(random))._replace(n=len(stats.finite(measured)))
 
 
 # -- figures, tables and words -----------------------------------------------------------------------------------------
@@ -142,18 +165,13 @@ def selective_channels(shown: Shown) -> Figure:
 
     Grey: at the same frequency, the mean curve of the channels of a control, each turned to where it is largest.
     """
-    best = {network.name: best_channels(shown, network.name) for network in shown.networks}
-    heights = [3.0 if best[network.name] else 0.4 for network in shown.networks]
-    figure = BookFigure(sum(heights))
-    bands = figure.subfigures(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
-    for band, network in zip(bands, shown.networks, strict=True):
-        band.suptitle(network.title if best[network.name] else f"{network.title}: none is selective")
-        if not best[network.name]:
-            continue
-        grid = band.subplots(2, EXAMPLES, height_ratios=[1.2, 1])
+    best = {network.title: best_channels(shown, network.name) for network in shown.networks}
+    figure, drawn = bands(3.0, {title: bool(found) for title, found in best.items()}, "none is selective")
+    for network in (each for each in shown.networks if each.title in drawn):
+        grid = drawn[network.title].subplots(2, EXAMPLES, height_ratios=[1.2, 1])
         for ax in grid.flat:
             ax.axis("off")
-        for column, (layer, channel) in zip(grid.T, best[network.name], strict=False):
+        for column, (layer, channel) in zip(grid.T, best[network.title], strict=False):
             found, tuning = shown.stimuli[network.name][layer], shown.tuning[network.name][layer]
             for ax in column:
                 ax.axis("on")
@@ -172,9 +190,12 @@ def _curve(ax: Axes, tuning: Tuning, control: Sequence[Tuning], channel: int, ne
     curve = tuning.orientation_curve[channel]
     others = torch.cat([each.strength[each.responds][:, :, frequency] for each in control])
     others = others[others.amax(1) > 0]
-    top = int(curve.argmax())
-    turned = torch.stack([each.roll(top - int(each.argmax())) / each.max() for each in others]).mean(0)
-    for values, style, colour in ((turned, "--", GREY), (curve / curve.max(), "-", network.colour)):
+    shown = []
+    if len(others):
+        shift = [int(curve.argmax()) - int(each.argmax()) for each in others]
+        turned = [each.roll(by) / each.max() for each, by in zip(others, shift, strict=True)]
+        shown.append((torch.stack(turned).mean(0), "--", GREY))
+    for values, style, colour in (*shown, (curve / curve.max(), "-", network.colour)):
         ax.plot([*angles.tolist(), 180], [*values.tolist(), float(values[0])], style, color=colour)
     ax.set(ylim=(-0.05, 1.1), xlim=(0, 180), xticks=[0, 90, 180], yticks=[0, 1])
     ax.set_xlabel(f"{tuning.selectivity[channel]:.2f}")

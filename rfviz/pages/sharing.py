@@ -64,8 +64,6 @@ class Shown(NamedTuple):
     roles : Roles
     steps : dict from network and pair of layers to Step
         Of the first run.
-    kept : dict from network to Interval
-        See `keeping`.
     keeps : Interval
         See `keeps`.
     parts : dict from network to Parts
@@ -81,7 +79,6 @@ class Shown(NamedTuple):
 
     roles: Roles
     steps: Mapping[str, Mapping[Pair, Step]]
-    kept: Mapping[str, Interval]
     keeps: Interval
     parts: Mapping[str, "Parts"]
     sparsity: Mapping[str, Mapping[str, float]]
@@ -109,7 +106,6 @@ def gather(runs: Sequence[Run]) -> Shown:
     return Shown(
         roles=roles(run.networks),
         steps={name: steps(run.net(name).conv1.weight, results.stimuli(run, name), NETWORKS[name]) for name in names},
-        kept={name: keeping(runs, name) for name in names},
         keeps=keeps(runs),
         parts={name: parts(runs, name) for name in names},
         sparsity={each.name: results.sparsity(run, each.name) for each in run.networks},
@@ -206,11 +202,6 @@ def parts(runs: Sequence[Run], network: str) -> Parts:
 def _own_response(found: Mapping[str, HandedOn], which: str) -> Tensor:
     each = [getattr(block, which) for block in found.values()]
     return torch.stack([alike.diagonal() - alike.nanmean() for alike in each]).nanmean(0)
-
-
-def keeping(runs: Sequence[Run], network: str) -> Interval:
-    """Return the mean of `kept` over the channels of a network, or over seeds where there are several."""
-    return stats.over_seeds([stats.mean(_kept(run, network)) for run in runs])
 
 
 def keeps(runs: Sequence[Run], subject: Network | None = None) -> Interval:
@@ -341,7 +332,7 @@ def pairing_answer(shown: Shown) -> Markdown:
             f"{len(signs)} steps from a layer to the next{less}."
         )
     if shown.networks:
-        each = listed([f"{shown.kept[network.name]:+.2f} in {network.title}" for network in shown.networks])
+        each = listed([f"{shown.parts[network.name].pictures:+.2f} in {network.title}" for network in shown.networks])
         sentences.append(f"Between layers (the filter aside), the correlation above that of all pairs averages {each}.")
         sentences += [
             f"In {network.title}, {found.random_pictures.value:+.2f} of it is there with random weights, which is "

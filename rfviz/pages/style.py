@@ -17,7 +17,7 @@ import torch
 from IPython.display import HTML
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
@@ -168,6 +168,19 @@ def show(axes: Axes, image: Tensor | None, inside: Tensor | None = None, corner:
         extent = (left, left + width, top + height, top)
         axes.add_patch(Rectangle(corner, width, height, fill=False, **FRAME))
     axes.imshow(image.permute(1, 2, 0).clamp(0, 1).numpy(), extent=extent)
+
+
+def bands(height: float, found: Mapping[str, bool], nothing: str) -> tuple[Figure, dict[str, SubFigure]]:
+    """Return a figure with a band for each network, by its title, and the bands of those that have something to show.
+
+    Of the others, one line says that they have ``nothing``.
+    """
+    heights = [height if there else 0.4 for there in found.values()]
+    figure = BookFigure(sum(heights))
+    drawn = figure.subfigures(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
+    for band, (title, there) in zip(drawn, found.items(), strict=True):
+        band.suptitle(title if there else f"{title}: {nothing}")
+    return figure, {title: band for band, (title, there) in zip(drawn, found.items(), strict=True) if there}
 
 
 class Roles(NamedTuple):

@@ -50,13 +50,7 @@ def test_a_planted_spot_holds_all_the_weight() -> None:
     torch.testing.assert_close(fields.maps[0], expected)
     assert not fields.maps[1].any()  # channel 1 fires, but depends on nothing
     assert fields.diameter[0].item() == pytest.approx(2 * math.sqrt(5 / math.pi))  # 5 of 9 equal pixels hold half
-    offsets = [(dy, dx) for dy in (-4, -3, -2) for dx in (1, 2, 3)]
-    rms = math.sqrt(sum(dy**2 + dx**2 for dy, dx in offsets) / 9)
-    assert fields.radius[0].item() == pytest.approx(rms)
-    rows, columns = (min(21, at + 6) - max(0, at - 5) for at in (y, x))
-    assert fields.share[0].item() == pytest.approx(5 / (rows * columns))
-    for values in (fields.diameter, fields.radius, fields.share):
-        assert values[1].isnan()
+    assert fields.diameter[1].isnan()
 
 
 def test_the_core_is_the_smallest_set_that_holds_half() -> None:
@@ -69,7 +63,7 @@ def test_the_core_is_the_smallest_set_that_holds_half() -> None:
         assert not count or each[held].min() >= each[~held].max()
 
 
-def test_the_distance_is_from_the_neurons_centre() -> None:
+def test_where_the_neurons_centre_is() -> None:
     maps = torch.zeros(2, 9, 9)
     maps[0, 2, 7] = 1
     maps[1, 0, 0] = maps[1, 8, 8] = 0.5
@@ -77,7 +71,6 @@ def test_the_distance_is_from_the_neurons_centre() -> None:
         IMAGE, torch.tensor([0, 1]), torch.tensor([0, 0]), torch.tensor([[5, 3], [4, 4]]), torch.full((2, 2), 9), maps
     )
     assert fields.centres.tolist() == [[5, 3], [4, 4]]
-    assert fields.radius.tolist() == pytest.approx([5, math.sqrt(32)])
 
 
 @pytest.mark.parametrize("layer", ["maxpool", "layer1.1"])
@@ -161,7 +154,6 @@ def test_images_may_differ_in_size(resnet: models.ResidualNet, some_tiles: torch
     for i, (index, size) in enumerate(zip(fields.images.tolist(), fields.sizes.tolist(), strict=True)):
         assert size == list(images[index][0].shape[1:])
         assert not fields.maps[i, size[0] :].any()
-    assert (fields.share <= 1).all()
 
 
 def test_only_stimuli_that_drive_the_channel_count(resnet: models.ResidualNet, some_tiles: torch.Tensor) -> None:
@@ -172,7 +164,7 @@ def test_only_stimuli_that_drive_the_channel_count(resnet: models.ResidualNet, s
     assert fields.channels.tolist() == [2, 0, 0, 0]
     assert fields.images.tolist() == [found.top_images[2, 0].item(), *found.top_images[0, :3].tolist()]
     nothing = effective_fields(resnet, "layer1.0", some_tiles, found, [4])
-    assert nothing.maps.shape == (0, 0, 0) and len(nothing.diameter) == len(nothing.radius) == len(nothing.share) == 0
+    assert nothing.maps.shape == (0, 0, 0) and len(nothing.diameter) == 0
 
 
 def test_channels_are_spread_over_those_that_fire(resnet: models.ResidualNet, some_tiles: torch.Tensor) -> None:

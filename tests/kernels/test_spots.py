@@ -215,6 +215,7 @@ def test_every_drive_is_that_of_the_network_to_that_image() -> None:
     net = models.resnet34(6, 2).eval()
     found = measure(net, "layer1.0", preprocess=IMAGENET)
     assert found.drives.shape == (6, 3, 2, 2, 3) and found.told.isinf().all()
+    assert (found.strongest >= found.drives.abs().amax((1, 2, 3))).all()
     before: list[torch.Tensor] = []
     net.layer1[0].register_forward_hook(lambda block, given, _: before.append(given[0]))
 
@@ -242,7 +243,14 @@ def test_every_drive_is_that_of_the_network_to_that_image() -> None:
 def tuned(centre: list[float], around: list[float], other_half: list[float] | None = None) -> ColourTuning:
     """One neuron, one size: what drives its centre, and its surround in the one half and in the other."""
     drives = torch.tensor([[centre, centre], [around, other_half or around]], dtype=torch.float64)
-    return ColourTuning(drives[None, None], torch.full((1,), torch.inf).double(), torch.ones(1, dtype=torch.bool))
+    return of_drives(drives[None, None])
+
+
+def of_drives(drives: torch.Tensor) -> ColourTuning:
+    """Neurons that nothing drives more than spots and rings."""
+    count = len(drives)
+    strongest = drives.mean(3).abs().amax((1, 2))
+    return ColourTuning(drives, strongest, torch.full((count,), torch.inf).double(), torch.ones(count).bool())
 
 
 @pytest.mark.parametrize(
@@ -276,23 +284,35 @@ def test_sensitivity_is_colour_over_grey_each_where_it_is_strongest() -> None:
     assert tuned([0, 1, 0], [0, 0, 0]).sensitivity.item() == math.inf
 
 
-def test_the_size_at_which_places_are_most_opposite_counts() -> None:
-    sizes = [tuned([0, 2, 0], [0, 2, 0]), tuned([0, 0.1, 0], [0, -0.08, 0]), tuned([0, 1, 0], [0, -0.1, 0])]
-    found = ColourTuning(
-        torch.cat([each.drives for each in sizes], dim=1), torch.ones(1).double(), torch.ones(1, dtype=torch.bool)
-    )
-    assert (found.best.item(), found.index.item()) == (1, pytest.approx(0.8))
-    none_is = ColourTuning(found.drives.abs(), found.told, found.responds)
+@pytest.mark.parametrize(("drive", "best", "index"), [(1, 1, 0.8), (0.99, 2, 0.1)])
+def test_the_size_at_which_places_are_most_opposite_counts_if_it_drives_the_neuron(
+    drive: float, best: int, index: float
+) -> None:
+    sizes = [
+        tuned([0, 2, 0], [0, 2, 0]), tuned([0, drive, 0], [0, -0.8 * drive, 0]), tuned([0, 1.5, 0], [0, -0.15, 0])
+    ]  # fmt: skip
+    found = of_drives(torch.cat([each.drives for each in sizes], dim=1))
+    assert (found.best.item(), found.index.item()) == (best, pytest.approx(index))
+    none_is = of_drives(found.drives.abs())
     assert (none_is.best.item(), none_is.index.item()) == (0, 0)
+
+
+@pytest.mark.parametrize("size", [11, 27])
+def test_an_edge_cell_with_a_faint_coloured_spot_is_achromatic(size: int) -> None:
+    """Spots and rings, of grey as of any colour, do not drive an edge; gratings do."""
+    place = torch.arange(size, dtype=torch.float64) - (size - 1) / 2
+    distance = torch.hypot(place[:, None], place[None, :]) / size
+    edge = place.sign().expand(size, size) * (distance < 0.5)
+    spot = torch.where(distance < 1 / 6, 1.0, torch.where(distance < 1 / 3, -0.3, 0.0))
+    grey, red = torch.ones(3, dtype=torch.float64), torch.tensor([1.0, -0.5, -0.5], dtype=torch.float64)
+    filters = torch.stack([grey[:, None, None] * edge + 0.05 * red[:, None, None] * spot, red[:, None, None] * spot])
+    assert measure(network(filters), "0").classes == ["achromatic", "double-opponent"]
 
 
 @given(scale=st.floats(1e-3, 1e3), turn=st.booleans(), seed=st.integers(0, 20))
 def test_neither_size_nor_sign_nor_the_order_of_places_matters(scale: float, turn: bool, seed: int) -> None:
     drives = torch.randn(5, 3, 2, 2, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    told, responds = torch.ones(5).double(), torch.ones(5, dtype=torch.bool)
-    one, other = (
-        ColourTuning(each, told, responds) for each in (drives, -scale * (drives.flip(2) if turn else drives))
-    )
+    one, other = (of_drives(each) for each in (drives, -scale * (drives.flip(2) if turn else drives)))
     torch.testing.assert_close(other.index, one.index)
     torch.testing.assert_close(other.cone_weights, -one.cone_weights)
     assert other.classes == one.classes

@@ -50,7 +50,9 @@ def test_gabors_of_twelve_orientations(frequency: float, offset: float) -> None:
         assert found.preferred_frequency[channel].item() == pytest.approx(frequency, rel=0.15)
     assert found.selectivity.min() > 0.6
     assert found.reliability.max() < 1.5
-    assert found.modulation.min() > 1  # simple: the response follows the phase
+    assert (
+        (found.f1 > found.f0).flatten(1)[range(len(found.blank)), found.strength.flatten(1).argmax(1)].all()
+    )  # simple
 
 
 def test_a_rotated_filter_rotates_the_answer() -> None:
@@ -105,7 +107,8 @@ def test_a_complex_cell_does_not_follow_the_phase() -> None:
     net = nn.Sequential(*planted(filters), nn.Conv2d(4, 2, 1, bias=False), nn.ReLU())
     net[2].weight.data = torch.tensor([[1.0, 1, 1, 1], [1, 0, 0, 0]])[:, :, None, None]
     found = tuning.measure(net, "2")
-    complex_one, simple = found.modulation.tolist()
+    best = found.strength.flatten(1).argmax(1)
+    complex_one, simple = (found.f1 / found.f0).flatten(1)[range(2), best].tolist()
     assert complex_one < 0.3 and simple > 1
     assert all(angle_between(each, 60) < 5 for each in found.preferred_orientation.tolist())
 
@@ -153,7 +156,6 @@ def by_hand(responses: torch.Tensor, blank: float, gratings: Gratings) -> dict[s
         "selectivity": abs(vector(best[1])),
         "selectivities": [abs(vector(f)) for f in range(len(gratings.frequencies))],
         "preferred_orientation": math.degrees(cmath.phase(vector(best[1]))) / 2 % 180,
-        "modulation": strength[best][2] / strength[best][1],
     }
 
 
@@ -201,10 +203,10 @@ def test_a_neuron_is_that_of_the_network(
 def test_a_silent_channel_has_no_tuning() -> None:
     found = tuning.measure(planted([gabor(0, 0.1), torch.zeros(3, SIZE, SIZE)]), "0")
     assert found.responds.tolist() == [True, False]
-    for name in ("selectivity", "reliability", "preferred_orientation", "preferred_frequency", "modulation"):
+    for name in ("selectivity", "reliability", "preferred_orientation", "preferred_frequency"):
         assert math.isnan(getattr(found, name)[1].item()), name
         assert not math.isnan(getattr(found, name)[0].item()), name
-    assert not found.selectivities[1].any()
+    assert found.selectivities[1].isnan().all()
 
 
 def test_what_fires_without_a_stimulus_does_not_count() -> None:

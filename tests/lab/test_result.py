@@ -386,7 +386,7 @@ DEPENDENTS = {
     # the source stays: these ask whether a folder was given
     "images": ("folder", {"halves", "noise_effect", "noise_dose", "disturbances"}),
     "strongest": (33, {"stimuli", "clear_maxima", "mean_stimuli", "some_maxima", "identification", "atlas"}),
-    "top_k": (3, {"stimuli", "border_stimuli", "clear_maxima", "identification", "atlas"}),
+    "top_k": (3, {"stimuli", "border_stimuli", "clear_maxima", "mean_stimuli", "some_maxima", "identification", "atlas"}),
     "noise_seeds": (3, {"noise_effect"}),
     "disturbed_images": (9, {"noise_dose", "ablations", "disturbances"}),
     "picture_channels": (4, {"identification", "some_maxima"}),
@@ -482,7 +482,7 @@ def test_no_photograph_is_in_both_halves(everything, given, monkeypatch):
 def test_controls_have_random_weights_and_the_network_has_its_own(everything):
     run, name, images = everything, "resnet34", {}
     white, layers = run.whitening(name), NETWORKS[name].stream
-    other = controls.calibrated(controls.control(run.net(name), "random weights"), run.evaluation, preprocess=white)
+    other = controls.calibrated(controls.random_weights(run.net(name)), run.evaluation, preprocess=white)
     for net, control in ((run.net(name), None), (other, "random weights")):
         found = results.stimuli(run, name, control)["layer1.0"]
         expected = responses.collect(

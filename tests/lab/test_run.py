@@ -78,7 +78,7 @@ def everything(run: Run, network: str, deep: bool = True) -> dict:
         "colour": results.colour(run, network, "maxpool"),
         "gabors": results.gabors(run, network),
         "sparsity": results.sparsity(run, network),
-        "gabors by chance": results.gabors(run, network, "shuffled filters"),
+        "gabors by chance": results.gabors(run, network, "random weights"),
     }
     if not deep:
         return found
@@ -209,14 +209,13 @@ def test_results_are_what_the_kernels_give(first):
     )  # the crops of a photograph are its class
     assert_equal(found["noise"], effect)
     assert_equal(found["orientation"], tuning.measure(net, "maxpool", preprocess=white))
-    fresh = calibrated(controls.control(net, "random weights", 1), images.evaluation, preprocess=white)
+    fresh = calibrated(controls.random_weights(net, 1), images.evaluation, preprocess=white)
     assert_equal(found["orientation by chance"], tuning.measure(fresh, "maxpool", preprocess=white))
     assert_equal(found["colour"], spots.measure(net, "maxpool", preprocess=white))
     assert found["gabors"][3] == gabor.fit(net.conv1.weight[3])
-    shuffled = controls.control(net, "shuffled filters")
-    assert found["gabors by chance"][3] == gabor.fit(shuffled.conv1.weight[3])
+    assert found["gabors by chance"][3] == gabor.fit(controls.random_weights(net).conv1.weight[3])
     assert_equal(found["colour of filters"], spots.of_filters(net.conv1.weight, preprocess=white))
-    other = calibrated(controls.control(net, "random weights"), images.evaluation, preprocess=white)
+    other = calibrated(controls.random_weights(net), images.evaluation, preprocess=white)
     assert_equal(found["maxima by chance"], maximization.maximize(other, "maxpool", steps=2))
     assert_equal(
         found["stimuli by chance"],
@@ -232,7 +231,7 @@ def test_results_are_what_the_kernels_give(first):
     assert_equal(found["silence"], silent.silence(net, images.evaluation, pooled, preprocess=white))
     evidence = found["evidence"]
     assert_equal(evidence.written, stream.written(net, images.evaluation, network.stream, preprocess=white))
-    random = calibrated(controls.control(net, "random weights"), images.evaluation, preprocess=white)
+    random = calibrated(controls.random_weights(net), images.evaluation, preprocess=white)
     assert_equal(evidence.by_chance, stream.written(random, images.evaluation, network.stream, preprocess=white))
     strength = stream.read_strength(net, network.readers)["layer1.0.conv1"]
     options = {"groups": images.evaluation.labels, "preprocess": white}

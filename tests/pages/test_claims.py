@@ -121,7 +121,7 @@ def run_with(
 
 def verdicts(*runs: SimpleNamespace) -> dict[str, Claim]:
     measures = (claims._exist, claims._more, claims._harms, claims._hypothesis)
-    return {claim.letter: claim for claim in (measure(runs) for measure in measures)}
+    return {claim.letter: claim for claim in (claims._measured(measure, runs) for measure in measures)}
 
 
 def like_the_paper(seed: int, strange: float = 0.5, cut: float = 0.2) -> SimpleNamespace:
@@ -311,8 +311,9 @@ def test_a_rise_in_diversity_counts_beyond_that_of_random_weights(
 def test_a_feature_at_the_centre_is_reliable_and_learnt(
     monkeypatch: pytest.MonkeyPatch, single: float, centre: float, halves: float, verdict: str
 ) -> None:
-    run = measured_pictures(monkeypatch, {("layer1.2", False): 1 - single}, {False: centre + 0.4, True: 0.4}, halves)
-    assert claims._central([run]).verdict == verdict
+    diverse = {("layer1.2", False): 1 - single, ("layer1.2", True): 0.75}
+    found = claims._central([measured_pictures(monkeypatch, diverse, {False: centre + 0.4, True: 0.4}, halves)])
+    assert found.verdict == verdict and found.measured.endswith("single patches, random weights: +0.25")
 
 
 @pytest.mark.parametrize(
@@ -339,11 +340,11 @@ def test_features_are_kept_by_pictures_and_by_responses_and_at_equal_accuracy(
         "plainnet34": sharing.Parts(*(NOTHING._replace(value=value) for value in (0.2, 0.1, 0.1, 0.0, 0.1))),
     }
     monkeypatch.setattr(sharing, "parts", lambda runs, name: parts[name])
-    found = claims._keeps([fake(*CONTROLLED)] * 3)
+    found = claims._measured(claims._keeps, [fake(*CONTROLLED)] * 3)
     assert found.verdict == verdict
     assert "with random weights the pictures differ by +0.20, which is architecture" in found.measured
-    assert "learnt: ResNet34 +0.40, PlainNet34 +0.10; skips cut: responses +0.10 instead of +0.80" in found.measured
-    assert claims._keeps([fake(*CONTROLLED)]).verdict == CANNOT_TELL
+    assert "learnt: ResNet34 +0.40, PlainNet34 +0.10; ResNet34 with its skips cut: responses +0.10" in found.measured
+    assert claims._measured(claims._keeps, [fake(*CONTROLLED)]).verdict == CANNOT_TELL
 
 
 @pytest.mark.parametrize(
@@ -398,7 +399,7 @@ def test_another_hue_around_the_centre_counts_beyond_the_mean_and_random_weights
 # -- tuning and higher layers ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("low", "verdict"), [(0.2, AGREES), (0.05, CANNOT_TELL), (-0.2, DISAGREES)])
+@pytest.mark.parametrize(("low", "verdict"), [(0.05, AGREES), (-0.05, CANNOT_TELL), (-0.3, DISAGREES)])
 def test_orientation_beyond_random_weights(monkeypatch: pytest.MonkeyPatch, low: float, verdict: str) -> None:
     monkeypatch.setattr(orientation, "selective_excess", lambda run, name: between(low, low + 0.2))
     assert claims._oriented([fake()]).verdict == verdict
@@ -411,28 +412,35 @@ def test_double_opponency_beyond_random_weights(ours: int, random: int, verdict:
     def tuning(name: str, layer: str, control: str | None = None, draw: int = 0) -> SimpleNamespace:
         count = random if control else ours
         rest = 22 - count
-        return SimpleNamespace(classes=["double-opponent"] * count + ["achromatic"] * rest + ["silent"] * 2)
+        names = ["double-opponent"] * count + ["achromatic"] * rest
+        turn = 7 * ("conv1", "layer1.0", "layer1.2").index(layer)  # others in each layer
+        return SimpleNamespace(classes=names[turn:] + names[:turn] + ["silent"] * 2)
 
     found = claims._double_opponent([fake(colour=tuning)])
     assert found.verdict == verdict
     assert f"{ours} first filters, {ours} in conv. layer 3, {ours} in conv. layer 7" in found.measured
-    assert "n = 198 channels" in found.measured  # 66 trained, twice that random; silent ones do not count
+    assert "n = 22 channels" in found.measured  # silent ones do not count
 
 
 @pytest.mark.parametrize(
-    ("contrast", "lead", "verdict"),
+    ("contrast", "low", "lead", "verdict"),
     [
-        (0.05, 0.3, AGREES),
-        (0.3, 0.3, DISAGREES),
-        (0.05, 0.0, DISAGREES),
-        (0.1, 0.3, CANNOT_TELL),
-        (0.05, 0.1, CANNOT_TELL),
+        (0.05, 0.5, 0.3, AGREES),
+        (0.3, 0.5, 0.3, DISAGREES),
+        (0.05, 0.5, 0.0, DISAGREES),
+        (0.05, 0.0, 0.3, DISAGREES),  # even harder to read in the first pooling layer
+        (0.1, 0.5, 0.3, CANNOT_TELL),
+        (0.05, 0.5, 0.1, CANNOT_TELL),
+        (0.05, 0.05, 0.3, CANNOT_TELL),
     ],
 )
 def test_high_layers_are_hard_to_grasp_where_little_is_to_be_seen_and_maximization_leads(
-    monkeypatch: pytest.MonkeyPatch, contrast: float, lead: float, verdict: str
+    monkeypatch: pytest.MonkeyPatch, contrast: float, low: float, lead: float, verdict: str
 ) -> None:
-    monkeypatch.setattr(higher, "readability", lambda run, name, layer: contrast + 0.1 * (around(0)))
+    def readability(run: object, name: str, layer: str) -> torch.Tensor:
+        return (low if layer == "maxpool" else contrast) + 0.1 * around(0)
+
+    monkeypatch.setattr(higher, "readability", readability)
     monkeypatch.setattr(higher, "lead", lambda runs, name, layer: between(lead - 0.05, lead + 0.05))
     monkeypatch.setattr(higher, "score", lambda runs, name, layer, kind: between(0.6, 0.8))
     found = claims._fails([fake("resnet18")])
@@ -488,7 +496,7 @@ def test_a_network_that_has_learnt_nothing_bears_out_no_statement_about_learning
     files = {}
     for number, name in enumerate(PAIR):
         net = controls.calibrated(
-            controls.control(smoke.net(name), "random weights", 100 + number), smoke.evaluation,
+            controls.random_weights(smoke.net(name), 100 + number), smoke.evaluation,
             preprocess=smoke.whitening(name),
         )  # fmt: skip
         files[name] = f"{tmp_path}/{name}.safetensors"

@@ -64,7 +64,7 @@ def images_in(axes: list) -> list[np.ndarray]:
 def test_what_matters_is_shown_and_the_rest_is_grey(resnet: ResidualNet, tiles: Evaluation) -> None:
     """One stimulus per layer, of the channel in the middle of those that are measured."""
     found = collect(resnet, tiles, ["layer1.0", "layer3.0"], 1, mean_stimulus=False, borders=True)
-    other = controls.calibrated(controls.control(resnet, "random weights"), tiles)
+    other = controls.calibrated(controls.random_weights(resnet), tiles)
     fields, chance = (
         {layer: effective_fields(net, layer, tiles, each, [1, 2, 4], top=1) for layer, each in found.items()}
         for net in (resnet, other)

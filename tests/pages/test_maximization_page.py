@@ -163,7 +163,7 @@ def test_resemblance_is_over_channels_or_seeds(monkeypatch: pytest.MonkeyPatch) 
         assert list(one) == list(page.KINDS)
         for layer in NETWORKS[name].figure_layers:
             assert one["maxima"][layer][:3] == one["random"][layer][:3] == (1, 1, 1)
-            assert one["clear"][layer].value == again["maxima"][layer].value == 0
+            assert one["clear"][layer].value == again["maxima"][layer].value < 0.1
             assert one["maxima"][layer][3:] == (12, "channels")
     assert {*asked} == {None, "random weights"}
     several = page.resemblance(runs, "plainnet18")["maxima"]["maxpool"]

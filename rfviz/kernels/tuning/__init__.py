@@ -87,11 +87,11 @@ class Tuning:
 
     @property
     def vectors(self) -> Tensor:
-        """``sum r exp(2i theta) / sum r`` over orientations theta at every frequency, complex `(C, F)`; 0 for no r."""
+        """``sum r exp(2i theta) / sum r`` over orientations theta, complex `(C, F)`; NaN where all r are 0."""
         angle = 2 * torch.deg2rad(torch.tensor(self.gratings.orientations, dtype=torch.float64))
         total = self.strength.sum(1)
         vectors = (self.strength * torch.polar(torch.ones_like(angle), angle)[:, None]).sum(1)
-        return torch.where(total > 0, vectors / total, 0)
+        return vectors / total  # 0 / 0 is NaN
 
     @property
     def selectivities(self) -> Tensor:
@@ -149,14 +149,6 @@ class Tuning:
             shift = torch.where(inner == best, shift, 0.0)
         step = (logarithm[-1] - logarithm[0]) / max(1, last)
         return torch.where(self.responds, (logarithm[best] + shift * step).exp(), torch.nan)
-
-    @property
-    def modulation(self) -> Tensor:
-        """F1 / F0 at the best grating, `(C,)`: above 1 for simple, below for complex cells (Skottun et al., 1991)."""
-        orientation, frequency = self.best
-        rows = torch.arange(len(orientation))
-        f0, f1 = self.f0[rows, orientation, frequency], self.f1[rows, orientation, frequency]
-        return torch.where(self.responds & (f0 > 0), f1 / f0, torch.where(self.responds, torch.inf, torch.nan))
 
 
 def measure(

@@ -4,8 +4,8 @@
 greys do (Johnson, Hawken and Shapley, 2001) and its weights for the three cones have both signs: the smaller side holds
 `OPPOSED` of their sum or more. It is *double-opponent* if it is chromatic and what it wants of the two colour axes, L-M
 and S, is the opposite at another place: with its drives ``c`` by colours in one place and ``s`` by the same colours in
-the other, the index ``max(0, -(c . s)) / max(norm(c), norm(s))**2`` is `LEAST` or more, and so it is in each half of
-what was shown (Shapley and Hawken, 2011). It is *single-opponent* if it is chromatic and no more, else *achromatic*.
+the other, the index ``max(0, -(c . s)) / max(norm(c), norm(s))**2`` is `LEAST` or more, reliably (Shapley and Hawken,
+2011). It is *single-opponent* if it is chromatic and no more, else *achromatic*.
 The index is that of `rfviz.kernels.tuning.centre_surround`, of drives instead of colours.
 
 Signs of cone weights alone would not do: L and M cones overlap so much that a sum of R, G and B weighs them with
@@ -14,11 +14,13 @@ opposite signs.
 - **Neurons** (`measure`) are shown a spot and the ring around it, of several sizes, in colours along the three axes of
   `rfviz.kernels.tuning.opponent`, on grey. What counts is the value before the ReLU, minus that for grey. One half of
   what is shown has the one sign and is moved sideways by a pixel, the other half has the opposite sign and is moved up
-  and down: a linear neuron with coarse weights does the same in both.
+  and down: a linear neuron with coarse weights does the same in both, and the index must hold in each. Of the sizes,
+  those count that drive the neuron by colours half as much as the best, and of these the one of the largest index. How
+  strongly a neuron follows greys is told by gratings as well: an edge cell has no use for spots.
 - **First filters** (`of_filters`) are linear, so their weights say everything exactly. The two places are where the
   main chromatic profile of the filter is positive and where it is negative; they may lie side by side. The two halves
   are the pixels of a chequerboard: what the profile is at one colour of squares must be told by the other (their
-  correlation is `TOLD` or more), which noise does not do.
+  correlation is `TOLD` or more), which white noise does not do. A smooth filter without a mean would pass by chance.
 """
 
 from dataclasses import dataclass
@@ -31,6 +33,7 @@ from torch.nn import functional as F
 from rfviz.images.whitening import NONE, Whitening
 from rfviz.kernels.pictures import VANISHED
 from rfviz.kernels.tuning import Neuron, opponent
+from rfviz.kernels.tuning.gratings import for_field
 from rfviz.nets import receptive_field
 
 CLASSES = ("achromatic", "single-opponent", "double-opponent", "silent")
@@ -54,6 +57,9 @@ CONTRAST = 0.4
 """Share of what a screen can show. sRGB, which is what networks see, is so far from proportional to light that at full
 contrast a filter that is linear in sRGB would seem to have other cone weights."""
 
+GRATINGS = (4, 3, 4)
+"""Orientations, frequencies and phases of what else is shown."""
+
 _SHIFTS = (((0, -1), (0, 1)), ((-1, 0), (1, 0)))
 """Of each half, px (down, right)."""
 
@@ -69,6 +75,8 @@ class ColourTuning:
     drives : Tensor of float64, shape (C, S, 2, 2, 3)
         S sizes, of which a filter has one; two places, the centre and its surround or those of a filter; two halves;
         how strongly +1 times `CONTRAST` along luminance, L-M and S drives the neuron there.
+    strongest : Tensor of float64, shape (C, 3)
+        The largest drive along each axis, by anything that was shown.
     told : Tensor of float64, shape (C,)
         Reliability: of filters how well half of the pixels tells the other half; infinite where there are other halves.
     responds : Tensor of bool, shape (C,)
@@ -76,14 +84,19 @@ class ColourTuning:
     """
 
     drives: Tensor
+    strongest: Tensor
     told: Tensor
     responds: Tensor
 
     @property
     def best(self) -> Tensor:
-        """The size of which the two places are most opposite, else that with the strongest chromatic drive, `(C,)`."""
-        opposite = self._opposition(self._whole)
+        """The size, of those that drive by colours half as much as the best, of the largest index, `(C,)`.
+
+        Where no size has any, that with the strongest chromatic drive.
+        """
         chromatic = self._whole[..., 1:].norm(dim=-1).amax(2)
+        strong = chromatic >= chromatic.amax(1, keepdim=True) / 2
+        opposite = torch.where(strong, self._opposition(self._whole), 0.0)
         ranked = torch.where(opposite.amax(1, keepdim=True) > 0, opposite, chromatic)
         return ranked.argmax(1)
 
@@ -110,9 +123,8 @@ class ColourTuning:
 
     @property
     def sensitivity(self) -> Tensor:
-        """The larger drive by colours of equal luminance over that by grey, `(C,)`; inf without the latter."""
-        whole = self._at_best(self._whole).abs().amax(1)
-        return torch.where(self.responds, whole[:, 1:].amax(1) / whole[:, 0], torch.nan)
+        """The strongest drive by colours of equal luminance over that by greys, `(C,)`; inf without the latter."""
+        return torch.where(self.responds, self.strongest[:, 1:].amax(1) / self.strongest[:, 0], torch.nan)
 
     @property
     def classes(self) -> list[str]:
@@ -145,7 +157,7 @@ def cone_contrasts() -> Tensor:
 
 
 def measure(net: nn.Module, layer: str, *, preprocess: Whitening = NONE) -> ColourTuning:
-    """Show spots and rings in colours along the three axes to the neuron of every channel of a layer.
+    """Show spots, rings and gratings along the three axes of colour to the neuron of every channel of a layer.
 
     Parameters
     ----------
@@ -167,17 +179,18 @@ def measure(net: nn.Module, layer: str, *, preprocess: Whitening = NONE) -> Colo
     shapes = torch.stack([_shape(size, radius, ring, shift) for radius in RADII for ring in (False, True)
                           for half in _SHIFTS for shift in half])  # fmt: skip
     signs = torch.tensor([1.0, -1.0]).repeat_interleave(2).repeat(2 * len(RADII))[:, None, None]
-    drives = torch.stack(
-        [
-            (respond(opponent.coloured(signs * shapes, opponent.direction(axis), CONTRAST)) - blank)
-            * signs[:, :, 0].double()
-            for axis in opponent.AXES
-        ],
-        dim=-1,
-    )
+    gratings = torch.cat([*for_field(size, *GRATINGS).patterns()])
+    along, strongest = [], []
+    for axis in opponent.AXES:
+        shown = opponent.coloured(torch.cat([signs * shapes, gratings]), opponent.direction(axis), CONTRAST)
+        found = respond(shown) - blank
+        along.append(found[: len(shapes)] * signs[:, :, 0].double())
+        strongest.append(found.abs().amax(0))
+    drives = torch.stack(along, dim=-1)
     drives = drives.unflatten(0, (len(RADII), 2, 2, 2)).mean(3).permute(3, 0, 1, 2, 4)
     responds = drives.abs().flatten(1).amax(1) > _SILENT * (1 + blank.abs())
-    return ColourTuning(drives.contiguous(), torch.full((len(drives),), torch.inf).double(), responds)
+    told = torch.full((len(drives),), torch.inf).double()
+    return ColourTuning(drives.contiguous(), torch.stack(strongest, dim=1), told, responds)
 
 
 def _shape(size: int, radius: float, ring: bool, shift: tuple[int, int]) -> Tensor:
@@ -209,7 +222,8 @@ def of_filters(weight: Tensor, *, preprocess: Whitening = NONE) -> ColourTuning:
         told.append(_told(profile))
     summed = torch.stack(places)[:, None, :, None].expand(-1, 1, 2, 2, 3)
     norms = weight.detach().cpu().double().flatten(1).norm(dim=1)
-    return ColourTuning(summed.contiguous(), torch.stack(told), norms > VANISHED * norms.median())
+    strongest = drives.abs().sum((2, 3))  # by a picture of the signs of the weights
+    return ColourTuning(summed.contiguous(), strongest, torch.stack(told), norms > VANISHED * norms.median())
 
 
 def pixel_drives(weight: Tensor, preprocess: Whitening = NONE) -> Tensor:

@@ -93,7 +93,7 @@ class Exhibit:
         """What the functions of `rfviz.pages.sharing` take that are about silent channels; the rest is empty."""
         more, at_equal_accuracy = inactive.more_inactive_of(self.inactive.effects)
         return sharing.Shown(
-            roles=roles([NETWORKS[name] for name in self.evidence]), steps={}, kept={}, keeps=NOTHING, parts={},
+            roles=roles([NETWORKS[name] for name in self.evidence]), steps={}, keeps=NOTHING, parts={},
             sparsity={}, read=self.read, evidence=self.evidence, more_inactive=more,
             more_at_equal_accuracy=at_equal_accuracy,
         )  # fmt: skip
