@@ -386,7 +386,9 @@ DEPENDENTS = {
     # the source stays: these ask whether a folder was given
     "images": ("folder", {"halves", "noise_effect", "noise_dose", "disturbances"}),
     "strongest": (33, {"stimuli", "clear_maxima", "mean_stimuli", "some_maxima", "identification", "atlas"}),
-    "top_k": (3, {"stimuli", "border_stimuli", "clear_maxima", "mean_stimuli", "some_maxima", "identification", "atlas"}),
+    "top_k": (
+        3, {"stimuli", "border_stimuli", "clear_maxima", "mean_stimuli", "some_maxima", "identification", "atlas"}
+    ),
     "noise_seeds": (3, {"noise_effect"}),
     "disturbed_images": (9, {"noise_dose", "ablations", "disturbances"}),
     "picture_channels": (4, {"identification", "some_maxima"}),
