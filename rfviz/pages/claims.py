@@ -6,8 +6,9 @@ networks take a training as the unit: with fewer than `TRAININGS` of each, they 
 well is measured there.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 from IPython.display import HTML, Markdown
@@ -46,34 +47,11 @@ LEAD, STRANGE, CUT = 0.1, 0.1, 0.01
 RANDOM = "random weights"
 
 
-class Claim(NamedTuple):
-    """A statement of the paper and what a run says of it.
-
-    Parameters
-    ----------
-    letter, says : str
-    measure : str
-        How it is measured.
-    least : str
-        The least effects.
-    measured : str
-        The numbers, with intervals and n.
-    verdict : str
-        ``"agrees"``, ``"disagrees"`` or ``"cannot tell"``.
-    why : str
-    """
-
-    letter: str
-    says: str
-    measure: str
-    least: str
-    measured: str
-    verdict: str
-    why: str
-
-
 class Part(NamedTuple):
-    """A number that a statement needs on one side of a limit: above it, or below it if `expected` is -1."""
+    """A number that a statement needs on one side of a limit: above it, or below it if `expected` is -1.
+
+    `random` is the same with random weights, where it is not subtracted.
+    """
 
     name: str
     interval: Interval
@@ -81,6 +59,7 @@ class Part(NamedTuple):
     expected: int = 1
     form: str = "+.2f"
     unit: str = ""
+    random: float = math.nan
 
     @property
     def verdict(self) -> str:
@@ -95,7 +74,48 @@ class Part(NamedTuple):
 
     def __str__(self) -> str:
         """Return name and number, for people."""
-        return f"{self.name} {self.interval:{self.form}}"
+        random = "" if math.isnan(self.random) else f", {RANDOM} {self.random:{self.form}}"
+        return f"{self.name} {self.interval:{self.form}}{random}"
+
+
+class Claim(NamedTuple):
+    """A statement of the paper and what a run says of it.
+
+    Parameters
+    ----------
+    letter, says : str
+    measure : str
+        How it is measured.
+    least : str
+        The least effects.
+    parts : sequence of Part
+        The numbers that decide; none where nothing could be measured.
+    beside : str
+        What is shown with them and decides nothing.
+    verdict : str
+        ``"agrees"``, ``"disagrees"`` or ``"cannot tell"``.
+    why : str
+    """
+
+    letter: str
+    says: str
+    measure: str
+    least: str
+    parts: Sequence[Part]
+    beside: str
+    verdict: str
+    why: str
+
+    @property
+    def measured(self) -> str:
+        """The numbers, with intervals and n, for people."""
+        return "; ".join([*map(str, self.parts), *filter(None, [self.beside])]) or "–"
+
+
+def claim_of(stored: Mapping[str, Any]) -> Claim:
+    """Return a claim that was written as JSON: its fields by name, tuples as lists."""
+    parts = [Part(name, Interval(*interval), *rest) for name, interval, *rest in stored["parts"]]
+    return Claim(**{**stored, "parts": parts})
 
 
 def _claim(letter: str, says: str, measure: str, parts: Sequence[Part], beside: str = "") -> Claim:
@@ -109,7 +129,7 @@ def _claim(letter: str, says: str, measure: str, parts: Sequence[Part], beside: 
         why = f"the whole interval lies {side[verdict]}" + (f": {'; '.join(deciding)}" if verdict == DISAGREES else "")
     # parts that differ in the layer only share a least effect
     least = "; ".join(dict.fromkeys(part.least for part in parts))
-    return Claim(letter, says, measure, least, "; ".join([*map(str, parts), *filter(None, [beside])]), verdict, why)
+    return Claim(letter, says, measure, least, parts, beside, verdict, why)
 
 
 def _of_trainings(claim: Claim, runs: Sequence[Run]) -> Claim:
@@ -121,8 +141,8 @@ def _of_trainings(claim: Claim, runs: Sequence[Run]) -> Claim:
     return claim._replace(verdict=CANNOT_TELL, why=why)
 
 
-def _open(letter: str, says: str, measure: str, why: str, shown: str = "–") -> Claim:
-    return Claim(letter, says, measure, "–", shown, CANNOT_TELL, why)
+def _open(letter: str, says: str, measure: str, why: str) -> Claim:
+    return Claim(letter, says, measure, "–", (), "", CANNOT_TELL, why)
 
 
 def gather(runs: Sequence[Run]) -> list[Claim]:
@@ -205,14 +225,16 @@ def _central(runs: Sequence[Run]) -> Claim:
         "third over that at its rim, in octaves, minus the same with random weights. Correlation of the central thirds "
         "of two mean stimuli, of halves of the images that share no photograph.",
         [
-            Part("likeness of single patches", _over(runs, single), ALIKE, -1),
+            Part(
+                "likeness of single patches", _over(runs, single), ALIKE, -1,
+                random=_over(runs, lambda run: single(run, RANDOM)).value,
+            ),
             Part(
                 "centre over rim, minus random weights",
                 _over(runs, lambda run: stats.difference(centre(run), centre(run, RANDOM))), CENTRED, unit=" octaves",
             ),
             Part("likeness of halves", _over(runs, halves), HALVES),
         ],
-        f"single patches, random weights: {_over(runs, lambda run: single(run, RANDOM)).value:+.2f}",
     )  # fmt: skip
 
 
@@ -232,24 +254,28 @@ def _keeps(runs: Sequence[Run]) -> Claim:
         return _open("c", says, measure, f"in {wide[0]}, layer1 has other channels than the stem")
     expected = 1 if subject.skips else -1
 
-    def part(name: str, measured: Callable[..., Interval]) -> list[Part]:
-        found = [Part(name, measured(runs), expected * KEEPS, expected)]
+    def part(name: str, measured: Callable[..., Interval], random: float) -> list[Part]:
+        found = [Part(name, measured(runs), expected * KEEPS, expected, random=random)]
         if (controlled := runs[0].accuracy_control) is not None:
             found.append(Part(f"{name} at equal accuracy", measured(runs, controlled), expected * KEEPS, expected))
         return found
 
     kinds = [sharing.parts(runs, each.name) for each in (subject, contrast)]
-    by_chance = kinds[0].random_pictures.value - kinds[1].random_pictures.value
+    by_chance = [each.random_pictures.value for each in kinds], [each.random_responses.value for each in kinds]
     cut = "".join(
         f"; {each.title} with its skips cut: responses {found.cut.value:+.2f} instead of {found.responses.value:+.2f}"
         for each, found in zip((subject, contrast), kinds, strict=True)
         if each.shares_channels
     )
-    beside = (
-        f"with random weights the pictures differ by {by_chance:+.2f}, which is architecture; learnt: "
-        f"{subject.title} {kinds[0].learnt:+.2f}, {contrast.title} {kinds[1].learnt:+.2f}{cut}"
+    learnt = ", ".join(
+        f"{each.title} {found.learnt:+.2f}" for each, found in zip((subject, contrast), kinds, strict=True)
     )
-    parts = [*part("pictures", sharing.keeps), *part("responses", sharing.keeps_responses)]
+    beside = f"what random weights have is architecture; learnt, by pictures: {learnt}{cut}"
+    by_pictures, by_responses = (first - second for first, second in by_chance)
+    parts = [
+        *part("pictures", sharing.keeps, by_pictures),
+        *part("responses", sharing.keeps_responses, by_responses),
+    ]
     return _claim("c", says, measure, parts, beside)
 
 
@@ -257,16 +283,21 @@ def _resembles(runs: Sequence[Run]) -> Claim:
     subject = runs[0].subject
     found = maximization.resemblance(runs, subject.name)
     parts = [
-        Part(f"{maximization.KINDS[kind]}, {subject.layer_title(layer)}", each, maximization.LEAST, form=".2f")
+        Part(
+            f"{maximization.KINDS[kind]}, {subject.layer_title(layer)}",
+            each,
+            maximization.LEAST,
+            form=".2f",
+            random=found["random"][layer].value if kind == "maxima" else math.nan,
+        )
         for kind in ("maxima", "clear")
         for layer, each in found[kind].items()
     ]
-    by_chance = "; ".join(f"{subject.layer_title(layer)} {each.value:.2f}" for layer, each in found["random"].items())
     claim = _claim(
         "d", "The mean stimulus resembles the maximization image (Figs. 3 and 6).",
         "How often the mean stimulus of a channel is more like its own maximization image than like another channel's, "
         f"by correlation at equal spectra (0.5 is chance), in each of three layers and both settings, {subject.title}.",
-        parts, f"random weights, the paper's setting: {by_chance}",
+        parts,
     )  # fmt: skip
     return claim._replace(least=f"each above {maximization.LEAST:g}")
 
@@ -318,7 +349,7 @@ def _exist(runs: Sequence[Run]) -> Claim:
         "Share of channels that are 0 at every position of every evaluation image, all networks together. It agrees if "
         "there is one, and disagrees if there is none, the cumulative decay D is large enough and the interval "
         "excludes 13 of 64.",
-        "one channel", f"{measured:.0%}", verdict, why,
+        "one channel", [Part("share", measured, form=".0%")], "", verdict, why,
     )  # fmt: skip
 
 

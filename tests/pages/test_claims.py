@@ -1,5 +1,6 @@
 """Verdicts on the statements of the paper follow the numbers, whichever way they come out, in any networks."""
 
+import json
 from collections.abc import Callable
 from types import SimpleNamespace
 
@@ -80,6 +81,16 @@ def test_all_parts_must_hold_and_those_that_decide_are_named() -> None:
         assert claim.verdict == verdict and why in claim.why
         assert claim.measured.endswith("; and beside") and all(part.name in claim.measured for part in parts)
         assert all(f"{part.name}: above 0.00" in claim.least for part in parts)
+
+
+def test_a_claim_is_the_same_when_it_comes_back_from_json() -> None:
+    parts = [Part("it", between(1, 2), 0.5, 1, ".0%", " octaves", 0.25), Part("that", between(-2, 1), form="+.3f")]
+    claim = claims._claim("x", "It is so.", "How.", parts, "and beside")
+    again = claims.claim_of(json.loads(json.dumps(claim._asdict())))
+    assert again._replace(parts=[]) == claim._replace(parts=[])
+    assert again.parts[0] == parts[0]
+    assert str(again.parts[0]) == "it 150% (100% to 200%, n = 24 channels), random weights 25%"
+    assert again.measured == claim.measured and again.parts[1][:-1] == parts[1][:-1]
 
 
 # -- inactive channels -------------------------------------------------------------------------------------------------
@@ -313,7 +324,7 @@ def test_a_feature_at_the_centre_is_reliable_and_learnt(
 ) -> None:
     diverse = {("layer1.2", False): 1 - single, ("layer1.2", True): 0.75}
     found = claims._central([measured_pictures(monkeypatch, diverse, {False: centre + 0.4, True: 0.4}, halves)])
-    assert found.verdict == verdict and found.measured.endswith("single patches, random weights: +0.25")
+    assert found.verdict == verdict and ", random weights +0.25; centre over rim" in found.measured
 
 
 @pytest.mark.parametrize(
@@ -342,8 +353,9 @@ def test_features_are_kept_by_pictures_and_by_responses_and_at_equal_accuracy(
     monkeypatch.setattr(sharing, "parts", lambda runs, name: parts[name])
     found = claims._measured(claims._keeps, [fake(*CONTROLLED)] * 3)
     assert found.verdict == verdict
-    assert "with random weights the pictures differ by +0.20, which is architecture" in found.measured
-    assert "learnt: ResNet34 +0.40, PlainNet34 +0.10; ResNet34 with its skips cut: responses +0.10" in found.measured
+    assert ", random weights +0.20; " in found.measured and ", random weights +0.50; " in found.measured
+    learnt = "learnt, by pictures: ResNet34 +0.40, PlainNet34 +0.10"
+    assert f"{learnt}; ResNet34 with its skips cut: responses +0.10" in found.measured
     assert claims._measured(claims._keeps, [fake(*CONTROLLED)]).verdict == CANNOT_TELL
 
 
@@ -480,7 +492,7 @@ def test_every_statement_of_a_real_run(smoke: Run) -> None:
         for text in (claim.says, claim.why, claim.measure, claim.least):
             assert text in html
     assert "reference pair" not in claims.claims_table(found).data
-    odd = found[0]._replace(measured="<img src=x>")
+    odd = found[0]._replace(beside="<img src=x>")
     assert "<img" not in claims.claims_table([odd], {"another": [odd]}).data
 
 

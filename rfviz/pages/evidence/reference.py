@@ -138,7 +138,7 @@ class Reference:
     @property
     def claims(self) -> list[Claim]:
         """What it says of the statements of the paper."""
-        return [Claim(**each) for each in self.facts["claims"]]
+        return [claims.claim_of(each) for each in self.facts["claims"]]
 
 
 def export(runs: Sequence[Run], folder: Path, made_by: Mapping[str, str], numbers_only: bool = False) -> None:
