@@ -10,8 +10,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import pandas as pd
-from IPython.display import HTML, Markdown
+from IPython.display import Markdown
 from torch import Tensor
 
 from rfviz import stats
@@ -24,7 +23,7 @@ from rfviz.lab.run import Run
 from rfviz.nets.network import Network
 from rfviz.pages import colour, higher, maximization, orientation, sharing
 from rfviz.pages.inactive import more_inactive, noise_change
-from rfviz.pages.style import in_sentences, no_contrast
+from rfviz.pages.style import no_contrast
 from rfviz.stats import AGREES, CANNOT_TELL, DISAGREES, NOTHING, Interval, all_of, judge
 
 PAPER_SHARE = 13 / 64
@@ -515,39 +514,6 @@ _CLAIMS = (
 
 CONFIRMATORY = "fgh"
 """Statements that the paper measures itself, with numbers to compare; of the others, the measure is this edition's."""
-
-
-def claims_table(found: Sequence[Claim], others: Mapping[str, Sequence[Claim]] | None = None) -> HTML:
-    """Return the statements for people, with the verdicts of other runs beside, each under its name."""
-    rows = [
-        {
-            "": f"({claim.letter})",
-            "the paper says": claim.says,
-            "this run": f"{claim.verdict}: {claim.measured}; {claim.why}",
-        }
-        for claim in found
-    ]
-    for name, claims in (others or {}).items():
-        kept = {claim.letter: f"{claim.verdict}: {claim.measured}; {claim.why}" for claim in claims}
-        rows = [row | {name: kept.get(claim.letter, "–")} for row, claim in zip(rows, found, strict=True)]
-    return in_sentences(pd.DataFrame(rows))
-
-
-def methods_table(found: Sequence[Claim]) -> HTML:
-    """Return how each statement is measured, and the least effect, for people."""
-    return in_sentences(
-        pd.DataFrame(
-            [
-                {
-                    "": f"({claim.letter})",
-                    "how it is measured": claim.measure,
-                    "least effect": claim.least,
-                    "measured by the paper": "yes" if claim.letter in CONFIRMATORY else "no",
-                }
-                for claim in found
-            ]
-        )
-    )
 
 
 def claims_answer(found: Sequence[Claim]) -> Markdown:

@@ -1,0 +1,114 @@
+"""The figure of the statements: what is drawn is what decides, at the right place, and all of it is there as text."""
+
+import math
+import re
+
+import pytest
+from bs4 import BeautifulSoup, Tag
+
+from rfviz.pages import claims, verdicts
+from rfviz.pages.claims import Claim, Part
+from rfviz.pages.verdicts import HEIGHT, MARGIN, WIDTH
+from rfviz.stats import AGREES, CANNOT_TELL, DISAGREES, NOTHING, Interval
+
+
+def between(low: float, high: float) -> Interval:
+    return Interval((low + high) / 2, low, high, 24)
+
+
+def claim(letter: str, *parts: Part) -> Claim:
+    return claims._claim(letter, f"It is {letter}.", "By looking.", parts, "and beside") if parts else Claim(
+        letter, f"It is {letter}.", "By looking.", "–", (), "", CANNOT_TELL, "nobody looked"
+    )  # fmt: skip
+
+
+def drawn(columns: dict[str, list[Claim]]) -> BeautifulSoup:
+    return BeautifulSoup(verdicts.figure(columns).data, "html.parser")
+
+
+GOOD, BAD, WIDE = (Part(name, between(*ends), 0.5) for name, ends in
+                   {"good": (1, 2), "bad": (-2, -1), "wide": (-1, 1)}.items())  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("parts", "name", "verdict"),
+    [
+        ([GOOD], "good", AGREES), ([GOOD, WIDE], "wide", CANNOT_TELL), ([WIDE, GOOD, BAD], "bad", DISAGREES),
+        ([Part("none", NOTHING), BAD], "bad", DISAGREES),
+    ],
+)  # fmt: skip
+def test_the_part_that_decides_is_drawn(parts: list[Part], name: str, verdict: str) -> None:
+    (run,) = drawn({"this run": [claim("a", *parts)]}).select(".run")
+    assert run.select_one(".verdict").get_text() == f"{verdicts.MARKS[verdict]} {verdict}"
+    assert run.select_one(".number").get_text().startswith(f"{name} ")
+    more = f" and {len(parts) - 1} more" if len(parts) > 1 else ""
+    assert run.select_one(".number").get_text().endswith(f"n = 24 channels){more}")
+
+
+def at(svg: Tag, css: str) -> list[float]:
+    path = svg.select_one(css)["d"]
+    return [float(each) for each in re.findall(r"-?\d+\.?\d*", path)]
+
+
+@pytest.mark.parametrize("expected", [1, -1])
+def test_everything_is_at_its_place_on_one_axis_for_all_runs_of_a_unit(expected: int) -> None:
+    part = Part("it", between(-1.0, 3.0), 0.5, expected, random=2.0)
+    wider = Part("it", between(4.0, 9.0), 0.5, expected)
+    octaves = Part("it", between(100.0, 200.0), 0.5, expected, unit=" octaves")
+    one, other, third = drawn({"x": [claim("a", part)], "y": [claim("a", wider)], "z": [claim("a", octaves)]}).select(
+        "svg"
+    )
+
+    def place(value: float, low: float = -1.0, high: float = 9.0) -> float:
+        return pytest.approx(MARGIN + (value - low) / (high - low) * (WIDTH - 2 * MARGIN), abs=0.06)
+
+    assert at(one, ".zero")[0] == at(other, ".zero")[0] == place(0)
+    assert at(one, ".limit")[0] == place(0.5)
+    assert (at(one, ".interval")[0], at(one, ".interval")[2]) == (place(-1), place(3))
+    assert (at(other, ".interval")[0], at(other, ".interval")[2]) == (place(4), place(9))
+    assert at(one, ".random")[0] == place(2) and other.select_one(".random") is None
+    assert float(one.circle["cx"]) == place(1)
+    assert at(third, ".interval")[0] == place(100, 0, 200)  # another unit, another axis
+    side = one.select_one(".side")
+    left, width = float(side["x"]), float(side["width"])
+    assert (left, left + width) == ((place(0.5), WIDTH) if expected > 0 else (0, place(0.5)))
+    assert int(one["height"]) == HEIGHT
+
+
+def test_a_number_without_interval_is_a_dot() -> None:
+    (svg,) = drawn({"x": [claim("a", Part("it", Interval(0.0, math.nan, math.nan, 1)))]}).select("svg")
+    assert svg.select_one(".interval") is None and svg.circle is not None
+
+
+def test_what_overrules_the_number_is_said_beside_it() -> None:
+    found = claim("c", GOOD)
+    (run,) = drawn({"x": [found._replace(verdict=CANNOT_TELL, why="one training of each network")]}).select(".run")
+    assert run.get_text(" ").endswith("One training of each network.")
+    (run,) = drawn({"x": [found]}).select(".run")
+    assert found.why not in run.get_text().lower()
+
+
+def test_all_of_it_is_text_and_runs_may_lack_a_statement() -> None:
+    first = [claim("a", GOOD, WIDE), claim("c")]
+    soup = drawn({"this run": first, "<another>": first[:1], "third": []})
+    rows = soup.select("li")
+    assert [row["id"] for row in rows] == ["claim-a", "claim-c"]
+    assert all(each.get("aria-hidden") for each in soup.select("svg"))
+    for row, stated in zip(rows, first, strict=True):
+        text = row.get_text(" ")
+        for words in (stated.says, stated.measure, stated.least, stated.measured):
+            assert words in text
+        assert "In the paper: " in text and row.a["href"].endswith(".html")
+    assert "nobody looked" in rows[1].get_text().lower()
+    runs = [each.get_text(" ") for each in rows[0].select(".run")]
+    assert "<another>" in runs[1] and "not measured" in runs[2]
+    assert soup.find("another") is None  # it was escaped
+
+
+def test_the_order_by_verdict_is_that_of_the_first_run() -> None:
+    rows = drawn({"x": [claim("a"), claim("b", BAD), claim("c", GOOD)], "y": [claim("a", GOOD)]}).select("li")
+    assert [row["style"] for row in rows] == ["--rank: 2", "--rank: 1", "--rank: 0"]
+
+
+def test_every_statement_has_its_place() -> None:
+    assert "".join(verdicts.WHERE) == "abcdefghijkl"
