@@ -1,15 +1,20 @@
-"""The first page: some channels of the subject, what drives them and what they would draw."""
+"""The first pages: channels that keep their feature, from evidence that is kept, and some channels of a run."""
 
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
+
+import torch
 
 from rfviz.images.data import Evaluation
 from rfviz.images.whitening import Whitening
 from rfviz.kernels.maximization import Maximization
-from rfviz.kernels.pictures import centred
+from rfviz.kernels.pictures import central, centred, correlations
 from rfviz.kernels.responses import LayerResponses, preferred_stimuli
 from rfviz.lab import results
 from rfviz.lab.run import Run
+from rfviz.nets.network import network
+from rfviz.pages.evidence.reference import Reference
 from rfviz.pages.style import BookFigure, show, stretch
 
 
@@ -69,4 +74,43 @@ def poster(shown: Shown, channels: int = 5) -> BookFigure:
         show(column[0], patch if fires else None, inside)
         show(column[1], stretch(means[channel])[0] if fires else None, counts[channel] > 0)
         show(column[2], shown.whitening.to_rgb(shown.maxima.images[channel]))
+    return figure
+
+
+def hero(found: Reference, channels: int = 5, silent: int = 3) -> BookFigure:
+    """Draw Fig. S21: channels whose mean over the strongest stimuli keeps its feature, and some that begin silent.
+
+    Of all channels that fire in the first pooling layer, the `channels` whose means are most alike from layer to layer:
+    the correlation of the pictures, the larger cut to the smaller around the centre, averaged over the two steps. Of
+    those that never fire there, the `silent` whose last mean differs most from its own mean colour.
+    """
+    (name,) = found.facts["networks"]
+    described = network(name)
+    layers = described.figure_layers
+    means = {layer: found.sheet(name, f"{layer}-strongest") for layer in layers}
+    alike = torch.stack(
+        [
+            correlations(means[low], central(means[high], means[low].shape[-1])).diagonal()
+            for low, high in itertools.pairwise(layers)
+        ]
+    ).mean(0)
+    never = torch.zeros(len(alike), dtype=torch.bool)
+    never[list(found.effects[name][0].inactive)] = True
+    gaps = {layer: {*found.facts["left out"][name][layer]} for layer in layers}
+    alike[[*set().union(*gaps.values())]] = -torch.inf
+    contrast = centred(means[layers[-1]]).abs().amax((1, 2, 3)).where(never, -torch.inf)
+    groups = (alike.where(~never, -torch.inf).topk(channels), contrast.topk(min(silent, int(never.sum()))))
+    chosen = [channel for best in groups for channel in best.indices.sort().values.tolist()]
+    figure = BookFigure(2.75)
+    grid = figure.subplots(len(layers), len(chosen), squeeze=False)
+    for row, layer in zip(grid, layers, strict=True):
+        title = described.layer_title(layer).replace("first ", "first\n")
+        row[0].set_ylabel(title, rotation=0, ha="right", va="center")
+        for ax, channel in zip(row, chosen, strict=True):
+            show(ax, None if channel in gaps[layer] else means[layer][channel])
+            if channel in gaps[layer]:
+                ax.text(0.5, 0.5, "never\nfires" if layer == layers[0] else "–", ha="center", va="center",
+                        transform=ax.transAxes)  # fmt: skip
+    for ax, channel in zip(grid[0], chosen, strict=True):
+        ax.set_title(f"ch. {channel}")
     return figure

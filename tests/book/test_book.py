@@ -30,7 +30,8 @@ pytestmark = pytest.mark.book
 
 BIN = Path(sys.executable).parent
 FIGURES = {
-    "index": ["fig-s6"],
+    "index": ["fig-s21"],
+    "introduction": ["fig-s6"],
     "methods": ["fig-1", "fig-s1"],
     "notebooks/01_training": ["fig-s2", "fig-s3"],
     "notebooks/02_preferred_stimuli": ["fig-2", "fig-3", "fig-4", "fig-5", "fig-s8"],
@@ -43,7 +44,7 @@ FIGURES = {
     "imagenet_network": [f"fig-i{number}" for number in range(1, 19)],
     "claims": [],
 }
-OF_NO_RUN = ("methods", "silence_by_decay", "imagenet_network")
+OF_NO_RUN = ("index", "methods", "silence_by_decay", "imagenet_network")
 """What they show was computed before."""
 
 

@@ -1,12 +1,14 @@
-"""What came out: sentences follow the intervals."""
+"""What came out: lines follow the intervals."""
 
 from types import SimpleNamespace
 
 import pytest
+from bs4 import BeautifulSoup
 
+from rfviz.pages.claims import Part, _claim
 from rfviz.pages.evidence import findings, series
 from rfviz.pages.inactive import Why
-from rfviz.stats import Interval
+from rfviz.stats import AGREES, CANNOT_TELL, DISAGREES, Interval
 
 UP, DOWN, OPEN = Interval(2.0, 1.0, 3.0, 3), Interval(-2.0, -3.0, -1.0, 3), Interval(0.0, -1.0, 1.0, 3)
 
@@ -16,51 +18,49 @@ def trainings() -> series.Shown:
     return series.Shown([{"network": name} for name in networks], {})
 
 
-def imagenet(tested: Interval, difference: Interval, paths: Interval, cut: Interval) -> SimpleNamespace:
+def imagenet(tested: Interval, difference: Interval, tuned: Interval, inactive: int = 2) -> SimpleNamespace:
     noise = {"tested": tested, "matched": UP, "difference": difference}
-    why = Why(True, {"noise": noise, "skip": noise, "cut": {**noise, "difference": cut}}, paths, UP)
-    effects = [SimpleNamespace(inactive=(2, 4), channels=64)]
-    shown = SimpleNamespace(why={"resnet18": why})
-    return SimpleNamespace(effects={"resnet18": effects}, exhibit=SimpleNamespace(inactive=shown))
+    why = Why(True, {"noise": noise}, OPEN, UP)
+    effects = [SimpleNamespace(inactive=tuple(range(inactive)), channels=64)]
+    claims = [_claim(letter, "It is.", "By looking.", [Part("share", tuned)]) for letter in "ij"]
+    exhibit = SimpleNamespace(inactive=SimpleNamespace(why={"resnet18": why}))
+    return SimpleNamespace(effects={"resnet18": effects}, exhibit=exhibit, claims=claims)
+
+
+MEASURED = ("decay", "equal", "skips", "tested", "difference", "tuned")
 
 
 @pytest.mark.parametrize(
-    ("of", "sign", "said"),
+    ("planted", "line", "verdict", "said"),
     [
-        ("pair", UP, "As in the paper, ResNet34 loses more channels than PlainNet34"),
-        ("pair", OPEN, "whether ResNet34 or PlainNet34 loses more channels is undecided"),
-        ("pair", DOWN, "Against the paper, PlainNet34 loses more channels than ResNet34"),
-        ("skips", UP, "do play a part: without those of layer1, fewer channels fall silent"),
-        ("skips", OPEN, "is not borne out: without them, it is undecided whether more or fewer do"),
-        ("skips", DOWN, "Not the skips that the paper suspects make channels fall silent"),
-        ("equal", UP, "that classifies only about as well as PlainNet34 still loses more channels"),
-        ("equal", OPEN, "loses more or fewer channels is undecided"),
-        ("equal", DOWN, "even a ResNet34 that classifies only about as well as PlainNet34 loses fewer"),
-        ("cost", UP, "Kept from losing channels by a penalty, ResNet34 gains: +2.0"),
-        ("cost", OPEN, "ResNet34 neither gains nor loses"),
-        ("cost", DOWN, "ResNet34 loses: -2.0"),
-        ("tested", UP, "2 of 64 channels are silent, and noise in them raises its loss"),
-        ("tested", OPEN, "cannot be told to change its loss"),
-        ("tested", DOWN, "lowers its loss"),
-        ("difference", UP, "More than in active channels"),
-        ("difference", OPEN, "Whether more than in active channels that are read most nearly as strongly is undecided"),
-        ("difference", DOWN, "harms more (+2.000 (+1.000 to +3.000, n = 3 channels) nats): silence does not make"),
-        ("paths", UP, "harms by the skip more than by the convolutions"),
-        ("paths", OPEN, "By which path of the first block the noise harms more is undecided"),
-        ("paths", DOWN, "harms by the convolutions of the first block more than by its skip, against"),
-        ("cut", UP, "is in use: without it the loss rises, and by more"),
-        ("cut", OPEN, "more than what they write to as many active ones is undecided"),
-        ("cut", DOWN, "write to the silent channels less than what they write"),
+        ({}, 0, AGREES, "2 of 64 in ResNet18 trained on ImageNet"),
+        ({"inactive": 0}, 0, DISAGREES, "0 of 64"),
+        ({"tested": UP}, 1, AGREES, "loss +2.000 (+1.000 to +3.000"),
+        ({"tested": DOWN}, 1, DISAGREES, "loss -2.000"),
+        ({"difference": UP}, 1, CANNOT_TELL, "nats; more than in as many active"),
+        ({}, 1, CANNOT_TELL, "nats; whether more than in as many active"),
+        ({"difference": DOWN}, 1, CANNOT_TELL, "nats; but less than in as many active"),
+        ({"decay": UP, "equal": UP}, 2, AGREES, "at equal cumulative decay +2 (+1 to +3, n = 3 channels) %"),
+        ({"decay": UP}, 2, CANNOT_TELL, "at equal accuracy +0%"),
+        ({"decay": UP, "equal": DOWN}, 2, DISAGREES, "at equal accuracy -200%"),
+        ({"skips": UP}, 3, AGREES, "minus without +2"),
+        ({"skips": DOWN}, 3, DISAGREES, "minus without -2"),
+        ({"tuned": UP}, 4, AGREES, "beyond random weights +200% (+100% to +300%, n = 3 channels) and +200%"),
+        ({"tuned": DOWN}, 4, DISAGREES, "and -200%"),
+        ({}, 4, CANNOT_TELL, "and +0%"),
     ],
 )
-def test_each_sentence_follows_its_interval(of: str, sign: Interval, said: str, monkeypatch) -> None:
-    measured = ("pair", "skips", "cost", "equal", "tested", "difference", "paths", "cut")
-    planted = dict.fromkeys(measured, OPEN) | {of: sign}
-    gaps = {"plainnet34": planted["pair"], "resnet34-plain-layer1": planted["skips"]}
+def test_each_line_follows_its_interval(
+    planted: dict, line: int, verdict: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of = dict.fromkeys(MEASURED, OPEN) | planted
+    gaps = {"plainnet34": of["decay"], "resnet34-plain-layer1": of["skips"]}
     monkeypatch.setattr(series, "more_silent", lambda _shown, _network, other: gaps[other])
-    monkeypatch.setattr(series, "costs", lambda *_: planted["cost"])
-    monkeypatch.setattr(findings, "more_inactive_of", lambda _effects: (OPEN, planted["equal"]))
-    reference = SimpleNamespace(effects={})
-    found = findings.gather(trainings(), reference, imagenet(*list(planted.values())[4:]))
-    assert len(found) == 8 and said in findings.listed(found).data
-    assert [each.measured for each in found] == list(planted.values())
+    monkeypatch.setattr(findings, "more_inactive_of", lambda _effects: (OPEN, of["equal"]))
+    network = imagenet(of["tested"], of["difference"], of["tuned"], of.get("inactive", 2))
+    found = findings.gather(trainings(), SimpleNamespace(effects={}), network)
+    assert len(found) == 5
+    assert found[line].verdict == verdict and said in found[line].found
+    (lines,) = [BeautifulSoup(findings.listed(found).data, "html.parser").find_all("li")]
+    assert findings.WORDS[verdict] in lines[line].get_text() and said in lines[line].get_text()
+    assert lines[line].a["href"] == f"{found[line].page[0]}.html"

@@ -1,13 +1,19 @@
-"""The first page shows the channels with the highest contrast."""
+"""The first pages show channels that keep their feature, and channels with the highest contrast."""
+
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import pytest
 import torch
+from PIL import Image
 
 from rfviz.images.data import Evaluation
 from rfviz.images.whitening import NONE
 from rfviz.kernels import maximization, responses
 from rfviz.nets import models
 from rfviz.pages import landing
+from rfviz.pages.evidence import reference
 from rfviz.pages.style import stretch
 
 
@@ -38,3 +44,35 @@ def test_a_channel_that_never_fires_has_only_its_maximization_image(
     driven = maximization.maximize(resnet, "maxpool", steps=1)
     figure = landing.poster(landing.Shown("first pooling layer", tiles, found, driven, NONE), channels=3)
     assert [len(ax.get_images()) for ax in figure.axes] == [0] * 6 + [1] * 3
+
+
+@pytest.mark.parametrize("layer", ["maxpool", "layer1.0", "layer1.1"])
+def test_pictures_of_a_sheet_are_those_that_were_put_on_it(tmp_path: Path, layer: str) -> None:
+    side = {"maxpool": 11, "layer1.0": 27, "layer1.1": 43}[layer]
+    images = torch.randint(0, 256, (12, 3, side, side), generator=torch.Generator().manual_seed(0)) / 255
+    Image.fromarray(reference.sheet([*images])).save(tmp_path / f"resnet18-{layer}-mean.png")
+    found = reference.Reference({}, {}, {"resnet18": [SimpleNamespace(channels=12)]}, tmp_path)
+    torch.testing.assert_close(found.sheet("resnet18", f"{layer}-mean"), images)
+
+
+def test_channels_that_keep_their_feature_and_silent_ones_are_the_first_thing(tmp_path: Path) -> None:
+    """Planted: of 12 channels, 3 and 8 are the same in all layers, 1 and 5 never fire, 10 does too rarely."""
+    generator = torch.Generator().manual_seed(0)
+    sizes = {"maxpool": 11, "layer1.0": 27, "layer1.1": 43}
+    core = torch.rand(12, 3, 11, 11, generator=generator)
+    for layer, side in sizes.items():
+        images = torch.rand(12, 3, side, side, generator=generator)
+        begin = (side - 11) // 2
+        for channel in (3, 8):
+            images[channel] = 0.5
+            images[channel, :, begin : begin + 11, begin : begin + 11] = core[channel]
+        silent = (1, 5, 10) if layer == "maxpool" else ()
+        sheet = reference.sheet([None if channel in silent else image for channel, image in enumerate(images)])
+        Image.fromarray(sheet).save(tmp_path / f"resnet18-{layer}-strongest.png")
+    left_out = {layer: [1, 5, 10] if layer == "maxpool" else [] for layer in sizes}
+    facts = {"networks": {"resnet18": []}, "left out": {"resnet18": left_out}}
+    effects = {"resnet18": [SimpleNamespace(channels=12, inactive=(1, 5))]}
+    figure = landing.hero(reference.Reference(facts, {}, effects, tmp_path), channels=2)
+    assert [ax.get_title() for ax in figure.axes[:4]] == ["ch. 3", "ch. 8", "ch. 1", "ch. 5"]
+    assert [len(ax.get_images()) for ax in figure.axes] == [1, 1, 0, 0] + 8 * [1]
+    assert [text.get_text() for ax in figure.axes for text in ax.texts] == 2 * ["never\nfires"]

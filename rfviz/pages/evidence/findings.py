@@ -1,26 +1,32 @@
-"""What came out, in a few sentences for the first page: from numbers that are kept, each by the rule of verdicts.
+"""What came out, in five lines for the first page: from numbers that are kept, each by the rule of verdicts.
 
 They speak of the series of small trainings (`rfviz.pages.evidence.series`), of the reference pair with its control for
 accuracy, and of the network trained on ImageNet.
 """
 
+import html
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from IPython.display import Markdown
+from IPython.display import HTML
 
 from rfviz.nets.network import NETWORKS
 from rfviz.pages.evidence import series
 from rfviz.pages.evidence.reference import Reference
-from rfviz.pages.inactive import Why, more_inactive_of
-from rfviz.stats import Interval
+from rfviz.pages.inactive import more_inactive_of
+from rfviz.pages.verdicts import MARKS
+from rfviz.stats import AGREES, CANNOT_TELL, DISAGREES, all_of, judge
+
+WORDS = {AGREES: "holds", DISAGREES: "does not hold", CANNOT_TELL: "open"}
 
 
 class Finding(NamedTuple):
-    """A sentence, and the number whose sign it follows."""
+    """A statement, what was found, whether it holds, and the page that shows it, by name and title."""
 
-    says: str
-    measured: Interval
+    states: str
+    found: str
+    verdict: str
+    page: tuple[str, str]
 
 
 def gather(shown: series.Shown, pair: Reference, imagenet: Reference) -> list[Finding]:
@@ -35,90 +41,70 @@ def gather(shown: series.Shown, pair: Reference, imagenet: Reference) -> list[Fi
     imagenet : Reference
         Of one network.
     """
-    return [*_of_skips(shown), _at_equal_accuracy(pair), *_of_noise(imagenet)]
+    return [*_of_silence(imagenet), *_of_skips(shown, pair), _of_tuning(imagenet)]
 
 
-def _of_skips(shown: series.Shown) -> list[Finding]:
-    resnet, without, plain = shown.networks
-    titles = {name: NETWORKS[name].title for name in shown.networks}
-    found = []
-    gap = series.more_silent(shown, resnet, plain)
-    says = {
-        1: f"As in the paper, {titles[resnet]} loses more channels than {titles[plain]}, at equal cumulative decay",
-        0: f"At equal cumulative decay, whether {titles[resnet]} or {titles[plain]} loses more channels is undecided",
-        -1: f"Against the paper, {titles[plain]} loses more channels than {titles[resnet]}, at equal cumulative decay",
-    }[gap.sign]
-    found.append(Finding(f"{says}: {gap:+.0f} % of the channels.", gap))
-    gap = series.more_silent(shown, resnet, without)
-    says = {
-        1: "The skips that the paper suspects do play a part: without those of layer1, fewer channels fall silent",
-        0: "That the skips of layer1 make channels fall silent is not borne out: without them, it is undecided "
-        "whether more or fewer do",
-        -1: "Not the skips that the paper suspects make channels fall silent: without those of layer1, more do",
-    }[gap.sign]
-    found.append(Finding(f"{says} (with minus without: {gap:+.0f} % of the channels).", gap))
-    cost = series.costs(shown, resnet)
-    says = {1: "gains", 0: "neither gains nor loses, as far as can be told", -1: "loses"}[cost.sign]
-    says = f"Kept from losing channels by a penalty, {titles[resnet]} {says}"
-    return [*found, Finding(f"{says}: {cost:+.1f} points of top-1 accuracy.", cost)]
-
-
-def _at_equal_accuracy(pair: Reference) -> Finding:
-    gap = more_inactive_of(pair.effects)[1]
-    says = {
-        1: "a ResNet34 that classifies only about as well as PlainNet34 still loses more channels",
-        0: "whether a ResNet34 that classifies only about as well as PlainNet34 loses more or fewer channels is "
-        "undecided",
-        -1: "even a ResNet34 that classifies only about as well as PlainNet34 loses fewer channels",
-    }[gap.sign]
-    return Finding(f"On Caltech-101, {says} (difference of the shares: {gap:+.0%}).", gap)
-
-
-def _of_noise(imagenet: Reference) -> list[Finding]:
+def _of_silence(imagenet: Reference) -> list[Finding]:
     ((name, why),) = imagenet.exhibit.inactive.why.items()
+    page = ("imagenet_network", "A network trained on ImageNet")
     title, noise = NETWORKS[name].title, why.changes["noise"]
-    inactive = len(imagenet.effects[name][0].inactive)
-    says = {
-        1: "raises its loss: silence matters, as in the paper",
-        0: "cannot be told to change its loss",
-        -1: "lowers its loss",
-    }[noise["tested"].sign]
-    first = Finding(
-        f"In {title} trained on ImageNet, {inactive} of {imagenet.effects[name][0].channels} channels are silent, and "
-        f"noise in them {says} ({noise['tested']:+.3f} nats).",
-        noise["tested"],
-    )
-    says = {
-        1: "More than in active channels that are read most nearly as strongly",
-        0: "Whether more than in active channels that are read most nearly as strongly is undecided",
-        -1: "But the same noise in as many active channels that are read most nearly as strongly harms more",
+    inactive, channels = len(imagenet.effects[name][0].inactive), imagenet.effects[name][0].channels
+    than = {
+        1: "more than in as many active channels that are read most nearly as strongly",
+        0: "whether more than in as many active channels that are read most nearly as strongly is undecided",
+        -1: "but less than in as many active channels that are read most nearly as strongly",
     }[noise["difference"].sign]
-    so = ": silence does not make a channel more sensitive" if noise["difference"].sign < 0 else ""
-    second = Finding(f"{says} ({noise['matched']:+.3f} nats){so}.", noise["difference"])
-    return [first, second, *_of_path(why)]
+    return [
+        Finding(
+            "Some channels of the first pooling layer never fire",
+            f"{inactive} of {channels} in {title} trained on ImageNet",
+            AGREES if inactive else DISAGREES, page,
+        ),
+        Finding(
+            "Noise in them harms the network",
+            f"loss {noise['tested']:+.3f} nats; {than} ({noise['matched']:+.3f})",
+            judge(noise["tested"]), page,
+        ),
+    ]  # fmt: skip
 
 
-def _of_path(why: Why) -> list[Finding]:
-    if "skip" not in why.changes:
-        return []
-    says = {
-        1: "The noise harms by the skip more than by the convolutions of the first block, as the paper's idea has it",
-        0: "By which path of the first block the noise harms more is undecided",
-        -1: "The noise harms by the convolutions of the first block more than by its skip, against the paper's idea",
-    }[why.paths.sign]
-    by_path = Finding(f"{says} (skip minus convolutions: {why.paths:+.3f} nats).", why.paths)
-    cut = why.changes["cut"]["difference"]
-    says = {
-        1: "What the blocks of layer1 write to the silent channels is in use: without it the loss rises, and by more "
-        "than without what they write to as many active ones",
-        0: "Whether the network misses what the blocks of layer1 write to the silent channels more than what they "
-        "write to as many active ones is undecided",
-        -1: "The network misses what the blocks of layer1 write to the silent channels less than what they write to as "
-        "many active ones",
-    }[cut.sign]
-    return [by_path, Finding(f"{says} (difference: {cut:+.3f} nats).", cut)]
+def _of_skips(shown: series.Shown, pair: Reference) -> list[Finding]:
+    resnet, without, plain = shown.networks
+    by_decay = series.more_silent(shown, resnet, plain)
+    equal = more_inactive_of(pair.effects)[1]
+    skips = series.more_silent(shown, resnet, without)
+    page = ("silence_by_decay", "When channels fall silent")
+    titles = [NETWORKS[name].title for name in (resnet, plain)]
+    return [
+        Finding(
+            f"{titles[0]} has more of them than {titles[1]}",
+            f"at equal cumulative decay {by_decay:+.0f} % of the channels; at equal accuracy {equal:+.0%}",
+            all_of([judge(by_decay), judge(equal)]), page,
+        ),
+        Finding(
+            "The skips make channels fall silent", f"with the skips of layer1 minus without {skips:+.0f} %",
+            judge(skips), page,
+        ),
+    ]  # fmt: skip
 
 
-def listed(found: Sequence[Finding]) -> Markdown:
-    """Return the sentences as a list."""
-    return Markdown("\n".join(f"- {each.says}" for each in found))
+def _of_tuning(imagenet: Reference) -> Finding:
+    (name,) = imagenet.effects
+    orientation, colour = (next(each for each in imagenet.claims if each.letter == letter) for letter in "ij")
+    return Finding(
+        "Neurons are selective for orientation, and double-opponent",
+        f"beyond random weights {orientation.parts[0].interval:+.0%} and {colour.parts[0].interval:+.0%} in "
+        f"{NETWORKS[name].title} trained on ImageNet",
+        all_of([orientation.verdict, colour.verdict]), ("imagenet_network", "A network trained on ImageNet"),
+    )  # fmt: skip
+
+
+def listed(found: Sequence[Finding]) -> HTML:
+    """Return the findings as a list: mark, statement, number, link."""
+    lines = (
+        f'<li><span class="verdict {each.verdict.replace(" ", "-")}"><span aria-hidden="true">{MARKS[each.verdict]}'
+        f"</span> {WORDS[each.verdict]}</span> <b>{html.escape(each.states)}</b>: {html.escape(each.found)}. "
+        f'<a href="{each.page[0]}.html">{each.page[1]}</a></li>'
+        for each in found
+    )
+    return HTML(f'<ul class="rfviz-findings">{"".join(lines)}</ul>')

@@ -29,7 +29,7 @@ from rfviz.lab import provenance, results
 from rfviz.lab.provenance import HowMade
 from rfviz.lab.results import Evidence
 from rfviz.lab.run import Run
-from rfviz.nets import receptive_field
+from rfviz.nets import models, receptive_field
 from rfviz.nets.network import NETWORKS, network
 from rfviz.pages import claims, colour, inactive, orientation, sharing
 from rfviz.pages.claims import Claim
@@ -134,6 +134,19 @@ class Reference:
     def accuracies(self) -> dict[str, list[float]]:
         """Top-1 accuracy on held-out images of each network, a share, one per seed."""
         return {name: [each["top1"] for each in replicas] for name, replicas in self.facts["networks"].items()}
+
+    def sheet(self, network: str, what: str) -> Tensor:
+        """Read the pictures of a sheet, such as ``"maxpool-mean"``, `(C, 3, R, R)` in [0, 1]: `sheet` the other way.
+
+        Of layers with as many channels as the stem, whose fields are of `MOST` px or less, kept as PNG.
+        """
+        layer = what.rpartition("-")[0]
+        side = receptive_field.of(models.build(network, 8, 2), layer).size
+        with Image.open(self.folder / f"{network}-{what}.png") as file:
+            whole = torch.from_numpy(np.asarray(file.convert("RGB")).copy()).permute(2, 0, 1)[:, 1:, 1:] / 255
+        scale = _scale(side)
+        tiles = whole.unfold(1, side * scale, side * scale + 1).unfold(2, side * scale, side * scale + 1)
+        return tiles[..., ::scale, ::scale].permute(1, 2, 0, 3, 4).flatten(0, 1)[: self.effects[network][0].channels]
 
     @property
     def claims(self) -> list[Claim]:
@@ -319,10 +332,15 @@ def sheet(images: Sequence[Tensor | None]) -> np.ndarray:
     side = next((image.shape[1] for image in images if image is not None), 1)
     gap = torch.full((3, side, side), BACKGROUND)
     whole = torch.stack([gap if image is None else image.clamp(0, 1) for image in images])
-    scale = max(1, -(-(WIDTH // COLUMNS - 1) // side))
+    scale = _scale(side)
     whole = whole.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
     grid = make_grid(whole, nrow=COLUMNS, padding=1, pad_value=BACKGROUND)
     return (grid.permute(1, 2, 0) * 255).round().byte().numpy()
+
+
+def _scale(side: int) -> int:
+    """By how much a sheet enlarges images of so many px."""
+    return max(1, -(-(WIDTH // COLUMNS - 1) // side))
 
 
 def _reduced(image: Tensor) -> Tensor:
