@@ -153,17 +153,28 @@ def execute(
         except CellTimeoutError as error:
             raise RfvizError(f"notebook {page.stem}: a cell gave no answer for {patience} s, twice.") from error
     notebook.metadata.pop("papermill", None)  # holds paths of this machine
-    tags = [cell.metadata.setdefault("tags", []) for cell in notebook.cells]
-    injected = [each for each in tags if "injected-parameters" in each]
-    for each in tags:
-        if injected and "parameters" in each:  # the defaults are folded away, the values that count are shown
-            injected[0] += [tag for tag in each if tag == "remove-input"]
-            each.append("hide-input")
+    for cell in notebook.cells:
+        tags = cell.metadata.setdefault("tags", [])
+        if "injected-parameters" in tags:  # the values that count are folded under their names; the defaults go
+            tags.append("hide-input")
+            cell.metadata["mystnb"] = {"code_prompt_show": _chip(parameters)}
+        elif "parameters" in tags and parameters:
+            tags[:] = ["parameters", "remove-input"]
     if of is not None:
         cells = json.loads(nbformat.writes(notebook))["cells"]  # as they will stand in the file
         notebook.metadata["made of"] = _seal(of, text, parameters, cells)
     with atomic(target) as temporary:
         nbformat.write(notebook, temporary)
+
+
+def _chip(parameters: Mapping[str, Any]) -> str:
+    """Name a run in a few words: ``"Run: quick, seed 0"``."""
+    named = [str(parameters.get("preset", "")), f"seed {parameters.get('seed', 0)}"]
+    if (seeds := parameters.get("seeds", 1)) > 1:
+        named.append(f"{seeds} networks of each kind")
+    if parameters.get("overrides"):
+        named.append("with changes")
+    return f"Run: {', '.join(filter(None, named))}"
 
 
 def _executed(name: str, text: str, parameters: Mapping[str, Any], patience: int | None) -> nbformat.NotebookNode:
