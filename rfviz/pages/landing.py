@@ -62,7 +62,7 @@ def poster(shown: Shown, channels: int = 5) -> BookFigure:
     driven = found.competes & (shown.maxima.activations[-1] >= found.top_values[:, 0])
     merit = centred(means).abs().amax((1, 2, 3)) + 10 * driven  # a deviation is less than 10
     chosen = merit.topk(min(channels, found.channels)).indices.sort().values.tolist()
-    figure = BookFigure(3.78)  # the proportions of a preview in social media
+    figure = BookFigure(3.78)
     grid = figure.subplots(3, len(chosen), squeeze=False)
     rows = ("what drives\nit most", "mean of\nits stimuli", "what it would\ndraw")
     for ax, name in zip(grid[:, 0], rows, strict=True):
@@ -82,12 +82,14 @@ def hero(found: Reference, channels: int = 5, silent: int = 3) -> BookFigure:
 
     Of all channels that fire in the first pooling layer, the `channels` whose means are most alike from layer to layer:
     the correlation of the pictures, the larger cut to the smaller around the centre, averaged over the two steps. Of
-    those that never fire there, the `silent` whose last mean differs most from its own mean colour.
+    those that never fire there, the `silent` whose last mean differs most from its own mean colour. Below, the clear
+    pictures of the last layer.
     """
     (name,) = found.facts["networks"]
     described = network(name)
     layers = described.figure_layers
     means = {layer: found.sheet(name, f"{layer}-strongest") for layer in layers}
+    drawn = found.sheet(name, f"{layers[-1]}-maximization")
     alike = torch.stack(
         [
             correlations(means[low], central(means[high], means[low].shape[-1])).diagonal()
@@ -101,9 +103,9 @@ def hero(found: Reference, channels: int = 5, silent: int = 3) -> BookFigure:
     contrast = centred(means[layers[-1]]).abs().amax((1, 2, 3)).where(never, -torch.inf)
     groups = (alike.where(~never, -torch.inf).topk(channels), contrast.topk(min(silent, int(never.sum()))))
     chosen = [channel for best in groups for channel in best.indices.sort().values.tolist()]
-    figure = BookFigure(2.75)
-    grid = figure.subplots(len(layers), len(chosen), squeeze=False)
-    for row, layer in zip(grid, layers, strict=True):
+    figure = BookFigure(3.78)  # the proportions of a preview in social media
+    grid = figure.subplots(len(layers) + 1, len(chosen), squeeze=False)
+    for row, layer in zip(grid[:-1], layers, strict=True):
         title = described.layer_title(layer).replace("first ", "first\n")
         row[0].set_ylabel(title, rotation=0, ha="right", va="center")
         for ax, channel in zip(row, chosen, strict=True):
@@ -111,6 +113,8 @@ def hero(found: Reference, channels: int = 5, silent: int = 3) -> BookFigure:
             if channel in gaps[layer]:
                 ax.text(0.5, 0.5, "never\nfires" if layer == layers[0] else "–", ha="center", va="center",
                         transform=ax.transAxes)  # fmt: skip
-    for ax, channel in zip(grid[0], chosen, strict=True):
-        ax.set_title(f"ch. {channel}")
+    grid[-1, 0].set_ylabel("what it\nwould draw", rotation=0, ha="right", va="center")
+    for first, last, channel in zip(grid[0], grid[-1], chosen, strict=True):
+        first.set_title(f"ch. {channel}")
+        show(last, drawn[channel])
     return figure

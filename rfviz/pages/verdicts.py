@@ -73,7 +73,7 @@ def _row(claim: Claim, found: Mapping[str, Claim | None]) -> str:
 
 
 def _sentence(words: str) -> str:
-    return html.escape(f"{words[:1].upper()}{words[1:]}.")
+    return html.escape(f"{words[:1].upper()}{words[1:].rstrip('.')}.")
 
 
 def _cell(name: str, claim: Claim | None, axes: Mapping[str, tuple[float, float]]) -> str:

@@ -69,10 +69,14 @@ def test_channels_that_keep_their_feature_and_silent_ones_are_the_first_thing(tm
         silent = (1, 5, 10) if layer == "maxpool" else ()
         sheet = reference.sheet([None if channel in silent else image for channel, image in enumerate(images)])
         Image.fromarray(sheet).save(tmp_path / f"resnet18-{layer}-strongest.png")
+    drawn = torch.rand(12, 3, 43, 43, generator=generator)
+    Image.fromarray(reference.sheet([*drawn])).save(tmp_path / "resnet18-layer1.1-maximization.png")
     left_out = {layer: [1, 5, 10] if layer == "maxpool" else [] for layer in sizes}
     facts = {"networks": {"resnet18": []}, "left out": {"resnet18": left_out}}
     effects = {"resnet18": [SimpleNamespace(channels=12, inactive=(1, 5))]}
     figure = landing.hero(reference.Reference(facts, {}, effects, tmp_path), channels=2)
     assert [ax.get_title() for ax in figure.axes[:4]] == ["ch. 3", "ch. 8", "ch. 1", "ch. 5"]
-    assert [len(ax.get_images()) for ax in figure.axes] == [1, 1, 0, 0] + 8 * [1]
+    assert [len(ax.get_images()) for ax in figure.axes] == [1, 1, 0, 0] + 12 * [1]
+    (picture,) = figure.axes[-4].get_images()
+    np.testing.assert_allclose(picture.get_array(), drawn[3].permute(1, 2, 0), atol=1 / 255)
     assert [text.get_text() for ax in figure.axes for text in ax.texts] == 2 * ["never\nfires"]

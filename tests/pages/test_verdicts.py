@@ -82,7 +82,7 @@ def test_a_number_without_interval_is_a_dot() -> None:
 
 def test_what_overrules_the_number_is_said_beside_it() -> None:
     found = claim("c", GOOD)
-    (run,) = drawn({"x": [found._replace(verdict=CANNOT_TELL, why="one training of each network")]}).select(".run")
+    (run,) = drawn({"x": [found._replace(verdict=CANNOT_TELL, why="one training of each network.")]}).select(".run")
     assert run.get_text(" ").endswith("One training of each network.")
     (run,) = drawn({"x": [found]}).select(".run")
     assert found.why not in run.get_text().lower()
