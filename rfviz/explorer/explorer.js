@@ -403,7 +403,11 @@ class Explorer {
   buildFinder() {
     const statistics = this.manifest.statistics.map(({ key, name }) => [key, name]);
     const change = (values) => this.change(values);
-    this.sortMenu = this.menu("Sort by", [["channel", "channel number"], ...statistics], (sort) => change({ sort }));
+    // Of a statistic, people want to see the most; of numbers, the first.
+    const order = (sort) => (sort === "channel" ? "up" : "down");
+    this.sortMenu = this.menu(
+      "Sort by", [["channel", "channel number"], ...statistics], (sort) => change({ sort, order: order(sort) }),
+    );
     this.orderMenu = this.menu("Order", [["up", "smallest first"], ["down", "largest first"]], (order) => change({ order }));
     this.onlyMenu = this.menu("Show", [], (only) => change({ only }));
     this.limitField = h("input", {
@@ -787,10 +791,12 @@ class Explorer {
     this.sortMenu.select.value = state.sort;
     this.orderMenu.select.value = state.order;
     const defined = layer?.facts.channels[0]?.inactive !== null; // inactivity is, of the first pooling layer
+    const all = layer ? layer.facts.channels.map((_, channel) => channel) : [];
+    const silent = all.filter((channel) => this.silent(layer.facts, channel)).length;
     this.onlyMenu.fill([
       ["all", "all channels"],
-      ["inactive", defined ? "inactive only" : "those that never fire"],
-      ["active", defined ? "active only" : "those that fire"],
+      ["inactive", `${defined ? "inactive only" : "those that never fire"} (${silent || "none"})`],
+      ["active", `${defined ? "active only" : "those that fire"} (${all.length - silent || "none"})`],
       ["least", "at least"],
       ["most", "at most"],
     ]);

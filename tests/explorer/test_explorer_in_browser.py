@@ -197,8 +197,9 @@ def test_sorting_by_any_statistic(page: Page, smoke: Run) -> None:
     channels = RunSource(smoke).drawn("resnet34", "layer1.1").facts["channels"]
     for statistic in RunSource(smoke).manifest()["statistics"]:
         values = [channel["statistics"][statistic["key"]] for channel in channels]
+        page.get_by_label("Sort by").select_option(statistic["key"])
+        assert page.get_by_label("Order").input_value() == "down"  # the most comes first
         for order, sign in (("up", 1), ("down", -1)):
-            page.get_by_label("Sort by").select_option(statistic["key"])
             page.get_by_label("Order").select_option(order)
             known = sorted((i for i in range(20) if values[i] is not None), key=lambda i: (sign * values[i], i))
             assert tiles(page) == known + [i for i in range(20) if values[i] is None]
@@ -221,8 +222,10 @@ def test_filters(page: Page, smoke: Run) -> None:
     page.reload()
     shown(page)
     assert sorted(tiles(page)) == [i for i in range(20) if rates[i] <= limit]
-    show.select_option("inactive")
     silent = [i for i, channel in enumerate(channels) if not channel["fires"]]
+    expect(show).to_contain_text(f"those that never fire ({len(silent) or 'none'})")
+    expect(show).to_contain_text(f"those that fire ({20 - len(silent)})")
+    show.select_option("inactive")
     assert sorted(tiles(page)) == silent
     if not silent:
         expect(page.get_by_text("No channel is like that.")).to_be_visible()
