@@ -128,7 +128,7 @@ STATISTICS = (
     ),
     Statistic(
         "colour", "colour over luminance", "×",
-        "drive by spots and rings of equal luminance over that by grey ones", _chromatic,
+        "strongest drive by colours of equal luminance over that by greys: spots, rings and gratings", _chromatic,
     ),
 )  # fmt: skip
 

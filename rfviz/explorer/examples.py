@@ -1,0 +1,83 @@
+"""Channels worth a look, each chosen by a rule that any run can follow."""
+
+import html
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from IPython.display import HTML
+from torch import Tensor
+
+from rfviz.kernels.pictures import central, correlations
+from rfviz.lab.results import colour, orientation, stimuli
+from rfviz.lab.run import Run
+
+
+class Example(NamedTuple):
+    """A channel: what it is called, how it was chosen, and its address in the explorer."""
+
+    title: str
+    rule: str
+    address: str
+
+
+def examples(run: Run) -> list[Example]:
+    """Choose channels of the subject of a run; what no channel shows is left out."""
+    network = run.subject
+    low, first, last = network.figure_layers
+    found = stimuli(run, network.name)
+    fires = {layer: each.firing_rate for layer, each in found.items()}
+    title = network.layer_title(last)
+    small, large = (found[layer].strongest_deviation for layer in (first, last))
+    assert small is not None and large is not None
+    kept = correlations(small, central(large, small.shape[-1])).diagonal()
+    kept = torch.where((fires[first] > 0) & (fires[last] > 0), kept, torch.nan)
+    chosen: list[tuple[str, str, Tensor]] = [
+        (
+            "The same feature, two blocks on",
+            f"the most alike of all means over the strongest neurons in {network.layer_title(first)} and {title}", kept,
+        ),
+        (
+            "The most oriented", f"the largest orientation selectivity in {title}",
+            orientation(run, network.name, last).selectivity,
+        ),
+        (
+            "The most colourful", f"the most colour over luminance in {title}",
+            colour(run, network.name, last).sensitivity,
+        ),
+        ("The rarest", f"of the channels that fire in {title}, the one that fires least", _rarity(fires[last])),
+    ]  # fmt: skip
+    if len(fires[low]) == len(fires[last]):  # a channel of the stem is one of the blocks, too
+        rises = torch.where(fires[low] == 0, fires[last], torch.nan)
+        rule = f"of the inactive channels, the one that fires most in {title}"
+        chosen.insert(1, ("Silent in the stem, busy behind it", rule, rises))
+    return [
+        Example(name, rule, f"{network.name}/{last}/{number}")
+        for name, rule, merit in chosen
+        if (number := _best(merit)) is not None
+    ]
+
+
+def _rarity(rate: Tensor) -> Tensor:
+    return torch.where(rate > 0, -rate, torch.nan)
+
+
+def _best(merit: Tensor) -> int | None:
+    """Return the channel of the largest finite number, the first of equal ones; None if there is none."""
+    finite = torch.where(merit.isfinite(), merit.double(), -math.inf)
+    return None if finite.isinf().all() else int(finite.argmax())
+
+
+def named(found: Sequence[Example]) -> HTML:
+    """Return the examples as links in one line."""
+    return HTML(f"<p>For example: {' · '.join(map(_link, found))}</p>")
+
+
+def listed(found: Sequence[Example]) -> HTML:
+    """Return the examples with their rules as a list."""
+    return HTML(f"<ul>{''.join(f'<li>{_link(each)}: {html.escape(each.rule)}</li>' for each in found)}</ul>")
+
+
+def _link(example: Example) -> str:
+    return f'<a href="explorer.html#{example.address}">{html.escape(example.title)}</a>'
