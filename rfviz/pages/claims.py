@@ -6,7 +6,6 @@ networks take a training as the unit: with fewer than `TRAININGS` of each, they 
 well is measured there.
 """
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -58,7 +57,7 @@ class Part(NamedTuple):
     expected: int = 1
     form: str = "+.2f"
     unit: str = ""
-    random: float = math.nan
+    random: float | None = None
 
     @property
     def verdict(self) -> str:
@@ -73,7 +72,7 @@ class Part(NamedTuple):
 
     def __str__(self) -> str:
         """Return name and number, for people."""
-        random = "" if math.isnan(self.random) else f", {RANDOM} {self.random:{self.form}}"
+        random = "" if self.random is None else f", {RANDOM} {self.random:{self.form}}"
         return f"{self.name} {self.interval:{self.form}}{random}"
 
 
@@ -141,7 +140,7 @@ def _of_trainings(claim: Claim, runs: Sequence[Run]) -> Claim:
 
 
 def _open(letter: str, says: str, measure: str, why: str) -> Claim:
-    return Claim(letter, says, measure, "–", (), "", CANNOT_TELL, why)
+    return Claim(letter, says, measure, "–", [], "", CANNOT_TELL, why)
 
 
 def gather(runs: Sequence[Run]) -> list[Claim]:
@@ -287,7 +286,7 @@ def _resembles(runs: Sequence[Run]) -> Claim:
             each,
             maximization.LEAST,
             form=".2f",
-            random=found["random"][layer].value if kind == "maxima" else math.nan,
+            random=found["random"][layer].value if kind == "maxima" else None,
         )
         for kind in ("maxima", "clear")
         for layer, each in found[kind].items()

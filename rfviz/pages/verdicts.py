@@ -116,7 +116,7 @@ def _axes(found: Mapping[str, Claim | None]) -> dict[str, tuple[float, float]]:
     for claim in found.values():
         part = decisive(claim) if claim else None
         if part is not None:
-            marks = [0.0, part.limit, part.random, *part.interval[:3]]
+            marks = [0.0, part.limit, 0.0 if part.random is None else part.random, *part.interval[:3]]
             ends.setdefault(_unit(part), []).extend(each for each in marks if math.isfinite(each))
     return {unit: (min(marks), max(marks)) for unit, marks in ends.items()}
 
@@ -137,7 +137,7 @@ def _drawing(part: Part, axis: tuple[float, float]) -> str:
     ]
     if math.isfinite(part.interval.low):
         drawn.append(f'<path class="interval" d="M{at(part.interval.low)} {middle}H{at(part.interval.high)}"/>')
-    if math.isfinite(part.random):
+    if part.random is not None:
         x = at(part.random)
         drawn.append(f'<path class="random" d="M{x} {middle - 5}l5 5l-5 5l-5 -5Z"/>')
     drawn.append(f'<circle cx="{at(part.interval.value)}" cy="{middle}" r="4"/>')

@@ -266,6 +266,18 @@ def kept(name: str = "reference") -> Reference:
     return load(places.repository() / "book" / name)
 
 
+def kept_claims() -> dict[str, list[Claim]]:
+    """Return what the runs that are kept say of the statements of the paper, by their names for readers.
+
+    Of the reference pair, what was measured over three pairs comes from them, the rest from the wide pair.
+    """
+    over_seeds = {claim.letter: claim for claim in kept("evidence/pair").claims}
+    return {
+        "reference pair": [over_seeds.get(claim.letter, claim) for claim in kept().claims],
+        "ImageNet ResNet18": kept("evidence/resnet18").claims,
+    }
+
+
 def _noise(stored: dict[str, Any]) -> NoiseEffect:
     effects = {
         row: Effect(
