@@ -1,11 +1,17 @@
 """What is kept in the repository says what the prose of the book says: each test fails when a number changes sides."""
 
+import dataclasses
+import itertools
+import json
 import re
+import shlex
 from statistics import fmean
 
 import pytest
 from PIL import Image
 
+from rfviz.book.cli import RunOptions
+from rfviz.lab import presets
 from rfviz.pages import claims, inactive
 from rfviz.pages.evidence import findings, reference, series
 from rfviz.stats import AGREES, CANNOT_TELL
@@ -34,6 +40,26 @@ def test_what_is_kept_is_small_and_holds_no_photograph(imagenet: reference.Refer
                 assert sheet.size[0] >= reference.WIDTH, file
     assert {file.suffix for file in files} == {".json", ".safetensors", ".png", ".jpg"}
     assert not re.search(r"[ =]/", imagenet.facts["made by"]["command"])  # no path of one machine
+
+
+@pytest.mark.parametrize("name", ["reference", "evidence/pair", "evidence/resnet18"])
+def test_the_command_that_is_kept_gives_these_recipes(name: str) -> None:
+    facts = reference.kept(name).facts
+    words = shlex.split(facts["made by"]["command"])
+    given = [(option, value) for option, value in itertools.pairwise(words) if option.startswith("--")]
+    one = {option.removeprefix("--"): value for option, value in given if option != "--set"}
+    options = RunOptions(
+        preset=one["preset"], networks=one["networks"], epochs=int(one["epochs"]),
+        settings=tuple(value for option, value in given if option == "--set"),
+    )  # fmt: skip
+    preset = presets.get(one["preset"], **options.overrides)
+    assert (facts["preset"], facts["width"]) == (one["preset"], preset.width)
+    assert list(facts["recipes"]) == list(preset.networks)
+    for network in preset.networks:
+        expected = dataclasses.asdict(preset.recipe(network).for_images(facts["data"]["training images"]))
+        assert json.loads(json.dumps(expected)) == facts["recipes"][network]
+    assert len(facts["networks"][preset.networks[0]]) == int(one.get("seeds", 1))
+    assert facts["made by"]["commit"]
 
 
 def test_the_network_of_imagenet_is_what_its_page_says(imagenet: reference.Reference) -> None:
