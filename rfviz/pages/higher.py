@@ -19,6 +19,7 @@ from rfviz.kernels.identify import CHANCE, KINDS
 from rfviz.kernels.responses import preferred_stimuli
 from rfviz.lab import results
 from rfviz.lab.run import Run
+from rfviz.nets import receptive_field
 from rfviz.nets.network import BLUE, GREEN, ORANGE, RED, Network
 from rfviz.pages.style import GREY, NO_IMAGE, BookFigure, listed, show
 from rfviz.stats import Interval
@@ -266,6 +267,11 @@ def identification_by_layer(shown: Shown) -> Figure:
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
     return figure
+
+
+def fits(run: Run, network: str, layer: str) -> bool:
+    """Tell whether the receptive field of a layer is no larger than the images; else a mean shows their edges."""
+    return receptive_field.of(run.net(network), layer).size <= run.stimuli[0][0].shape[-1]
 
 
 HARD = 0.1

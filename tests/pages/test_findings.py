@@ -20,14 +20,14 @@ def trainings() -> series.Shown:
 
 def imagenet(tested: Interval, difference: Interval, tuned: Interval, inactive: int = 2) -> SimpleNamespace:
     noise = {"tested": tested, "matched": UP, "difference": difference}
-    why = Why(True, {"noise": noise}, OPEN, UP)
+    why = Why(True, {"noise": noise | {"difference": OPEN}, "skip": noise}, OPEN, UP)
     effects = [SimpleNamespace(inactive=tuple(range(inactive)), channels=64)]
     claims = [_claim(letter, "It is.", "By looking.", [Part("share", tuned)]) for letter in "ij"]
     exhibit = SimpleNamespace(inactive=SimpleNamespace(why={"resnet18": why}))
     return SimpleNamespace(effects={"resnet18": effects}, exhibit=exhibit, claims=claims)
 
 
-MEASURED = ("decay", "equal", "skips", "tested", "difference", "tuned")
+MEASURED = ("decay", "equal", "skips", "tested", "difference", "tuned", "wide")
 
 
 @pytest.mark.parametrize(
@@ -37,17 +37,34 @@ MEASURED = ("decay", "equal", "skips", "tested", "difference", "tuned")
         ({"inactive": 0}, 0, DISAGREES, "0 of 64"),
         ({"tested": UP}, 1, AGREES, "loss +2.000 (+1.000 to +3.000"),
         ({"tested": DOWN}, 1, DISAGREES, "loss -2.000"),
-        ({"difference": UP}, 1, CANNOT_TELL, "nats; more than in as many active"),
-        ({}, 1, CANNOT_TELL, "nats; whether more than in as many active"),
-        ({"difference": DOWN}, 1, CANNOT_TELL, "nats; but less than in as many active"),
-        ({"decay": UP, "equal": UP}, 2, AGREES, "at equal cumulative decay +2 (+1 to +3, n = 3 channels) %"),
-        ({"decay": UP}, 2, CANNOT_TELL, "at equal accuracy +0%"),
+        ({"difference": UP}, 1, CANNOT_TELL, "by the skip alone, more than noise in as many active channels (+2.000"),
+        ({}, 1, CANNOT_TELL, "by the skip alone, neither more nor less, as far as can be told, than noise"),
+        ({"difference": DOWN}, 1, CANNOT_TELL, "by the skip alone, less than noise in as many active channels (-2.000"),
+        (
+            {"decay": UP.times(10), "equal": UP},
+            2,
+            AGREES,
+            "at equal cumulative decay +20 (+10 to +30, n = 3 channels) %",
+        ),
+        ({"decay": UP.times(10)}, 2, CANNOT_TELL, "at equal accuracy +0%"),
+        (
+            {"decay": UP, "equal": UP},
+            2,
+            DISAGREES,
+            "at equal cumulative decay +2 (+1 to +3, n = 3 channels) %",
+        ),  # < 5 %
         ({"decay": UP, "equal": DOWN}, 2, DISAGREES, "at equal accuracy -200%"),
         ({"skips": UP}, 3, AGREES, "minus without +2"),
         ({"skips": DOWN}, 3, DISAGREES, "minus without -2"),
-        ({"tuned": UP}, 4, AGREES, "beyond random weights +200% (+100% to +300%, n = 3 channels) and +200%"),
-        ({"tuned": DOWN}, 4, DISAGREES, "and -200%"),
-        ({}, 4, CANNOT_TELL, "and +0%"),
+        (
+            {"tuned": UP, "wide": UP},
+            4,
+            AGREES,
+            "beyond random weights +200% (+100% to +300%, n = 3 channels) in ResNet18",
+        ),
+        ({"tuned": DOWN, "wide": DOWN}, 5, DISAGREES, "Caltech-101 -200%"),
+        ({"tuned": UP, "wide": DOWN}, 5, CANNOT_TELL, "Caltech-101 -200%"),
+        ({"tuned": UP}, 5, CANNOT_TELL, "Caltech-101 +0%"),
     ],
 )
 def test_each_line_follows_its_interval(
@@ -58,8 +75,9 @@ def test_each_line_follows_its_interval(
     monkeypatch.setattr(series, "more_silent", lambda _shown, _network, other: gaps[other])
     monkeypatch.setattr(findings, "more_inactive_of", lambda _effects: (OPEN, of["equal"]))
     network = imagenet(of["tested"], of["difference"], of["tuned"], of.get("inactive", 2))
-    found = findings.gather(trainings(), SimpleNamespace(effects={}), network)
-    assert len(found) == 5
+    wide = imagenet(OPEN, OPEN, of["wide"])
+    found = findings.gather(trainings(), SimpleNamespace(effects={}), network, wide)
+    assert len(found) == 6
     assert found[line].verdict == verdict and said in found[line].found
     (lines,) = [BeautifulSoup(findings.listed(found).data, "html.parser").find_all("li")]
     assert findings.WORDS[verdict] in lines[line].get_text() and said in lines[line].get_text()

@@ -1,4 +1,4 @@
-"""What came out, in five lines for the first page: from numbers that are kept, each by the rule of verdicts.
+"""What came out, in a few lines for the first page: from numbers that are kept, each by the rule of verdicts.
 
 They speak of the series of small trainings (`rfviz.pages.evidence.series`), of the reference pair with its control for
 accuracy, and of the network trained on ImageNet.
@@ -11,6 +11,7 @@ from typing import NamedTuple
 from IPython.display import HTML
 
 from rfviz.nets.network import NETWORKS
+from rfviz.pages.claims import HARM, MORE, Claim
 from rfviz.pages.evidence import series
 from rfviz.pages.evidence.reference import Reference
 from rfviz.pages.inactive import more_inactive_of
@@ -29,7 +30,7 @@ class Finding(NamedTuple):
     page: tuple[str, str]
 
 
-def gather(shown: series.Shown, pair: Reference, imagenet: Reference) -> list[Finding]:
+def gather(shown: series.Shown, pair: Reference, imagenet: Reference, wide: Reference) -> list[Finding]:
     """Return what came out.
 
     Parameters
@@ -40,8 +41,10 @@ def gather(shown: series.Shown, pair: Reference, imagenet: Reference) -> list[Fi
         With a control for accuracy.
     imagenet : Reference
         Of one network.
+    wide : Reference
+        The pair of full width.
     """
-    return [*_of_silence(imagenet), *_of_skips(shown, pair), _of_tuning(imagenet)]
+    return [*_of_silence(imagenet), *_of_skips(shown, pair), *_of_tuning(imagenet, wide.claims)]
 
 
 def _of_silence(imagenet: Reference) -> list[Finding]:
@@ -49,21 +52,19 @@ def _of_silence(imagenet: Reference) -> list[Finding]:
     page = ("imagenet_network", "A network trained on ImageNet")
     title, noise = NETWORKS[name].title, why.changes["noise"]
     inactive, channels = len(imagenet.effects[name][0].inactive), imagenet.effects[name][0].channels
-    than = {
-        1: "more than in as many active channels that are read most nearly as strongly",
-        0: "whether more than in as many active channels that are read most nearly as strongly is undecided",
-        -1: "but less than in as many active channels that are read most nearly as strongly",
-    }[noise["difference"].sign]
+    by_skip = why.changes["skip"]["difference"]  # reading by the first block, of which silent channels have none, aside
+    than = {1: "more than", 0: "neither more nor less, as far as can be told, than", -1: "less than"}[by_skip.sign]
     return [
         Finding(
             "Some channels of the first pooling layer never fire",
-            f"{inactive} of {channels} in {title} trained on ImageNet",
+            f"{inactive} of {channels} in {title} trained on ImageNet, over photographs of Caltech-101",
             AGREES if inactive else DISAGREES, page,
         ),
         Finding(
             "Noise in them harms the network",
-            f"loss {noise['tested']:+.3f} nats; {than} ({noise['matched']:+.3f})",
-            judge(noise["tested"]), page,
+            f"loss {noise['tested']:+.3f} nats; by the skip alone, {than} noise in as many active channels "
+            f"({by_skip:+.3f})",
+            judge(noise["tested"], least=HARM), page,
         ),
     ]  # fmt: skip
 
@@ -79,7 +80,7 @@ def _of_skips(shown: series.Shown, pair: Reference) -> list[Finding]:
         Finding(
             f"{titles[0]} has more of them than {titles[1]}",
             f"at equal cumulative decay {by_decay:+.0f} % of the channels; at equal accuracy {equal:+.0%}",
-            all_of([judge(by_decay), judge(equal)]), page,
+            all_of([judge(by_decay, least=100 * MORE), judge(equal, least=MORE)]), page,
         ),
         Finding(
             "The skips make channels fall silent", f"with the skips of layer1 minus without {skips:+.0f} %",
@@ -88,15 +89,21 @@ def _of_skips(shown: series.Shown, pair: Reference) -> list[Finding]:
     ]  # fmt: skip
 
 
-def _of_tuning(imagenet: Reference) -> Finding:
+def _of_tuning(imagenet: Reference, pair: Sequence[Claim]) -> list[Finding]:
     (name,) = imagenet.effects
-    orientation, colour = (next(each for each in imagenet.claims if each.letter == letter) for letter in "ij")
-    return Finding(
-        "Neurons are selective for orientation, and double-opponent",
-        f"beyond random weights {orientation.parts[0].interval:+.0%} and {colour.parts[0].interval:+.0%} in "
-        f"{NETWORKS[name].title} trained on ImageNet",
-        all_of([orientation.verdict, colour.verdict]), ("imagenet_network", "A network trained on ImageNet"),
-    )  # fmt: skip
+    found = []
+    for letter, states in (("i", "selective for orientation"), ("j", "double-opponent")):
+        here, there = (next(each for each in claims if each.letter == letter) for claims in (imagenet.claims, pair))
+        found.append(
+            Finding(
+                f"Neurons are {states}",
+                f"beyond random weights {here.parts[0].interval:+.0%} in {NETWORKS[name].title} trained on ImageNet; "
+                f"in ResNet34 trained on Caltech-101 {there.parts[0].interval:+.0%}",
+                here.verdict if here.verdict == there.verdict else CANNOT_TELL,
+                ("claims", "Claims"),
+            )
+        )
+    return found
 
 
 def listed(found: Sequence[Finding]) -> HTML:
