@@ -358,8 +358,8 @@ def _exist(runs: Sequence[Run]) -> Claim:
 
 
 def _decay(run: Run, network: Network) -> float | None:
-    """Return the cumulative decay of a training; None where the weights were given."""
-    if run.stored(network.name) is not None:
+    """Return the cumulative decay of a training; None where the weights of the stem were given."""
+    if run.stored(network.name) is not None or run.recipe(network.name).frozen:
         return None
     recipe, count = run.recipe(network.name), len(run.train)
     return recipe.for_images(count).cumulative_decay(recipe.steps(count))

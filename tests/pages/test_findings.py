@@ -44,16 +44,16 @@ MEASURED = ("decay", "equal", "skips", "tested", "difference", "tuned", "wide")
             {"decay": UP.times(10), "equal": UP},
             2,
             AGREES,
-            "at equal cumulative decay +20 (+10 to +30, n = 3 channels) %",
+            "of equal cumulative decay +20 (+10 to +30, n = 3 channels) %",
         ),
-        ({"decay": UP.times(10)}, 2, CANNOT_TELL, "at equal accuracy +0%"),
+        ({"decay": UP.times(10)}, 2, CANNOT_TELL, "at equal accuracy, +0%"),
         (
             {"decay": UP, "equal": UP},
             2,
             DISAGREES,
-            "at equal cumulative decay +2 (+1 to +3, n = 3 channels) %",
+            "of equal cumulative decay +2 (+1 to +3, n = 3 channels) %",
         ),  # < 5 %
-        ({"decay": UP, "equal": DOWN}, 2, DISAGREES, "at equal accuracy -200%"),
+        ({"decay": UP, "equal": DOWN}, 2, DISAGREES, "at equal accuracy, -200%"),
         ({"skips": UP}, 3, AGREES, "minus without +2"),
         ({"skips": DOWN}, 3, DISAGREES, "minus without -2"),
         (
