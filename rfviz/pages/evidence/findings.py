@@ -79,8 +79,8 @@ def _of_skips(shown: series.Shown, pair: Reference) -> list[Finding]:
     return [
         Finding(
             f"{titles[0]} has more of them than {titles[1]}",
-            f"in small networks of equal cumulative decay {by_decay:+.0f} % of the channels; in the reference pair, at equal "
-            f"accuracy, {equal:+.0%}",
+            f"in small networks of equal cumulative decay {by_decay:+.0f} % of the channels; in the reference pair, at "
+            f"equal accuracy, {equal:+.0%}",
             all_of([judge(by_decay, least=100 * MORE), judge(equal, least=MORE)]), page,
         ),
         Finding(
