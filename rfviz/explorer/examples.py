@@ -71,12 +71,14 @@ def _best(merit: Tensor) -> int | None:
 
 def named(found: Sequence[Example]) -> HTML:
     """Return the examples as links in one line."""
-    return HTML(f"<p>For example: {' · '.join(map(_link, found))}</p>")
+    links = " · ".join(map(_link, found))
+    return HTML(f'<p class="rfviz-examples">For example: {links}</p>')
 
 
 def listed(found: Sequence[Example]) -> HTML:
     """Return the examples with their rules as a list."""
-    return HTML(f"<ul>{''.join(f'<li>{_link(each)}: {html.escape(each.rule)}</li>' for each in found)}</ul>")
+    rules = "".join(f"<li>{_link(each)}: {html.escape(each.rule)}</li>" for each in found)
+    return HTML(f'<ul class="rfviz-examples">{rules}</ul>')
 
 
 def _link(example: Example) -> str:
