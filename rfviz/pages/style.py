@@ -5,9 +5,10 @@ be; its figures, tables and sentences take what was gathered and compute nothing
 """
 
 import io
+import json
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -21,6 +22,9 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
+from matplotlib.transforms import Bbox
+from numpy.typing import ArrayLike
+from PIL import Image, PngImagePlugin
 from torch import Tensor
 
 from rfviz.lab import provenance
@@ -50,6 +54,62 @@ TYPE = 10
 
 DPI = 160
 """Output pixels per inch of a figure."""
+
+REACH = 10
+"""Output pixels from the centre of a point in a diagram to the edge of its link."""
+
+LINKS = "rfviz-links"
+"""Name of the text in the file of a figure that says where in it which channels are."""
+
+
+class Place(NamedTuple):
+    """Where the explorer shows a channel, and which one that is, for people."""
+
+    address: str
+    label: str
+
+
+class Link(NamedTuple):
+    """A rectangle of a picture, in shares of its width and height from the left and the top, that leads to a place."""
+
+    left: float
+    top: float
+    width: float
+    height: float
+    address: str
+    label: str
+
+
+def place(network: Network, layer: str, channel: int, explored: str | None = "", random: bool = False) -> Place | None:
+    """Return where the explorer shows a channel; None where it does not.
+
+    Parameters
+    ----------
+    network : Network
+    layer : str
+        A filter of the first convolution is shown with the channel of the first pooling layer.
+    channel : int
+    explored : str or None
+        What the explorer puts before the names of the networks of a run: nothing of the run that the book is made of;
+        None of runs that it does not have. See `rfviz.pages.evidence.reference.EXPLORED`.
+    random : bool
+        Whether it is a channel of the control with random weights.
+    """
+    layer = network.stream[0] if layer == "conv1" else layer
+    layers = network.figure_layers if explored else (*network.stream, *network.high_layers)
+    if explored is None or layer not in layers:
+        return None
+    key, control = f"{explored}{network.name}", " with random weights" if random else ""
+    return Place(
+        f"explorer.html#{key}{'-random' if random else ''}/{layer}/{channel}",
+        f"{network.title}{control}, {network.layer_title(layer)}, channel {channel}: in the explorer",
+    )
+
+
+def channel_link(network: Network, layer: str, channel: int, explored: str | None = "") -> str:
+    """Return the number of a channel for a sentence or a table, as HTML, with a link to its `place` if it has one."""
+    there = place(network, layer, channel, explored)
+    return f'<a href="{there.address}">{channel}</a>' if there else str(channel)
 
 
 class _Layout(ConstrainedLayoutEngine):
@@ -92,16 +152,45 @@ def _to_whole_pixels(axes: Axes) -> None:
 
 
 class BookFigure(Figure):
-    """A matplotlib figure that notebooks show as it is, without pyplot and its global state."""
+    """A matplotlib figure that notebooks show as it is, without pyplot and its global state.
+
+    Its file says where in it which channels are; the book makes links of that.
+
+    Parameters
+    ----------
+    height : float
+        Inches.
+
+    Attributes
+    ----------
+    shown : list of (callable, Place)
+        What is shown of a channel: where it is in the figure once that is drawn, as a `Bbox` of output pixels.
+    """
 
     def __init__(self, height: float):
         layout = _Layout(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01)
-        super().__init__(figsize=(WIDTH, height), layout=layout)
-        FigureCanvasAgg(self)
+        super().__init__(figsize=(WIDTH, height), dpi=DPI, facecolor="white", layout=layout)
+        self.shown: list[tuple[Callable[[], Bbox], Place]] = []
+        self.drawn = FigureCanvasAgg(self)
+
+    def links(self) -> list[Link]:
+        """Return the links of the figure as it was drawn last: one for each channel, around all that shows it."""
+        boxes: dict[Place, list[Bbox]] = {}
+        for where, there in self.shown:
+            boxes.setdefault(there, []).append(where())
+        found = []
+        for there, each in boxes.items():
+            box = Bbox.union(each).transformed(self.transFigure.inverted())
+            left, top, width, height = (round(share, 5) for share in (box.x0, 1 - box.y1, box.width, box.height))
+            found.append(Link(left, top, width, height, *there))
+        return found
 
     def _repr_png_(self) -> bytes:
-        buffer = io.BytesIO()
-        self.savefig(buffer, format="png", dpi=DPI, facecolor="white")
+        self.drawn.draw()
+        said, buffer = PngImagePlugin.PngInfo(), io.BytesIO()
+        if self.shown:
+            said.add_text(LINKS, json.dumps(self.links()), zip=True)
+        Image.fromarray(np.asarray(self.drawn.buffer_rgba())).save(buffer, "PNG", dpi=(DPI, DPI), pnginfo=said)
         return buffer.getvalue()
 
 
@@ -138,7 +227,13 @@ def min_max(image: Tensor) -> Tensor:
     return (image - low) / (high - low) if high > low else torch.full_like(image, 0.5)
 
 
-def show(axes: Axes, image: Tensor | None, inside: Tensor | None = None, corner: tuple[int, int] | None = None) -> None:
+def show(
+    axes: Axes,
+    image: Tensor | None,
+    inside: Tensor | None = None,
+    corner: tuple[int, int] | None = None,
+    of: Place | None = None,
+) -> None:
     """Draw an image `(3, H, W)`, RGB in [0, 1], in axes without ticks, at their top; without an image they stay empty.
 
     Parameters
@@ -150,6 +245,8 @@ def show(axes: Axes, image: Tensor | None, inside: Tensor | None = None, corner:
         Which pixels exist; the others are grey.
     corner : (left, top), optional
         Where in the axes the image goes, in its pixels; it fills them by default.
+    of : Place, optional
+        Of the channel that the image belongs to. Axes that stay empty lead there, too.
     """
     axes.set_anchor("N")
     axes.set_xticks([])
@@ -157,6 +254,7 @@ def show(axes: Axes, image: Tensor | None, inside: Tensor | None = None, corner:
     for spine in axes.spines.values():
         spine.set_visible(False)
     if image is None:
+        link(axes, axes.get_window_extent, of)
         return
     if inside is not None:
         image = torch.where(inside, image, torch.tensor(NO_IMAGE))
@@ -167,7 +265,35 @@ def show(axes: Axes, image: Tensor | None, inside: Tensor | None = None, corner:
         (left, top), (height, width) = corner, image.shape[1:]
         extent = (left, left + width, top + height, top)
         axes.add_patch(Rectangle(corner, width, height, fill=False, **FRAME))
-    axes.imshow(image.permute(1, 2, 0).clamp(0, 1).numpy(), extent=extent)
+    drawn = axes.imshow(image.permute(1, 2, 0).clamp(0, 1).numpy(), extent=extent)
+    link(axes, drawn.get_window_extent, of)
+
+
+def link(axes: Axes, box: Callable[[], Bbox], to: Place | None) -> None:
+    """Let a part of a figure, its `box` in output pixels, lead to the place of a channel, if it has one."""
+    figure = axes.get_figure(root=True)
+    if to is not None:
+        assert isinstance(figure, BookFigure)
+        figure.shown.append((box, to))
+
+
+def link_points(
+    axes: Axes,
+    x: ArrayLike,
+    y: ArrayLike,
+    network: Network,
+    layer: str,
+    channels: Sequence[int],
+    explored: str | None = "",
+) -> None:
+    """Let the points of a diagram lead to the places of their channels, one point each; see `place`."""
+    for point, channel in zip(np.column_stack([x, y]), channels, strict=True):
+
+        def box(point: np.ndarray = point) -> Bbox:
+            return Bbox([axes.transData.transform(point)] * 2).padded(REACH)
+
+        if np.isfinite(point).all():
+            link(axes, box, place(network, layer, channel, explored))
 
 
 def bands(height: float, found: Mapping[str, bool], nothing: str) -> tuple[Figure, dict[str, SubFigure]]:
@@ -220,6 +346,11 @@ def in_sentences(frame: pd.DataFrame) -> HTML:
     """Return a table of sentences as HTML in which lines break and nothing is cut off; without the index."""
     with pd.option_context("display.max_colwidth", None):
         return HTML(frame.to_html(index=False, classes="sentences", border=0))
+
+
+def with_links(frame: pd.DataFrame) -> HTML:
+    """Return a table whose cells are HTML, such as `channel_link` gives."""
+    return HTML(frame.to_html(escape=False))
 
 
 def glue_roles(run: Run, channel: Mapping[str, int] | None = None) -> None:

@@ -1,6 +1,7 @@
 """What the pages have in common: how pictures are scaled, and how figures draw them."""
 
 import io
+import json
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from rfviz.kernels.tuning import centre_surround
+from rfviz.nets.network import network
 from rfviz.pages import style
 
 
@@ -47,6 +49,28 @@ def test_min_max_is_joint_over_colours() -> None:
     image = torch.tensor([[[0.0]], [[1.0]], [[4.0]]])
     assert style.min_max(image).flatten().tolist() == [0.0, 0.25, 1.0]
     assert style.min_max(torch.full((3, 2, 2), 7.0)).unique().tolist() == [0.5]
+
+
+RESNET = network("resnet34")
+
+
+def test_places_are_those_that_the_explorer_has() -> None:
+    first = style.place(RESNET, "layer1.2", 18)
+    assert first == ("explorer.html#resnet34/layer1.2/18", "ResNet34, conv. layer 7, channel 18: in the explorer")
+    addresses = {
+        ("conv1", ""): "resnet34/maxpool/3", ("layer1.1", ""): "resnet34/layer1.1/3",
+        ("layer4.2", ""): "resnet34/layer4.2/3", ("layer1.0", "reference-"): "reference-resnet34/layer1.0/3",
+    }  # fmt: skip
+    for (layer, explored), address in addresses.items():
+        found = style.place(RESNET, layer, 3, explored)
+        assert found and found.address == f"explorer.html#{address}"
+        assert style.channel_link(RESNET, layer, 3, explored) == f'<a href="{found.address}">3</a>'
+    random = style.place(RESNET, "maxpool", 3, random=True)
+    assert random and random.address == "explorer.html#resnet34-random/maxpool/3"
+    assert random.label == "ResNet34 with random weights, first pooling layer, channel 3: in the explorer"
+    for layer, there in (("layer2.0", ""), ("layer1.1", "imagenet-"), ("layer2.3", "imagenet-"), ("maxpool", None)):
+        assert style.place(RESNET, layer, 3, there) is None
+        assert style.channel_link(RESNET, layer, 3, there) == "3"
 
 
 def drawn(figure: style.BookFigure) -> np.ndarray:
@@ -121,3 +145,64 @@ def test_all_type_of_a_figure_has_one_size() -> None:
     drawn(figure)
     sizes = {text.get_fontsize() for text in figure.findobj(Text) if text.get_text()}
     assert sizes == {style.TYPE}
+
+
+def links_of(figure: style.BookFigure) -> tuple[np.ndarray, dict[str, tuple[float, ...]]]:
+    """Return the output pixels of a figure, and left, top, right and bottom of its links, in these, by address."""
+    with Image.open(io.BytesIO(figure._repr_png_())) as file:
+        said, pixels = json.loads(file.info.get(style.LINKS, "[]")), np.asarray(file.convert("RGB"))
+    height, width = pixels.shape[:2]
+    links = [style.Link(*each) for each in said]
+    return pixels, {
+        each.address.partition("#")[2]: (
+            each.left * width, each.top * height, (each.left + each.width) * width, (each.top + each.height) * height
+        )
+        for each in links
+    }  # fmt: skip
+
+
+def where(side: int, pixels: np.ndarray) -> list[int]:
+    """Return left, top, right and bottom of all that has the colours of `checks`."""
+    rgb = (255 * checks(side)).round().byte().permute(1, 2, 0).numpy()
+    y, x = np.nonzero((pixels[..., None, :] == rgb[0, :2]).all(-1).any(-1))
+    return [x.min(), y.min(), x.max() + 1, y.max() + 1]
+
+
+@pytest.mark.parametrize("height", [1.9, 2.95])
+def test_a_link_lies_where_its_pictures_are(height: float) -> None:
+    """Of one picture that fills its axes, of several in the same axes, and of two in axes of their own."""
+    figure = style.BookFigure(height)
+    panels, sides = figure.subfigures(1, 4, width_ratios=(1, 1.4, 1, 1)), (7, 11, 27, 27)
+    for channel, (panel, side) in enumerate(zip(panels, sides, strict=True)):
+        axes, of = panel.subplots(), style.place(RESNET, "maxpool", min(channel, 2))
+        axes.set(title="a title", ylabel="y\n" * channel)
+        for corner in [(0, 0), (12, 1), (2, 13)] if side == 11 else [None]:
+            style.show(axes, checks(side), corner=corner, of=of)
+        if side == 11:
+            axes.set(xlim=(-1, 24), ylim=(25, -1), aspect="equal")
+    pixels, found = links_of(figure)
+    assert list(found) == [f"resnet34/maxpool/{channel}" for channel in range(3)]
+    for box, side in zip(found.values(), sides, strict=False):
+        assert box == pytest.approx(where(side, pixels), abs=0.1)
+
+
+def test_empty_axes_and_points_are_links_too() -> None:
+    figure = style.BookFigure(2.0)
+    left, right = figure.subplots(1, 2)
+    style.show(left, None, of=style.place(RESNET, "layer1.0", 5))
+    x, y = [1.0, 2.0, 5.0, 3.0], [4.0, float("nan"), 9.0, 7.0]
+    right.plot(x[:1], y[:1], "s", color="#123456", markersize=4, markeredgewidth=0)
+    style.link_points(right, x, y, RESNET, "layer1.0", [8, 0, 3, 4])
+    right.set(xlim=(0, 6), ylim=(0, 10))
+    pixels, found = links_of(figure)
+    assert list(found) == [f"resnet34/layer1.0/{channel}" for channel in (5, 8, 3, 4)]
+    at = np.argwhere((pixels == [0x12, 0x34, 0x56]).all(-1)).mean(0)[::-1] + 0.5
+    reach = style.REACH
+    assert found["resnet34/layer1.0/8"] == pytest.approx([*(at - reach), *(at + reach)], abs=0.6)
+    assert found["resnet34/layer1.0/5"][2] < found["resnet34/layer1.0/8"][0]
+
+
+def test_what_has_no_place_has_no_link() -> None:
+    figure = style.BookFigure(2.0)
+    style.show(figure.subplots(), checks(7), of=style.place(RESNET, "layer2.0", 5))
+    assert links_of(figure)[1] == {}
