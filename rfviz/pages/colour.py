@@ -21,7 +21,7 @@ from rfviz.lab import results
 from rfviz.lab.run import Run
 from rfviz.nets.network import BLUE, ORANGE, Network
 from rfviz.pages.orientation import excess_over_layers, verdicts
-from rfviz.pages.style import GREY, bands, covered, min_max, show, stretch
+from rfviz.pages.style import GREY, bands, covered, min_max, place, show, stretch
 from rfviz.stats import Interval
 
 PICTURES = {"mean": "mean stimulus", "maximization": "maximization", "clear": "clear picture"}
@@ -135,7 +135,7 @@ def double_opponent_channels(shown: Shown) -> Figure:
         for pair, (layer, channel) in zip((grid[:2], grid[2:]), best[network.title].items(), strict=False):
             tuning = shown.tuning[network.name][layer]
             title = "first filter" if layer == "conv1" else network.layer_title(layer).replace("layer ", "")
-            show(pair[0], _picture(shown, network, layer, channel))
+            show(pair[0], _picture(shown, network, layer, channel), of=place(network, layer, channel))
             pair[0].set_title(f"{title}, ch. {channel}")
             _drives(pair[1], tuning, channel, ("here", "there") if layer == "conv1" else ("centre", "ring"))
     return figure
@@ -166,8 +166,8 @@ def _drives(ax: Axes, tuning: ColourTuning, channel: int, names: tuple[str, str]
     """Draw how strongly +L-M and +S drive a channel in the two places, over the largest of the four."""
     drive = tuning.drives[channel, tuning.best[channel]].mean(1)[:, 1:]
     drive = drive / drive.abs().max()
-    for place, (name, shift) in enumerate(zip(names, (-0.2, 0.2), strict=True)):
-        ax.bar([shift, 1 + shift], drive[place].tolist(), 0.38, color=(ORANGE, BLUE)[place], label=name)
+    for side, (name, shift) in enumerate(zip(names, (-0.2, 0.2), strict=True)):
+        ax.bar([shift, 1 + shift], drive[side].tolist(), 0.38, color=(ORANGE, BLUE)[side], label=name)
     ax.axhline(0, color=GREY, linewidth=0.8)
     ax.set(xticks=[0, 1], ylim=(-1.1, 1.1), yticks=[-1, 0, 1])
     ax.set_xticklabels(["+L-M", "+S"])

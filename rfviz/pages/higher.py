@@ -21,7 +21,7 @@ from rfviz.lab import results
 from rfviz.lab.run import Run
 from rfviz.nets import receptive_field
 from rfviz.nets.network import BLUE, GREEN, ORANGE, RED, Network
-from rfviz.pages.style import GREY, NO_IMAGE, BookFigure, listed, show
+from rfviz.pages.style import GREY, NO_IMAGE, BookFigure, Place, listed, place, show
 from rfviz.stats import Interval
 
 SMOOTHING = 1 / 48
@@ -113,24 +113,34 @@ def what_matters(shown: Shown) -> Figure:
     grid = figure.subplots(len(fields), 4, squeeze=False)
     for letter, row, (layer, found) in zip("abcdefgh", grid, fields.items(), strict=False):
         index = len(found.channels) // 2
-        _row_of_pictures(row, shown.run.stimuli[int(found.images[index])][0], found, controls[layer], index)
+        channel = int(found.channels[index])
+        of, by_chance = (place(network, layer, channel, random=random) for random in (False, True))
+        _row_of_pictures(
+            row, shown.run.stimuli[int(found.images[index])][0], found, controls[layer], index, (of, of, of, by_chance)
+        )
         title = network.layer_title(layer).replace("layer ", "")
-        row[0].set_ylabel(f"({letter}) {title}\nchannel {int(found.channels[index])}")
+        row[0].set_ylabel(f"({letter}) {title}\nchannel {channel}")
     for ax, name in zip(grid[0], ("stimulus", "what matters", "gradient", "random weights"), strict=True):
         ax.set_title(name)
     return figure
 
 
 def _row_of_pictures(
-    row: np.ndarray, image: Tensor, found: EffectiveFields, control: EffectiveFields, index: int
+    row: np.ndarray,
+    image: Tensor,
+    found: EffectiveFields,
+    control: EffectiveFields,
+    index: int,
+    places: Sequence[Place | None],
 ) -> None:
     weights, random = (_window(each, index, each.maps[index]) for each in (found, control))
     picture, inside = _window(found, index, image), _window(found, index, torch.ones_like(image[:1]))[0] > 0
     alpha = opacity(weights)
-    show(row[0], picture, inside)
-    show(row[1], torch.where(inside, DIMMED + alpha * (picture - DIMMED), torch.tensor(NO_IMAGE)))
+    dimmed = torch.where(inside, DIMMED + alpha * (picture - DIMMED), torch.tensor(NO_IMAGE))
+    pictures = (picture, dimmed, *(opacity(each).expand(3, -1, -1) for each in (weights, random)))
+    for ax, each, there, of in zip(row, pictures, (inside, None, None, None), places, strict=True):
+        show(ax, each, there, of=of)
     for ax, each in ((row[2], weights), (row[3], random)):
-        show(ax, opacity(each).expand(3, -1, -1))
         _outline(ax, each)
     _outline(row[1], weights)
     y, x = _centre(found, index)

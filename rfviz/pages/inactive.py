@@ -19,7 +19,7 @@ from rfviz.kernels.silent import RARE, Silence, control_count, inactive_channels
 from rfviz.lab import results
 from rfviz.lab.run import Run
 from rfviz.nets.network import NETWORKS, Network
-from rfviz.pages.style import GREY, BookFigure, listed, roles
+from rfviz.pages.style import GREY, BookFigure, channel_link, link_points, listed, roles
 from rfviz.stats import AGREES, CANNOT_TELL, DISAGREES, NOTHING, Interval, judge
 
 Effects = Mapping[str, Sequence[NoiseEffect]]
@@ -54,6 +54,8 @@ class Shown(NamedTuple):
         Of the first seed.
     why : dict of Why
         Over seeds where there are several.
+    explored : str or None
+        See `rfviz.pages.style.place`; the explorer has the first seed.
     """
 
     seeds: Sequence[int]
@@ -64,6 +66,7 @@ class Shown(NamedTuple):
     histories: Mapping[str, History]
     doses: Mapping[str, NoiseDose]
     why: Mapping[str, "Why"]
+    explored: str | None = ""
 
 
 class Why(NamedTuple):
@@ -222,8 +225,10 @@ def counted(shown: Shown) -> Markdown:
         )
     sentences = []
     for network, replicas in shown.effects.items():
-        for name, found in zip(_names(network, shown.seeds), replicas, strict=True):
-            which = f": {', '.join(map(str, found.inactive))}" if found.inactive else ""
+        explored = [shown.explored, *[None] * len(replicas)]
+        for name, found, key in zip(_names(network, shown.seeds), replicas, explored, strict=False):
+            numbers = [channel_link(NETWORKS[network], "maxpool", channel, key) for channel in found.inactive]
+            which = f": {', '.join(numbers)}" if numbers else ""
             sentences.append(
                 f"{name} has {_channels(len(found.inactive), 'inactive')} of {found.channels} on {found.images:,} "
                 f"evaluation images{which}."
@@ -281,11 +286,14 @@ def firing_rates(shown: Shown) -> Figure:
         colour, title = NETWORKS[network].colour, NETWORKS[network].title
         crossed = False
         for i, found in enumerate(replicas):
-            rate = 100 * found.firing_rate.sort(descending=True).values
+            order = found.firing_rate.argsort(descending=True)
+            rate = 100 * found.firing_rate[order]
             ax.plot(
                 np.arange(len(rate)), rate.numpy(), marker=None if i else shape, markersize=4, color=colour,
                 linewidth=0.8 if i else 1.5, alpha=0.6 if i else 1, label=None if i else title,
             )  # fmt: skip
+            if not i:
+                link_points(ax, range(len(rate)), rate, NETWORKS[network], "maxpool", order.tolist(), shown.explored)
             silent = (rate == 0).nonzero().flatten().numpy()
             if len(silent):
                 label = None if crossed else f"{title}: never fires"
@@ -361,6 +369,7 @@ def room_to_fire(shown: Shown) -> Figure:
                 places[those], found.highest[order][those].numpy(), marker, color=NETWORKS[network].colour,
                 markersize=6 if marker == "x" else 4, label=label,
             )  # fmt: skip
+        link_points(ax, places, found.highest[order], NETWORKS[network], "maxpool", order.tolist(), shown.explored)
         ax.plot(places, found.shift[order].numpy(), "_", color="black", label="mean: shift of batch norm")
         ax.axhline(0, color="black", linewidth=0.8, linestyle=":")
         ax.set_title(NETWORKS[network].title)
@@ -433,7 +442,11 @@ def firing_history(shown: Shown) -> Figure:
                 color="black" if silent else NETWORKS[network].colour, linewidth=1.6 if silent else 0.8,
                 alpha=1 if silent else 0.6,
             )  # fmt: skip
-        if not known:
+        if known:
+            rates = known[-1]["firing_rate"]
+            ends = epochs[-1:] * len(rates), 100 * np.array(rates)
+            link_points(ax, *ends, NETWORKS[network], "maxpool", range(len(rates)), shown.explored)
+        else:
             ax.text(0.5, 0.5, "not recorded", transform=ax.transAxes, ha="center", color=GREY)
         ax.set(xlabel="epoch", ylim=(-3, 103))
         ax.set_title(NETWORKS[network].title)
@@ -629,6 +642,7 @@ def noise_doses(shown: Shown) -> Figure:
         middle = np.array([each.value for each in alone])
         reach = [[each.value - each.low for each in alone], [each.high - each.value for each in alone]]
         bottom.errorbar(rates, middle, np.nan_to_num(reach), fmt="none", ecolor=colour, elinewidth=0.7, alpha=0.6)
+        link_points(bottom, rates, middle, NETWORKS[network], "maxpool", range(len(rates)), shown.explored)
         silent = rates == 0
         bottom.plot(rates[~silent], middle[~silent], "o", color=colour, markersize=4)
         bottom.plot(rates[silent], middle[silent], "x", color=colour)

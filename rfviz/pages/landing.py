@@ -13,9 +13,9 @@ from rfviz.kernels.pictures import central, centred, correlations
 from rfviz.kernels.responses import LayerResponses, preferred_stimuli
 from rfviz.lab import results
 from rfviz.lab.run import Run
-from rfviz.nets.network import network
+from rfviz.nets.network import Network, network
 from rfviz.pages.evidence.reference import Reference
-from rfviz.pages.style import BookFigure, show, stretch
+from rfviz.pages.style import BookFigure, place, show, stretch
 
 
 class Shown(NamedTuple):
@@ -23,8 +23,8 @@ class Shown(NamedTuple):
 
     Parameters
     ----------
-    title : str
-        Of the layer.
+    network : Network
+    layer : str
     images : Evaluation
         In which stimuli were looked for.
     responses : LayerResponses
@@ -32,7 +32,8 @@ class Shown(NamedTuple):
     whitening : Whitening
     """
 
-    title: str
+    network: Network
+    layer: str
     images: Evaluation
     responses: LayerResponses
     maxima: Maximization
@@ -44,7 +45,7 @@ def gather(runs: Sequence[Run]) -> Shown:
     run, network = runs[0], runs[0].subject
     layer = network.figure_layers[-1]
     return Shown(
-        network.layer_title(layer), run.stimuli, results.stimuli(run, network.name)[layer],
+        network, layer, run.stimuli, results.stimuli(run, network.name)[layer],
         results.clear_maxima(run, network.name, layer), run.whitening(network.name),
     )  # fmt: skip
 
@@ -71,9 +72,10 @@ def poster(shown: Shown, channels: int = 5) -> BookFigure:
         column[0].set_title(f"channel {channel}")
         fires = bool(found.competes[channel])
         patch, inside = (part[0] for part in preferred_stimuli(shown.images, found, channel))
-        show(column[0], patch if fires else None, inside)
-        show(column[1], stretch(means[channel])[0] if fires else None, counts[channel] > 0)
-        show(column[2], shown.whitening.to_rgb(shown.maxima.images[channel]))
+        of = place(shown.network, shown.layer, channel)
+        show(column[0], patch if fires else None, inside, of=of)
+        show(column[1], stretch(means[channel])[0] if fires else None, counts[channel] > 0, of=of)
+        show(column[2], shown.whitening.to_rgb(shown.maxima.images[channel]), of=of)
     return figure
 
 
@@ -109,12 +111,13 @@ def hero(found: Reference, channels: int = 5, silent: int = 3) -> BookFigure:
         title = described.layer_title(layer).replace("first ", "first\n")
         row[0].set_ylabel(title, rotation=0, ha="right", va="center")
         for ax, channel in zip(row, chosen, strict=True):
-            show(ax, None if channel in gaps[layer] else means[layer][channel])
+            of = place(described, layer, channel, found.explored)
+            show(ax, None if channel in gaps[layer] else means[layer][channel], of=of)
             if channel in gaps[layer]:
                 ax.text(0.5, 0.5, "never\nfires" if layer == layers[0] else "–", ha="center", va="center",
                         transform=ax.transAxes)  # fmt: skip
     grid[-1, 0].set_ylabel("what it\nwould draw", rotation=0, ha="right", va="center")
     for first, last, channel in zip(grid[0], grid[-1], chosen, strict=True):
         first.set_title(f"ch. {channel}")
-        show(last, drawn[channel])
+        show(last, drawn[channel], of=place(described, layers[-1], channel, found.explored))
     return figure

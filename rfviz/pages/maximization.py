@@ -17,7 +17,7 @@ from rfviz.kernels.responses import LayerResponses
 from rfviz.lab import results
 from rfviz.lab.run import Run
 from rfviz.nets.network import NETWORKS, Network
-from rfviz.pages.style import GREY, BookFigure, listed, missing, no_contrast, show
+from rfviz.pages.style import GREY, BookFigure, listed, missing, no_contrast, place, show
 from rfviz.stats import AGREES, CANNOT_TELL, DISAGREES, Interval, all_of, judge
 
 
@@ -139,7 +139,7 @@ def maximization(shown: Shown, network: Network | None, channel: Mapping[str, in
         column[0].set_title(f"({letter}) {network.layer_title(layer)}\n{side} × {side} px")
         best = first.responses[layer].top_values[number, 0].item()
         for ax, found, style in zip(column, (first.maxima[layer], first.clear[layer]), ("--", "-"), strict=False):
-            show(ax, first.whitening.to_rgb(found.images[number]))
+            show(ax, first.whitening.to_rgb(found.images[number]), of=place(network, layer, number))
             curve = found.activations[:, number] / (best if best > 0 else 1.0)
             column[2].plot(curve.numpy(), style, color=network.colour)
         column[2].axhline(1 if best > 0 else 0, color=GREY, linewidth=0.8, linestyle=":")

@@ -19,7 +19,7 @@ from rfviz.kernels.tuning.gabor import Gabor
 from rfviz.lab import results
 from rfviz.lab.run import Run
 from rfviz.nets.network import Network
-from rfviz.pages.style import GREY, bands, covered, show, stretch
+from rfviz.pages.style import GREY, bands, covered, place, show, stretch
 from rfviz.stats import AGREES, CANNOT_TELL, DISAGREES, Interval, judge
 
 NULL = 95
@@ -177,7 +177,7 @@ def selective_channels(shown: Shown) -> Figure:
                 ax.axis("on")
             assert found.strongest_count is not None
             picture = covered(stretch(found.strongest_deviation[channel])[0], found.strongest_count[channel])
-            show(column[0], picture if found.competes[channel] else None)
+            show(column[0], picture if found.competes[channel] else None, of=place(network, layer, channel))
             title = network.layer_title(layer).replace("first pooling layer", "pooling").replace("layer ", "")
             column[0].set_title(f"{title}\nch. {channel}")
             _curve(column[1], tuning, shown.controls[network.name][layer], channel, network)

@@ -35,7 +35,7 @@ from rfviz.lab.results import Evidence
 from rfviz.lab.run import Run
 from rfviz.nets.network import NETWORKS, Network
 from rfviz.pages import inactive
-from rfviz.pages.style import GREY, BookFigure, Roles, in_sentences, listed, missing, no_contrast, roles
+from rfviz.pages.style import GREY, BookFigure, Roles, in_sentences, link_points, listed, missing, no_contrast, roles
 from rfviz.stats import AGREES, CANNOT_TELL, DISAGREES, NOTHING, Interval, because, judge
 
 Pair = tuple[str, str]
@@ -75,6 +75,8 @@ class Shown(NamedTuple):
         One per seed.
     more_inactive, more_at_equal_accuracy : Interval
         See `rfviz.pages.inactive.more_inactive`; the second of the accuracy control.
+    explored : str or None
+        See `rfviz.pages.style.place`; the explorer has the first seed.
     """
 
     roles: Roles
@@ -86,6 +88,7 @@ class Shown(NamedTuple):
     evidence: Mapping[str, Sequence[Evidence]]
     more_inactive: Interval
     more_at_equal_accuracy: Interval = NOTHING
+    explored: str | None = ""
 
     @property
     def networks(self) -> list[Network]:
@@ -425,6 +428,7 @@ def written_shares(shown: Shown) -> Figure:
             ):
                 rates, shares = 100 * each.given.numpy(), 100 * each.share.numpy()
                 ax.plot(rates, shares, mark, color=colour, markersize=4, label=label)
+            link_points(ax, rates, shares, network, layer, range(len(rates)), shown.explored)
             middle = stats.median(first.written[layer].share)
             ax.set_title(f"{network.layer_title(layer)}\nmedian {middle.value:.0%}")
             ax.set_xlabel("firing rate in the\nfirst pooling layer (%)")
@@ -452,6 +456,7 @@ def ablations(shown: Shown) -> Figure:
                 rates, middle, np.nan_to_num(reach), fmt="none", ecolor=network.colour, elinewidth=0.7, alpha=0.6
             )
             ax.plot(rates, middle, "o", color=network.colour, markersize=4)
+            link_points(ax, rates, middle, network, layer, range(len(rates)), shown.explored)
             ax.plot(rates[ringed], middle[ringed], "o", markersize=8, markerfacecolor="none", color="black")
             ax.axhline(0, color="black", linewidth=0.8, linestyle=":")
             ax.set_title(f"{network.title}, {network.layer_title(layer)}")

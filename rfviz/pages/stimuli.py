@@ -17,7 +17,20 @@ from rfviz.kernels.responses import preferred_stimuli as cut_stimuli
 from rfviz.lab import results
 from rfviz.lab.run import Run
 from rfviz.nets.network import NETWORKS, Network
-from rfviz.pages.style import DPI, WIDTH, BookFigure, listed, min_max, missing, no_contrast, show, stretch
+from rfviz.pages.style import (
+    DPI,
+    WIDTH,
+    BookFigure,
+    Place,
+    channel_link,
+    listed,
+    min_max,
+    missing,
+    no_contrast,
+    place,
+    show,
+    stretch,
+)
 from rfviz.stats import Interval
 
 COLUMNS = 4
@@ -75,7 +88,7 @@ def preferred_stimuli(shown: Shown, network: Network | None, channel: Mapping[st
     figure = BookFigure(max(widths) / DPI + 0.65)
     panels = figure.subfigures(1, len(responses), width_ratios=widths, squeeze=False)[0]
     for letter, panel, (layer, found) in zip("abc", panels, responses.items(), strict=True):
-        _stimulus_panel(panel, shown.run.stimuli, found, number)
+        _stimulus_panel(panel, shown.run.stimuli, found, number, place(network, layer, number))
         values = [value for value in found.top_values[number].tolist() if value > 0]
         silent = "fires at borders only" if found.positive_count[number] else "never fires"
         spread = f"responses {values[0]:.2f} to {values[-1]:.2f}" if values else silent
@@ -98,7 +111,9 @@ def _step(found: LayerResponses) -> int:
     return size + 1 + size // 30
 
 
-def _stimulus_panel(panel: SubFigure, images: Tensor | Indexed, found: LayerResponses, channel: int) -> None:
+def _stimulus_panel(
+    panel: SubFigure, images: Tensor | Indexed, found: LayerResponses, channel: int, of: Place | None
+) -> None:
     patches, inside = cut_stimuli(images, found, channel)
     firing = int((found.top_values[channel] > 0).sum())
     rows, step = -(-found.top_values.shape[1] // COLUMNS), _step(found)
@@ -106,8 +121,8 @@ def _stimulus_panel(panel: SubFigure, images: Tensor | Indexed, found: LayerResp
     for i in range(firing):
         # One image beside the other in the same axes, however many there are.
         y, x = divmod(i, COLUMNS)
-        show(axes, patches[i], inside[i], corner=(x * step, y * step))
-    show(axes, None)
+        show(axes, patches[i], inside[i], corner=(x * step, y * step), of=of)
+    show(axes, None, of=None if firing else of)
     axes.set(xlim=(-1, COLUMNS * step), ylim=(rows * step, -1), aspect="equal")
 
 
@@ -130,10 +145,10 @@ def border_stimuli(shown: Shown, channel: Mapping[str, int]) -> Figure:
     figure = BookFigure(5.1)
     grid = figure.add_gridspec(2, 2, height_ratios=(1, 2))
     axes = figure.add_subfigure(grid[0, :]).subplots()
-    for place, found in enumerate(shown.at_borders.values()):
+    for bar, found in enumerate(shown.at_borders.values()):
         of_stimuli, of_neurons = sticking_out(found, images)
-        axes.bar(place, 100 * of_stimuli, 0.6, color=network.colour)
-        axes.plot([place - 0.4, place + 0.4], [100 * of_neurons] * 2, color="black", linewidth=1.5)
+        axes.bar(bar, 100 * of_stimuli, 0.6, color=network.colour)
+        axes.plot([bar - 0.4, bar + 0.4], [100 * of_neurons] * 2, color="black", linewidth=1.5)
     axes.plot([], [], color="black", linewidth=1.5, label="of all neurons")
     axes.legend(frameon=False)
     axes.set_xticks(range(len(shown.at_borders)), [network.layer_title(layer) for layer in shown.at_borders])
@@ -144,7 +159,7 @@ def border_stimuli(shown: Shown, channel: Mapping[str, int]) -> Figure:
     competing = {"all neurons compete": shown.at_borders, "whole fields only": shown.responses[network.name]}
     for column, (title, responses) in enumerate(competing.items()):
         panel = figure.add_subfigure(grid[1, column])
-        _stimulus_panel(panel, images, responses[layer], number)
+        _stimulus_panel(panel, images, responses[layer], number, place(network, layer, number))
         panel.suptitle(title)
     return figure
 
@@ -174,7 +189,7 @@ def mean_stimuli(shown: Shown, network: Network | None, channel: Mapping[str, in
     for ax in grid.flat:
         show(ax, None)
     side = filters.shape[-1]
-    show(grid[0, 0], min_max(filters[number]))
+    show(grid[0, 0], min_max(filters[number]), of=place(network, "conv1", number))
     grid[0, 0].set_title(f"(a) {network.layer_title('conv1').removesuffix(' filter')}\nfilter, {side} × {side} px")
     strongest = shown.run.given.strongest
     rows = ("mean,\nas it is", "mean,\nstretched", f"mean of up to\n{strongest} strongest,\nstretched")
@@ -185,17 +200,19 @@ def mean_stimuli(shown: Shown, network: Network | None, channel: Mapping[str, in
     for column, letter, (layer, found) in zip(grid.T[1:], "bcd", responses.items(), strict=True):
         size = found.receptive_field.size
         column[0].set_title(f"({letter}) {network.layer_title(layer)}\n{size} × {size} px")
+        of = place(network, layer, number)
         if not found.positive_count[number]:
             column[0].set_xlabel("never fires")
+            show(column[0], None, of=of)
             continue
         assert found.mean_stimulus is not None and found.mean_count is not None and found.strongest_count is not None
         inside = found.mean_count[number] > 0, found.strongest_count[number] > 0
-        show(column[0], found.mean_stimulus[number], inside[0])
+        show(column[0], found.mean_stimulus[number], inside[0], of=of)
         column[0].set_xlabel(f"N = {int(found.positive_count[number]):,}")
         deviations = found.mean_deviation[number], found.strongest_deviation[number]
         for ax, deviation, there in zip(column[1:], deviations, inside, strict=True):
             stretched, gain = stretch(deviation)
-            show(ax, stretched, there)
+            show(ax, stretched, there, of=of)
             ax.set_xlabel(f"gain {gain:.1f}")
     return figure
 
@@ -206,12 +223,15 @@ def contrasts(deviations: Tensor) -> Tensor:
 
 
 def mean_stimulus_table(shown: Shown, channel: Mapping[str, int]) -> pd.DataFrame:
-    """Return, per network and layer, how many neurons of a channel fire and what contrast their mean stimulus has."""
+    """Return, per network and layer, how many neurons of a channel fire and what contrast their mean stimulus has.
+
+    The numbers of channels are HTML; see `rfviz.pages.style.with_links`.
+    """
     rows = [
         {
             "network": NETWORKS[name].title,
             "layer": NETWORKS[name].layer_title(layer),
-            "channel": channel[name],
+            "channel": channel_link(NETWORKS[name], layer, channel[name]),
             "strongest response": f"{found.maximum[channel[name]].item():.2f}",
             "neurons that fire": f"{found.firing_rate[channel[name]].item():.1%}",
             "contrast of the mean": f"{contrasts(found.mean_deviation)[channel[name]].item():.3f}",

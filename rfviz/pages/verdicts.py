@@ -6,10 +6,16 @@ It is HTML with drawings in it: it sorts without a program, and a screen reader 
 import html
 import math
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from IPython.display import HTML
 
+from rfviz.kernels.silent import inactive_channels
+from rfviz.lab import results
+from rfviz.lab.run import Run
+from rfviz.nets.network import Network
 from rfviz.pages.claims import CONFIRMATORY, Claim, Part
+from rfviz.pages.style import channel_link, listed
 from rfviz.stats import AGREES, CANNOT_TELL, DISAGREES
 
 MARKS = {AGREES: "✓", DISAGREES: "✗", CANNOT_TELL: "?"}
@@ -30,18 +36,53 @@ WIDTH, HEIGHT, MARGIN = 200, 26, 8
 """Of a drawing, px."""
 
 
-def figure(columns: Mapping[str, Sequence[Claim]]) -> HTML:
+SILENT = "fghl"
+"""Statements on channels that never fire in the first pooling layer."""
+
+
+class Example(NamedTuple):
+    """Channels of a run to look at in the explorer.
+
+    Parameters
+    ----------
+    network : Network
+    channel : int
+        One that fires.
+    silent : sequence of int
+        Those that never fire in the first pooling layer.
+    explored : str or None
+        See `rfviz.pages.style.place`.
+    of : str
+        What of a run the network belongs to, where a reader could take it for another.
+    """
+
+    network: Network
+    channel: int
+    silent: Sequence[int]
+    explored: str | None = ""
+    of: str = ""
+
+
+def example(run: Run) -> Example:
+    """Return channels of the subject of a run to look at."""
+    network = run.subject
+    silent = inactive_channels(results.pooling(run, network.name))
+    return Example(network, run.channels()[network.name], silent)
+
+
+def figure(columns: Mapping[str, Sequence[Claim]], examples: Mapping[str, Example] | None = None) -> HTML:
     """Return the statements, one row each; `columns` are the runs by name, the first of which says what is stated.
 
     Drawn is the part of a statement that decides: a dot and its 95 % interval, a line at 0, a dashed line at the least
     effect with the side that the statement expects shaded, and a diamond for random weights where they are not
-    subtracted. One axis serves all runs of a row that measure in one unit.
+    subtracted. One axis serves all runs of a row that measure in one unit. `examples`, by run, are what the numbers of
+    a run are followed by.
     """
     (first, stated), *_ = columns.items()
     rows = []
     for claim in stated:
         found = {name: next((c for c in claims if c.letter == claim.letter), None) for name, claims in columns.items()}
-        rows.append(_row(claim, found))
+        rows.append(_row(claim, found, examples or {}))
     orders = (("as-in-the-paper", "as in the paper"), ("by-verdict", f"by the verdict of {first}"))
     choice = "".join(
         f'<label><input type="radio" name="claims-order" id="claims-{name}"{" checked" * (not i)}> {words}</label> '
@@ -53,13 +94,14 @@ def figure(columns: Mapping[str, Sequence[Claim]]) -> HTML:
     )
 
 
-def _row(claim: Claim, found: Mapping[str, Claim | None]) -> str:
+def _row(claim: Claim, found: Mapping[str, Claim | None], examples: Mapping[str, Example]) -> str:
     rank = (AGREES, DISAGREES, CANNOT_TELL).index(claim.verdict)
     runs = "".join(_cell(name, each, _axes(found)) for name, each in found.items())
     place, page, title = WHERE[claim.letter]
     own = "The paper measures it itself." if claim.letter in CONFIRMATORY else "The measure is this edition's."
     numbers = "".join(
-        f"<dt>{html.escape(name)}: {each.verdict}</dt><dd>{html.escape(each.measured)}. {_sentence(each.why)}</dd>"
+        f"<dt>{html.escape(name)}: {each.verdict}</dt><dd>{html.escape(each.measured)}. {_sentence(each.why)}"
+        f"{_look(claim.letter, examples[name]) if name in examples else ''}</dd>"
         for name, each in found.items()
         if each is not None
     )
@@ -70,6 +112,19 @@ def _row(claim: Claim, found: Mapping[str, Claim | None]) -> str:
         f"<p>{html.escape(claim.measure)} {own} Least effect: {html.escape(claim.least)}.</p><dl>{numbers}</dl>"
         f'<p>In the paper: {place}. In this book: <a href="{page}.html">{title}</a>.</p></details></li>'
     )
+
+
+def _look(letter: str, example: Example) -> str:
+    """Say which channels show in the explorer what a statement is about."""
+    network = example.network
+    layer, channels = network.figure_layers[-1], [example.channel]
+    if letter in SILENT:
+        layer, channels = network.stream[0], [*example.silent]
+    links = [channel_link(network, layer, channel, example.explored) for channel in channels]
+    if not links:
+        return ""
+    number = f"{'channels' if len(links) > 1 else 'channel'} {listed(links)}"
+    return f" In the explorer: {network.title}{example.of}, {network.layer_title(layer)}, {number}."
 
 
 def _sentence(words: str) -> str:

@@ -23,7 +23,7 @@ from rfviz.stats import NOTHING, Interval
 
 
 def shown(seeds: tuple[int, ...] = (0,), **planted: Any) -> Shown:
-    return Shown(seeds, **{field: planted.get(field, {}) for field in Shown._fields[1:]})
+    return Shown(seeds, **{field: planted.get(field, {}) for field in Shown._fields[1:-1]})
 
 
 def responses(*rates: float) -> LayerResponses:
@@ -91,6 +91,10 @@ def test_replicas_are_told_apart_by_seed() -> None:
         "ResNet50, seed 3 has no inactive channel of 64 on 100 evaluation images. "
         "ResNet50, seed 4 has one inactive channel of 64 on 100 evaluation images: 1."
     )
+    alone = shown((4,), effects={"resnet50": [experiment((1, 7))]})
+    one, seven = (f'<a href="explorer.html#resnet50/maxpool/{channel}">{channel}</a>' for channel in (1, 7))
+    assert page.counted(alone).data.endswith(f" images: {one}, {seven}.")
+    assert page.counted(alone._replace(explored=None)).data.endswith(" images: 1, 7.")
 
 
 def test_room_to_fire_sorts_by_the_highest_value_and_crosses_silent_channels() -> None:

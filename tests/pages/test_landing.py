@@ -26,8 +26,10 @@ def test_the_poster_shows_the_channels_with_the_highest_contrast(resnet: models.
     drives = (found.competes & (driven.activations[-1] >= found.top_values[:, 0])).tolist()
     assert any(drives) and not all(drives)
     best = sorted(sorted(range(6), key=lambda channel: (not drives[channel], -contrast[channel]))[:3])
-    figure = landing.poster(landing.Shown("conv. layer 3", tiles, found, driven, NONE), channels=3)
+    figure = landing.poster(landing.Shown(resnet.network, "layer1.0", tiles, found, driven, NONE), channels=3)
     assert [ax.get_title() for ax in figure.axes[:3]] == [f"channel {channel}" for channel in best]
+    addresses = [link.address for link in figure.links()]
+    assert addresses == [f"explorer.html#{resnet.network.name}/layer1.0/{channel}" for channel in best]
     shown = [np.asarray(image.get_array()) for ax in figure.axes for image in ax.get_images()]
     assert len(shown) == 9
     for i, channel in enumerate(best):
@@ -42,7 +44,7 @@ def test_a_channel_that_never_fires_has_only_its_maximization_image(
     torch.nn.init.constant_(resnet.bn1.bias, -1)
     found = responses.collect(resnet, tiles, ["maxpool"], strongest=8)["maxpool"]
     driven = maximization.maximize(resnet, "maxpool", steps=1)
-    figure = landing.poster(landing.Shown("first pooling layer", tiles, found, driven, NONE), channels=3)
+    figure = landing.poster(landing.Shown(resnet.network, "maxpool", tiles, found, driven, NONE), channels=3)
     assert [len(ax.get_images()) for ax in figure.axes] == [0] * 6 + [1] * 3
 
 
@@ -59,6 +61,8 @@ def test_channels_that_keep_their_feature_and_silent_ones_are_the_first_thing(tm
     """Planted: of 12 channels, 3 and 8 are the same in all layers, 1 and 5 never fire, 10 does too rarely."""
     generator = torch.Generator().manual_seed(0)
     sizes = {"maxpool": 11, "layer1.0": 27, "layer1.1": 43}
+    folder = tmp_path / "resnet18"
+    folder.mkdir()
     core = torch.rand(12, 3, 11, 11, generator=generator)
     for layer, side in sizes.items():
         images = torch.rand(12, 3, side, side, generator=generator)
@@ -68,15 +72,18 @@ def test_channels_that_keep_their_feature_and_silent_ones_are_the_first_thing(tm
             images[channel, :, begin : begin + 11, begin : begin + 11] = core[channel]
         silent = (1, 5, 10) if layer == "maxpool" else ()
         sheet = reference.sheet([None if channel in silent else image for channel, image in enumerate(images)])
-        Image.fromarray(sheet).save(tmp_path / f"resnet18-{layer}-strongest.png")
+        Image.fromarray(sheet).save(folder / f"resnet18-{layer}-strongest.png")
     drawn = torch.rand(12, 3, 43, 43, generator=generator)
-    Image.fromarray(reference.sheet([*drawn])).save(tmp_path / "resnet18-layer1.1-maximization.png")
+    Image.fromarray(reference.sheet([*drawn])).save(folder / "resnet18-layer1.1-maximization.png")
     left_out = {layer: [1, 5, 10] if layer == "maxpool" else [] for layer in sizes}
     facts = {"networks": {"resnet18": []}, "left out": {"resnet18": left_out}}
     effects = {"resnet18": [SimpleNamespace(channels=12, inactive=(1, 5))]}
-    figure = landing.hero(reference.Reference(facts, {}, effects, tmp_path), channels=2)
+    figure = landing.hero(reference.Reference(facts, {}, effects, folder), channels=2)
     assert [ax.get_title() for ax in figure.axes[:4]] == ["ch. 3", "ch. 8", "ch. 1", "ch. 5"]
     assert [len(ax.get_images()) for ax in figure.axes] == [1, 1, 0, 0] + 12 * [1]
     (picture,) = figure.axes[-4].get_images()
     np.testing.assert_allclose(picture.get_array(), drawn[3].permute(1, 2, 0), atol=1 / 255)
     assert [text.get_text() for ax in figure.axes for text in ax.texts] == 2 * ["never\nfires"]
+    assert [link.address for link in figure.links()] == [
+        f"explorer.html#imagenet-resnet18/{layer}/{channel}" for layer in sizes for channel in (3, 8, 1, 5)
+    ]

@@ -181,8 +181,9 @@ def test_what_is_kept_is_small_and_complete():
 def test_what_other_pages_draw_comes_back_as_it_was(exported):
     replicas, folder = exported
     found, expected = reference.load(folder).exhibit, reference.exhibit(replicas)
+    here = expected.inactive._replace(explored=None)  # the explorer does not have what is exported elsewhere
     for make in (inactive.kinds_table, inactive.kinds_answer, inactive.counted, inactive.dose_answer):
-        ours, theirs = make(found.inactive), make(expected.inactive)
+        ours, theirs = make(found.inactive), make(here)
         assert ours.equals(theirs) if isinstance(ours, pd.DataFrame) else ours.data == theirs.data
     assert inactive.why_table(found.inactive.why).equals(inactive.why_table(expected.inactive.why))
     shared = sharing.gather(replicas)
@@ -197,3 +198,32 @@ def test_what_other_pages_draw_comes_back_as_it_was(exported):
 def test_large_pictures_are_reduced():
     shown = sheet([torch.rand(3, 200, 200)] * 3)
     assert shown.shape[1] == COLUMNS * (reference.MOST + 1) + 1 or shown.shape[1] == 3 * (reference.MOST + 1) + 1
+
+
+@pytest.mark.parametrize(
+    ("side", "what"), [(11, "maxpool-mean.png"), (7, "conv1-filter.png"), (59, "layer1.2-maximization.jpg")]
+)
+def test_every_picture_of_a_kept_sheet_has_its_link(tmp_path, side, what):
+    folder = tmp_path / "reference"
+    folder.mkdir()
+    images = [torch.full((3, side, side), channel / 32) for channel in range(16)]
+    Image.fromarray(sheet(images)).save(folder / f"resnet34-{what}", quality=100)
+    found = reference.links(folder / f"resnet34-{what}")
+    layer = what.partition("-")[0].replace("conv1", "maxpool")
+    assert [each.address for each in found] == [
+        f"explorer.html#reference-resnet34/{layer}/{channel}" for channel in range(16)
+    ]
+    whole = np.asarray(Image.open(folder / f"resnet34-{what}")).astype(int)
+    for channel, each in enumerate(found):
+        left, top, width, height = np.multiply(each[:4], [*whole.shape[1::-1]] * 2).round().astype(int)
+        inside = whole[top : top + height, left : left + width]
+        assert inside.shape[0] % side == inside.shape[1] % side == 0
+        assert abs(inside - round(255 * channel / 32)).max() <= 1 + 3 * what.endswith("jpg")
+
+
+def test_only_sheets_that_the_explorer_has_are_linked(tmp_path):
+    for name in ("reference/resnet34-layer2.3-mean.png", "pair/resnet34-maxpool-mean.png", "reference/preview.png"):
+        assert reference.links(tmp_path / name) == []
+    for name, explored in (("reference", "reference-"), ("evidence/pair", None), ("evidence/resnet18", "imagenet-")):
+        run = reference.kept(name)
+        assert run.explored == run.exhibit.inactive.explored == run.exhibit.sharing.explored == explored

@@ -17,7 +17,7 @@ from rfviz.nets import models
 from rfviz.nets.network import NETWORKS
 from rfviz.nets.receptive_field import ReceptiveField
 from rfviz.pages import stimuli as page
-from rfviz.pages.style import NO_IMAGE, stretch
+from rfviz.pages.style import NO_IMAGE, stretch, with_links
 
 RESNET = NETWORKS["resnet34"]
 
@@ -135,7 +135,9 @@ def test_mean_stimulus_table_gives_contrast_in_rgb() -> None:
     row = table.loc[("ResNet18", "conv. layer 5")]
     assert row["contrast of the mean"] == "0.300"
     assert row["neurons that fire"] == "50.0%"
-    assert table.loc[("PlainNet34", "first pooling layer"), "channel"] == 0
+    number = table.loc[("PlainNet34", "first pooling layer"), "channel"]
+    assert number == '<a href="explorer.html#plainnet34/maxpool/0">0</a>'
+    assert f"<td>{number}</td>" in with_links(table).data
 
 
 def test_the_answer_follows_the_interval_of_the_contrasts() -> None:

@@ -6,6 +6,7 @@ import re
 import pytest
 from bs4 import BeautifulSoup, Tag
 
+from rfviz.nets.network import network
 from rfviz.pages import claims, verdicts
 from rfviz.pages.claims import Claim, Part
 from rfviz.pages.verdicts import HEIGHT, MARGIN, WIDTH
@@ -43,6 +44,29 @@ def test_the_part_that_decides_is_drawn(parts: list[Part], name: str, verdict: s
     assert run.select_one(".number").get_text().startswith(f"{name} ")
     more = f" and {len(parts) - 1} more" if len(parts) > 1 else ""
     assert run.select_one(".number").get_text().endswith(f"n = 24 channels){more}")
+
+
+def test_beside_the_numbers_of_a_run_stand_channels_to_look_at() -> None:
+    columns = {name: [claim(letter, GOOD) for letter in "af"] for name in ("this run", "kept", "other")}
+    examples = {
+        "this run": verdicts.Example(network("resnet34"), 18, (3, 7)),
+        "kept": verdicts.Example(network("resnet18"), 5, (), "imagenet-", " of there"),
+    }
+    page = BeautifulSoup(verdicts.figure(columns, examples).data, "html.parser")
+    said = [each.get_text().partition(" In the explorer: ")[2] for each in page.select("dd")]
+    assert said == [
+        "ResNet34, conv. layer 7, channel 18.", "ResNet18 of there, conv. layer 5, channel 5.", "",
+        "ResNet34, first pooling layer, channels 3 and 7.", "", "",
+    ]  # fmt: skip
+    assert [each["href"] for each in page.select("dd a")] == [
+        f"explorer.html#{where}"
+        for where in (
+            "resnet34/layer1.2/18",
+            "imagenet-resnet18/layer1.1/5",
+            "resnet34/maxpool/3",
+            "resnet34/maxpool/7",
+        )
+    ]
 
 
 def at(svg: Tag, css: str) -> list[float]:

@@ -31,9 +31,9 @@ from rfviz.lab.results import Evidence
 from rfviz.lab.run import Run
 from rfviz.nets import models, receptive_field
 from rfviz.nets.network import NETWORKS, network
-from rfviz.pages import claims, colour, inactive, orientation, sharing
+from rfviz.pages import claims, colour, inactive, orientation, sharing, verdicts
 from rfviz.pages.claims import Claim
-from rfviz.pages.style import covered, min_max, roles, stretch
+from rfviz.pages.style import Link, covered, min_max, place, roles, stretch
 from rfviz.stats import NOTHING, Interval
 from rfviz.storage import codec, places
 from rfviz.storage.digests import tensor_digest
@@ -54,6 +54,9 @@ MOST = 96
 
 FAR = 2
 """Receptive fields of layers that are shown, at most, in sides of an image."""
+
+EXPLORED = {"reference": "reference-", "resnet18": "imagenet-"}
+"""What the explorer puts before the names of the networks of a run that is kept, by its folder."""
 
 LARGE = 59
 """Receptive fields, px, from which on sheets of maximization images are JPEG files."""
@@ -95,7 +98,7 @@ class Exhibit:
         return sharing.Shown(
             roles=roles([NETWORKS[name] for name in self.evidence]), steps={}, keeps=NOTHING, parts={},
             sparsity={}, read=self.read, evidence=self.evidence, more_inactive=more,
-            more_at_equal_accuracy=at_equal_accuracy,
+            more_at_equal_accuracy=at_equal_accuracy, explored=self.inactive.explored,
         )  # fmt: skip
 
 
@@ -123,7 +126,13 @@ class Reference:
     def exhibit(self) -> Exhibit:
         """What it shows of silent channels."""
         tensors, info = load_tensors(self.folder / EXHIBIT, ours=True)
-        return codec.decode(Exhibit, tensors, info["values"])
+        found: Exhibit = codec.decode(Exhibit, tensors, info["values"])
+        return dataclasses.replace(found, inactive=found.inactive._replace(explored=self.explored))
+
+    @property
+    def explored(self) -> str | None:
+        """What the explorer puts before the names of its networks; None where it does not have the run."""
+        return EXPLORED.get(self.folder.name)
 
     @property
     def chance(self) -> float:
@@ -278,6 +287,19 @@ def kept_claims() -> dict[str, list[Claim]]:
     }
 
 
+def kept_examples() -> dict[str, verdicts.Example]:
+    """Return channels of the runs that are kept to look at, named as in `kept_claims`."""
+    found = {
+        "reference pair": (kept(), " of the wide pair"), "ImageNet ResNet18": (kept("evidence/resnet18"), "")
+    }  # fmt: skip
+    return {name: _example(run, of) for name, (run, of) in found.items()}
+
+
+def _example(run: Reference, of: str) -> verdicts.Example:
+    name, (effect, *_) = next(iter(run.effects.items()))
+    return verdicts.Example(network(name), network(name).channel, effect.inactive, run.explored, of)
+
+
 def _noise(stored: dict[str, Any]) -> NoiseEffect:
     effects = {
         row: Effect(
@@ -348,6 +370,24 @@ def sheet(images: Sequence[Tensor | None]) -> np.ndarray:
     whole = whole.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
     grid = make_grid(whole, nrow=COLUMNS, padding=1, pad_value=BACKGROUND)
     return (grid.permute(1, 2, 0) * 255).round().byte().numpy()
+
+
+def links(file: Path) -> list[Link]:
+    """Return where on a `sheet` of a run that is kept which channels are; of other files, and other layers, nothing."""
+    name, _, layer = file.stem.rpartition("-")[0].rpartition("-")
+    explored = EXPLORED.get(file.parent.name)
+    if explored is None or name not in NETWORKS or not place(NETWORKS[name], layer, 0, explored):
+        return []
+    with Image.open(file) as picture:
+        width, height = picture.size
+    step, found = (width - 1) // COLUMNS, []
+    for row in range((height - 1) // step):
+        for column in range(COLUMNS):
+            there = place(NETWORKS[name], layer, row * COLUMNS + column, explored)
+            left, top = column * step + 1, row * step + 1
+            assert there is not None
+            found.append(Link(left / width, top / height, (step - 1) / width, (step - 1) / height, *there))
+    return found
 
 
 def _scale(side: int) -> int:
