@@ -1,16 +1,21 @@
 """The book's own Sphinx extension: a picture without alternative text is a warning, a page whose results are older
-than the code says so, and the explorer's files go where the page *Explorer* looks for them.
+than the code says so, channels in pictures are links to the explorer, and the explorer's files go where the page
+*Explorer* looks for them.
 """
 
 import html
 import json
 import re
 import shutil
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import cache
+from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from docutils import nodes
+from PIL import Image
 from sphinx import __display_version__ as sphinx_version
 from sphinx.application import Sphinx
 from sphinx.util import logging
@@ -18,7 +23,8 @@ from sphinx.util import logging
 from rfviz.explorer.static import front_end
 from rfviz.lab import provenance, run
 from rfviz.lab.result import RESULTS
-from rfviz.pages.style import listed, page_digest
+from rfviz.pages.evidence import reference
+from rfviz.pages.style import LINKS, Link, listed, page_digest
 
 _LOG = logging.getLogger(__name__)
 
@@ -83,6 +89,56 @@ def accessible(body: str) -> str:
     return body.replace('<div role="list" class="citation-list">', '<div class="citation-list">')
 
 
+FEW = 8
+"""Links in a picture, at most, that are all stops of the tabulator key."""
+
+
+def linked(body: str, links: Callable[[str], Sequence[Link]], explorer: str | None) -> str:
+    """Lay links to the explorer over the pictures of channels, and lead those in the text there.
+
+    Parameters
+    ----------
+    body : str
+    links : callable
+        Returns those of a picture, given the name of its file.
+    explorer : str or None
+        Address of the page *Explorer* from this page; None where there is none: then nothing is a link.
+    """
+    if explorer is None:
+        return re.sub(r'<a href="explorer\.html#[^>]*>(.*?)</a>', r"\1", body)
+    body = re.sub(
+        r'<img[^>]*\bsrc="([^"]*)"[^>]*>', lambda found: _overlaid(found[0], links(Path(unquote(found[1])).name)), body
+    )
+    return body.replace('href="explorer.html#', f'href="{explorer}#')
+
+
+def _overlaid(image: str, links: Sequence[Link]) -> str:
+    """Lay links over a picture.
+
+    Where there are many, the tabulator key stops at the first only: the explorer has a better way to the others, and
+    what follows stays in reach.
+    """
+    if not links:
+        return image
+    laid = []
+    for i, each in enumerate(links):
+        sides = zip(("left", "top", "width", "height"), each[:4], strict=True)
+        style = ";".join(f"{side}:{100 * share:.2f}%" for side, share in sides)
+        skipped, label = ' tabindex="-1"' if i and len(links) > FEW else "", html.escape(each.label)
+        laid.append(f'<a href="{html.escape(each.address)}" title="{label}"{skipped} style="{style}"></a>')
+    return f'<div class="rfviz-links">{image}{"".join(laid)}</div>'
+
+
+def links_of(file: Path) -> list[Link]:
+    """Return the links of a picture: what its file says, as figures do, or those of a sheet that is kept."""
+    try:
+        with Image.open(file) as picture:
+            said = picture.info.get(LINKS)
+    except OSError:  # a drawing, or none at all
+        return []
+    return [Link(*each) for each in json.loads(said)] if said else reference.links(file)
+
+
 PARTS = {
     "thebe": None,  # would run cells on a server elsewhere; twice in every page, and nobody uses it here
     "design": r'class="[^"]*\bsd-',
@@ -112,7 +168,13 @@ def _mark_page(app: Sphinx, page: str, template: str, context: dict[str, Any], d
         app.env.rfviz_explored = html.unescape(explored[1])  # type: ignore[attr-defined]
     if doctree is not None and "how-made" not in context["body"]:
         context["body"] += _how_prose_was_made()
-    context["body"] = accessible(mark(context["body"]))
+    files = {name: Path(app.srcdir, source) for source, name in app.builder.images.items()}
+    there = "explorer" in app.env.found_docs and app.builder.name != "singlehtml"
+    context["body"] = linked(
+        accessible(mark(context["body"])),
+        lambda name: links_of(files[name]) if name in files else [],
+        app.builder.get_relative_uri(page, "explorer") if there else None,
+    )
 
 
 @cache

@@ -7,13 +7,16 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+from bs4 import BeautifulSoup
 from sphinx.cmd.build import main as sphinx_build
 
 from rfviz.book import sphinx
 from rfviz.lab import code
 from rfviz.lab.provenance import HowMade
 from rfviz.lab.result import RESULTS
-from rfviz.pages.style import page_digest
+from rfviz.nets.network import network
+from rfviz.pages.style import BookFigure, Link, page_digest, place, show
 
 PAGE, RESULT = "page rfviz.pages.inactive", "result noise_effect"
 NOW = {PAGE: page_digest("rfviz.pages.inactive"), RESULT: RESULTS["noise_effect"].code}
@@ -78,13 +81,62 @@ def test_wide_tables_can_be_reached_and_lists_are_lists() -> None:
     assert sphinx.accessible('<div role="list" class="citation-list">') == '<div class="citation-list">'
 
 
-def build(folder: Path, text: str) -> str:
-    """Build a book of one page and return what Sphinx says."""
+IMAGE, TEXT = '<img alt="it" src="../_images/it%201.png">', '<a href="explorer.html#resnet34/maxpool/3">3</a>'
+
+
+def test_links_lie_over_the_pictures_and_lead_to_the_explorer_from_every_page() -> None:
+    links = [Link(0.25, 0.5, 0.1, 0.2, f"explorer.html#n/l/{i}", f'"{i}"') for i in range(2)]
+    found = sphinx.linked(f"<p>{TEXT}</p>{IMAGE}", {"it 1.png": links}.__getitem__, "../explorer.html")
+    page = BeautifulSoup(found, "html.parser")
+    assert [each["href"] for each in page.select("a")] == [
+        f"../explorer.html#{place}" for place in ("resnet34/maxpool/3", "n/l/0", "n/l/1")
+    ]
+    first, second = page.select(".rfviz-links > img ~ a")
+    assert first["style"] == "left:25.00%;top:50.00%;width:10.00%;height:20.00%"
+    assert first["title"] == '"0"' and "tabindex" not in f"{first} {second}"
+    assert sphinx.linked(IMAGE, lambda name: [], "explorer.html") == IMAGE
+
+
+def test_of_many_links_in_a_picture_the_tabulator_key_stops_at_the_first() -> None:
+    links = [Link(0, 0, 1, 1, f"explorer.html#{i}", str(i)) for i in range(sphinx.FEW + 1)]
+    few, many = (
+        BeautifulSoup(sphinx.linked(IMAGE, lambda name, some=some: some, "explorer.html"), "html.parser").select("a")
+        for some in (links[1:], links)
+    )
+    assert [each.get("tabindex") for each in few] == [None] * sphinx.FEW
+    assert [each.get("tabindex") for each in many] == [None, *["-1"] * sphinx.FEW]
+
+
+def test_without_an_explorer_nothing_is_a_link() -> None:
+    assert sphinx.linked(f"<p>{TEXT}, {TEXT}</p>{IMAGE}", lambda name: [], None) == f"<p>3, 3</p>{IMAGE}"
+
+
+@pytest.mark.parametrize(("builder", "explorer"), [("html", True), ("html", False), ("singlehtml", True)])
+def test_pictures_of_a_book_are_linked(tmp_path: Path, builder: str, explorer: bool) -> None:
+    figure = BookFigure(1.0)
+    show(figure.subplots(), torch.ones(3, 7, 7), of=place(network("resnet34"), "maxpool", 3))
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "figure.png").write_bytes(figure._repr_png_())
+    (tmp_path / "sub" / "page.md").write_text(f"# Page\n\n```{{image}} figure.png\n:alt: it\n```\n\nNumber {TEXT}.\n")
+    if explorer:
+        (tmp_path / "explorer.md").write_text("# Explorer\n")
+    contents = "sub/page\nexplorer" if explorer else "sub/page"
+    text = f"# Book\n\n```{{toctree}}\n{contents}\n```\n\n```{{image}} dot.png\n:alt: dot\n```\n"
+    assert build(tmp_path, text, builder) == ""
+    file = "sub/page.html" if builder == "html" else "index.html"
+    page = BeautifulSoup((tmp_path / "out" / file).read_text(), "html.parser")
+    linked = ["../explorer.html#resnet34/maxpool/3"] * 2 if explorer and builder == "html" else []
+    assert [each["href"] for each in page.select("a[href*='resnet34']")] == linked
+    assert len(page.select(".rfviz-links > img")) == len(linked) / 2 and "Number " in page.get_text()
+
+
+def build(folder: Path, text: str, builder: str = "html") -> str:
+    """Build a book of one page, and others that are there, and return what Sphinx says."""
     (folder / "conf.py").write_text('extensions = ["myst_parser", "rfviz.book.sphinx"]\n')
     (folder / "index.md").write_text(text)
     (folder / "dot.png").write_bytes(b"")
     with contextlib.redirect_stderr(io.StringIO()) as said:
-        sphinx_build(["-q", "-b", "html", str(folder), str(folder / "out")])
+        sphinx_build(["-q", "-b", builder, str(folder), str(folder / "out")])
     return said.getvalue()
 
 
