@@ -114,10 +114,8 @@ def what_matters(shown: Shown) -> Figure:
     for letter, row, (layer, found) in zip("abcdefgh", grid, fields.items(), strict=False):
         index = len(found.channels) // 2
         channel = int(found.channels[index])
-        of, by_chance = (place(network, layer, channel, random=random) for random in (False, True))
-        _row_of_pictures(
-            row, shown.run.stimuli[int(found.images[index])][0], found, controls[layer], index, (of, of, of, by_chance)
-        )
+        of, image = place(network, layer, channel), shown.run.stimuli[int(found.images[index])][0]
+        _row_of_pictures(row, image, found, controls[layer], index, of)
         title = network.layer_title(layer).replace("layer ", "")
         row[0].set_ylabel(f"({letter}) {title}\nchannel {channel}")
     for ax, name in zip(grid[0], ("stimulus", "what matters", "gradient", "random weights"), strict=True):
@@ -131,16 +129,15 @@ def _row_of_pictures(
     found: EffectiveFields,
     control: EffectiveFields,
     index: int,
-    places: Sequence[Place | None],
+    of: Place | None,
 ) -> None:
     weights, random = (_window(each, index, each.maps[index]) for each in (found, control))
     picture, inside = _window(found, index, image), _window(found, index, torch.ones_like(image[:1]))[0] > 0
     alpha = opacity(weights)
-    dimmed = torch.where(inside, DIMMED + alpha * (picture - DIMMED), torch.tensor(NO_IMAGE))
-    pictures = (picture, dimmed, *(opacity(each).expand(3, -1, -1) for each in (weights, random)))
-    for ax, each, there, of in zip(row, pictures, (inside, None, None, None), places, strict=True):
-        show(ax, each, there, of=of)
-    for ax, each in ((row[2], weights), (row[3], random)):
+    show(row[0], picture, inside, of=of)
+    show(row[1], torch.where(inside, DIMMED + alpha * (picture - DIMMED), torch.tensor(NO_IMAGE)), of=of)
+    for ax, each, to in ((row[2], weights, of), (row[3], random, None)):  # the explorer has no control up there
+        show(ax, opacity(each).expand(3, -1, -1), of=to)
         _outline(ax, each)
     _outline(row[1], weights)
     y, x = _centre(found, index)

@@ -80,7 +80,7 @@ class Link(NamedTuple):
     label: str
 
 
-def place(network: Network, layer: str, channel: int, explored: str | None = "", random: bool = False) -> Place | None:
+def place(network: Network, layer: str, channel: int, explored: str | None = "") -> Place | None:
     """Return where the explorer shows a channel; None where it does not.
 
     Parameters
@@ -92,17 +92,14 @@ def place(network: Network, layer: str, channel: int, explored: str | None = "",
     explored : str or None
         What the explorer puts before the names of the networks of a run: nothing of the run that the book is made of;
         None of runs that it does not have. See `rfviz.pages.evidence.reference.EXPLORED`.
-    random : bool
-        Whether it is a channel of the control with random weights.
     """
     layer = network.stream[0] if layer == "conv1" else layer
     layers = network.figure_layers if explored else (*network.stream, *network.high_layers)
     if explored is None or layer not in layers:
         return None
-    key, control = f"{explored}{network.name}", " with random weights" if random else ""
     return Place(
-        f"explorer.html#{key}{'-random' if random else ''}/{layer}/{channel}",
-        f"{network.title}{control}, {network.layer_title(layer)}, channel {channel}: in the explorer",
+        f"explorer.html#{explored}{network.name}/{layer}/{channel}",
+        f"{network.title}, {network.layer_title(layer)}, channel {channel}: in the explorer",
     )
 
 

@@ -95,6 +95,8 @@ def test_what_matters_is_shown_and_the_rest_is_grey(resnet: ResidualNet, tiles: 
         (cross,) = ax.lines
         assert (cross.get_xdata()[0], cross.get_ydata()[0]) == (x, y)
     assert figure._repr_png_().startswith(b"\x89PNG")
+    (link,) = figure.links()  # the explorer has neither the other layer nor the control
+    assert link.address == "explorer.html#resnet34/layer1.0/2"
 
 
 def test_opacity_is_full_where_weights_are_and_none_elsewhere() -> None:

@@ -65,9 +65,6 @@ def test_places_are_those_that_the_explorer_has() -> None:
         found = style.place(RESNET, layer, 3, explored)
         assert found and found.address == f"explorer.html#{address}"
         assert style.channel_link(RESNET, layer, 3, explored) == f'<a href="{found.address}">3</a>'
-    random = style.place(RESNET, "maxpool", 3, random=True)
-    assert random and random.address == "explorer.html#resnet34-random/maxpool/3"
-    assert random.label == "ResNet34 with random weights, first pooling layer, channel 3: in the explorer"
     for layer, there in (("layer2.0", ""), ("layer1.1", "imagenet-"), ("layer2.3", "imagenet-"), ("maxpool", None)):
         assert style.place(RESNET, layer, 3, there) is None
         assert style.channel_link(RESNET, layer, 3, there) == "3"
