@@ -105,6 +105,8 @@ def test_room_to_fire_sorts_by_the_highest_value_and_crosses_silent_channels() -
     assert crosses.tolist() == [-0.5]
     assert sorted(reach.tolist()) == pytest.approx(sorted(found.reach.tolist()))
     assert shift.tolist() == [-1, -1, -1]
+    linked = [link.address[-1] for link in figure.links()]
+    assert linked == [str(channel) for channel in found.highest.argsort(descending=True).tolist()]
 
 
 # -- since when --------------------------------------------------------------------------------------------------------
@@ -134,6 +136,7 @@ def test_history_marks_channels_that_end_silent() -> None:
     drawn = figure.axes[0].get_lines()
     assert [line.get_linestyle() for line in drawn] == ["-", "-", "--", "--"]
     assert drawn[1].get_ydata().tolist() == pytest.approx([0, 10, 20])
+    assert len(figure.links()) == 4
     assert [text.get_text() for text in figure.axes[1].texts] == ["not recorded"]
 
 
@@ -372,6 +375,8 @@ def test_doses_and_single_channels_are_drawn() -> None:
     assert [text.get_text() for text in top.get_legend().get_texts()] == ["2 matched active", "2 inactive"]
     crosses = [line for line in bottom.get_lines() if line.get_marker() == "x"]
     assert [line.get_xdata().tolist() for line in crosses] == [[0.0]]
+    addresses = [link.address for link in figure.links()]
+    assert addresses == [f"explorer.html#resnet34/maxpool/{channel}" for channel in range(6)]
     without = page.noise_doses(shown(doses={"resnet34": dose(2, 1, left=())}, pooled=pooled))
     assert len(without.axes[0].get_legend().get_texts()) == 1
 

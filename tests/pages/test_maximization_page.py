@@ -65,6 +65,8 @@ def test_images_and_curves_are_those_of_the_channel(resnet: models.ResidualNet, 
             )
     shapes = [image.get_array().shape[0] for axes in figure.axes for image in axes.get_images()]
     assert shapes == [11, 27, 59, 11, 27, 59]
+    addresses = [link.address for link in figure.links()]
+    assert addresses == [f"explorer.html#resnet34/{layer}/{channel}" for layer in network.figure_layers]
     figure = page.maximization(page_shown, None, {"resnet34": 4})
     assert "needs a network without skips" in figure.texts[0].get_text()
 

@@ -212,6 +212,8 @@ def test_pictures_and_curves_of_selective_channels_beside_their_control(resnet: 
         assert ax.get_xlabel() == f"{layers[layer].selectivity[channel]:.2f}"
         np.testing.assert_allclose(grey.get_ydata(), turned(control[layer][0], layers[layer], channel))
     assert len(figure._repr_png_()) > 5000
+    addresses = [link.address for link in figure.links()]
+    assert addresses == [f"explorer.html#resnet34/{layer}/{channel}" for layer, channel in chosen]
 
 
 def turned(control: Tuning, tuning: Tuning, channel: int) -> list[float]:

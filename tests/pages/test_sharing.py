@@ -386,6 +386,9 @@ def test_shares_and_ablations_are_drawn_for_every_network() -> None:
     titles = [ax.get_title() for ax in sharing.ablations(page).axes]
     assert titles[:3] == [f"{name}, first pooling layer" for name in ("ResNet34", "PlainNet34", "ResNet18")]
     assert titles[3:] == ["ResNet34, conv. layer 7", "PlainNet34, conv. layer 7", "ResNet18, conv. layer 5"]
+    assert len(sharing.written_shares(page).links()) == 5 * CHANNELS  # of the control, none
+    assert len(sharing.ablations(page).links()) == 6 * CHANNELS
+    assert sharing.ablations(page._replace(explored=None)).links() == []
 
 
 # -- five predictions --------------------------------------------------------------------------------------------------

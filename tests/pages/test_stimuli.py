@@ -36,7 +36,10 @@ def images_in(figure: Figure) -> list[np.ndarray]:
 
 
 def test_preferred_stimuli_shows_the_patches_with_grey_outside(shown: page.Shown) -> None:
-    drawn = images_in(page.preferred_stimuli(shown, RESNET, {"resnet34": 2}))
+    figure = page.preferred_stimuli(shown, RESNET, {"resnet34": 2})
+    drawn = images_in(figure)
+    addresses = [link.address for link in figure.links()]  # one around all of a panel
+    assert addresses == [f"explorer.html#resnet34/{layer}/2" for layer in RESNET.figure_layers]
     expected = []
     for found in shown.responses["resnet34"].values():
         patches, inside = responses.preferred_stimuli(shown.run.stimuli, found, 2)
@@ -72,6 +75,7 @@ def test_a_channel_that_never_fires_is_said_to_be_so(shown: page.Shown) -> None:
     figure = page.preferred_stimuli(nothing, RESNET, {"resnet34": 0})
     assert images_in(figure) == []
     assert all("never fires" in panel.get_suptitle() for panel in figure.subfigs)
+    assert len(figure.links()) == 3
     assert len(images_in(page.mean_stimuli(nothing, RESNET, {"resnet34": 0}))) == 1  # the filter
 
 
@@ -82,6 +86,8 @@ def test_mean_stimuli_prints_gain_and_count(shown: page.Shown) -> None:
         assert f"N = {int(found.positive_count[1]):,}" in labels
         assert f"gain {stretch(found.mean_deviation[1])[1]:.1f}" in labels
     assert len(images_in(figure)) == 1 + 3 * 3
+    addresses = [link.address for link in figure.links()]
+    assert addresses == [f"explorer.html#resnet34/{layer}/1" for layer in RESNET.figure_layers]
 
 
 def test_what_sticks_out_is_counted_stimulus_by_stimulus(shown: page.Shown) -> None:
