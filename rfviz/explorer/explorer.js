@@ -4,22 +4,27 @@
 // on(event, listener) and send(message). Two names are synced: `manifest`, what there is to choose from, and `state`, what
 // is shown, as a line of text that also stands behind the # of the page's address:
 //
-//     resnet34/layer1.0/18&with=plainnet34/19&sort=firing_rate&order=up&only=inactive&picture=maximization&stimulus=2
+//     resnet34/layer1.0/18&with=plainnet34/19,resnet34-random/18&sort=firing_rate&order=up&only=inactive&view=mean&stimulus=2
 //
 // Pictures never are widget state. A layer is asked for with send({ kind: "layer", model, layer }) and comes as a custom
-// message: facts, and two sheets, either as addresses or as bytes. Text that comes from users, such as the names of
+// message: facts, and four sheets, either as addresses or as bytes. Text that comes from users, such as the names of
 // classes, only ever goes through textContent and attributes.
 
 const PICTURES = {
-  filter: "first-layer filter",
-  mean: "mean preferred stimulus",
-  stretched: "mean preferred stimulus, contrast stretched",
-  strongest: "mean over the strongest neurons, contrast stretched",
-  maximization: "maximization image",
-  "stimulus 0": "strongest stimulus",
+  filter: ["first-layer filter", "the filter of the first convolution, its contrast stretched"],
+  mean: ["mean preferred stimulus", "the mean patch over all neurons that fire, as it is (eqs. 3 and 4)"],
+  stretched: ["mean, stretched", "the mean preferred stimulus minus the mean patch, contrast stretched"],
+  strongest: ["mean over the strongest", "the mean over the strongest neurons minus the mean patch, contrast stretched"],
+  luminance: ["luminance", "of the mean over the strongest: light is more light than the mean patch, dark is less"],
+  "l-m": ["L − M", "of the mean over the strongest: light is towards red, dark towards green"],
+  s: ["S", "of the mean over the strongest: light is towards violet, dark towards yellow"],
+  maximization: ["maximization image", "with the settings of the paper"],
+  clear: ["maximization image, clear", "a smooth picture that drives the channel"],
+  stimulus: ["the chosen stimulus", "the patch of the photograph that the neuron sees"],
 };
-const NEEDS_GRATINGS = ["orientation", "colour"]; // not measured of every network
-const ORDINALS = ["strongest", "2nd strongest", "3rd strongest"];
+const AVERAGES = ["mean", "stretched", "strongest", "luminance", "l-m", "s"];
+const TILES = ["strongest", "stretched", "clear", "maximization", "filter", "mean", "stimulus 0"]; // best first
+const MOST_BESIDE = 2;
 
 // ---------------------------------------------------------------- small helpers
 
@@ -60,43 +65,51 @@ function number(value, unit = "") {
 
 // ---------------------------------------------------------------- state as text
 
+const USUAL = { sort: "channel", order: "up", only: "all", limit: "", picture: "", view: "", stimulus: 0 };
+
 function parse(text, manifest) {
   const [path, ...rest] = text.split("&");
   const options = new URLSearchParams(rest.join("&"));
   const [model, layer, channel] = (path || manifest.start).split("/");
-  const [otherModel, otherChannel] = (options.get("with") ?? "").split("/");
+  const beside = (options.get("with") ?? "").split(",").filter((each) => each);
   const state = {
     model,
     layer,
     channel: Number(channel),
-    other: otherModel ? { model: otherModel, channel: Number(otherChannel) } : null,
-    sort: options.get("sort") ?? "channel",
-    order: options.get("order") ?? "up",
-    only: options.get("only") ?? "all",
-    limit: options.get("limit") ?? "",
-    picture: options.get("picture") ?? "",
-    stimulus: Number(options.get("stimulus") ?? 0),
+    others: beside.map((each) => ({ model: each.split("/")[0], channel: Number(each.split("/")[1]) })),
   };
-  return repaired(state, manifest);
+  for (const key of Object.keys(USUAL)) state[key] = options.get(key) ?? USUAL[key];
+  return repaired({ ...state, stimulus: Number(state.stimulus) }, manifest);
+}
+
+// The layer of another network that is most like a given one: of the same name, or else of the nearest field.
+function counterpart(manifest, model, row) {
+  const rows = manifest.layers.filter((each) => each.model === model);
+  const away = (each) => (each.key === row.key ? -1 : Math.abs(each.size - row.size));
+  return rows.reduce((best, each) => (away(each) < away(best) ? each : best), rows[0]);
 }
 
 // A link may be old or mistyped: whatever it names that is not there is replaced by something that is.
 function repaired(state, manifest) {
-  const rowOf = (model, layer) => manifest.layers.find((row) => row.model === model && row.key === layer);
   const known = (model) => manifest.models.some(({ key }) => key === model);
   if (!known(state.model)) state.model = manifest.models[0].key;
   const rows = manifest.layers.filter((row) => row.model === state.model);
-  const row = rowOf(state.model, state.layer) ?? rows[0];
+  const row = rows.find(({ key }) => key === state.layer) ?? rows[0];
   state.layer = row.key;
   state.channel = inRange(state.channel, row.channels);
-  if (state.other) {
-    const other = state.other.model !== state.model && rowOf(state.other.model, state.layer);
-    state.other = other ? { model: state.other.model, channel: inRange(state.other.channel, other.channels) } : null;
-  }
+  const seen = new Set([state.model]);
+  state.others = state.others
+    .filter(({ model }) => known(model) && !seen.has(model) && seen.add(model))
+    .slice(0, MOST_BESIDE)
+    .map(({ model, channel }) => {
+      const { key, channels } = counterpart(manifest, model, row);
+      return { model, layer: key, channel: inRange(channel, channels) };
+    });
   const keys = ["channel", ...manifest.statistics.map(({ key }) => key)];
   if (!keys.includes(state.sort)) state.sort = "channel";
   if (!["up", "down"].includes(state.order)) state.order = "up";
   if (!["all", "inactive", "active", "least", "most"].includes(state.only)) state.only = "all";
+  if (!(state.view in PICTURES)) state.view = "";
   if (!Number.isInteger(state.stimulus) || state.stimulus < 0) state.stimulus = 0;
   if (!Number.isFinite(Number(state.limit))) state.limit = "";
   return state;
@@ -106,61 +119,98 @@ const inRange = (value, count) => (Number.isInteger(value) && value >= 0 && valu
 
 function format(state) {
   const options = new URLSearchParams();
-  if (state.other) options.set("with", `${state.other.model}/${state.other.channel}`);
-  const usual = { sort: "channel", order: "up", only: "all", limit: "", picture: "", stimulus: 0 };
-  for (const [key, value] of Object.entries(usual)) if (state[key] !== value) options.set(key, state[key]);
-  const text = options.toString().replaceAll("%2F", "/");
+  if (state.others.length) options.set("with", state.others.map(({ model, channel }) => `${model}/${channel}`).join(","));
+  for (const [key, value] of Object.entries(USUAL)) if (state[key] !== value) options.set(key, state[key]);
+  const text = options.toString().replaceAll("%2F", "/").replaceAll("%2C", ",");
   return `${state.model}/${state.layer}/${state.channel}${text ? `&${text}` : ""}`;
 }
 
 // ---------------------------------------------------------------- pictures
 
 // How wide pictures may become, px: they are drawn pixel by pixel and enlarged by a whole number, or not at all.
-const ROOM = { picture: 128, stimulus: 64, tile: 56 };
+const ROOM = { view: 240, beside: 150, small: 60, tile: 60 };
 
-function fit(canvas, width, height, room) {
+function fit(canvas, width, height, room, zoom = 1) {
   canvas.width = width;
   canvas.height = height;
-  canvas.style.width = `${width * Math.max(1, Math.floor(room / width))}px`;
+  canvas.style.width = `${width * Math.max(1, Math.floor(room / width)) * zoom}px`;
 }
 
-// Without a column there is no picture, only its place.
-function draw(canvas, layer, column, channel, room) {
-  const { cell, columns } = layer.facts;
-  const size = column === null ? cell : columns[column].size;
-  fit(canvas, size, size, room);
-  if (column === null) return;
-  canvas.getContext("2d").drawImage(layer.cells, column * cell, channel * cell, size, size, 0, 0, size, size);
+// A picture of a channel: {sheet, x, y, size}; null where there is none.
+function placed(layer, key, channel) {
+  const { cell, columns, rows } = layer.facts;
+  const column = columns.findIndex((each) => each.key === key);
+  if (column < 0) return null;
+  if (AVERAGES.includes(key) && !layer.facts.channels[channel].fires) return null;
+  return { sheet: layer.cells, x: (Math.floor(channel / rows) * columns.length + column) * cell, y: (channel % rows) * cell, size: columns[column].size };
 }
 
-const columnOf = (layer, key) => layer.facts.columns.findIndex((column) => column.key === key);
+function draw(canvas, place, empty, room, zoom) {
+  const size = place?.size ?? empty;
+  fit(canvas, size, size, room, zoom);
+  if (place?.sheet) canvas.getContext("2d").drawImage(place.sheet, place.x, place.y, size, size, 0, 0, size, size);
+}
 
-function picture(layer, key, channel, label) {
-  const canvas = h("canvas", { role: "img", "aria-label": label, title: label });
-  draw(canvas, layer, columnOf(layer, key), channel, ROOM.picture);
-  return canvas;
+// A stimulus comes from a sheet of its own, which may still be on its way.
+async function drawStimulus(canvas, layer, channel, stimulus, room, zoom) {
+  const { cell, rows } = layer.facts;
+  const place = stimulus[6];
+  fit(canvas, cell, cell, room, zoom);
+  canvas.wanted = stimulus;
+  const sheet = await layer.stimuli();
+  if (canvas.wanted !== stimulus) return;
+  const columns = Math.round(sheet.width / cell / Math.ceil(layer.facts.channels.length / rows));
+  const x = (Math.floor(channel / rows) * columns + place) * cell;
+  canvas.getContext("2d").drawImage(sheet, x, (channel % rows) * cell, cell, cell, 0, 0, cell, cell);
 }
 
 // The image that a stimulus comes from, with the receptive field to scale: black on white, to be seen on any image.
-async function drawPlace(canvas, layer, stimulus) {
-  const [, place, top, left, bottom, right] = stimulus;
-  const source = layer.facts.sources[place];
+// Where the channel fires, and how much, as colour over it: one square per neuron, as large as their distance.
+async function drawSource(canvas, layer, stimulus, fires) {
+  const [, number, top, left, bottom, right, , x, y, width, height] = stimulus;
+  const source = layer.facts.sources[number];
+  const { size, stride, start } = layer.facts.field;
   const scale = 2;
   const shrink = layer.facts.source / Math.max(source.height, source.width);
-  const [width, height] = [source.width, source.height].map((side) => Math.max(1, Math.round(side * shrink)));
-  canvas.width = width * scale;
-  canvas.height = height * scale;
+  const sides = [source.width, source.height].map((side) => Math.max(1, Math.round(side * shrink)));
+  canvas.width = sides[0] * scale;
+  canvas.height = sides[1] * scale;
   canvas.wanted = stimulus;
-  const sheet = await layer.sources();
+  const [sheet, maps] = await Promise.all([layer.sources(), fires && width ? layer.maps() : null]);
   if (canvas.wanted !== stimulus) return; // another one was asked for meanwhile
   const context = canvas.getContext("2d");
-  context.drawImage(sheet, source.x, source.y, width, height, 0, 0, canvas.width, canvas.height);
-  const box = [left, top, right - left, bottom - top].map((value) => value * shrink * scale);
+  context.drawImage(sheet, source.x, source.y, ...sides, 0, 0, canvas.width, canvas.height);
+  const px = shrink * scale;
+  if (maps) {
+    context.fillStyle = "rgb(255 255 255 / 45%)";
+    context.fillRect(0, 0, canvas.width, canvas.height);
+    context.imageSmoothingEnabled = false;
+    const corner = (start + (size - stride) / 2) * px;
+    context.drawImage(maps, x, y, width, height, corner, corner, width * stride * px, height * stride * px);
+  }
   for (const [colour, thickness] of [["#000", 5], ["#fff", 2]]) {
     context.strokeStyle = colour;
     context.lineWidth = thickness;
-    context.strokeRect(...box);
+    context.strokeRect(left * px, top * px, (right - left) * px, (bottom - top) * px);
   }
+}
+
+// ---------------------------------------------------------------- charts
+
+// Axes with a name and two or three numbers each; `inside` draws into them with x and y from 0 to 1, y upwards.
+function chart({ label, across, up, columns, rows, inside }) {
+  const [width, height, left, base, right, top] = [300, 150, 46, 112, 292, 8];
+  const x = (share) => left + share * (right - left);
+  const y = (share) => base - share * (base - top);
+  const text = (px, py, anchor, words, more = {}) => s("text", { x: px, y: py, "text-anchor": anchor, ...more }, words);
+  const axis = [
+    s("path", { d: `M${left},${top}V${base}H${right}`, class: "rx-axis" }),
+    ...columns.map(([share, words]) => text(x(share), base + 14, share === 0 ? "start" : share === 1 ? "end" : "middle", words)),
+    ...rows.map(([share, words]) => text(left - 4, y(share) + 4, "end", words)),
+    text((left + right) / 2, height - 6, "middle", across),
+    text(11, (top + base) / 2, "middle", up, { transform: `rotate(-90 11 ${(top + base) / 2})` }),
+  ];
+  return s("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label, class: "rx-chart" }, ...inside(x, y), ...axis);
 }
 
 function histogram(facts, channel) {
@@ -171,67 +221,72 @@ function histogram(facts, channel) {
   const last = counts.findLastIndex((count) => count > 0);
   const shown = counts.slice(first, last + 1);
   const most = Math.max(...shown);
-  const [width, height, base] = [240, 84, 66];
-  const step = width / shown.length;
   const edge = (bin) => (bin === 0 ? 0 : facts.edges[bin - 1]);
-  const label =
-    `Histogram of the responses above 0, by octaves from ${number(edge(first))} to ` +
-    `${number(facts.edges[Math.min(last, facts.edges.length - 1)])}; the fullest bin has ${number(most)} neurons.`;
-  const bars = shown.map((count, i) => {
-    const tall = (count / most) * (base - 4);
-    const bar = s("rect", { x: i * step + 1, y: base - tall, width: Math.max(1, step - 2), height: tall });
-    bar.append(s("title", {}, `${number(edge(first + i))} to ${number(edge(first + i + 1))}: ${number(count)} neurons`));
-    return bar;
+  const end = facts.edges[Math.min(last, facts.edges.length - 1)];
+  return chart({
+    label:
+      `Histogram of the responses above 0, by octaves from ${number(edge(first))} to ${number(end)}; ` +
+      `the fullest bin has ${number(most)} neurons.`,
+    across: "response, a bar per octave",
+    up: "neurons",
+    columns: [[0, number(edge(first))], [1, number(end)]],
+    rows: [[0, "0"], [1, number(most)]],
+    inside: (x, y) =>
+      shown.map((count, i) => {
+        const [from, to] = [x(i / shown.length) + 1, x((i + 1) / shown.length) - 1];
+        const bar = s("rect", { x: from, y: y(count / most), width: Math.max(1, to - from), height: y(0) - y(count / most) });
+        bar.append(s("title", {}, `${number(edge(first + i))} to ${number(edge(first + i + 1))}: ${number(count)} neurons`));
+        return bar;
+      }),
   });
-  const text = (x, anchor, words) => s("text", { x, y: height - 4, "text-anchor": anchor }, words);
-  return s(
-    "svg",
-    { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label, class: "rx-chart" },
-    ...bars,
-    s("line", { x1: 0, x2: width, y1: base, y2: base }),
-    text(0, "start", number(edge(first))),
-    text(width, "end", number(facts.edges[Math.min(last, facts.edges.length - 1)])),
-    text(width / 2, "middle", "response (octaves)"),
-  );
 }
 
+const line = (points) => s("polyline", { points: points.map((point) => point.join(",")).join(" ") });
+
 function curve(values, what) {
-  const [width, height, base] = [240, 84, 66];
   const [low, high] = [Math.min(0, ...values), Math.max(0, ...values)];
-  const x = (i) => (i / Math.max(1, values.length - 1)) * (width - 4) + 2;
-  const y = (value) => base - ((value - low) / (high - low || 1)) * (base - 6);
-  const label =
-    `The ${what} over ${values.length - 1} steps: from ${number(values[0])} to ${number(values.at(-1))}.`;
-  return s(
-    "svg",
-    { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label, class: "rx-chart" },
-    s("line", { x1: 0, x2: width, y1: y(0), y2: y(0) }),
-    s("polyline", { points: values.map((value, i) => `${x(i)},${y(value)}`).join(" ") }),
-    s("text", { x: 0, y: height - 4, "text-anchor": "start" }, `step 0: ${number(values[0])}`),
-    s("text", { x: width, y: height - 4, "text-anchor": "end" }, `step ${values.length - 1}: ${number(values.at(-1))}`),
-  );
+  const share = (value) => (value - low) / (high - low || 1);
+  return chart({
+    label: `The ${what} over ${values.length - 1} steps: from ${number(values[0])} to ${number(values.at(-1))}.`,
+    across: "step of the maximization",
+    up: "activation",
+    columns: [[0, "0"], [1, String(values.length - 1)]],
+    rows: low < 0 ? [[0, number(low)], [share(0), "0"], [1, number(high)]].filter(([at], i) => i !== 1 || (at > 0.15 && at < 0.85)) : [[0, "0"], [1, number(high)]],
+    inside: (x, y) => [line(values.map((value, i) => [x(i / Math.max(1, values.length - 1)), y(share(value))]))],
+  });
 }
 
 // How strongly each orientation of drifting gratings drives a channel.
 function orientationCurve({ degrees, curve: values, preferred, frequency }) {
   if (preferred === null) return null;
-  const [width, height, base] = [240, 84, 66];
   const most = Math.max(...values);
   const points = [...degrees.map((degree, i) => [degree, values[i]]), [180, values[0]]];
-  const x = (degree) => (degree / 180) * (width - 4) + 2;
-  const y = (value) => base - (value / most) * (base - 6);
-  const label =
-    `Tuning for orientation: the channel prefers bars at ${number(preferred)}° (0° is horizontal) with ` +
-    `${number(frequency)} cycles per px; its weakest orientation gives ${number((100 * Math.min(...values)) / most)} % of the best.`;
-  return s(
-    "svg",
-    { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label, class: "rx-chart" },
-    s("line", { x1: 0, x2: width, y1: base, y2: base }),
-    s("polyline", { points: points.map(([degree, value]) => `${x(degree)},${y(value)}`).join(" ") }),
-    s("text", { x: 0, y: height - 4, "text-anchor": "start" }, "0°"),
-    s("text", { x: width / 2, y: height - 4, "text-anchor": "middle" }, `prefers ${number(preferred)}°`),
-    s("text", { x: width, y: height - 4, "text-anchor": "end" }, "180°"),
-  );
+  return chart({
+    label:
+      `Tuning for orientation: the channel prefers bars at ${number(preferred)}° (0° is horizontal) with ` +
+      `${number(frequency)} cycles per px; its weakest orientation gives ${number((100 * Math.min(...values)) / most)} % of the best.`,
+    across: `orientation of a grating; prefers ${number(preferred)}°`,
+    up: "response",
+    columns: [[0, "0°"], [0.5, "90°"], [1, "180°"]],
+    rows: [[0, "0"], [1, number(most)]],
+    inside: (x, y) => [line(points.map(([degree, value]) => [x(degree / 180), y(value / most)]))],
+  });
+}
+
+// One number among those of all channels of the layer: a thin line for each, a thick one for this.
+function amongOthers(values, value, name, unit) {
+  const known = values.filter((each) => each !== null && each !== undefined);
+  const [low, high] = [Math.min(...known), Math.max(...known)];
+  const ratio = low > 0 && high / low > 30; // else most lines would fall together
+  const at = (each) => (ratio ? Math.log(each / low) / Math.log(high / low) : (each - low) / (high - low || 1));
+  const [width, height] = [160, 16];
+  const x = (each) => 2 + at(each) * (width - 4);
+  const rank = known.filter((each) => each > value).length + 1;
+  const label = `${name}: ${number(value, unit)}, rank ${rank} of ${known.length} from the top; the layer goes from ${number(low)} to ${number(high, unit)}${ratio ? ", on a logarithmic scale" : ""}.`;
+  const mark = (each, className, [from, to]) => s("line", { x1: x(each), x2: x(each), y1: from, y2: to, class: className });
+  const drawn = s("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label, class: "rx-among" });
+  drawn.append(s("title", {}, label), ...known.map((each) => mark(each, "rx-each", [4, 12])), mark(value, "rx-this", [0, 16]));
+  return drawn;
 }
 
 // ---------------------------------------------------------------- the explorer
@@ -244,6 +299,8 @@ class Explorer {
     this.waiting = new Set();
     this.errors = new Map();
     this.made = new Map(); // maximization images that were asked for, by "model/layer/channel"
+    this.zoom = 1;
+    this.heat = true;
     this.state = parse(model.get("state") ?? "", this.manifest);
     const asked = (model.get("state") ?? "").split("&")[0];
     this.missed = asked !== "" && asked !== format(this.state).split("&")[0];
@@ -293,6 +350,20 @@ class Explorer {
     return `${this.title(model)}, ${this.row(model, layer).title}, channel ${channel}`;
   }
 
+  // The layer as it came, of which the list is; undefined while it is on its way.
+  get shownLayer() {
+    return this.layers.get(`${this.state.model}/${this.state.layer}`);
+  }
+
+  // The last layer that has the channels of the first one: what a channel that begins silent holds there.
+  last(model) {
+    return this.rows(model).filter(({ stream }) => stream).at(-1);
+  }
+
+  measured(layer) {
+    return this.manifest.statistics.filter(({ key }) => layer.facts.channels.some(({ statistics }) => (statistics[key] ?? null) !== null));
+  }
+
   // -------------------------------------------------------------- asking and receiving
 
   want(model, layer) {
@@ -313,23 +384,18 @@ class Explorer {
       this.show();
     } else if (message.kind === "layer") {
       try {
-        const [cells, sources] = message.sheets ?? buffers;
-        // The sheet of sources is only fetched when a place is to be shown, after the first picture.
-        let promised = null;
-        const forget = (error) => {
-          promised = null; // to be fetched again
-          throw error;
-        };
-        const fetched = () => (promised ??= loaded(sources).catch(forget));
-        const layer = { facts: message.facts, cells: await loaded(cells), key: message.key, sources: fetched };
-        this.layers.set(message.key, layer);
+        const [cells, ...others] = message.sheets ?? buffers;
+        const [stimuli, sources, maps] = others.map(once); // fetched when they are to be shown
+        this.layers.set(message.key, { facts: message.facts, cells: await loaded(cells), key: message.key, stimuli, sources, maps });
       } catch {
         this.errors.set(message.key, `The pictures of ${message.key} could not be read.`);
       }
       this.waiting.delete(message.key);
-      const shown = [this.state.model, this.state.other?.model].map((model) => `${model}/${this.state.layer}`);
-      if (shown.includes(message.key)) this.show();
-      else for (const fill of this.strips) fill();
+      if (this.sides().some(({ model, layer }) => `${model}/${layer}` === message.key)) this.show();
+      else {
+        for (const fill of this.strips) fill();
+        this.showFinder();
+      }
     } else if (message.kind === "maximized") {
       try {
         this.made.set(message.key, { ...message, image: await loaded(buffers[0]) });
@@ -346,6 +412,7 @@ class Explorer {
   build() {
     const { manifest } = this;
     const change = (values) => this.change(values);
+    const button = (text, action, title) => h("button", { type: "button", onclick: action, title, "aria-label": title }, text);
     this.modelMenu = this.menu("Network", manifest.models.map(({ key, title }) => [key, title]), (model) => change({ model }));
     this.layerMenu = this.menu("Layer", [], (layer) => change({ layer }));
     this.channelField = h("input", {
@@ -353,62 +420,18 @@ class Explorer {
       oninput: () => this.typed(this.channelField, (channel) => change({ channel, stimulus: 0 })),
       onchange: () => this.typedLast(this.channelField, this.state.channel),
     });
-    const button = (text, action, title) => h("button", { type: "button", onclick: action, title }, text);
-    this.before = button("◂ Layer before", () => this.step(-1), "The same channel in the layer before");
-    this.after = button("Layer after ▸", () => this.step(1), "The same channel in the layer after");
-    const random = button("Random", () => {
+    this.before = button("◂", () => this.step(-1), "Layer before");
+    this.after = button("▸", () => this.step(1), "Layer after");
+    const random = h("button", { type: "button", onclick: () => {
       const shown = this.shown();
       if (shown.length) change({ channel: shown[Math.floor(Math.random() * shown.length)], stimulus: 0 });
-    }, "A random channel among those in the list");
-    this.besideBox = h("input", {
-      type: "checkbox", id: unique("beside"),
-      onchange: () => {
-        const { model, layer, channel } = this.state;
-        const other = manifest.models.find(({ key }) => key !== model && this.row(key, layer)); // others may be shorter
-        change({ other: this.besideBox.checked && other ? { model: other.key, channel } : null });
-      },
+    } }, "Random");
+    this.besideMenu = this.menu("Put beside it", [], (model) => {
+      if (model) change({ others: [...this.state.others, { model, channel: this.state.channel }] });
     });
-    this.otherField = h("input", {
-      type: "number", min: 0, step: 1, id: unique("other"), inputmode: "numeric",
-      oninput: () => this.typed(this.otherField, (channel) => change({ other: { ...this.state.other, channel } })),
-      onchange: () => this.state.other && this.typedLast(this.otherField, this.state.other.channel),
-    });
-    this.otherLabel = h("label", { for: this.otherField.id }, "");
-    this.other = h("span", { class: "rx-field" }, this.otherLabel, this.otherField);
-    this.beside = h("span", { class: "rx-check" }, this.besideBox, h("label", { for: this.besideBox.id }, "side by side"));
-    const copy = manifest.live ? null : button("Copy link", () => this.copy(), "A link to exactly this view");
-    this.status = h("p", { class: "rx-status", role: "status", "aria-live": "polite" });
-    this.panels = h("div", { class: "rx-panels" });
-    this.finder = this.buildFinder();
-    this.element.append(
-      h(
-        "div", { class: "rx-bar", role: "group", "aria-label": "What to show" },
-        this.modelMenu.field, this.layerMenu.field,
-        h("span", { class: "rx-field" }, h("label", { for: this.channelField.id }, "Channel"), this.channelField),
-        h("span", { class: "rx-buttons" }, this.before, this.after, random, copy),
-        manifest.models.length > 1 ? this.beside : null, this.other,
-      ),
-      this.finder, this.status, this.panels,
-    );
-  }
-
-  menu(label, options, action) {
-    const select = h("select", { id: unique(label.toLowerCase().replaceAll(" ", "-")), onchange: () => action(select.value) });
-    const field = h("span", { class: "rx-field" }, h("label", { for: select.id }, label), select);
-    const fill = (entries) => select.replaceChildren(...entries.map(([value, text]) => h("option", { value }, text)));
-    fill(options);
-    return { field, select, fill };
-  }
-
-  buildFinder() {
-    const statistics = this.manifest.statistics.map(({ key, name }) => [key, name]);
-    const change = (values) => this.change(values);
     // Of a statistic, people want to see the most; of numbers, the first.
-    const order = (sort) => (sort === "channel" ? "up" : "down");
-    this.sortMenu = this.menu(
-      "Sort by", [["channel", "channel number"], ...statistics], (sort) => change({ sort, order: order(sort) }),
-    );
-    this.orderMenu = this.menu("Order", [["up", "smallest first"], ["down", "largest first"]], (order) => change({ order }));
+    this.sortMenu = this.menu("Sort by", [], (sort) => change({ sort, order: sort === "channel" ? "up" : "down" }));
+    this.turn = button("⇅", () => change({ order: this.state.order === "up" ? "down" : "up" }), "Turn the order round");
     this.onlyMenu = this.menu("Show", [], (only) => change({ only }));
     this.limitField = h("input", {
       type: "number", step: "any", id: unique("limit"),
@@ -416,24 +439,53 @@ class Explorer {
     });
     this.limitLabel = h("label", { for: this.limitField.id }, "Limit");
     this.limit = h("span", { class: "rx-field" }, this.limitLabel, this.limitField);
-    this.pictureMenu = this.menu("Picture", [], (picture) => change({ picture }));
-    this.explained = h("p", { class: "rx-note" });
+    const copy = manifest.live ? null : h("button", { type: "button", onclick: () => this.copy() }, "Copy link");
+    const joined = (...parts) => h("span", { class: "rx-joined" }, parts);
+    this.status = h("p", { class: "rx-status", role: "status", "aria-live": "polite" });
+    this.panels = h("div", { class: "rx-panels" });
+    this.element.append(
+      h(
+        "div", { class: "rx-bar", role: "group", "aria-label": "What to show" },
+        this.modelMenu.field,
+        joined(this.layerMenu.field, this.before, this.after),
+        h("span", { class: "rx-field" }, h("label", { for: this.channelField.id }, "Channel"), this.channelField),
+        joined(this.sortMenu.field, this.turn),
+        this.onlyMenu.field, this.limit,
+        manifest.models.length > 1 ? this.besideMenu.field : null,
+      ),
+      h("div", { class: "rx-line" }, this.status, copy),
+      h("div", { class: "rx-body" }, this.buildFinder(random), this.panels),
+    );
+  }
+
+  menu(label, options, action) {
+    const select = h("select", { id: unique(label.toLowerCase().replaceAll(" ", "-")), onchange: () => action(select.value) });
+    const field = h("span", { class: "rx-field" }, h("label", { for: select.id }, label), select);
+    const fill = (entries, value) => {
+      select.replaceChildren(...entries.map(([key, text]) => h("option", { value: key }, text)));
+      if (value !== undefined) select.value = value;
+    };
+    fill(options);
+    return { field, select, fill };
+  }
+
+  buildFinder(random) {
+    this.pictureMenu = this.menu("Picture", [], (picture) => this.change({ picture }));
     this.heading = h("h3", { id: unique("finder") });
+    this.explained = h("p", { class: "rx-note" });
     this.tiles = h("div", {
       class: "rx-tiles", role: "listbox", "aria-labelledby": this.heading.id, tabindex: -1,
       onkeydown: (event) => this.key(event),
       onclick: (event) => {
         const tile = event.target.closest("[data-channel]");
-        if (tile) this.change({ channel: Number(tile.dataset.channel), stimulus: 0 });
+        if (!tile) return;
+        this.change({ channel: Number(tile.dataset.channel), stimulus: 0 });
+        this.bringIntoView();
       },
     });
     return h(
-      "section", { class: "rx-finder", "aria-labelledby": this.heading.id }, this.heading,
-      h(
-        "div", { class: "rx-bar", role: "group", "aria-label": "Sort and filter" },
-        this.sortMenu.field, this.orderMenu.field, this.onlyMenu.field, this.limit, this.pictureMenu.field,
-      ),
-      this.explained, this.tiles,
+      "section", { class: "rx-finder", "aria-labelledby": this.heading.id },
+      this.heading, this.tiles, h("div", { class: "rx-joined" }, this.pictureMenu.field, random), this.explained,
     );
   }
 
@@ -443,15 +495,22 @@ class Explorer {
     const before = this.state;
     const wanted = { ...before, ...values };
     if (!["least", "most"].includes(wanted.only)) wanted.limit = "";
-    if (before.other?.model === wanted.model) {
-      wanted.channel = before.other.channel; // the two sides change places
-      wanted.other = { model: before.model, channel: before.channel };
+    const place = before.others.findIndex(({ model }) => model === wanted.model);
+    if (place >= 0) {
+      wanted.channel = before.others[place].channel; // the two change places
+      wanted.others = before.others.with(place, { model: before.model, channel: before.channel });
     }
     this.state = repaired(wanted, this.manifest);
     this.errors.clear(); // what failed is asked for again
     this.model.set("state", format(this.state));
     this.model.save_changes();
     this.show();
+  }
+
+  // On a phone the list stands above the channel: what was picked comes into view.
+  bringIntoView() {
+    const { top } = this.panels.getBoundingClientRect();
+    if (top > innerHeight * 0.7) this.panels.scrollIntoView({ block: "start" });
   }
 
   // A number that is being typed; one that is not there is said to be so, and nothing changes.
@@ -477,11 +536,11 @@ class Explorer {
 
   key(event) {
     if (event.altKey || event.ctrlKey || event.metaKey) return;
-    const tiles = [...this.tiles.children];
+    const tiles = [...this.tiles.querySelectorAll("[data-channel]")];
     const here = tiles.indexOf(event.target.closest("[data-channel]"));
     if (here < 0) return;
-    const top = tiles[0].offsetTop;
-    const across = tiles.filter((tile) => tile.offsetTop === top).length;
+    const { offsetTop } = tiles[0];
+    const across = tiles.filter((tile) => tile.offsetTop === offsetTop).length;
     const moves = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: across, ArrowUp: -across, Home: -here, End: tiles.length - 1 - here };
     this.wantsTile = true; // the tile may only come with its layer
     if (event.key === "PageDown" || event.key === "PageUp") this.step(event.key === "PageDown" ? 1 : -1);
@@ -516,36 +575,41 @@ class Explorer {
 
   // -------------------------------------------------------------- drawing
 
+  // What stands side by side, the channel that was picked first.
+  sides() {
+    const { model, layer, channel, others } = this.state;
+    return [{ model, layer, channel }, ...others].map((side, place) => ({ ...side, place }));
+  }
+
   show() {
     const { state } = this;
     const row = this.row(state.model, state.layer);
     this.modelMenu.select.value = state.model;
-    this.layerMenu.fill(this.rows().map(({ key, title, size }) => [key, title === key ? `${key}, ${size} px` : `${title} (${key}), ${size} px`]));
-    this.layerMenu.select.value = state.layer;
+    this.layerMenu.fill(this.rows().map(({ key, title }) => [key, title === key ? key : `${title} (${key})`]), state.layer);
     this.channelField.max = row.channels - 1;
     if (document.activeElement !== this.channelField) this.channelField.value = state.channel;
     const rows = this.rows();
     // Not disabled, which would take the focus away from a button that has just been pressed.
     this.before.setAttribute("aria-disabled", String(rows[0] === row));
     this.after.setAttribute("aria-disabled", String(rows.at(-1) === row));
-    this.besideBox.checked = state.other !== null;
-    this.other.hidden = state.other === null;
-    if (state.other) {
-      this.otherLabel.textContent = `Channel of ${this.title(state.other.model)}`;
-      this.otherField.max = this.row(state.other.model, state.layer).channels - 1;
-      if (document.activeElement !== this.otherField) this.otherField.value = state.other.channel;
-    }
-    const sides = [{ model: state.model, channel: state.channel, first: true }];
-    if (state.other) sides.push({ ...state.other, first: false });
+    const shown = [state.model, ...state.others.map(({ model }) => model)];
+    const room = state.others.length < MOST_BESIDE;
+    this.besideMenu.fill([["", room ? "another network …" : "no room for more"], ...(room ? this.manifest.models.filter(({ key }) => !shown.includes(key)).map(({ key, title }) => [key, title]) : [])]);
+    const sides = this.sides();
     this.strips = []; // what is filled as further layers come, without touching the rest
     this.refills = new Map(); // and as maximization images come
     const within = [...this.panels.children].findIndex((panel) => panel.contains(document.activeElement));
-    this.panels.replaceChildren(...sides.map((side) => this.panel(side)));
-    // What had the focus is gone with the channel before.
-    if (within >= 0) this.panels.children[Math.min(within, sides.length - 1)].querySelector("h3").focus();
-    this.panels.classList.toggle("rx-two", sides.length > 1);
+    const focused = within < 0 ? null : document.activeElement.dataset.focus;
+    this.panels.replaceChildren(...sides.map((side) => this.panel(side, sides.length)));
+    // What had the focus is gone with the channel before; something of the same kind may be there.
+    if (within >= 0) {
+      const panel = this.panels.children[Math.min(within, sides.length - 1)];
+      (focused && panel.querySelector(`[data-focus="${focused}"]`) || panel.querySelector("h3")).focus({ preventScroll: true });
+    }
+    this.panels.style.setProperty("--rx-sides", sides.length);
+    this.panels.classList.toggle("rx-several", sides.length > 1);
     this.showFinder();
-    const layer = this.layers.get(`${state.model}/${state.layer}`);
+    const layer = this.shownLayer;
     if (layer) {
       const seen = format(state);
       if (seen !== this.said) this.say(`${this.missed ? "The address names something that is not here. " : ""}${this.summary(layer)}`);
@@ -559,183 +623,263 @@ class Explorer {
   // compute them, so there it takes a click.
   prepare() {
     if (this.manifest.live) return;
-    for (const { model } of this.state.other ? [this.state, this.state.other] : [this.state])
-      for (const { key } of this.rows(model)) this.want(model, key);
+    for (const { model } of this.sides())
+      for (const { key, stream } of this.rows(model)) if (stream) this.want(model, key);
   }
 
   summary(layer) {
     const { model, layer: key, channel } = this.state;
     const { statistics, fires } = layer.facts.channels[channel];
-    const said = fires
-      ? `largest response ${number(statistics.maximum)}, ${number(statistics.firing_rate, "%")} of its neurons fire`
-      : "never fires on these images";
+    const largest = statistics.maximum === undefined ? "" : `largest response ${number(statistics.maximum)}, `;
+    const said = fires ? `${largest}${number(statistics.firing_rate, "%")} of its neurons fire` : "never fires on these images";
     return `${this.name(model, key, channel)}: ${said}.`;
   }
 
-  panel({ model, channel, first }) {
-    const key = `${model}/${this.state.layer}`;
-    const heading = h("h3", { id: unique("panel"), tabindex: -1 }, this.name(model, this.state.layer, channel));
-    const panel = h("section", { class: "rx-panel", "aria-labelledby": heading.id, "data-view": `${key}/${channel}` }, heading);
-    const layer = this.want(model, this.state.layer);
+  panel({ model, layer: of, channel, place }, count) {
+    const key = `${model}/${of}`;
+    const heading = h("h3", { id: unique("panel"), tabindex: -1 }, this.name(model, of, channel));
+    const panel = h("section", { class: "rx-panel", "aria-labelledby": heading.id, "data-view": `${key}/${channel}` });
+    panel.append(place ? h("div", { class: "rx-beside" }, heading, this.besideControls(model, of, channel, place)) : heading);
+    const layer = this.want(model, of);
     if (!layer) {
       const words = this.errors.get(key) ?? (this.manifest.live ? "Computing; this can take a while …" : "Loading …");
       panel.append(h("p", { class: "rx-note" }, words));
       return panel;
     }
+    const side = { layer, model, of, channel, place, alone: count === 1 };
     const parts = [
-      this.badges(layer, channel),
-      this.pictures(layer, model, channel),
-      this.stimuli(layer, model, channel, first),
-      this.numbers(layer, channel),
-      this.neighbours(layer, model, channel, first),
-      this.otherLayers(layer, model, channel, first),
+      this.badges(side), this.view(side), this.stimuli(side), this.numbers(side),
+      this.otherLayers(side), this.neighbours(side), this.manifest.live ? this.maximizer(side) : null,
     ];
-    panel.append(...parts.filter((part) => part !== null));
+    panel.append(...parts.flat().filter((part) => part !== null));
     return panel;
   }
 
-  badges(layer, channel) {
+  besideControls(model, of, channel, place) {
+    const replaced = (value) => this.change({ others: value === null ? this.state.others.toSpliced(place - 1, 1) : this.state.others.with(place - 1, { model, channel: value }) });
+    const field = h("input", {
+      type: "number", min: 0, max: this.row(model, of).channels - 1, step: 1, value: channel, inputmode: "numeric", id: unique("beside"),
+      "data-focus": "channel",
+      onchange: () => this.typed(field, replaced),
+    });
+    return h(
+      "span", { class: "rx-joined" },
+      h("span", { class: "rx-field" }, h("label", { for: field.id }, `Channel of ${this.title(model)}`), field),
+      h("button", { type: "button", title: "Take it away", "aria-label": `Take ${this.title(model)} away`, onclick: () => replaced(null) }, "✕"),
+    );
+  }
+
+  // What kind of channel this is, and where a silent one leads.
+  badges({ layer, model, of, channel, place }) {
     const { fires, inactive } = layer.facts.channels[channel];
-    const badges = [];
-    if (inactive) badges.push(["inactive", "Its response is 0 at every position of every evaluation image (Table 1)."]);
-    if (!fires) badges.push(["never fires", "No neuron of it responds to any of the images in which stimuli were looked for."]);
-    const line = h("p", { class: "rx-note" }, `Receptive field ${layer.facts.field.size} × ${layer.facts.field.size} px, one neuron every ${layer.facts.field.stride} px. `);
-    for (const [word, title] of badges) line.append(h("strong", { class: "rx-badge", title }, word), ` ${title} `);
-    if (layer.facts.cell < layer.facts.field.size) line.append(`Pictures are reduced to ${layer.facts.cell} px. `);
-    return line;
-  }
-
-  pictures(layer, model, channel) {
-    const figures = h("div", { class: "rx-pictures" });
-    const fill = () => figures.replaceChildren(...this.figures(layer, model, channel));
-    fill();
-    this.refills.set(`${model}/${this.state.layer}/${channel}`, fill);
-    return h("div", {}, figures, this.manifest.live ? this.maximizer(model, channel) : null);
-  }
-
-  figures(layer, model, channel) {
-    const shown = Object.keys(PICTURES).filter((key) => columnOf(layer, key) >= 0 && !key.startsWith("stimulus"));
-    const { fires, gains, positive, curve: values } = layer.facts.channels[channel];
-    const made = this.made.get(`${model}/${this.state.layer}/${channel}`);
-    const figures = [];
-    for (const key of shown) {
-      const average = ["mean", "stretched", "strongest"].includes(key);
-      if (average && !fires) continue;
-      const { size } = layer.facts.columns[columnOf(layer, key)];
-      const side = key === "filter" ? size : layer.facts.field.size;
-      const alt = `${this.name(model, this.state.layer, channel)}: ${PICTURES[key]}, ${side} px`;
-      let note = `${side} px`;
-      if (key === "mean") note = `N = ${number(positive)}`;
-      else if (gains?.[key] !== undefined) note = `gain ${number(gains[key])}`;
-      const again = key === "maximization" ? made : null;
-      const canvas = picture(layer, key, channel, again ? `${alt}, made with ${again.made_with}` : alt);
-      if (again) {
-        fit(canvas, again.image.width, again.image.height, ROOM.picture);
-        canvas.getContext("2d").drawImage(again.image, 0, 0);
-        note = again.made_with;
-      }
-      figures.push(
-        h("figure", { class: "rx-picture", "data-picture": key }, canvas, h("figcaption", {}, PICTURES[key], h("small", {}, note))),
+    const { size, stride } = layer.facts.field;
+    const line = h("p", { class: "rx-note" }, `Sees ${size} × ${size} px; a neuron every ${stride} px. `);
+    if (layer.facts.cell < size) line.append(`Pictures are reduced to ${layer.facts.cell} px. `);
+    if (inactive) line.append(h("strong", { class: "rx-badge" }, "inactive"), " Its response is 0 at every position of every evaluation image (Table 1). ");
+    if (!fires) line.append(h("strong", { class: "rx-badge" }, "never fires"), " No neuron of it responds to any of the images in which stimuli were looked for. ");
+    const last = this.last(model);
+    if ((fires && !inactive) || !this.row(model, of).stream || !last || last.key === of) return [line];
+    const held = h("div", { class: "rx-held" });
+    const fill = () => {
+      const there = this.layers.get(`${model}/${last.key}`);
+      if (!there || there.facts.channels.length !== layer.facts.channels.length) return;
+      const rate = there.facts.channels[channel].statistics.firing_rate;
+      held.replaceChildren(
+        this.link(there, model, last.key, channel, last.title, place),
+        h("p", { class: "rx-note" }, `Silent here; in ${last.title} the same channel ${rate > 0 ? `fires at ${number(rate, "%")} of positions and holds this` : "is silent, too"}.`),
       );
-    }
-    const what = layer.facts.objective === "response" ? "response" : "activation before the ReLU";
-    figures.push(h("figure", { class: "rx-curve" }, curve(made?.curve ?? values, what), h("figcaption", {}, `${what}, by step`)));
-    return figures;
+    };
+    fill();
+    this.strips.push(fill);
+    return [line, held];
   }
 
-  stimuli(layer, model, channel, first) {
+  // -------------------------------------------------------------- the pictures of a channel
+
+  kinds(layer, channel) {
+    const there = layer.facts.columns.map(({ key }) => key).filter((key) => key in PICTURES && placed(layer, key, channel));
+    return layer.facts.channels[channel].stimuli.length ? [...there, "stimulus"] : there;
+  }
+
+  stimulusOf({ layer, channel, place }) {
     const { stimuli } = layer.facts.channels[channel];
+    return stimuli[Math.min(place ? 0 : this.state.stimulus, stimuli.length - 1)];
+  }
+
+  paint(canvas, side, kind, room, zoom = 1) {
+    const { layer, model, of, channel } = side;
+    const made = kind === "maximization" ? this.made.get(`${model}/${of}/${channel}`) : null;
+    if (kind === "stimulus") drawStimulus(canvas, layer, channel, this.stimulusOf(side), room, zoom).catch(() => {});
+    else if (made) draw(canvas, { sheet: made.image, x: 0, y: 0, size: made.image.width }, 0, room, zoom);
+    else draw(canvas, placed(layer, kind, channel), layer.facts.cell, room, zoom);
+  }
+
+  view(side) {
+    const box = h("div", { class: "rx-view" });
+    const key = `${side.model}/${side.of}/${side.channel}`;
+    const fill = () => box.replaceChildren(...this.viewed(side));
+    fill();
+    this.refills.set(key, fill);
+    return box;
+  }
+
+  viewed(side) {
+    const { layer, model, of, channel } = side;
+    const kinds = this.kinds(layer, channel);
+    const chosen = kinds.includes(this.state.view) ? this.state.view : TILES.find((kind) => kinds.includes(kind)) ?? kinds[0];
+    const { gains, positive, curve: values } = layer.facts.channels[channel];
+    const made = this.made.get(`${model}/${of}/${channel}`);
+    const note = (kind) => {
+      if (kind === "maximization" && made) return made.made_with;
+      if (kind === "mean") return `N = ${number(positive)}`;
+      return gains?.[kind] === undefined ? "" : `gain ${number(gains[kind])}`;
+    };
+    const described = (kind) => `${this.name(model, of, channel)}: ${PICTURES[kind][0]}${note(kind) && `, ${note(kind)}`}`;
+    const large = h("canvas", { role: "img", "aria-label": described(chosen) });
+    this.paint(large, side, chosen, side.alone ? ROOM.view : ROOM.beside, this.zoom);
+    const zoom = (by, text, title) => h("button", {
+      type: "button", title, "aria-label": title, "data-focus": title, "aria-disabled": String(this.zoom + by < 1 || this.zoom + by > 4),
+      onclick: () => {
+        if (this.zoom + by < 1 || this.zoom + by > 4) return;
+        this.zoom += by;
+        this.show();
+      },
+    }, text);
+    const thumbs = kinds.map((kind) => {
+      const canvas = h("canvas", { "aria-hidden": "true" });
+      this.paint(canvas, side, kind, ROOM.small);
+      return h("button", {
+        type: "button", class: "rx-stimulus", "data-picture": kind, "data-focus": kind, "aria-pressed": String(kind === chosen),
+        "aria-label": described(kind), title: PICTURES[kind][0], onclick: () => this.change({ view: kind }),
+      }, canvas);
+    });
+    const what = layer.facts.objective === "response" ? "response" : "activation before the ReLU";
+    const steps = made?.curve ?? values;
+    const climbing = steps && chosen === "maximization" ? h("figure", { class: "rx-curve" }, curve(steps, what)) : null;
+    return [
+      h("figure", { class: "rx-large" }, h("div", { class: "rx-scroll", tabindex: this.zoom > 1 ? 0 : false }, large),
+        h("figcaption", {}, h("b", {}, PICTURES[chosen][0]), `: ${PICTURES[chosen][1]}${note(chosen) && `; ${note(chosen)}`}. `,
+          h("span", { class: "rx-zoom" }, zoom(-1, "−", "Smaller"), zoom(1, "+", "Larger")))),
+      h("div", { class: "rx-strip", role: "group", "aria-label": "Pictures of the channel" }, thumbs),
+      climbing,
+    ].filter((part) => part !== null);
+  }
+
+  stimuli(side) {
+    const { layer, model, of, channel, place } = side;
+    const { stimuli } = layer.facts.channels[channel];
+    const { ranges, sources } = layer.facts;
+    if (!ranges.length) return h("p", { class: "rx-note" }, "No photograph of these networks is kept: their pictures are means, or made by the network.");
     if (!stimuli.length) return h("p", { class: "rx-note" }, "It has no preferred stimuli: no neuron responds to any image.");
-    const chosen = Math.min(first ? this.state.stimulus : 0, stimuli.length - 1);
-    const place = h("canvas", { role: "img", class: "rx-place" });
+    const canvas = h("canvas", { role: "img", class: "rx-place" });
     const words = h("p", { class: "rx-note" });
-    const show = (rank) => {
-      const [value, source, top, left, bottom, right] = stimuli[rank];
-      const image = layer.facts.sources[source];
-      drawPlace(place, layer, stimuli[rank]).catch(() => (words.textContent = "The image it was in could not be read."));
+    const rangeOf = (stimulus) => ranges.findLastIndex(({ first }) => stimulus[6] >= first);
+    const called = (stimulus) => {
+      const range = rangeOf(stimulus);
+      return range ? `near ${ranges[range].name}` : ["strongest", "2nd strongest", "3rd strongest"][stimulus[6]] ?? `${stimulus[6] + 1}th strongest`;
+    };
+    const show = (stimulus) => {
+      const [value, source, top, left, bottom, right] = stimulus;
+      const image = sources[source];
+      drawSource(canvas, layer, stimulus, this.heat).catch(() => (words.textContent = "The image it was in could not be read."));
       const where = `rows ${top} to ${bottom - 1}, columns ${left} to ${right - 1} of image ${image.image} (${image.height} × ${image.width} px)`;
       words.textContent =
-        `${ORDINALS[rank] ?? `${rank + 1}th strongest`}: response ${number(value)}; ${where}` +
-        `${image.class === null ? "" : `; class: ${image.class}`}`;
-      set(place, { "aria-label": `Where it was: the frame is the receptive field, to scale. ${words.textContent}` });
+        `${called(stimulus)}: response ${number(value)}; ${where}${image.class === null ? "" : `; class: ${image.class}`}`;
+      set(canvas, { "aria-label": `Where it was: the frame is the receptive field, to scale${this.heat ? "; coloured where it fires" : ""}. ${words.textContent}` });
     };
-    const buttons = stimuli.map(([value], rank) => {
-      const column = columnOf(layer, `stimulus ${rank}`);
-      const canvas = h("canvas", { "aria-hidden": "true" });
-      draw(canvas, layer, column, channel, ROOM.stimulus);
-      const label = `${this.name(model, this.state.layer, channel)}: ${ORDINALS[rank] ?? `${rank + 1}th strongest`} stimulus, ${layer.facts.field.size} px, response ${number(value)}`;
-      return h(
-        "button", {
-          type: "button", class: "rx-stimulus", "aria-label": label, "aria-pressed": String(rank === chosen),
-          onclick: (event) => {
-            show(rank);
-            for (const each of event.currentTarget.parentElement.children) each.setAttribute("aria-pressed", "false");
-            event.currentTarget.setAttribute("aria-pressed", "true");
-            if (first) {
-              this.state.stimulus = rank;
-              this.said = format(this.state);
-              this.model.set("state", this.said);
-              this.model.save_changes();
-            }
-            this.say(words.textContent);
-          },
-        }, canvas, h("small", { "aria-hidden": "true" }, number(value)),
-      );
+    let chosen = this.stimulusOf(side);
+    const button = (stimulus) => {
+      const small = h("canvas", { "aria-hidden": "true" });
+      drawStimulus(small, layer, channel, stimulus, ROOM.small).catch(() => {});
+      const label = `${this.name(model, of, channel)}: ${called(stimulus)} stimulus, ${layer.facts.field.size} px, response ${number(stimulus[0])}`;
+      return h("button", {
+        type: "button", class: "rx-stimulus", "aria-label": label, "aria-pressed": String(stimulus === chosen),
+        onclick: (event) => {
+          chosen = stimulus;
+          show(stimulus);
+          for (const each of box.querySelectorAll(".rx-strip [aria-pressed]")) each.setAttribute("aria-pressed", String(each === event.currentTarget));
+          if (!place) {
+            this.state.stimulus = stimuli.indexOf(stimulus);
+            this.said = format(this.state);
+            this.model.set("state", this.said);
+            this.model.save_changes();
+            this.refills.get(`${model}/${of}/${channel}`)?.();
+          }
+          this.say(words.textContent);
+        },
+      }, small, h("small", { "aria-hidden": "true" }, number(stimulus[0])));
+    };
+    const strips = ranges.map(({ name }, range) => {
+      const of = stimuli.filter((stimulus) => rangeOf(stimulus) === range);
+      return of.length ? [h("h4", {}, range ? `Near ${name}` : `Strongest (${of.length}), with their responses`), h("div", { class: "rx-strip" }, of.map(button))] : [];
     });
+    const box = h("div", { class: "rx-stimuli" }, strips.flat());
+    const heat = h("input", {
+      type: "checkbox", id: unique("heat"), "data-focus": "heat",
+      onchange: () => {
+        this.heat = heat.checked;
+        show(chosen);
+      },
+    });
+    heat.checked = this.heat;
     show(chosen);
-    return h(
-      "div", { class: "rx-stimuli" },
-      h("div", {}, h("h4", {}, `Preferred stimuli (${stimuli.length}), with their responses`), h("div", { class: "rx-strip" }, buttons)),
-      h("div", { class: "rx-where" }, h("h4", {}, "Where it was"), place, words),
-    );
+    return [box, h(
+      "div", { class: "rx-where" }, h("h4", {}, "Where it was"), canvas,
+      h("span", { class: "rx-check" }, heat, h("label", { for: heat.id }, "where the channel fires")), words,
+    )];
   }
 
-  numbers(layer, channel) {
+  numbers({ layer, channel }) {
     const facts = layer.facts.channels[channel];
-    const list = h(
-      "dl", { class: "rx-numbers" },
-      this.manifest.statistics.filter(({ key }) => facts.statistics[key] !== null || !NEEDS_GRATINGS.includes(key)).map(({ key, name, unit, explanation }) =>
-        h("div", {}, h("dt", { title: explanation }, name), h("dd", {}, number(facts.statistics[key], unit)))),
-    );
-    const bars = histogram(layer.facts, facts);
-    const tuning = facts.orientation ? orientationCurve(facts.orientation) : null;
-    const chart = (drawing, words) => drawing && h("figure", { class: "rx-curve" }, drawing, h("figcaption", {}, words));
-    return h(
-      "div", { class: "rx-responses" }, h("h4", {}, `Responses to ${number(layer.facts.images)} images, and to gratings`), list,
-      h(
-        "div", { class: "rx-charts" },
-        chart(bars, "how many neurons respond how strongly"),
-        chart(tuning, `response by orientation of a grating${facts.colour ? `; colour: ${facts.colour}` : ""}`),
-      ),
-    );
+    const rows = this.measured(layer).map(({ key, name, unit, explanation }) => {
+      const value = facts.statistics[key] ?? null;
+      const all = layer.facts.channels.map(({ statistics }) => statistics[key]);
+      return h("div", {}, h("dt", { title: explanation }, name), h("dd", {}, value === null ? null : amongOthers(all, value, name, unit), h("span", {}, number(value, unit))));
+    });
+    const drawings = [facts.histogram && histogram(layer.facts, facts), facts.orientation && orientationCurve(facts.orientation)];
+    const charts = drawings.filter((drawing) => drawing).map((drawing) => h("figure", { class: "rx-curve" }, drawing));
+    return [h(
+      "div", { class: "rx-responses" },
+      h("h4", {}, `Among the ${layer.facts.channels.length} channels of the layer${layer.facts.images ? `, on ${number(layer.facts.images)} images` : ""}`),
+      h("dl", { class: "rx-numbers" }, rows),
+      facts.colour ? h("p", { class: "rx-note" }, `Colour: ${facts.colour}.`) : null,
+    ), charts.length ? h("div", { class: "rx-charts" }, charts) : null];
   }
 
   // A small picture that leads to another channel or layer.
-  link(layer, model, key, channel, words, first) {
+  link(layer, model, key, channel, words, place, more = []) {
     const canvas = h("canvas", { "aria-hidden": "true" });
-    draw(canvas, layer, this.tilePicture(layer, channel), channel, ROOM.stimulus);
-    const go = () => this.change(first ? { layer: key, channel, stimulus: 0 } : { layer: key, other: { model, channel } });
-    return h("button", { type: "button", class: "rx-stimulus", onclick: go, "aria-label": `${this.name(model, key, channel)}, ${words}` }, canvas, h("small", { "aria-hidden": "true" }, words));
-  }
-
-  neighbours(layer, model, channel, first) {
-    const { nearest } = layer.facts.channels[channel];
-    if (!nearest.length) return null;
+    draw(canvas, this.tilePlace(layer, channel), layer.facts.cell, ROOM.small);
+    const go = () =>
+      place ? this.change({ layer: key, others: this.state.others.with(place - 1, { model, channel }) }) : this.change({ layer: key, channel, stimulus: 0 });
     return h(
-      "div", {}, h("h4", {}, "Nearest channels of the layer, by correlation of the mean over the strongest"),
-      h("div", { class: "rx-strip" }, nearest.map(([other, r]) => this.link(layer, model, this.state.layer, other, `${other}: r ${r.toFixed(2)}`, first))),
+      "button", { type: "button", class: "rx-stimulus", onclick: go, "aria-label": [this.name(model, key, channel), ...more].join(", ") },
+      canvas, [words, ...more].map((line) => h("small", { "aria-hidden": "true" }, line)),
     );
   }
 
-  otherLayers(layer, model, channel, first) {
-    const rows = this.rows(model).filter(({ channels }) => channels === layer.facts.channels.length);
-    if (rows.length < 2 || rows.length > 8) return null;
+  neighbours({ layer, model, of, channel, place }) {
+    const { nearest } = layer.facts.channels[channel];
+    if (!nearest.length) return null;
+    return h(
+      "div", { class: "rx-nearest" }, h("h4", {}, "Nearest channels of the layer, by correlation of the mean over the strongest"),
+      h("div", { class: "rx-strip" }, nearest.map(([other, r]) => this.link(layer, model, of, other, String(other), place, [`r ${r.toFixed(2)}`]))),
+    );
+  }
+
+  otherLayers({ layer, model, of, channel, place }) {
+    const rows = this.rows(model).filter(({ stream, channels }) => stream && channels === layer.facts.channels.length);
+    if (rows.length < 2 || !rows.some(({ key }) => key === of)) return null;
     const strip = h("div", { class: "rx-strip" });
     const entry = ({ key, title }) => {
       const there = this.layers.get(`${model}/${key}`);
       if (!there) return h("button", { type: "button", class: "rx-stimulus", onclick: () => this.change({ layer: key }) }, title);
-      const link = this.link(there, model, key, channel, title, first);
-      if (key === this.state.layer) link.setAttribute("aria-current", "true");
+      const { firing_rate: rate, wrote, removal } = there.facts.channels[channel].statistics;
+      const lines = [`fires ${number(rate, "%")}`];
+      if ((wrote ?? null) !== null) lines.push(`block wrote ${number(wrote, "%")}`);
+      if ((removal ?? null) !== null) lines.push(`removal ${number(removal, "nats")}`);
+      const link = this.link(there, model, key, channel, title, place, lines);
+      if (key === of) link.setAttribute("aria-current", "true");
       return link;
     };
     const fill = () => {
@@ -745,19 +889,22 @@ class Explorer {
     };
     fill();
     this.strips.push(fill);
-    return h("div", {}, h("h4", {}, `Channel ${channel} from layer to layer`), strip);
+    return h("div", { class: "rx-layers" }, h("h4", {}, `Channel ${channel} from layer to layer`), strip);
   }
 
   // -------------------------------------------------------------- the list of channels
 
-  tilePicture(layer, channel) {
-    const wanted = [this.state.picture, "strongest", "stretched", "maximization"].find((key) => key && columnOf(layer, key) >= 0);
-    const average = ["mean", "stretched", "strongest", "stimulus 0"].includes(wanted);
-    return average && !layer.facts.channels[channel].fires ? null : columnOf(layer, wanted);
+  tilePlace(layer, channel) {
+    for (const key of [this.state.picture, ...TILES]) {
+      const place = key && placed(layer, key, channel);
+      if (place) return place;
+      if (AVERAGES.includes(key) && layer.facts.columns.some((column) => column.key === key)) return null; // it never fires
+    }
+    return null;
   }
 
   value(facts, channel) {
-    return this.state.sort === "channel" ? channel : facts.channels[channel].statistics[this.state.sort];
+    return this.state.sort === "channel" ? channel : facts.channels[channel].statistics[this.state.sort] ?? null;
   }
 
   silent(facts, channel) {
@@ -766,7 +913,7 @@ class Explorer {
   }
 
   shown() {
-    const layer = this.layers.get(`${this.state.model}/${this.state.layer}`);
+    const layer = this.shownLayer;
     if (!layer) return [];
     const { only, limit, order } = this.state;
     const { facts } = layer;
@@ -787,9 +934,11 @@ class Explorer {
 
   showFinder() {
     const { state } = this;
-    const layer = this.layers.get(`${state.model}/${state.layer}`);
-    this.sortMenu.select.value = state.sort;
-    this.orderMenu.select.value = state.order;
+    const layer = this.shownLayer;
+    const { title } = this.row(state.model, state.layer);
+    const statistics = layer ? this.measured(layer) : this.manifest.statistics;
+    this.sortMenu.fill([["channel", "channel number"], ...statistics.map(({ key, name }) => [key, name])], state.sort);
+    if (this.sortMenu.select.value === "") this.sortMenu.select.value = "channel"; // not measured in this layer
     const defined = layer?.facts.channels[0]?.inactive !== null; // inactivity is, of the first pooling layer
     const all = layer ? layer.facts.channels.map((_, channel) => channel) : [];
     const silent = all.filter((channel) => this.silent(layer.facts, channel)).length;
@@ -799,51 +948,76 @@ class Explorer {
       ["active", `${defined ? "active only" : "those that fire"} (${all.length - silent || "none"})`],
       ["least", "at least"],
       ["most", "at most"],
-    ]);
-    this.onlyMenu.select.value = state.only;
+    ], state.only);
     this.limit.hidden = !["least", "most"].includes(state.only);
     if (document.activeElement !== this.limitField) this.limitField.value = state.limit;
-    const statistic = this.manifest.statistics.find(({ key }) => key === state.sort);
+    const statistic = statistics.find(({ key }) => key === state.sort);
     this.limitLabel.textContent = `Limit: ${statistic ? statistic.name : "channel number"}${statistic?.unit ? ` (${statistic.unit})` : ""}`;
     const explained = statistic ? `${statistic.name[0].toUpperCase()}${statistic.name.slice(1)}: ${statistic.explanation}. ` : "";
     this.explained.textContent = `${explained}Arrow keys move through the list, Page Up and Page Down through the layers.`;
+    this.heading.textContent = `${this.title(state.model)}, ${title}`;
     if (!layer) {
       this.tiles.replaceChildren();
-      this.heading.textContent = `Channels of ${this.title(state.model)}, ${this.row(state.model, state.layer).title}`;
       this.drawn = null;
       return;
     }
     const channels = this.shown();
-    this.heading.textContent =
-      `Channels of ${this.title(state.model)}, ${this.row(state.model, state.layer).title}: ` +
-      `${channels.length === layer.facts.channels.length ? "all" : `${channels.length} of`} ${layer.facts.channels.length}`;
-    const keys = Object.keys(PICTURES).filter((key) => columnOf(layer, key) >= 0);
-    this.pictureMenu.fill(keys.map((key) => [key, PICTURES[key]]));
-    this.pictureMenu.select.value = keys.includes(state.picture) ? state.picture : keys.find((key) => key === "strongest") ?? keys[0];
+    this.heading.textContent += `: ${channels.length === all.length ? "all" : `${channels.length} of`} ${all.length} channels`;
+    const keys = layer.facts.columns.map(({ key }) => key).filter((key) => key in PICTURES);
+    this.pictureMenu.fill(keys.map((key) => [key, PICTURES[key][0]]), keys.includes(state.picture) ? state.picture : TILES.find((key) => keys.includes(key)));
+    this.pictureMenu.field.hidden = keys.length < 2;
     // Tiles are drawn anew only when the list changes, not with every channel that is picked.
-    const drawn = JSON.stringify([layer.key, channels, state.sort, this.pictureMenu.select.value]);
+    const last = this.last(state.model);
+    const held = last && last.key !== state.layer && this.row(state.model, state.layer).stream ? this.layers.get(`${state.model}/${last.key}`) : null;
+    const drawn = JSON.stringify([layer.key, channels, state.sort, this.pictureMenu.select.value, Boolean(held)]);
     if (drawn !== this.drawn) {
-      this.tiles.style.setProperty("--rx-tile", `${Math.max(ROOM.tile, layer.facts.cell) + 8}px`);
-      this.tiles.replaceChildren(...channels.map((channel) => this.tile(layer, channel, statistic)));
+      this.fillTiles(layer, channels, statistic, held?.facts.channels.length === all.length ? [held, last.title] : []);
       this.drawn = drawn;
     }
     let current = null;
-    for (const tile of this.tiles.children) {
+    const tiles = this.tiles.querySelectorAll("[data-channel]");
+    for (const tile of tiles) {
       const selected = Number(tile.dataset.channel) === state.channel;
       tile.setAttribute("aria-selected", String(selected));
       tile.tabIndex = -1;
       if (selected) current = tile;
     }
-    current ??= this.tiles.firstElementChild;
-    if (current) current.tabIndex = 0;
-    else this.tiles.replaceChildren(h("p", { class: "rx-note", role: "option", "aria-selected": "false" }, "No channel is like that."));
-    if (!channels.length) this.drawn = null;
+    current ??= tiles[0];
+    if (current) {
+      current.tabIndex = 0;
+      const [box, list] = [current.getBoundingClientRect(), this.tiles.getBoundingClientRect()];
+      if (box.top < list.top || box.bottom > list.bottom) this.tiles.scrollTop += box.top - list.top - 8;
+      if (box.left < list.left || box.right > list.right) this.tiles.scrollLeft += box.left - list.left - 8;
+    } else {
+      this.tiles.replaceChildren(h("p", { class: "rx-note", role: "option", "aria-selected": "false" }, "No channel is like that."));
+      this.drawn = null;
+    }
     if (this.wantsTile && [this.tiles, document.body].includes(document.activeElement)) this.focusTile();
   }
 
-  tile(layer, channel, statistic) {
+  // Silent channels are a class of their own, shown with what they hold further up.
+  fillTiles(layer, channels, statistic, [held, title]) {
+    const silent = channels.filter((channel) => this.silent(layer.facts, channel));
+    const group = (name, members, pictures) => {
+      const heading = h("span", { class: "rx-group", id: unique("group") }, name);
+      return h("div", { role: "group", "aria-labelledby": heading.id, class: "rx-members" }, heading, members.map((channel) => this.tile(layer, channel, statistic, pictures)));
+    };
+    const tiles = silent.length && silent.length < channels.length
+      ? [
+          group(`fire: ${channels.length - silent.length}`, channels.filter((channel) => !silent.includes(channel)), layer),
+          group(`silent: ${silent.length}${held ? `, shown as in ${title}` : ""}`, silent, held ?? layer),
+        ]
+      : [h("div", { role: "presentation", class: "rx-members" }, channels.map((channel) => this.tile(layer, channel, statistic, layer)))];
+    this.tiles.style.setProperty("--rx-tile", `${Math.max(ROOM.tile, layer.facts.cell, held?.facts.cell ?? 0) + 8}px`);
+    this.tiles.replaceChildren(...tiles);
+  }
+
+  tile(layer, channel, statistic, pictures) {
     const canvas = h("canvas", { "aria-hidden": "true" });
-    draw(canvas, layer, this.tilePicture(layer, channel), channel, ROOM.tile);
+    const place = this.tilePlace(pictures, channel);
+    draw(canvas, place, pictures.facts.cell, ROOM.tile);
+    const stimulus = place ? null : pictures.facts.channels[channel].stimuli[0];
+    if (stimulus) drawStimulus(canvas, pictures, channel, stimulus, ROOM.tile).catch(() => {});
     const silent = this.silent(layer.facts, channel);
     const value = statistic ? number(layer.facts.channels[channel].statistics[statistic.key], statistic.unit) : "";
     const label = `channel ${channel}${statistic ? `, ${statistic.name} ${value}` : ""}${silent ? `, ${layer.facts.channels[channel].inactive === null ? "never fires" : "inactive"}` : ""}`;
@@ -855,20 +1029,20 @@ class Explorer {
 
   // -------------------------------------------------------------- only with a kernel
 
-  maximizer(model, channel) {
+  maximizer({ model, of, channel }) {
     const fields = {};
     const field = (key, label, value, attributes) => {
       fields[key] = h("input", { type: "number", required: true, id: unique(key), value: this.asked?.[key] ?? value, ...attributes });
       return h("span", { class: "rx-field" }, h("label", { for: fields[key].id }, label), fields[key]);
     };
-    const form = h(
+    return h(
       "form", {
         class: "rx-bar rx-maximizer", "aria-label": "Maximize again",
         onsubmit: (event) => {
           event.preventDefault();
           this.asked = Object.fromEntries(Object.entries(fields).map(([key, input]) => [key, input.valueAsNumber]));
           this.say("Maximizing …");
-          this.model.send({ kind: "maximize", model, layer: this.state.layer, channel, ...this.asked });
+          this.model.send({ kind: "maximize", model, layer: of, channel, ...this.asked });
         },
       },
       field("steps", "Steps", 31, { min: 1, max: 2000, step: 1 }),
@@ -878,8 +1052,17 @@ class Explorer {
       field("jitter", "Jitter (px)", 0, { min: 0, max: 32, step: 1 }),
       h("button", { type: "submit" }, "Maximize again"),
     );
-    return form;
   }
+}
+
+// What is fetched when it is first asked for; again, if that failed.
+function once(sheet) {
+  let promised = null;
+  const forget = (error) => {
+    promised = null;
+    throw error;
+  };
+  return () => (promised ??= loaded(sheet).catch(forget));
 }
 
 // A sheet comes as an address or as bytes; it is decoded before anything is drawn from it.

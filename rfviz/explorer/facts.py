@@ -1,6 +1,6 @@
 """What the explorer says in numbers of every channel of a layer."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -19,6 +19,25 @@ from rfviz.kernels.tuning.spots import ColourTuning
 NEAREST = 6
 """Channels that are listed as the nearest ones."""
 
+RANGES = {"half of the largest response": 0.5, "a tenth of it": 0.1}
+"""Beside the strongest stimuli, those whose response is nearest to this share of the largest one."""
+
+
+class Ranges(NamedTuple):
+    """Stimuli from the middle and the weak part of the responses of C channels, k for each of `RANGES`.
+
+    Parameters
+    ----------
+    values : Tensor, shape (C, L, k)
+    images : Tensor of int64, shape (C, L, k)
+        -1 where there is none.
+    positions : Tensor of int64, shape (C, L, k, 2)
+    """
+
+    values: Tensor
+    images: Tensor
+    positions: Tensor
+
 
 class LayerFacts(NamedTuple):
     """Everything that is known of a layer, as the explorer takes it.
@@ -28,7 +47,7 @@ class LayerFacts(NamedTuple):
     images : Tensor (N, 3, H, W) or data set
         Those that `found` was collected over, RGB in [0, 1].
     found : LayerResponses
-    maxima : Maximization
+    maxima : Maximization, or None
         Of every channel.
     whitening : Whitening
         The way back from the network's input units.
@@ -41,17 +60,31 @@ class LayerFacts(NamedTuple):
     orientation : Tuning, or None
     colour : ColourTuning, or None
         How the channels are tuned, where that was measured.
+    clear : Maximization, or None
+        Clear pictures of every channel; see `rfviz.kernels.maximization.clear`.
+    ranges : Ranges, or None
+    maps : mapping from (image, channel) to Tensor, shape (h, w)
+        Where over the images that stimuli come from the channels fire.
+    wrote : Tensor, shape (C,), or None
+        Share of the variance of each channel that the block wrote; see `rfviz.kernels.stream.written`.
+    removal : Tensor, shape (C,), or None
+        Change of the mean loss if a channel is set to 0 here, nats.
     """
 
     images: Tensor | Indexed
     found: LayerResponses
-    maxima: Maximization
+    maxima: Maximization | None
     whitening: Whitening
     filters: Tensor | None = None
     inactive: tuple[int, ...] | None = None
     objective: str = "before_relu"
     orientation: Tuning | None = None
     colour: ColourTuning | None = None
+    clear: Maximization | None = None
+    ranges: Ranges | None = None
+    maps: Mapping[tuple[int, int], Tensor] = {}
+    wrote: Tensor | None = None
+    removal: Tensor | None = None
 
 
 class Statistic(NamedTuple):
@@ -64,6 +97,10 @@ class Statistic(NamedTuple):
     of: Callable[[LayerFacts], Tensor]
 
 
+def _unknown(layer: LayerFacts) -> Tensor:
+    return torch.full((layer.found.channels,), torch.nan)
+
+
 def _peak(layer: LayerFacts) -> Tensor:
     return torch.where(layer.found.mean > 0, layer.found.maximum / layer.found.mean, torch.nan)
 
@@ -74,27 +111,15 @@ def _fires(layer: LayerFacts) -> Tensor:
 
 def _contrast(layer: LayerFacts) -> Tensor:
     if layer.found.strongest_stimulus is None:
-        return torch.full((layer.found.channels,), torch.nan)
+        return _unknown(layer)
     return torch.where(_fires(layer), layer.found.strongest_deviation.double().abs().amax((1, 2, 3)), torch.nan)
 
 
 def _agreement(layer: LayerFacts) -> Tensor:
-    if layer.found.mean_stimulus is None:
-        return torch.full((layer.found.channels,), torch.nan)
+    if layer.found.mean_stimulus is None or layer.maxima is None:
+        return _unknown(layer)
     driven = layer.whitening.to_rgb(layer.maxima.images.double(), clip=False)
     return torch.where(_fires(layer), correlations(layer.found.mean_deviation, driven).diagonal(), torch.nan)
-
-
-def _selectivity(layer: LayerFacts) -> Tensor:
-    if layer.orientation is None:
-        return torch.full((layer.found.channels,), torch.nan)
-    return layer.orientation.selectivity
-
-
-def _chromatic(layer: LayerFacts) -> Tensor:
-    if layer.colour is None:
-        return torch.full((layer.found.channels,), torch.nan)
-    return layer.colour.sensitivity
 
 
 STATISTICS = (
@@ -124,11 +149,22 @@ STATISTICS = (
     ),
     Statistic(
         "orientation", "orientation selectivity", "",
-        "1 minus the circular variance of the responses to drifting gratings, from 0 to 1", _selectivity,
+        "1 minus the circular variance of the responses to drifting gratings, from 0 to 1",
+        lambda layer: _unknown(layer) if layer.orientation is None else layer.orientation.selectivity,
     ),
     Statistic(
         "colour", "colour over luminance", "×",
-        "strongest drive by colours of equal luminance over that by greys: spots, rings and gratings", _chromatic,
+        "strongest drive by colours of equal luminance over that by greys: spots, rings and gratings",
+        lambda layer: _unknown(layer) if layer.colour is None else layer.colour.sensitivity,
+    ),
+    Statistic(
+        "wrote", "written by this block", "%",
+        "share of the variance of the channel that the block added to what the skip brought",
+        lambda layer: _unknown(layer) if layer.wrote is None else 100 * layer.wrote,
+    ),
+    Statistic(
+        "removal", "cost of removing it", "nats", "change of the mean loss if the channel is set to 0 here",
+        lambda layer: _unknown(layer) if layer.removal is None else layer.removal,
     ),
 )  # fmt: skip
 
@@ -136,15 +172,18 @@ STATISTICS = (
 def describe(layer: LayerFacts) -> dict[str, Any]:
     """Return what is said of a layer, as JSON values; `channels` has one entry per channel.
 
-    A preferred stimulus is ``[response, number of the image, top, left, bottom, right]``: its receptive field in px of
-    the image, half open, which may stick out.
+    A stimulus is ``[response, number of the image, top, left, bottom, right, place, y, x]``: its receptive field in px
+    of the image, half open, which may stick out, its place among the pictures of stimuli, and its neuron.
     """
     found, maxima = layer.found, layer.maxima
     fires = _fires(layer).tolist()
     statistics = {statistic.key: _plain(statistic.of(layer)) for statistic in STATISTICS}
-    nearest = _nearest(layer)
+    alike: list[list] = [[]] * found.channels
+    if found.strongest_stimulus is not None:
+        alike = nearest(found.strongest_deviation, _fires(layer))
     tuned = _tuned(layer)
-    curves, histograms = _plain(maxima.activations.T), found.histogram.tolist()
+    curves = [None] * found.channels if maxima is None else _plain(maxima.activations.T)
+    histograms = found.histogram.tolist()
     channels = [
         {
             "statistics": {key: values[channel] for key, values in statistics.items()},
@@ -153,8 +192,8 @@ def describe(layer: LayerFacts) -> dict[str, Any]:
             "positive": int(found.positive_count[channel]),
             "histogram": histograms[channel],
             "curve": curves[channel],
-            "stimuli": _stimuli(found, channel),
-            "nearest": nearest[channel],
+            "stimuli": _stimuli(layer, channel),
+            "nearest": alike[channel],
             **tuned[channel],
         }
         for channel in range(found.channels)
@@ -166,21 +205,31 @@ def describe(layer: LayerFacts) -> dict[str, Any]:
         "images": found.image_count,
         "neurons": found.neuron_count,
         "edges": HISTOGRAM_EDGES.tolist(),
+        "ranges": _places(layer),
         "channels": channels,
     }
 
 
-def _stimuli(found: LayerResponses, channel: int) -> list[list[float]]:
-    listed = []
-    for value, index, (y, x) in zip(
-        _plain(found.top_values[channel]),
-        found.top_images[channel].tolist(),
-        found.top_positions[channel].tolist(),
-        strict=True,
-    ):
-        if index == EMPTY or not value or value <= 0:  # what does not drive a channel is no preferred stimulus
-            break
-        listed.append([value, index, *found.receptive_field.box(y, x)])
+def _places(layer: LayerFacts) -> list[dict[str, Any]]:
+    """Return the ranges of the response that stimuli come from, and the first place of each."""
+    ranges = [("the strongest", 0)]
+    if layer.ranges is not None:
+        first, each = layer.found.top_values.shape[1], layer.ranges.values.shape[2]
+        ranges += [(name, first + number * each) for number, name in enumerate(RANGES)]
+    return [{"name": name, "first": first} for name, first in ranges]
+
+
+def _stimuli(layer: LayerFacts, channel: int) -> list[list[float]]:
+    found = layer.found
+    groups = [(found.top_values[channel], found.top_images[channel], found.top_positions[channel])]
+    if layer.ranges is not None:
+        groups += list(zip(*(each[channel] for each in layer.ranges), strict=True))
+    listed, place = [], 0
+    for values, images, positions in groups:
+        for value, index, (y, x) in zip(_plain(values), images.tolist(), positions.tolist(), strict=True):
+            if index != EMPTY and value and value > 0:  # what does not drive a channel is no stimulus of it
+                listed.append([value, index, *found.receptive_field.box(y, x), place, y, x])
+            place += 1
     return listed
 
 
@@ -201,13 +250,9 @@ def _tuned(layer: LayerFacts) -> list[dict[str, Any]]:
     return told
 
 
-def _nearest(layer: LayerFacts) -> list[list[list[float]]]:
-    """Return for every channel the others whose mean over the strongest is most like its own: [channel, r]."""
-    found = layer.found
-    if found.strongest_stimulus is None:
-        return [[] for _ in range(found.channels)]
-    alike = correlations(found.strongest_deviation, found.strongest_deviation)
-    fires = _fires(layer)
+def nearest(pictures: Tensor, fires: Tensor) -> list[list[list[float]]]:
+    """Return for every channel the others whose picture `(C, 3, R, R)` is most like its own: [channel, r]."""
+    alike = correlations(pictures, pictures)
     alike[:, ~fires] = -torch.inf
     alike.fill_diagonal_(-torch.inf)
     values, order = alike.sort(dim=1, descending=True, stable=True)

@@ -70,7 +70,7 @@
       const key = `${model}/${layer}`;
       try {
         const facts = await load(key);
-        const sheets = ["", "-sources"].map((part) => new URL(`${model}-${layer}${part}.webp`, here).href);
+        const sheets = ["", "-stimuli", "-sources", "-maps"].map((part) => new URL(`${model}-${layer}${part}.webp`, here).href);
         this.emit("msg:custom", { kind: "layer", key, facts, sheets }, []);
       } catch (error) {
         this.emit("msg:custom", { kind: "error", key, text: error.message }, []);
@@ -80,6 +80,9 @@
 
   for (const element of document.querySelectorAll(".rfviz-explorer")) {
     element.replaceChildren();
-    book.render({ model: new Host(element), el: element });
+    const host = new Host(element);
+    const asked = host.address() !== null; // a link to a channel leads to where it is shown
+    book.render({ model: host, el: element });
+    if (asked) addEventListener("load", () => element.scrollIntoView()); // the page is as long as it will be
   }
 })();

@@ -1,6 +1,6 @@
-"""Where the explorer's layers come from: a run, whose results are kept, or networks and images of one's own."""
+"""Where the explorer's layers come from: a run, what the repository keeps, or networks and images of one's own."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -11,28 +11,37 @@ from rfviz import _torchvision_ops  # isort: skip  # noqa: F401  # torchvision m
 from torchvision.models import ResNet
 
 from rfviz.errors import RfvizError, unknown
-from rfviz.explorer.atlas import draw
-from rfviz.explorer.facts import STATISTICS, LayerFacts
+from rfviz.explorer.atlas import Atlas, draw, of_sheets
+from rfviz.explorer.facts import RANGES, STATISTICS, LayerFacts, Ranges
 from rfviz.images.data import Indexed
 from rfviz.images.whitening import NONE, Whitening
 from rfviz.kernels import responses, silent
 from rfviz.kernels.maximization import Maximization, maximize
+from rfviz.kernels.responses.levels import maps, nearest
+from rfviz.kernels.responses.top_stimuli import EMPTY
+from rfviz.lab import results
 from rfviz.lab.result import result
-from rfviz.lab.results import colour, maxima, orientation, pooling, stimuli
 from rfviz.lab.run import Run
 from rfviz.nets import graph, receptive_field
-from rfviz.nets.models import ResidualNet, layers, recognize
+from rfviz.nets.models import ResidualNet, build, layers, recognize
+from rfviz.nets.network import NETWORKS
 from rfviz.nets.receptive_field import ReceptiveField
+from rfviz.pages.evidence.reference import Reference
 
 MEANS = 2**30
 """Bytes that the means of a layer may take to be computed for a network of one's own."""
 
+OF_RANGE = 4
+"""Stimuli from each of the lower ranges of the response."""
+
 
 class Drawn(NamedTuple):
-    """A layer as a browser takes it: two sheets as WebP, and JSON values; see `rfviz.explorer.atlas.Atlas`."""
+    """A layer as a browser takes it: four sheets as WebP, and JSON values; see `rfviz.explorer.atlas.Atlas`."""
 
     cells: bytes
+    stimuli: bytes
     sources: bytes
+    maps: bytes
     facts: dict[str, Any]
 
 
@@ -44,6 +53,10 @@ class Source(Protocol):
 
     def drawn(self, model: str, layer: str) -> Drawn:
         """Return a layer, computed if need be."""
+
+
+class LiveSource(Source, Protocol):
+    """What an explorer shows beside a kernel, which can maximize again."""
 
     def net(self, model: str) -> tuple[nn.Module, Whitening]:
         """Return a network, and the whitening of its input."""
@@ -62,8 +75,13 @@ def manifest(models: Mapping[str, str], rows: list[dict[str, Any]], start: str) 
     }
 
 
-def _row(model: str, layer: str, title: str, channels: int, field: ReceptiveField) -> dict[str, Any]:
-    return {"model": model, "key": layer, "title": title, "channels": channels, "size": field.size}
+def _row(
+    model: str, layer: str, title: str, channels: int, field: ReceptiveField, stream: bool = False
+) -> dict[str, Any]:
+    """Describe a layer; of those of a stream, channels of one number belong together."""
+    return {
+        "model": model, "key": layer, "title": title, "channels": channels, "size": field.size, "stream": stream,
+    }  # fmt: skip
 
 
 def _check(model: str, layer: str, offered: Mapping[str, Collection[str]]) -> None:
@@ -74,27 +92,47 @@ def _check(model: str, layer: str, offered: Mapping[str, Collection[str]]) -> No
         raise unknown("layer", layer, offered[model])
 
 
+RANDOM = "random weights"
+"""The control of a network; see `rfviz.kernels.controls`."""
+
+
 @result
-def atlas(run: Run, network: str, layer: str) -> Drawn:
-    """Return what is known of a layer in which the channels of the stem run on, drawn for a browser."""
-    found, filters = stimuli(run, network)[layer], run.net(network).conv1.weight.detach().cpu()
-    return _encoded(
-        LayerFacts(
-            run.stimuli,
-            found,
-            maxima(run, network, layer),
-            run.whitening(network),
-            filters if len(filters) == found.channels else None,  # a bottleneck widens the stem's channels
-            silent.inactive_channels(pooling(run, network)) if layer == "maxpool" else None,
-            orientation=orientation(run, network, layer),
-            colour=colour(run, network, layer),
-        )
+def atlas(run: Run, network: str, layer: str, control: str | None = None) -> Drawn:
+    """Return what is known of a layer of a network or of a control, drawn for a browser.
+
+    Of the layers in which the channels of the stem run on, everything; of the last blocks of higher stages, stimuli.
+    """
+    described, white = run.network(network), run.whitening(network)
+    net = results.net_or_control(run, network, control)
+    if layer not in described.stream:
+        found = results.high_stimuli(run, network)[layer]
+        return _encoded(draw(_with_places(LayerFacts(run.stimuli, found, None, white), net, layer, run.preset.borders)))
+    found, filters = results.stimuli(run, network, control)[layer], net.conv1.weight.detach().cpu()
+    whole = LayerFacts(
+        run.stimuli,
+        found,
+        results.maxima(run, network, layer, control),
+        white,
+        filters if len(filters) == found.channels else None,  # a bottleneck widens the stem's channels
+        orientation=results.orientation(run, network, layer, control),
+        colour=results.colour(run, network, layer, control),
     )
+    if control is None:
+        written, ablated = results.written(run, network), results.ablations(run, network)
+        whole = whole._replace(
+            inactive=silent.inactive_channels(results.pooling(run, network)) if layer == "maxpool" else None,
+            clear=results.clear_maxima(run, network, layer) if layer in described.figure_layers else None,
+            wrote=written[layer].share if layer in written else None,
+            removal=ablated[layer].double().mean(1) if layer in ablated else None,
+        )
+    return _encoded(draw(_with_places(whole, net, layer, run.preset.borders)))
 
 
 @dataclass(frozen=True)
 class RunSource:
-    """The layers of a run in which the channels of the stem run on; what is drawn is kept with its results.
+    """The layers of a run in which the channels of the stem run on, and one of each higher stage.
+
+    Beside every network its control of random weights. What is drawn is kept with the results of the run.
 
     Parameters
     ----------
@@ -103,26 +141,113 @@ class RunSource:
 
     run: Run
 
+    @property
+    def _offered(self) -> dict[str, tuple[str, ...]]:
+        """The layers that are offered, by network."""
+        networks = self.run.networks
+        return {each.name: (*each.stream, *each.high_layers) for each in networks} | {
+            f"{each.name}-random": each.stream for each in networks
+        }
+
     def manifest(self) -> dict[str, Any]:
         """See `Source`."""
-        rows = [
-            _row(network.name, layer.name, layer.title, layer.channels, layer.receptive_field)
-            for network in self.run.networks
-            for layer in layers(self.run.net(network.name))
-            if layer.name in network.stream
-        ]
+        titles, rows = {}, []
+        for model, offered in self._offered.items():
+            network = self.run.network(model.removesuffix("-random"))
+            titles[model] = network.title if model == network.name else f"{network.title}, {RANDOM}"
+            rows += [
+                _row(
+                    model, layer.name, layer.title, layer.channels, layer.receptive_field, layer.name in network.stream
+                )
+                for layer in layers(self.run.net(network.name))
+                if layer.name in offered
+            ]
         subject = self.run.subject
-        start = f"{subject.name}/{subject.stream[0]}/{subject.channel}"
-        return manifest({network.name: network.title for network in self.run.networks}, rows, start)
+        return manifest(titles, rows, f"{subject.name}/{subject.stream[0]}/{subject.channel}")
 
     def drawn(self, model: str, layer: str) -> Drawn:
         """See `Source`."""
-        _check(model, layer, {network.name: network.stream for network in self.run.networks})
-        return atlas(self.run, model, layer)
+        _check(model, layer, self._offered)
+        name = model.removesuffix("-random")
+        return atlas(self.run, name, layer) if model == name else atlas(self.run, name, layer, RANDOM)
 
     def net(self, model: str) -> tuple[nn.Module, Whitening]:
         """See `Source`."""
-        return self.run.net(model), self.run.whitening(model)
+        name = model.removesuffix("-random")
+        net = results.net_or_control(self.run, name, None if model == name else RANDOM)
+        return net, self.run.whitening(name)
+
+
+@dataclass(frozen=True)
+class KeptSource:
+    """A network of which the repository keeps pictures and numbers, but no photographs.
+
+    Parameters
+    ----------
+    kept : Reference
+        An exported run; see `rfviz.pages.evidence.reference`.
+    data : str
+        What it was trained on, for people.
+    """
+
+    kept: Reference
+    data: str
+
+    @property
+    def prefix(self) -> str:
+        """What distinguishes its networks from those of other sources: it stands before their names."""
+        assert self.kept.explored is not None
+        return self.kept.explored
+
+    def manifest(self) -> dict[str, Any]:
+        """See `Source`."""
+        titles, rows = {}, []
+        for name, effects in self.kept.effects.items():
+            network = NETWORKS[name]
+            titles[f"{self.prefix}{name}"] = f"{network.title}, {self.data}"
+            rows += [
+                _row(f"{self.prefix}{name}", layer, network.layer_title(layer), effects[0].channels, field, True)
+                for layer, field in self._fields(name).items()
+            ]
+        return manifest(titles, rows, f"{rows[0]['model']}/{rows[0]['key']}/0")
+
+    def _fields(self, name: str) -> dict[str, ReceptiveField]:
+        return receptive_field.of_layers(build(name, 8, 2), NETWORKS[name].figure_layers)
+
+    def drawn(self, model: str, layer: str) -> Drawn:
+        """See `Source`."""
+        name = model.removeprefix(self.prefix)
+        _check(model, layer, {f"{self.prefix}{name}": NETWORKS[name].figure_layers for name in self.kept.effects})
+        return _encoded(of_sheets(self.kept, name, layer, self._fields(name)[layer]))
+
+
+class Shelf:
+    """Several sources as one; see `Source`. It begins where the first does, and its statistics are those of all.
+
+    Parameters
+    ----------
+    sources : sequence of Source
+        Their networks have different names.
+    """
+
+    def __init__(self, sources: Sequence[Source]):
+        self._manifests = [source.manifest() for source in sources]
+        self._owners = {
+            model["key"]: source
+            for source, offered in zip(sources, self._manifests, strict=True)
+            for model in offered["models"]
+        }
+
+    def manifest(self) -> dict[str, Any]:
+        """See `Source`."""
+        joined = {key: [row for each in self._manifests for row in each[key]] for key in ("models", "layers")}
+        return {**self._manifests[0], **joined}
+
+    def drawn(self, model: str, layer: str) -> Drawn:
+        """See `Source`."""
+        if model not in self._owners:
+            raise unknown("network", model, self._owners)
+        return self._owners[model].drawn(model, layer)
 
 
 class NetSource:
@@ -186,7 +311,7 @@ class NetSource:
             driven = maximize(net, layer, steps=self.steps, objective=objective)
             driven = Maximization(driven.images.cpu(), driven.activations.cpu(), driven.from_noise.cpu())
             whole = LayerFacts(self.images, found, driven, self.whitening, objective=objective)
-            self._drawn[model, layer] = _encoded(whole)
+            self._drawn[model, layer] = _encoded(draw(_with_places(whole, net, layer, borders=False)))
         return self._drawn[model, layer]
 
     def _collect(self, net: nn.Module, layer: str, field: ReceptiveField) -> responses.LayerResponses:
@@ -251,6 +376,25 @@ def _channels(net: nn.Module, names: list[str], images: Tensor | Indexed) -> dic
     return found
 
 
-def _encoded(layer: LayerFacts) -> Drawn:
-    drawn = draw(layer)
+def _with_places(layer: LayerFacts, net: nn.Module, name: str, borders: bool) -> LayerFacts:
+    """Add the stimuli of `RANGES`, and where over the images of all stimuli the channels fire."""
+    found, images, white = layer.found, layer.images, layer.whitening
+    levels = found.top_values[:, :1].clamp(min=0) * torch.tensor(list(RANGES.values()))
+    chosen, positions = nearest(net, images, name, levels, OF_RANGE, preprocess=white, borders=borders)
+    wanted: dict[int, set[int]] = {}
+    fires = found.competes.tolist()
+    for numbers in (found.top_images, chosen.flatten(1)):
+        for channel, row in enumerate(numbers.tolist()):
+            for number in row if fires[channel] else ():
+                wanted.setdefault(number, set()).add(channel)
+    wanted.pop(EMPTY, None)
+    fired = maps(net, images, name, wanted, preprocess=white)
+    values = torch.zeros(chosen.shape)
+    for place in (chosen != EMPTY).nonzero().tolist():
+        channel, number, (y, x) = place[0], int(chosen[tuple(place)]), positions[tuple(place)].tolist()
+        values[tuple(place)] = fired[number, channel][y, x] if fires[channel] else 0
+    return layer._replace(ranges=Ranges(values, chosen, positions), maps=fired)
+
+
+def _encoded(drawn: Atlas) -> Drawn:
     return Drawn(*drawn.files(), drawn.facts)

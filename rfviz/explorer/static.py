@@ -11,14 +11,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rfviz.explorer.sources import RunSource
+from rfviz.explorer.sources import KeptSource, RunSource, Shelf
 from rfviz.lab.run import Run
 from rfviz.nets.network import NETWORKS
+from rfviz.pages.evidence import reference
 from rfviz.storage.files import atomic
 
 HERE = Path(__file__).parent
 MODULE, HOST, STYLE = (HERE / name for name in ("explorer.js", "host.js", "explorer.css"))
-OWN = re.compile(rf"(?:{'|'.join(NETWORKS)})-[\w.]+(?:-sources)?\.(?:webp|js)")
+PARTS = ("", "-stimuli", "-sources", "-maps")
+"""Of the names of the sheets of a layer."""
+
+OWN = re.compile(rf"(?:[a-z]+-)?(?:{'|'.join(NETWORKS)})(?:-random)?-[\w.]+(?:{'|'.join(PARTS)})\.(?:webp|js)")
 """Names of the files of a layer."""
 
 NAME = "rfvizExplorer"
@@ -38,6 +42,12 @@ def front_end() -> dict[str, bytes]:
     return {"explorer.css": STYLE.read_bytes(), "explorer.js": script.encode()}
 
 
+def shelf(run: Run) -> Shelf:
+    """Return a run and the networks that the repository keeps."""
+    pair, trained = reference.kept(), reference.kept("evidence/resnet18")
+    return Shelf([RunSource(run), KeptSource(pair, "reference pair"), KeptSource(trained, "trained on ImageNet")])
+
+
 def write_atlas(run: Run, folder: Path | None = None) -> Path:
     """Write everything that the static explorer of a run loads, and return the folder.
 
@@ -54,17 +64,14 @@ def write_atlas(run: Run, folder: Path | None = None) -> Path:
         If a file cannot be written.
     """
     folder = run.folder / "explorer" if folder is None else folder
-    source = RunSource(run)
+    source = shelf(run)
     manifest = source.manifest()
     files = {**front_end(), "manifest.js": _script("manifest", manifest)}
     for row in manifest["layers"]:
         model, layer = row["model"], row["key"]
-        cells, sources, facts = source.drawn(model, layer)
-        files |= {
-            f"{model}-{layer}.webp": cells,
-            f"{model}-{layer}-sources.webp": sources,
-            f"{model}-{layer}.js": _script(f"{model}/{layer}", facts),
-        }
+        *sheets, facts = source.drawn(model, layer)
+        files |= {f"{model}-{layer}{part}.webp": sheet for part, sheet in zip(PARTS, sheets, strict=True)}
+        files[f"{model}-{layer}.js"] = _script(f"{model}/{layer}", facts)
     for name, content in files.items():
         with atomic(folder / name) as temporary:
             temporary.write_bytes(content)
@@ -108,29 +115,35 @@ class Page:
     def _tables(self) -> str:
         manifest = self.source.manifest()
         titles = {model["key"]: model["title"] for model in manifest["models"]}
-        statistics = manifest["statistics"]
-        head = "".join(
-            f'<th scope="col" title="{html.escape(each["explanation"])}">{html.escape(each["name"])}'
-            f"{' (' + html.escape(each['unit']) + ')' if each['unit'] else ''}</th>"
-            for each in statistics
-        )
-        tables = []
-        for row in manifest["layers"]:
-            facts = self.source.drawn(row["model"], row["key"]).facts
-            rows = []
-            for number, channel in enumerate(facts["channels"]):
-                values = "".join(f"<td>{_number(channel['statistics'][each['key']])}</td>" for each in statistics)
-                silent = "" if channel["fires"] else " (never fires)"
-                link = f"#{row['model']}/{row['key']}/{number}"
-                rows.append(f'<tr><th scope="row"><a href="{link}">{number}</a>{silent}</th>{values}</tr>')
-            name = f"{titles[row['model']]}, {row['title']} ({row['key']})"
-            tables.append(
-                f'<div class="rfviz-scroll" tabindex="0" role="region" aria-label="{html.escape(name)}"><table>'
-                f"<caption>{html.escape(name)}: {facts['images']} images, field of {row['size']} px</caption>"
-                f'<thead><tr><th scope="col">channel</th>{head}</tr></thead>'
-                f"<tbody>{''.join(rows)}</tbody></table></div>"
-            )
-        return "".join(tables)
+        own = [row for row in manifest["layers"] if row["model"] in {each.name for each in self.run.networks}]
+        return "".join(_table(row, titles[row["model"]], manifest["statistics"], self.source) for row in own)
+
+
+def _table(row: dict[str, Any], title: str, statistics: list[dict[str, str]], source: RunSource) -> str:
+    facts = source.drawn(row["model"], row["key"]).facts
+    measured = [
+        each
+        for each in statistics
+        if any(channel["statistics"][each["key"]] is not None for channel in facts["channels"])
+    ]
+    head = "".join(
+        f'<th scope="col" title="{html.escape(each["explanation"])}">{html.escape(each["name"])}'
+        f"{' (' + html.escape(each['unit']) + ')' if each['unit'] else ''}</th>"
+        for each in measured
+    )
+    rows = []
+    for number, channel in enumerate(facts["channels"]):
+        values = "".join(f"<td>{_number(channel['statistics'][each['key']])}</td>" for each in measured)
+        silent = "" if channel["fires"] else " (never fires)"
+        link = f"#{row['model']}/{row['key']}/{number}"
+        rows.append(f'<tr><th scope="row"><a href="{link}">{number}</a>{silent}</th>{values}</tr>')
+    name = f"{title}, {row['title']} ({row['key']})"
+    return (
+        f'<div class="rfviz-scroll" tabindex="0" role="region" aria-label="{html.escape(name)}"><table>'
+        f"<caption>{html.escape(name)}: {facts['images']} images, field of {row['size']} px</caption>"
+        f'<thead><tr><th scope="col">channel</th>{head}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table></div>"
+    )
 
 
 def gather(runs: Sequence[Run]) -> Page:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from rfviz.errors import RfvizError, first_line
 from rfviz.explorer.atlas import LARGEST_CELL, to_cell, webp
-from rfviz.explorer.sources import NetSource, RunSource, Source, objective_of
+from rfviz.explorer.sources import LiveSource, NetSource, RunSource, objective_of
 from rfviz.explorer.static import MODULE, STYLE
 from rfviz.images.data import Indexed
 from rfviz.images.whitening import NONE, Whitening
@@ -76,7 +76,7 @@ class Explorer(anywidget.AnyWidget):
         explorer._begin(RunSource(run), state)
         return explorer
 
-    def _begin(self, source: Source, state: str = "") -> None:
+    def _begin(self, source: LiveSource, state: str = "") -> None:
         self.source = source
         super().__init__(manifest={**source.manifest(), "live": True}, state=state)
         self.on_msg(self._answer)
@@ -96,7 +96,7 @@ class Explorer(anywidget.AnyWidget):
         model, layer = str(message["model"]), str(message["layer"])
         drawn = self.source.drawn(model, layer)
         answer = {"kind": "layer", "key": f"{model}/{layer}", "facts": drawn.facts}
-        self.send(answer, [drawn.cells, drawn.sources])
+        self.send(answer, list(drawn[:-1]))
 
     def _send_maximization(self, message: Mapping[str, Any]) -> None:
         model, layer, channel = str(message["model"]), str(message["layer"]), int(message["channel"])

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rfviz.images.data import Indexed
-from rfviz.kernels.responses import LayerResponses, preferred_stimuli
+from rfviz.kernels.responses import FLAT, LayerResponses, preferred_stimuli
 from rfviz.stats import ROUNDING
 
 
@@ -181,18 +181,22 @@ def own_rank(first: Tensor, second: Tensor) -> Tensor:
     Tensor of float64
         Share of the other channels whose picture in `second` is less like the one in `first`, in [0, 1]: 0.5 is chance,
         and the mean over channels an area under the ROC curve. How alike they are is the largest correlation at equal
-        spectra (`equalized`) over shifts by up to `REACH` px, round the edges. Ties count half; NaN without other
-        channels.
+        spectra (`equalized`) over shifts by up to `REACH` px, round the edges. Ties count half. NaN without other
+        channels, and where one of the two pictures is of one colour: such a channel is no other channel either.
     """
-    if len(first) < 2:
-        return torch.full((len(first),), torch.nan, dtype=torch.float64)
+    ranks = torch.full((len(first),), torch.nan, dtype=torch.float64)
+    shaped = (centred(first).flatten(1).abs().amax(1) > FLAT) & (centred(second).flatten(1).abs().amax(1) > FLAT)
+    if shaped.sum() < 2:
+        return ranks
+    first, second = first[shaped], second[shaped]
     amplitudes = (spectrum(first) + spectrum(second)) / 2
     one, other = equalized(first, amplitudes), equalized(second, amplitudes)
     shifts = itertools.product(range(-REACH, REACH + 1), repeat=2)
     alike = torch.stack([correlations(one, other.roll(shift, (2, 3))) for shift in shifts]).amax(0)
     less_alike = alike.diagonal()[:, None] - alike
     less = (less_alike > ROUNDING).double() + 0.5 * (less_alike.abs() <= ROUNDING).double()
-    return (less.sum(1) - 0.5) / (len(alike) - 1)  # itself is a tie
+    ranks[shaped] = (less.sum(1) - 0.5) / (len(alike) - 1)  # itself is a tie
+    return ranks
 
 
 def outside_span(pictures: Tensor, filters: Tensor) -> Tensor:

@@ -69,7 +69,7 @@ def top1(run: Run, network: str) -> float:
 def _collect(
     run: Run, network: str, images: Evaluation, layers: Sequence[str], control: str | None = None, **options: Any
 ) -> dict[str, LayerResponses]:
-    net, white = _net_or_control(run, network, control), run.whitening(network)
+    net, white = net_or_control(run, network, control), run.whitening(network)
     return responses.collect(
         net, images, layers, preprocess=white, progress=run.progress, workers=run.loaders(images.source),
         checkpoint=run.scratch(), discard_unusable=True, **options,
@@ -134,7 +134,7 @@ def maxima(run: Run, network: str, layer: str, control: str | None = None) -> Ma
 
     Of a network, or of a control of it.
     """
-    net, steps = _net_or_control(run, network, control), run.preset.maximization_steps
+    net, steps = net_or_control(run, network, control), run.preset.maximization_steps
     return maximization.maximize(net, layer, steps=steps, progress=run.progress)
 
 
@@ -211,7 +211,7 @@ def written(run: Run, network: str, control: str | None = None) -> dict[str, Wri
     """
     if not run.network(network).shares_channels:
         return {}
-    net, white = _net_or_control(run, network, control), run.whitening(network)
+    net, white = net_or_control(run, network, control), run.whitening(network)
     return stream.written(net, run.evaluation, run.network(network).stream, preprocess=white)
 
 
@@ -224,7 +224,7 @@ def handed_on(run: Run, network: str, control: str | None = None) -> dict[str, H
     described = run.network(network)
     if described.bottleneck:
         return {}
-    net, white = _net_or_control(run, network, control), run.whitening(network)
+    net, white = net_or_control(run, network, control), run.whitening(network)
     return stream.handed_on(net, run.evaluation, described.stream, skips=described.shares_channels, preprocess=white)
 
 
@@ -315,7 +315,7 @@ def _strange(run: Run, network: str) -> Tensor:
 # -- tuning ------------------------------------------------------------------------------------------------------------
 
 
-def _net_or_control(run: Run, network: str, control: str | None, draw: int = 0) -> ResidualNet:
+def net_or_control(run: Run, network: str, control: str | None, draw: int = 0) -> ResidualNet:
     """Return a network, or with a control, ``"random weights"``, one of the same architecture that has learnt nothing.
 
     Its batch norms know the evaluation images, as they would from the first step of training.
@@ -341,7 +341,7 @@ def orientation(run: Run, network: str, layer: str, control: str | None = None, 
     draw : int
         Which of several such controls.
     """
-    return tuning.measure(_net_or_control(run, network, control, draw), layer, preprocess=run.whitening(network))
+    return tuning.measure(net_or_control(run, network, control, draw), layer, preprocess=run.whitening(network))
 
 
 @result
@@ -350,7 +350,7 @@ def colour(run: Run, network: str, layer: str, control: str | None = None, draw:
 
     Of ``"conv1"``, the filters are measured, not responses.
     """
-    net, white = _net_or_control(run, network, control, draw), run.whitening(network)
+    net, white = net_or_control(run, network, control, draw), run.whitening(network)
     if layer == "conv1":
         return spots.of_filters(net.conv1.weight, preprocess=white)
     return spots.measure(net, layer, preprocess=white)
@@ -359,7 +359,7 @@ def colour(run: Run, network: str, layer: str, control: str | None = None, draw:
 @result
 def gabors(run: Run, network: str, control: str | None = None) -> list[Gabor | None]:
     """Return the Gabor fit of every filter of the first convolution, of a network or of a control."""
-    return [gabor.fit(each) for each in _net_or_control(run, network, control).conv1.weight]
+    return [gabor.fit(each) for each in net_or_control(run, network, control).conv1.weight]
 
 
 # -- higher layers -----------------------------------------------------------------------------------------------------
@@ -379,7 +379,7 @@ def effective_fields(run: Run, network: str, layer: str, control: str | None = N
     With a control, those of its neurons at the same places on the same images.
     """
     found = high_stimuli(run, network)[layer]
-    net, chosen = _net_or_control(run, network, control), effective.spread(found, FIELD_CHANNELS)
+    net, chosen = net_or_control(run, network, control), effective.spread(found, FIELD_CHANNELS)
     return effective.effective_fields(net, layer, run.stimuli, found, chosen, preprocess=run.whitening(network))
 
 

@@ -22,14 +22,12 @@ from rfviz.lab.run import Run
 from rfviz.nets.network import Network
 from rfviz.pages import colour, higher, maximization, orientation, sharing
 from rfviz.pages.inactive import more_inactive, noise_change
+from rfviz.pages.sharing import TRAININGS, few_trainings
 from rfviz.pages.style import no_contrast
 from rfviz.stats import AGREES, CANNOT_TELL, DISAGREES, NOTHING, Interval, all_of, judge
 
 PAPER_SHARE = 13 / 64
 """Share of inactive channels that the paper found in its ResNet34."""
-
-TRAININGS = 3
-"""Trainings of each network that a comparison of networks takes."""
 
 COMPARISONS = "cgh"
 """Statements that compare networks."""
@@ -43,7 +41,7 @@ SMALL_DECAY = 1.0
 # Least effects, beside those of the pages.
 DIVERSER, ALIKE, CENTRED, HALVES = 0.05, 0.5, 0.25, 0.5
 KEEPS, HUES, MORE, HARM, HARM_RANDOM = 0.1, 0.1, 0.05, 0.01, 0.001
-LEAD, CUT = 0.1, 0.01
+LEAD, CUT, STRANGE = 0.1, 0.01, 0.05
 
 RANDOM = "random weights"
 
@@ -137,9 +135,7 @@ def _of_trainings(claim: Claim, runs: Sequence[Run]) -> Claim:
     """Leave a comparison of networks open where there are too few trainings."""
     if len(runs) >= TRAININGS or claim.verdict == CANNOT_TELL:
         return claim
-    trained = "one training" if len(runs) == 1 else f"{len(runs)} trainings"
-    why = f"{trained} of each network: a comparison of networks takes {TRAININGS}"
-    return claim._replace(verdict=CANNOT_TELL, why=why)
+    return claim._replace(verdict=CANNOT_TELL, why=few_trainings(len(runs)))
 
 
 def _open(letter: str, says: str, measure: str, why: str) -> Claim:
@@ -251,7 +247,8 @@ def _keeps(runs: Sequence[Run]) -> Claim:
         f"{subject.title} minus {contrast.title if contrast else 'the other'}."
     )
     if contrast is None:
-        return _open("c", says, measure, no_contrast(runs[0]))
+        alone = "" if subject.bottleneck else _kept_alone(runs, subject)
+        return _open("c", says, measure, no_contrast(runs[0]))._replace(beside=alone)
     wide = [each.title for each in (subject, contrast) if each.bottleneck]
     if wide:
         return _open("c", says, measure, f"in {wide[0]}, layer1 has other channels than the stem")
@@ -280,6 +277,15 @@ def _keeps(runs: Sequence[Run]) -> Claim:
         *part("responses", sharing.keeps_responses, by_responses),
     ]
     return _claim("c", says, measure, parts, beside)
+
+
+def _kept_alone(runs: Sequence[Run], network: Network) -> str:
+    """Say what is measured of one network, which compares with none."""
+    found = sharing.parts(runs, network.name)
+    return (
+        f"{network.title}: pictures {found.pictures:+.2f}, {RANDOM} {found.random_pictures:+.2f}, learnt "
+        f"{found.learnt:+.2f}; responses {found.responses:+.2f}, {RANDOM} {found.random_responses:+.2f}"
+    )
 
 
 def _resembles(runs: Sequence[Run]) -> Claim:
@@ -387,14 +393,18 @@ def _harms(runs: Sequence[Run]) -> Claim:
     skips, plain = _titles(runs[0])
     says = f"Noise in inactive channels raises the loss of {skips} (ΔL and ΔL_rnd), more than that of {plain}."
     measure = "Table 1, nats; where a network has no inactive channel, nothing changes."
-    if contrast is None:
+    if contrast is None and not subject.skips:
         return _open("h", says, measure, no_contrast(runs[0]))
-    ours, other = (subject.name, contrast.name) if subject.skips else (contrast.name, subject.name)
+    pair = (subject.name, contrast.name if contrast else None)
+    ours, other = pair if subject.skips else pair[::-1]
+    assert ours is not None
     if not any(results.noise_effect(run, ours).inactive for run in runs):
         return _open("h", says, measure, f"{skips} has no inactive channel to disturb in this run")
     parts = []
     for row, name, least in (("inactive", "ΔL", HARM), ("random_inactive", "ΔL_rnd", HARM_RANDOM)):
         parts.append(Part(name, noise_change(runs, ours, row), least, form="+.3f"))
+        if other is None:
+            continue
         further = {f"{name} minus {plain}'s": ours}
         if (controlled := runs[0].accuracy_control) is not None and subject.skips:
             further[f"{name} of {controlled.title}, minus {plain}'s"] = controlled.name
@@ -402,7 +412,10 @@ def _harms(runs: Sequence[Run]) -> Claim:
             Part(each, stats.over_seeds(_further_changes(runs, network, other, row)), form="+.3f")
             for each, network in further.items()
         ]
-    return _claim("h", says, measure, parts)
+    claim = _claim("h", says, measure, parts)
+    if other is None and claim.verdict == AGREES:  # the first half of the statement
+        return claim._replace(verdict=CANNOT_TELL, why=f"it raises the loss; {no_contrast(runs[0])}")
+    return claim
 
 
 def _further_changes(runs: Sequence[Run], network: str, other: str, row: str) -> list[Interval]:
@@ -430,7 +443,7 @@ def _oriented(runs: Sequence[Run]) -> Claim:
         [
             Part(
                 "share minus random weights", _over(runs, lambda run: orientation.selective_excess(run, subject.name)),
-                form="+.0%",
+                MORE, form="+.0%",
             )
         ],
     )  # fmt: skip
@@ -451,7 +464,7 @@ def _double_opponent(runs: Sequence[Run]) -> Claim:
         [
             Part(
                 "share minus random weights", _over(runs, lambda run: colour.double_opponent_excess(run, subject.name)),
-                form="+.0%",
+                MORE, form="+.0%",
             )
         ],
         f"double-opponent: {named}",
@@ -493,7 +506,8 @@ def _hypothesis(runs: Sequence[Run]) -> Claim:
         f"Of inactive channels of {subject.title}, minus the others: share of the contrast of the mean stimulus at "
         f"{subject.layer_title(subject.stream[-1])}, in its central px, that no mixture of the filters makes. And the "
         "change of the loss, "
-        "nats, when the blocks may write nothing to the inactive channels. Channel sharing has the other predictions, "
+        "nats, when the blocks may write nothing to the inactive channels, and how much more it is than with as many "
+        "active ones that the first block reads as strongly. Channel sharing has the other predictions, "
         "When channels fall silent what keeping all channels alive costs."
     )
     if not subject.shares_channels:
@@ -502,14 +516,15 @@ def _hypothesis(runs: Sequence[Run]) -> Claim:
     having = [each for each in evidence if each.inactive]
     if not having:
         return _open("l", says, measure, sharing.none_inactive(subject))
-    cut, matched = (stats.over_seeds([each.dose.mean(each.cut[i]) for each in having]) for i in (0, 1))
+    cut = stats.over_seeds([each.dose.mean(each.cut[0]) for each in having])
+    further = stats.over_seeds([each.dose.mean(each.cut[0] - each.cut[1]) for each in having])
     return _claim(
         "l", says, measure,
         [
-            Part("outside the filters", stats.over_seeds([sharing.unlike(each) for each in having])),
+            Part("outside the filters", stats.over_seeds([sharing.unlike(each) for each in having]), STRANGE),
             Part("nothing written", cut, CUT, form="+.3f", unit=" nats"),
+            Part("minus the same in matched active channels", further, form="+.3f", unit=" nats"),
         ],
-        f"nothing written to as many active channels {matched:+.3f}",
     )  # fmt: skip
 
 

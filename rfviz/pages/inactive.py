@@ -247,7 +247,7 @@ def elsewhere(found: Mapping[str, Effects]) -> pd.DataFrame:
     columns = {
         "inactive": "ΔL (nats)",
         "random_inactive": "ΔL_rnd (nats)",
-        "random_active": "as many random active (control)",
+        "random_active": "random active (control)",
     }
     rows = [
         {"run": "the paper", "network": NETWORKS[name].title, "inactive": f"{numbers['inactive']} of 64"}
@@ -761,4 +761,6 @@ def why_answer(found: Mapping[str, Why]) -> Markdown:
                 f"layer1 write to these channels, the loss changes by {cut['tested']:+.3f}: {missed}; the same cut in "
                 f"matched active channels changes it by {cut['matched']:+.3f}."
             )
+        over = change["noise"]
+        sentences.append(f"(Over {over.n:,} {over.of}; Table 1 takes all.)")
     return Markdown("**Answer.** " + " ".join(sentences))

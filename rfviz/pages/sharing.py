@@ -173,6 +173,8 @@ class Parts(NamedTuple):
     responses, random_responses, cut : Interval
         Mean over channels of the correlation of a channel's responses with those of the same number in front of the
         block, above that of all pairs, averaged over blocks; the last with the skip of the block taken away, trained.
+    learnt : Interval
+        How much of what the pictures say is not there with random weights.
     """
 
     pictures: Interval
@@ -180,11 +182,7 @@ class Parts(NamedTuple):
     responses: Interval
     random_responses: Interval
     cut: Interval
-
-    @property
-    def learnt(self) -> float:
-        """How much of what the pictures say is not there with random weights."""
-        return self.pictures.value - self.random_pictures.value
+    learnt: Interval
 
 
 def parts(runs: Sequence[Run], network: str) -> Parts:
@@ -199,6 +197,9 @@ def parts(runs: Sequence[Run], network: str) -> Parts:
         over(lambda run: _own_response(results.handed_on(run, network), "whole")),
         over(lambda run: _own_response(results.handed_on(run, network, "random weights"), "whole")),
         over(lambda run: _own_response(results.handed_on(run, network), "cut")),
+        stats.over_seeds(
+            [stats.difference(_kept(run, network), _kept(run, network, "random weights")) for run in runs]
+        ),
     )
 
 
@@ -339,11 +340,16 @@ def pairing_answer(shown: Shown) -> Markdown:
         sentences.append(f"Between layers (the filter aside), the correlation above that of all pairs averages {each}.")
         sentences += [
             f"In {network.title}, {found.random_pictures.value:+.2f} of it is there with random weights, which is "
-            f"architecture; what is learnt adds {found.learnt:+.2f}."
+            f"architecture; {_learnt(found.learnt)}."
             for network, found in ((each, shown.parts[each.name]) for each in shown.networks)
         ]
         sentences.append(_which_keeps(shown))
     return Markdown("**Answer.** " + " ".join(filter(None, [*sentences, shown.left_out])))
+
+
+def _learnt(more: Interval) -> str:
+    words = {1: "what is learnt adds", 0: "whether what is learnt adds to it is undecided:", -1: "what is learnt takes"}
+    return f"{words[more.sign]} {more:+.2f}"
 
 
 def _which_keeps(shown: Shown) -> str:
@@ -555,6 +561,16 @@ def none_inactive(network: Network) -> str:
     return f"{network.title} has no inactive channel in this run; its least active ones stand in for them"
 
 
+TRAININGS = 3
+"""Trainings of each network that a comparison of networks takes."""
+
+
+def few_trainings(count: int) -> str:
+    """Say that there are too few trainings to compare networks."""
+    trained = "one training" if count == 1 else f"{count} trainings"
+    return f"{trained} of each network: a comparison of networks takes {TRAININGS}"
+
+
 class Prediction(NamedTuple):
     """A prediction of the hypothesis and what a run says of it."""
 
@@ -587,12 +603,19 @@ def predictions(shown: Shown) -> list[Prediction]:
     def over(measure: Callable[[Evidence], Interval], networks: Sequence[Evidence]) -> Interval:
         return stats.over_seeds([measure(networks[i]) for i in having]) if networks else NOTHING
 
-    def verdict(measured: Interval, expected: int, needs_contrast: bool = False) -> tuple[str, str]:
-        if needs_contrast and contrast is None:
+    def verdict(
+        measured: Interval, expected: int = 1, compares: bool = False, controlled: Interval | None = None
+    ) -> tuple[str, str]:
+        if compares and contrast is None:
             return CANNOT_TELL, no_contrast(shown.roles)
         if not any_inactive:
             return CANNOT_TELL, none_inactive(subject)
-        return judge(measured, expected), because(measured)
+        if compares and len(ours) < TRAININGS:
+            return CANNOT_TELL, few_trainings(len(ours))
+        found = judge(measured, expected)
+        if controlled is not None and found != CANNOT_TELL and judge(controlled, expected) != found:
+            return CANNOT_TELL, "at equal accuracy it cannot be told"
+        return found, because(measured)
 
     def noise(each: Evidence, other: Evidence, group: str) -> Interval:
         # A contrast without inactive channels has none to disturb: nothing changes.
@@ -612,18 +635,18 @@ def predictions(shown: Shown) -> list[Prediction]:
         stats.over_seeds([noise(ours[i], plain[i], group) for i in having]) if plain else NOTHING
         for group in ("tested", "matched")
     )
-    controlled, at_equal_accuracy = shown.roles.accuracy_control, ""
+    controlled, same = shown.roles.accuracy_control, None
     if controlled and plain:
         weaker = shown.evidence[controlled.name]
         same = stats.over_seeds([noise(weaker[i], plain[i], "tested") for i in having if weaker[i].inactive])
-        at_equal_accuracy = f"; {controlled.title}: {same:+.3f}"
+    at_equal_accuracy = f"; {controlled.title}: {same:+.3f}" if controlled and same else ""
     return [
         Prediction(
             f"{subject.title} has more inactive channels than {other}.",
             "difference of the shares of channels",
             f"{more:+.1%}",
             f"{controlled.title}: {shown.more_at_equal_accuracy:+.1%}" if controlled else "–",
-            judge(more), because(more) if contrast else no_contrast(shown.roles),
+            *verdict(more, compares=True, controlled=shown.more_at_equal_accuracy if controlled else None),
         ),
         Prediction(
             "The first block writes more to channels that fire less in the first pooling layer.",
@@ -633,18 +656,18 @@ def predictions(shown: Shown) -> list[Prediction]:
         Prediction(
             f"The {tested} channels are in use behind {last}.",
             "change of the loss (nats) when one of them is set to 0 there",
-            f"{late:+.3f}", f"in the first pooling layer: {early:+.3f}", *verdict(late, 1),
+            f"{late:+.3f}", f"in the first pooling layer: {early:+.3f}", *verdict(late),
         ),
         Prediction(
             f"The {tested} channels hold something at {last} that no mixture of the filters makes.",
             "share of the contrast of the mean stimulus outside the span of all filters, minus that of the others",
-            f"{strange:+.2f}", f"{other}: {over(unlike, plain):+.2f}", *verdict(strange, 1),
+            f"{strange:+.2f}", f"{other}: {over(unlike, plain):+.2f}", *verdict(strange),
         ),
         Prediction(
             f"Noise in the {tested} channels hurts {subject.title} more than {other}.",
             "difference of the changes of the loss (nats), σ = 1",
             f"{hurts:+.3f}", f"in matched active channels: {matched:+.3f}{at_equal_accuracy}",
-            *verdict(hurts, 1, needs_contrast=True),
+            *verdict(hurts, compares=True, controlled=same),
         ),
     ]  # fmt: skip
 

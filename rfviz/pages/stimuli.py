@@ -213,7 +213,7 @@ def mean_stimuli(shown: Shown, network: Network | None, channel: Mapping[str, in
         for ax, deviation, there in zip(column[1:], deviations, inside, strict=True):
             stretched, gain = stretch(deviation)
             show(ax, stretched, there, of=of)
-            ax.set_xlabel(f"gain {gain:.1f}")
+            ax.set_xlabel(f"gain {gain:.1f}" if gain else "the mean patch")
     return figure
 
 

@@ -27,6 +27,7 @@ from numpy.typing import ArrayLike
 from PIL import Image, PngImagePlugin
 from torch import Tensor
 
+from rfviz.kernels.responses import FLAT
 from rfviz.lab import provenance
 from rfviz.lab.code import source_digest
 from rfviz.lab.provenance import HowMade
@@ -41,9 +42,6 @@ FRAME: dict[str, Any] = {"edgecolor": "#AAAAAA", "linewidth": 0.9, "zorder": -1}
 
 NO_IMAGE = 0.85
 """Grey level that stands for pixels outside the image."""
-
-FLAT = 1e-6
-"""Contrast below which an image counts as flat: rounding, far less than a step of an 8-bit screen."""
 
 WIDTH = 7.2
 """Width of every figure, inches."""

@@ -18,6 +18,7 @@ from rfviz.kernels import maximization, responses, tuning
 from rfviz.kernels.pictures import correlations
 from rfviz.kernels.responses import LayerResponses
 from rfviz.kernels.tuning import spots
+from rfviz.kernels.tuning.opponent import opponent
 from rfviz.nets import models
 from rfviz.pages import style
 
@@ -29,7 +30,8 @@ def layer(resnet: models.ResidualNet, tiles: Evaluation) -> LayerFacts:
     found = responses.collect(resnet, tiles, [LAYER], 5, strongest=8)[LAYER]
     driven = maximization.maximize(resnet, LAYER, steps=3)
     tuned = {"orientation": tuning.measure(resnet, LAYER), "colour": spots.measure(resnet, LAYER)}
-    return LayerFacts(tiles, found, driven, IMAGENET, resnet.conv1.weight.detach(), (2, 4), **tuned)
+    told = {"wrote": torch.linspace(-0.2, 0.8, 6), "removal": torch.linspace(0, 1, 6)}
+    return LayerFacts(tiles, found, driven, IMAGENET, resnet.conv1.weight.detach(), (2, 4), **tuned, **told)
 
 
 def silenced(layer: LayerFacts, channel: int) -> LayerFacts:
@@ -47,14 +49,29 @@ def silenced(layer: LayerFacts, channel: int) -> LayerFacts:
 
 def cell(drawn: atlas.Atlas, key: str, channel: int) -> np.ndarray:
     """Cut a picture out of the encoded sheet, as a browser does."""
-    sheet = np.asarray(Image.open(io.BytesIO(drawn.files()[0])))
-    column = [each["key"] for each in drawn.facts["columns"]].index(key)
-    side, size = drawn.facts["cell"], drawn.facts["columns"][column]["size"]
+    kind, _, place = key.partition(" ")
+    sheet = np.asarray(Image.open(io.BytesIO(drawn.files()[kind == "stimulus"])))
+    side = size = drawn.facts["cell"]
+    if kind == "stimulus":
+        column = int(place)
+    else:
+        column = [each["key"] for each in drawn.facts["columns"]].index(key)
+        size = drawn.facts["columns"][column]["size"]
     return sheet[channel * side : channel * side + size, column * side : column * side + size]
 
 
 def as_bytes(image: torch.Tensor) -> np.ndarray:
     return (image.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
+
+
+def planes(found: LayerResponses, channel: int) -> dict[str, torch.Tensor]:
+    """How the mean over the strongest differs from the mean patch, along three axes of colour, as greys."""
+    apart = opponent(found.strongest_stimulus[channel]) - opponent(found.competing_patch)
+    apart = torch.where(found.strongest_count[channel] > 0, apart, 0).float()
+    return {
+        key: style.covered(style.stretch(plane.expand(3, -1, -1))[0], found.strongest_count[channel])
+        for key, plane in zip(("luminance", "l-m", "s"), apart, strict=True)
+    }
 
 
 def test_every_cell_is_the_picture_that_it_says(layer: LayerFacts) -> None:
@@ -68,13 +85,14 @@ def test_every_cell_is_the_picture_that_it_says(layer: LayerFacts) -> None:
             "strongest": style.covered(
                 style.stretch(found.strongest_deviation[channel])[0], found.strongest_count[channel]
             ),
+            **planes(found, channel),
             "maximization": IMAGENET.to_rgb(layer.maxima.images[channel]),
         }
+        assert list(expected) == [each["key"] for each in drawn.facts["columns"]]
         patches, inside = responses.preferred_stimuli(layer.images, found, channel)
         for rank, (patch, there) in enumerate(zip(patches, inside, strict=True)):
             drives = found.top_values[channel, rank] > 0
             expected[f"stimulus {rank}"] = torch.where(there & drives, patch, torch.tensor(style.NO_IMAGE))
-        assert list(expected) == [each["key"] for each in drawn.facts["columns"]]
         for key, image in expected.items():
             np.testing.assert_array_equal(cell(drawn, key, channel), as_bytes(image), err_msg=f"{key} {channel}")
 
@@ -99,6 +117,8 @@ def test_statistics_are_those_of_the_responses(layer: LayerFacts) -> None:
             "agreement": agreement[channel, channel].item(),
             "orientation": layer.orientation.selectivity[channel].item(),
             "colour": layer.colour.sensitivity[channel].item(),
+            "wrote": 100 * layer.wrote[channel].item(),
+            "removal": layer.removal[channel].item(),
         }
         assert list(expected) == [each.key for each in STATISTICS]
         for key, value in expected.items():
@@ -117,9 +137,10 @@ def test_statistics_are_those_of_the_responses(layer: LayerFacts) -> None:
 
 def test_a_stimulus_says_where_it_was(layer: LayerFacts) -> None:
     drawn, found = atlas.draw(layer), layer.found
-    sheet = np.asarray(Image.open(io.BytesIO(drawn.files()[1]))).astype(float)
+    sheet = np.asarray(Image.open(io.BytesIO(drawn.files()[2]))).astype(float)
     for channel, said in enumerate(drawn.facts["channels"]):
-        for rank, (value, place, *box) in enumerate(said["stimuli"]):
+        for rank, (value, place, *box, number) in enumerate(said["stimuli"]):
+            assert number == rank
             assert value == pytest.approx(found.top_values[channel, rank].item(), rel=1e-5)
             source = drawn.facts["sources"][place]
             assert source["image"] == found.top_images[channel, rank]
@@ -161,19 +182,53 @@ def test_a_channel_that_never_fires_has_no_picture_of_its_stimuli(layer: LayerFa
 def test_layers_without_means_or_filters(layer: LayerFacts) -> None:
     bare = dataclasses.replace(layer.found, mean_stimulus=None, strongest_stimulus=None)
     drawn = atlas.draw(layer._replace(found=bare, filters=None, inactive=None))
-    assert [each["key"] for each in drawn.facts["columns"][:2]] == ["maximization", "stimulus 0"]
+    assert [each["key"] for each in drawn.facts["columns"]] == ["mean", "stretched", "maximization"][2:]
     said = drawn.facts["channels"][0]
     assert said["statistics"]["contrast"] is None and said["statistics"]["agreement"] is None
     assert said["nearest"] == [] and said["inactive"] is None
 
 
 def test_a_large_field_is_reduced(resnet: models.ResidualNet, tiles: Evaluation) -> None:
-    deep = "layer2.2"
+    """To what the image has of it: a field of 179 px on images of 64 px."""
+    deep = "layer2.3"
     found: LayerResponses = responses.collect(resnet, tiles, [deep], 2, mean_stimulus=False)[deep]
-    drawn = atlas.draw(LayerFacts(tiles, found, maximization.maximize(resnet, deep, steps=1), IMAGENET))
-    assert found.receptive_field.size > atlas.LARGEST_CELL == drawn.facts["cell"]
-    assert drawn.facts["field"]["size"] == found.receptive_field.size
-    assert drawn.cells.shape == (3, 12 * atlas.LARGEST_CELL, 3 * atlas.LARGEST_CELL)
+    drawn = atlas.draw(LayerFacts(tiles, found, None, IMAGENET))
+    side = atlas.PHOTOGRAPH_CELL
+    assert found.receptive_field.size == 179 and drawn.facts["cell"] == side
+    assert drawn.facts["field"]["size"] == 179
+    assert drawn.stimuli.shape == (3, 12 * side, 2 * side)
+    channel = int(found.competes.nonzero()[0])
+    image, _ = tiles[int(found.top_images[channel, 0])]
+    np.testing.assert_array_equal(
+        drawn.stimuli[:, channel * side : channel * side + 64, :64], (image * 255).round().byte()
+    )
+
+
+def test_many_channels_go_on_beside(layer: LayerFacts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A WebP picture has an end."""
+    tall = atlas.draw(layer)
+    monkeypatch.setattr(atlas, "TALLEST", 4 * 27)
+    wide = atlas.draw(layer)
+    assert (tall.facts["rows"], wide.facts["rows"]) == (6, 4)
+    columns = len(tall.facts["columns"])
+    assert wide.cells.shape == (3, 4 * 27, 2 * columns * 27)
+    both = tall.cells.reshape(3, 6, 27, columns, 27)
+    for channel in range(6):
+        block = wide.cells.reshape(3, 4, 27, 2, columns, 27)[:, channel % 4, :, channel // 4]
+        assert block.equal(both[:, channel])
+
+
+def test_maps_say_where_a_channel_fires(layer: LayerFacts) -> None:
+    fires = torch.zeros(16, 16)
+    fires[3, 5], fires[4, 5] = layer.found.maximum[2], layer.found.maximum[2] / 2
+    image = int(layer.found.top_images[2, 0])
+    drawn = atlas.draw(layer._replace(maps={(image, 2): fires}))
+    (said,) = [each for each in drawn.facts["channels"][2]["stimuli"] if len(each) > 7]
+    left, top, width, height = said[7:]
+    assert (width, height) == (16, 16) and drawn.facts["sources"][said[1]]["image"] == image
+    sheet = np.asarray(Image.open(io.BytesIO(drawn.files()[3])))[top : top + 16, left : left + 16]
+    assert sheet[3, 5].tolist() == [*atlas.FIRES, 255] and abs(int(sheet[4, 5, 3]) - 128) < 5
+    assert (sheet[..., 3] > 0).sum() == 2
 
 
 def test_images_without_labels_and_of_other_shapes(resnet: models.ResidualNet) -> None:

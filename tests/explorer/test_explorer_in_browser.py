@@ -1,6 +1,7 @@
 """The explorer used by mouse, keyboard and link, in the built book and in a live notebook."""
 
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -18,7 +19,10 @@ import pytest
 from browsing import serving, watch
 from playwright.sync_api import Browser, Locator, Page, expect
 
+from rfviz.explorer.atlas import FIRES
 from rfviz.explorer.sources import RunSource
+from rfviz.explorer.static import shelf
+from rfviz.kernels.responses import levels
 from rfviz.lab.run import Run
 
 
@@ -55,7 +59,7 @@ def shown(page: Page, title: str | None = None, side: int = 0) -> Locator:
     panel = page.locator(".rx-panel").nth(side)
     if title is not None:
         expect(panel.locator("h3")).to_have_text(title)
-    panel.locator("[data-picture=maximization] canvas").wait_for()
+    panel.locator(".rx-large canvas").wait_for()
     return panel
 
 
@@ -81,12 +85,15 @@ def tiles(page: Page) -> list[int]:
 
 def test_it_begins_with_the_papers_channel(page: Page) -> None:
     panel = shown(page, "ResNet34, first pooling layer, channel 18")
-    expect(panel.locator("[data-picture]")).to_have_count(5)
+    kinds = panel.locator("[data-picture]").evaluate_all("all => all.map((each) => each.dataset.picture)")
+    assert kinds == [
+        "filter", "mean", "stretched", "strongest", "luminance", "l-m", "s", "maximization", "clear", "stimulus",
+    ]  # fmt: skip
     for canvas in panel.locator("[role=img]").all():
         assert len(canvas.get_attribute("aria-label")) > 20
 
 
-SCALES = """() => [...document.querySelectorAll(".rfviz-explorer canvas")].map((canvas) => {
+SCALES = """() => [...document.querySelectorAll(".rfviz-explorer canvas:not(.rx-place)")].map((canvas) => {
   const { width, height } = canvas.getBoundingClientRect();
   return [width / canvas.width, height / canvas.height];
 })"""
@@ -146,18 +153,20 @@ def test_menus_and_the_number(page: Page) -> None:
 def test_layer_before_and_after_keep_the_channel(page: Page) -> None:
     before, after = page.get_by_role("button", name="Layer before"), page.get_by_role("button", name="Layer after")
     expect(before).to_be_disabled()
-    for title in ("conv. layer 3", "conv. layer 5", "conv. layer 7"):
+    for number in (3, 5, 7, 15, 27, 33):
         after.click()
-        shown(page, f"ResNet34, {title}, channel 18")
+        shown(page, f"ResNet34, conv. layer {number}, channel 18")
     expect(after).to_be_disabled()
     before.click()
-    shown(page, "ResNet34, conv. layer 5, channel 18")
+    shown(page, "ResNet34, conv. layer 27, channel 18")
 
 
 def test_the_keyboard_is_enough(page: Page) -> None:
     page.locator(".rx-tile[aria-selected=true]").focus()
+    order = tiles(page)
     moves = [("Home", 0), ("ArrowRight", 1), ("ArrowRight", 2), ("ArrowLeft", 1), ("End", 19), ("ArrowRight", 19)]
-    for key, channel in moves:
+    for key, place in moves:
+        channel = order[place]
         page.keyboard.press(key)
         shown(page, f"ResNet34, first pooling layer, channel {channel}")
         expect(page.locator(":focus")).to_have_attribute("data-channel", str(channel))
@@ -165,9 +174,10 @@ def test_the_keyboard_is_enough(page: Page) -> None:
         "(() => { const all = [...document.querySelectorAll('.rx-tile')];"
         " return all.filter((tile) => tile.offsetTop === all[0].offsetTop).length; })()"
     )
+    assert across == 3
     page.keyboard.press("Home")
     page.keyboard.press("ArrowDown")
-    expect(page.locator(":focus")).to_have_attribute("data-channel", str(across if across < 20 else 0))
+    expect(page.locator(":focus")).to_have_attribute("data-channel", str(order[across]))
     page.keyboard.press("Home")
     page.keyboard.press("PageDown")
     shown(page, "ResNet34, conv. layer 3, channel 0")
@@ -181,29 +191,47 @@ def test_the_keyboard_is_enough(page: Page) -> None:
 def test_every_control_can_be_reached_by_tab(page: Page) -> None:
     page.get_by_label("Network").focus()
     reached = set()
-    for _ in range(60):
+    for _ in range(80):
         page.keyboard.press("Tab")
         reached.add(
             page.evaluate(
                 "(document.activeElement.getAttribute('aria-label') ?? document.activeElement.textContent).slice(0, 90)"
             )
         )
-    assert {"Random", "Copy link", "Layer after ▸"} <= reached
+    assert {"Random", "Copy link", "Layer after", "Turn the order round"} <= reached
     assert any("strongest" in name for name in reached)
 
 
+def grouped(channels: list[int], facts: list[dict]) -> list[int]:
+    """The order of the list: silent channels after the others."""
+    silent = [
+        i for i in channels if not (facts[i]["fires"] if facts[i]["inactive"] is None else not facts[i]["inactive"])
+    ]
+    return [i for i in channels if i not in silent] + silent
+
+
 def test_sorting_by_any_statistic(page: Page, smoke: Run) -> None:
-    go(page, "resnet34/layer1.1/0")
-    channels = RunSource(smoke).drawn("resnet34", "layer1.1").facts["channels"]
+    go(page, "resnet34/layer1.2/0")
+    channels = RunSource(smoke).drawn("resnet34", "layer1.2").facts["channels"]
     for statistic in RunSource(smoke).manifest()["statistics"]:
         values = [channel["statistics"][statistic["key"]] for channel in channels]
         page.get_by_label("Sort by").select_option(statistic["key"])
-        assert page.get_by_label("Order").input_value() == "down"  # the most comes first
-        for order, sign in (("up", 1), ("down", -1)):
-            page.get_by_label("Order").select_option(order)
+        for order, sign in (("down", -1), ("up", 1)):  # the most comes first
+            assert f"sort={statistic['key']}{'&order=down' if order == 'down' else ''}" in state(page)
             known = sorted((i for i in range(20) if values[i] is not None), key=lambda i: (sign * values[i], i))
-            assert tiles(page) == known + [i for i in range(20) if values[i] is None]
+            assert tiles(page) == grouped(known + [i for i in range(20) if values[i] is None], channels)
             assert statistic["explanation"] in page.locator(".rx-finder .rx-note").first.text_content()
+            page.get_by_role("button", name="Turn the order round").click()
+
+
+def test_only_what_was_measured_is_offered(page: Page) -> None:
+    offered = page.get_by_label("Sort by").locator("option")
+    names = offered.evaluate_all("all => all.map((option) => option.value)")
+    assert {"orientation", "colour", "agreement", "removal"} <= {*names} and "wrote" not in names
+    go(page, "resnet34/layer3.5/0&sort=orientation")
+    names = offered.evaluate_all("all => all.map((option) => option.value)")
+    assert names == ["channel", "maximum", "mean", "firing_rate", "peak"]
+    expect(page.get_by_label("Sort by")).to_have_value("channel")
 
 
 def test_filters(page: Page, smoke: Run) -> None:
@@ -246,17 +274,20 @@ def test_random_stays_within_the_filter(page: Page, smoke: Run) -> None:
 
 
 def test_a_link_leads_to_exactly_the_same_view(page: Page, browser: Browser) -> None:
-    link = "plainnet34/layer1.0/19&with=resnet34/18&sort=peak&order=down&picture=maximization&stimulus=2"
+    link = "plainnet34/layer1.0/19&with=resnet34/18,resnet34-random/3&sort=peak&order=down"
+    link += "&picture=maximization&view=luminance&stimulus=2"
     go(page, link)
     shown(page, "PlainNet34, conv. layer 3, channel 19")
     shown(page, "ResNet34, conv. layer 3, channel 18", side=1)
     assert state(page) == link
     expect(page.get_by_label("Sort by")).to_have_value("peak")
-    expect(page.get_by_label("Order")).to_have_value("down")
-    expect(page.get_by_label("Picture")).to_have_value("maximization")
-    expect(page.get_by_label("side by side")).to_be_checked()
-    pressed = page.locator(".rx-panel").first.locator("[aria-pressed=true]")
-    expect(pressed).to_have_attribute("aria-label", re.compile("3rd|2nd strongest|3th"))
+    shown(page, "ResNet34, random weights, conv. layer 3, channel 3", side=2)
+    expect(page.get_by_label("Picture", exact=True)).to_have_value("maximization")
+    first = page.locator(".rx-panel").first
+    expect(first.locator(".rx-stimuli [aria-pressed=true]")).to_have_attribute(
+        "aria-label", re.compile("3rd strongest")
+    )
+    expect(first.locator("[data-picture][aria-pressed=true]")).to_have_attribute("data-picture", "luminance")
     page.evaluate("location.hash = 'resnet34/layer1.2/5'")  # as the browser's own buttons do
     shown(page, "ResNet34, conv. layer 7, channel 5")
 
@@ -303,30 +334,12 @@ def test_the_browsers_own_button_leads_back(page: Page) -> None:
     shown(page, "ResNet34, first pooling layer, channel 18")
 
 
-def test_beside_a_network_is_another_that_has_the_layer(browser: Browser, homes: dict[str, str], smoke: Run) -> None:
-    """Here the second of three networks has the first layer only."""
-    manifest = (smoke.folder / "explorer" / "manifest.js").read_text()
-    more = {
-        '{"key":"plainnet34"': '{"key":"short","title":"Short"},',
-        '{"model":"plainnet34"': '{"model":"short","key":"maxpool","title":"pooling","channels":20,"size":11},',
-    }
-    for place, entry in more.items():
-        manifest = manifest.replace(place, entry + place, 1)
-    page = browser.new_page()
-    page.home = homes["http"]
-    page.route("**/manifest.js", lambda route: route.fulfill(body=manifest, content_type="text/javascript"))
-    go(page, "resnet34/layer1.0/18")
-    page.get_by_label("Side by side").check()
-    shown(page, "PlainNet34, conv. layer 3, channel 18", side=1)
-    page.close()
-
-
 def test_a_channel_that_never_fires_has_a_page_too(browser: Browser, homes: dict[str, str], smoke: Run) -> None:
     page = browser.new_page()
     page.home = homes["http"]
     silent = [
         f"{row['model']}/{row['key']}/{channel}"
-        for row in RunSource(smoke).manifest()["layers"]
+        for row in RunSource(smoke).manifest()["layers"][:7]
         for channel, said in enumerate(RunSource(smoke).drawn(row["model"], row["key"]).facts["channels"])
         if not said["fires"]
     ]
@@ -366,13 +379,13 @@ def test_the_focus_stays_where_the_reader_is(page: Page) -> None:
     expect(page.locator(".rx-tile[data-channel='18']")).to_be_focused()
     after = page.get_by_role("button", name="Layer after")
     after.focus()
-    for _ in range(3):
+    for _ in range(7):
         page.keyboard.press("Enter")
-    shown(page, "PlainNet34, conv. layer 7, channel 18")
+    shown(page, "PlainNet34, conv. layer 33, channel 18")
     expect(after).to_be_focused()
     page.locator(".rx-tile[aria-selected=true]").focus()
     page.keyboard.press("Alt+ArrowRight")  # the browser's own
-    shown(page, "PlainNet34, conv. layer 7, channel 18")
+    shown(page, "PlainNet34, conv. layer 33, channel 18")
 
 
 def test_copy_link(page: Page) -> None:
@@ -381,20 +394,133 @@ def test_copy_link(page: Page) -> None:
 
 
 def test_side_by_side(page: Page) -> None:
-    page.get_by_label("side by side").check()
+    beside = page.get_by_label("Put beside it")
+    beside.select_option("plainnet34")
     shown(page, "PlainNet34, first pooling layer, channel 18", side=1)
-    page.get_by_label("Channel of PlainNet34").fill("19")
+    field = page.get_by_label("Channel of PlainNet34")
+    field.fill("19")
+    field.press("Enter")
     shown(page, "PlainNet34, first pooling layer, channel 19", side=1)
     assert state(page) == "resnet34/maxpool/18&with=plainnet34/19"
-    first, second = (page.locator(".rx-panel").nth(i).bounding_box() for i in range(2))
-    assert first["y"] == second["y"] and second["x"] > first["x"] + first["width"]
+    beside.select_option("resnet34-random")
+    shown(page, "ResNet34, random weights, first pooling layer, channel 18", side=2)
+    for width in (1400, 390):
+        page.set_viewport_size({"width": width, "height": 900})
+        boxes = [page.locator(".rx-panel").nth(i).bounding_box() for i in range(3)]
+        for left, right in itertools.pairwise(boxes):
+            assert left["y"] == right["y"] and right["x"] > left["x"] + left["width"]
+        assert page.evaluate("document.documentElement.scrollWidth") == width
     page.get_by_role("button", name="Layer after").click()
     shown(page, "PlainNet34, conv. layer 3, channel 19", side=1)
-    page.get_by_label("Network").select_option("plainnet34")  # the sides change places, and both keep their channels
+    page.get_by_label("Network").select_option("plainnet34")  # the two change places, and both keep their channels
     shown(page, "PlainNet34, conv. layer 3, channel 19")
     shown(page, "ResNet34, conv. layer 3, channel 18", side=1)
-    page.get_by_label("side by side").uncheck()
+    page.get_by_role("button", name="Take ResNet34 away").click()
+    page.get_by_role("button", name="Take ResNet34, random weights away").click()
     expect(page.locator(".rx-panel")).to_have_count(1)
+    assert state(page) == "plainnet34/layer1.0/19"
+
+
+def test_beside_a_network_is_the_layer_most_like_it(page: Page) -> None:
+    """ResNet18's first stage ends with another block."""
+    go(page, "resnet34/layer1.2/18&with=imagenet-resnet18/7,reference-plainnet34/63")
+    shown(page, "ResNet18, trained on ImageNet, conv. layer 5, channel 7", side=1)
+    shown(page, "PlainNet34, reference pair, conv. layer 7, channel 63", side=2)
+
+
+def test_networks_without_photographs(page: Page) -> None:
+    go(page, "imagenet-resnet18/maxpool/7")
+    panel = shown(page, "ResNet18, trained on ImageNet, first pooling layer, channel 7")
+    expect(panel).to_contain_text("No photograph of these networks is kept")
+    expect(panel).to_contain_text("inactive")
+    expect(panel.locator(".rx-held")).to_contain_text("in conv. layer 5 the same channel fires at")
+    panel.locator(".rx-held button").click()
+    panel = shown(page, "ResNet18, trained on ImageNet, conv. layer 5, channel 7")
+    kinds = panel.locator("[data-picture]").evaluate_all("all => all.map((each) => each.dataset.picture)")
+    assert kinds == ["filter", "stretched", "strongest", "clear"]
+    assert not re.search(r"\b(null|undefined|NaN)\b", page.locator(".rfviz-explorer").text_content())
+
+
+def test_silent_channels_stand_by_themselves(page: Page) -> None:
+    """With what they hold in the last layer of the stage."""
+    go(page, "imagenet-resnet18/maxpool/0")
+    group = page.get_by_role("group", name="silent: 8, shown as in conv. layer 5")
+    silent = [2, 4, 7, 9, 13, 36, 38, 48]
+    assert group.locator(".rx-tile").evaluate_all("all => all.map((tile) => Number(tile.dataset.channel))") == silent
+    assert group.locator(".rx-tile").first.get_attribute("aria-label") == "channel 2, inactive"
+    fire = page.get_by_role("group", name="fire: 56").locator(".rx-tile")
+    assert fire.count() == 56
+
+
+def test_where_a_channel_fires(browser: Browser, homes: dict[str, str], smoke: Run) -> None:
+    """Colour lies over the photograph where the responses are."""
+    page = browser.new_page(viewport={"width": 1400, "height": 1000})
+    page.home = homes["http"]
+    go(page, "resnet34/layer1.0/18")
+    facts = RunSource(smoke).drawn("resnet34", "layer1.0").facts
+    _, place, *_, width, height = facts["channels"][18]["stimuli"][0]
+    heat = page.get_by_role("checkbox", name="where the channel fires")
+    expect(heat).to_be_checked()
+    page.wait_for_timeout(300)
+    with_heat = pixels(page.locator(".rx-place")).astype(float)
+    heat.uncheck()
+    page.wait_for_timeout(300)
+    without = pixels(page.locator(".rx-place")).astype(float)
+    side = facts["sources"][place]["height"]
+    fires = levels.maps(
+        smoke.net("resnet34"), smoke.stimuli, "layer1.0", {facts["sources"][place]["image"]: [18]},
+        preprocess=smoke.whitening("resnet34"),
+    )[facts["sources"][place]["image"], 18]  # fmt: skip
+    assert fires.shape == (height, width)
+    # Behind the veil a pixel is 0.55 of what it was and 0.45 white; colour takes as much of that away as it fires.
+    veiled = 0.55 * without + 0.45 * 255
+    colour = np.array(FIRES, float)
+    taken = ((veiled - with_heat) @ (veiled.mean((0, 1)) - colour)) / (np.square(veiled - colour).sum(2) + 1)
+    corner = facts["field"]["start"] + (27 - 4) / 2
+    scale = with_heat.shape[0] / side
+    rows = [int((corner + 4 * (i + 0.5)) * scale) for i in range(height)]
+    inside = [i for i, row in enumerate(rows) if 8 < row < with_heat.shape[0] - 8]
+    seen = np.array([[taken[rows[i], rows[j]] for j in inside] for i in inside])
+    expected = fires.numpy()[np.ix_(inside, inside)]
+    assert np.corrcoef(seen.ravel(), expected.ravel())[0, 1] > 0.8
+    page.close()
+
+
+def test_a_larger_picture(page: Page) -> None:
+    large = page.locator(".rx-large canvas")
+    before = large.bounding_box()["width"]
+    page.get_by_role("button", name="Larger").click()
+    assert large.bounding_box()["width"] == 2 * before
+    expect(page.get_by_role("button", name="Larger")).to_be_focused()
+    page.get_by_role("button", name="Smaller").click()
+    assert large.bounding_box()["width"] == before
+
+
+def test_a_picture_is_chosen(page: Page) -> None:
+    page.locator("[data-picture=l-m]").click()
+    expect(page.locator(".rx-large figcaption")).to_contain_text("light is towards red, dark towards green")
+    expect(page.locator("[data-picture=l-m]")).to_be_focused()
+    assert state(page) == "resnet34/maxpool/18&view=l-m"
+    page.locator("[data-picture=maximization]").click()
+    expect(page.locator(".rx-view .rx-chart")).to_have_attribute("aria-label", re.compile("activation before the ReLU"))
+
+
+def test_a_channel_lies_before_the_reader_without_scrolling(page: Page) -> None:
+    page.set_viewport_size({"width": 1280, "height": 800})
+    for address in ("", "resnet34/layer1.2/18"):
+        go(page, address)
+        page.wait_for_timeout(300)
+        for part in (".rx-tile[aria-selected=true]", ".rx-large canvas", ".rx-stimuli button >> nth=0"):
+            box = page.locator(part).first.bounding_box()
+            assert box["y"] > 0 and box["y"] + box["height"] < 800, (address, part)
+
+
+def test_on_a_phone_what_was_picked_comes_into_view(page: Page) -> None:
+    page.set_viewport_size({"width": 390, "height": 700})
+    go(page)
+    page.locator(".rx-tile[data-channel='3']").click()
+    shown(page, "ResNet34, first pooling layer, channel 3")
+    assert page.locator(".rx-panel h3").bounding_box()["y"] < 500
 
 
 def test_where_a_stimulus_was(page: Page, smoke: Run) -> None:
@@ -404,7 +530,7 @@ def test_where_a_stimulus_was(page: Page, smoke: Run) -> None:
     buttons = page.locator(".rx-stimuli .rx-strip button")
     expect(buttons).to_have_count(len(stimuli))
     buttons.nth(4).click()
-    value, place, top, left, bottom, right = stimuli[4]
+    value, place, top, left, bottom, right = stimuli[4][:6]
     source = facts["sources"][place]
     words = page.locator(".rx-where .rx-note")
     expect(words).to_contain_text(f"5th strongest: response {float(f'{value:.3g}'):g}")
@@ -413,6 +539,9 @@ def test_where_a_stimulus_was(page: Page, smoke: Run) -> None:
     )
     expect(words).to_contain_text(f"class: {source['class']}")
     assert state(page) == "resnet34/layer1.0/18&stimulus=4"
+    weak = [i for i, stimulus in enumerate(stimuli) if stimulus[6] >= facts["ranges"][2]["first"]]
+    buttons.nth(weak[0]).click()
+    expect(words).to_contain_text(f"near a tenth of it: response {float(f'{stimuli[weak[0]][0]:.3g}'):g}")
 
 
 def test_nearest_channels_and_other_layers_are_links(page: Page, smoke: Run) -> None:
@@ -439,7 +568,7 @@ def test_a_click_shows_its_picture_within_a_tenth_of_a_second(page: Page) -> Non
              return [panel.querySelector("h3").textContent, panel.querySelectorAll("[data-picture] canvas").length];
            }"""
     )
-    assert at_once == ["ResNet34, first pooling layer, channel 5", 5] != before
+    assert at_once == ["ResNet34, first pooling layer, channel 5", 10] != before
 
 
 @pytest.mark.thorough
@@ -450,19 +579,23 @@ def test_pictures_are_those_of_the_atlas(browser: Browser, homes: dict[str, str]
 
     page = browser.new_page()
     page.home = homes["http"]
-    for model, layer in (("resnet34", "maxpool"), ("plainnet34", "layer1.2")):
-        drawn = RunSource(smoke).drawn(model, layer)
-        sheet = np.asarray(Image.open(io.BytesIO(drawn.cells)))
+    for model, layer in (("resnet34", "maxpool"), ("plainnet34", "layer1.0"), ("imagenet-resnet18", "layer1.1")):
+        drawn = shelf(smoke).drawn(model, layer)
+        cells, stimuli = (np.asarray(Image.open(io.BytesIO(sheet))) for sheet in drawn[:2])
         side = drawn.facts["cell"]
         for channel in (0, 19):
             go(page, f"{model}/{layer}/{channel}")
+            page.wait_for_timeout(300)
+            top = channel * side
             for column, each in enumerate(drawn.facts["columns"]):
                 canvas = page.locator(f".rx-panel [data-picture='{each['key']}'] canvas")
-                if each["key"].startswith("stimulus"):
-                    canvas = page.locator(".rx-stimuli .rx-strip canvas").nth(int(each["key"].split()[1]))
                 if canvas.count():
-                    top, left, size = channel * side, column * side, each["size"]
-                    np.testing.assert_array_equal(pixels(canvas), sheet[top : top + size, left : left + size])
+                    left, size = column * side, each["size"]
+                    np.testing.assert_array_equal(pixels(canvas), cells[top : top + size, left : left + size])
+            for number, stimulus in enumerate(drawn.facts["channels"][channel]["stimuli"]):
+                left = stimulus[6] * side
+                canvas = page.locator(".rx-stimuli .rx-strip canvas").nth(number)
+                np.testing.assert_array_equal(pixels(canvas), stimuli[top : top + side, left : left + side])
     page.close()
 
 
@@ -586,9 +719,10 @@ def test_live_and_static_show_the_same_pictures(browser: Browser, homes: dict[st
             panel = page.locator(f".rx-panel[data-view='{view}']")
             panel.locator("[data-picture=maximization] canvas").wait_for()
             go(static, view)
+            static.wait_for_timeout(500)
             for host, where in (("live", panel), ("static", static.locator(".rx-panel"))):
                 canvases = where.locator("[data-picture] canvas, .rx-stimuli .rx-strip canvas").all()
-                names = [canvas.get_attribute("aria-label") for canvas in canvases]
+                names = [canvas.locator("..").get_attribute("aria-label") for canvas in canvases]
                 seen.setdefault(host, {})[view] = [names, [pixels(canvas).tolist() for canvas in canvases]]
                 assert len(canvases) >= 21
     static.close()
@@ -610,7 +744,7 @@ def test_a_network_of_ones_own_and_maximizing_again(browser: Browser, lab: str) 
         expect(page.get_by_role("status")).to_contain_text(
             "channel 0: maximized with 40 steps, rate 0.1, L2 1e-06, total variation 0.01"
         )
-        expect(panel.locator("[data-picture=maximization] small")).to_contain_text("40 steps")
+        expect(panel.locator("[data-picture=maximization]")).to_have_attribute("aria-label", re.compile("40 steps"))
         after = pixels(canvas)
         assert after.shape == before.shape and not np.array_equal(after, before)
         expect(panel.get_by_label("Steps", exact=True)).to_have_value("40")  # the form is as it was
@@ -623,7 +757,7 @@ def test_a_network_of_ones_own_and_maximizing_again(browser: Browser, lab: str) 
         page.get_by_role("button", name="Random").focus()
         page.keyboard.type("dd")  # not JupyterLab's "delete the cell"
         expect(page.locator(".jp-CodeCell").first).to_contain_text("torch.manual_seed(0)")
-        page.get_by_label("side by side").check()
+        page.get_by_label("Put beside it").select_option("plain")
         other = page.locator(".rx-panel[data-view='plain/bn1/0']")
         other.locator("[data-picture=maximization] canvas").wait_for()
 

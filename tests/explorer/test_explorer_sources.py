@@ -1,53 +1,149 @@
 """What the explorer is fed with: a run, or any network and images."""
 
+import io
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 import torchvision
+from PIL import Image
 from torch import nn
 
 from rfviz.errors import RfvizError
 from rfviz.explorer import atlas, sources
-from rfviz.explorer.facts import LayerFacts
-from rfviz.explorer.sources import NetSource, RunSource
+from rfviz.explorer.facts import RANGES, LayerFacts
+from rfviz.explorer.sources import KeptSource, NetSource, RunSource, Shelf
 from rfviz.images.data import Evaluation
 from rfviz.images.whitening import IMAGENET
 from rfviz.kernels import maximization, responses
+from rfviz.kernels.responses import levels
 from rfviz.lab import results
 from rfviz.lab.run import Run
 from rfviz.nets import models, receptive_field
 from rfviz.nets.network import NETWORKS
+from rfviz.pages.evidence import reference
 
 
-def test_a_run_offers_the_layers_that_share_the_channels_of_the_stem(smoke: Run) -> None:
+def test_a_run_offers_the_layers_that_share_the_channels_of_the_stem_and_one_of_each_stage(smoke: Run) -> None:
     manifest = RunSource(smoke).manifest()
-    assert [model["key"] for model in manifest["models"]] == ["resnet34", "plainnet34"]
-    assert [(row["model"], row["key"]) for row in manifest["layers"]] == [
-        (model, layer) for model in ("resnet34", "plainnet34") for layer in NETWORKS[model].stream
-    ]
-    assert {row["channels"] for row in manifest["layers"]} == {20}
-    assert [row["size"] for row in manifest["layers"][:4]] == [11, 27, 43, 59]
+    titles = {model["key"]: model["title"] for model in manifest["models"]}
+    assert titles == {
+        "resnet34": "ResNet34", "plainnet34": "PlainNet34", "resnet34-random": "ResNet34, random weights",
+        "plainnet34-random": "PlainNet34, random weights",
+    }  # fmt: skip
+    for model in titles:
+        network = NETWORKS[model.removesuffix("-random")]
+        rows = [row for row in manifest["layers"] if row["model"] == model]
+        high = () if model.endswith("-random") else ("layer2.3", "layer3.5", "layer4.2")
+        assert [row["key"] for row in rows] == [*network.stream, *high]
+        assert [row["stream"] for row in rows] == [True] * 4 + [False] * len(high)
+        assert [row["channels"] for row in rows] == [20, 20, 20, 20, 40, 80, 160][: 4 + len(high)]
+        assert [row["size"] for row in rows] == [11, 27, 43, 59, 179, 547, 899][: 4 + len(high)]
     assert manifest["start"] == "resnet34/maxpool/18"
 
 
-def test_what_a_run_shows_is_what_its_results_say(smoke: Run) -> None:
-    for model in ("resnet34", "plainnet34"):
-        whole = LayerFacts(
-            smoke.stimuli,
-            results.stimuli(smoke, model)["maxpool"],
-            results.maxima(smoke, model, "maxpool"),
-            smoke.whitening(model),
-            smoke.net(model).conv1.weight.detach(),
-            results.noise_effect(smoke, model).inactive,
-            orientation=results.orientation(smoke, model, "maxpool"),
-            colour=results.colour(smoke, model, "maxpool"),
-        )
-        drawn, expected = RunSource(smoke).drawn(model, "maxpool"), atlas.draw(whole)
-        assert (drawn.cells, drawn.sources) == expected.files()
-        assert drawn.facts == expected.facts
-        marked = [channel for channel, said in enumerate(drawn.facts["channels"]) if said["inactive"]]
-        assert marked == list(results.noise_effect(smoke, model).inactive)
+def whole(run: Run, model: str, layer: str, control: str | None = None) -> LayerFacts:
+    """What a run knows of a layer of its first stage."""
+    facts = LayerFacts(
+        run.stimuli,
+        results.stimuli(run, model, control)[layer],
+        results.maxima(run, model, layer, control),
+        run.whitening(model),
+        results.net_or_control(run, model, control).conv1.weight.detach(),
+        orientation=results.orientation(run, model, layer, control),
+        colour=results.colour(run, model, layer, control),
+    )
+    if control:
+        return facts
+    return facts._replace(
+        inactive=results.noise_effect(run, model).inactive if layer == "maxpool" else None,
+        clear=results.clear_maxima(run, model, layer) if layer != "layer1.1" else None,
+        wrote=results.written(run, model)[layer].share if model == "resnet34" and layer != "maxpool" else None,
+        removal=results.ablations(run, model)[layer].mean(1) if layer in ("maxpool", "layer1.2") else None,
+    )
+
+
+@pytest.mark.parametrize(
+    ("model", "layer"),
+    [("resnet34", "maxpool"), ("plainnet34", "maxpool"), ("resnet34", "layer1.1"), ("resnet34-random", "layer1.2")],
+)
+def test_what_a_run_shows_is_what_its_results_say(smoke: Run, model: str, layer: str) -> None:
+    name, _, control = model.partition("-")
+    facts = whole(smoke, name, layer, "random weights" if control else None)
+    net, white = results.net_or_control(smoke, name, "random weights" if control else None), smoke.whitening(name)
+    drawn = RunSource(smoke).drawn(model, layer)
+    expected = atlas.draw(facts)
+    assert drawn.cells == expected.files()[0]
+    said = drawn.facts["channels"]
+    for channel, (mine, theirs) in enumerate(zip(said, expected.facts["channels"], strict=True)):
+        assert {**mine, "stimuli": None} == {**theirs, "stimuli": None}
+        strongest = [each[:7] for each in mine["stimuli"] if each[6] < 16]
+        images = [[drawn.facts["sources"][place]["image"], *rest] for _, place, *rest in strongest]
+        theirs = [[expected.facts["sources"][place]["image"], *rest] for _, place, *rest in theirs["stimuli"]]
+        assert images == [each[:6] for each in theirs]
+        # Of the other ranges: near half and a tenth of the largest response, one of an image, and what a pass finds.
+        largest = facts.found.top_values[channel, 0].item()
+        for value, place, *_, slot in (each[:7] for each in mine["stimuli"] if each[6] >= 16):
+            share = 0.5 if slot < 20 else 0.1
+            number = drawn.facts["sources"][place]["image"]
+            fires = levels.maps(net, smoke.stimuli, layer, {number: [channel]}, preprocess=white)[number, channel]
+            assert (fires - value).abs().min() < 1e-5 * value + 1e-12
+            assert 0 < value <= largest and (slot in (16, 20)) <= (abs(value / largest - share) < 0.35)
+    marked = [channel for channel, each in enumerate(said) if each["inactive"]]
+    assert marked == list(facts.inactive or ())
+
+
+def test_higher_layers_show_what_the_neuron_sees_of_the_image(smoke: Run) -> None:
+    facts = RunSource(smoke).drawn("resnet34", "layer3.5").facts
+    assert facts["columns"] == [] and facts["cell"] == atlas.PHOTOGRAPH_CELL
+    assert [each["name"] for each in facts["ranges"]] == ["the strongest", *RANGES]
+    found = results.high_stimuli(smoke, "resnet34")["layer3.5"]
+    for channel, said in enumerate(facts["channels"]):
+        strongest = [value for value, *_, slot in (each[:7] for each in said["stimuli"]) if slot < 4]
+        assert strongest == pytest.approx([each for each in found.top_values[channel].tolist() if each > 0], rel=1e-5)
+
+
+def test_what_is_kept_has_pictures_and_no_photographs() -> None:
+    for source in (
+        KeptSource(reference.kept(), "pair"),
+        KeptSource(reference.kept("evidence/resnet18"), "x"),
+    ):
+        for row in source.manifest()["layers"]:
+            name = row["model"].removeprefix(source.prefix)
+            *sheets, facts = source.drawn(row["model"], row["key"])
+            cells, stimuli, sources, maps = (np.asarray(Image.open(io.BytesIO(sheet))) for sheet in sheets)
+            assert stimuli.max() == stimuli.min() == sources.max() and maps.max() == 0
+            assert [each["key"] for each in facts["columns"]] == ["filter", "stretched", "strongest", "clear"]
+            side, shown = facts["cell"], source.kept.sheet(name, f"{row['key']}-strongest")
+            gone = source.kept.facts["left out"][name][row["key"]]
+            for channel, said in enumerate(facts["channels"]):
+                part = cells[channel * side : (channel + 1) * side, 2 * side : 3 * side]
+                if channel in gone:
+                    assert len(np.unique(part)) == 1
+                else:
+                    np.testing.assert_array_equal(part, (shown[channel] * 255).round().byte().permute(1, 2, 0))
+                fires = source.kept.exhibit.evidence[name][0].fires[row["key"]][channel].item()
+                assert said["statistics"]["firing_rate"] == pytest.approx(100 * fires, rel=1e-5)
+                assert said["inactive"] == (
+                    channel in source.kept.effects[name][0].inactive if row["key"] == "maxpool" else None
+                )
+    with pytest.raises(RfvizError, match=r"unknown layer 'layer1\.2'"):
+        source.drawn("imagenet-resnet18", "layer1.2")
+
+
+def test_a_shelf_asks_whom_a_network_belongs_to(smoke: Run) -> None:
+    kept = KeptSource(reference.kept("evidence/resnet18"), "trained on ImageNet")
+    run = RunSource(smoke)
+    both = Shelf([run, kept])
+    manifest = both.manifest()
+    assert manifest["start"] == run.manifest()["start"]
+    assert manifest["models"] == [*run.manifest()["models"], *kept.manifest()["models"]]
+    assert manifest["layers"] == [*run.manifest()["layers"], *kept.manifest()["layers"]]
+    assert both.drawn("imagenet-resnet18", "maxpool") == kept.drawn("imagenet-resnet18", "maxpool")
+    assert both.drawn("resnet34", "maxpool") == run.drawn("resnet34", "maxpool")
+    with pytest.raises(RfvizError, match=r"unknown network 'imagenet-resnet34'.*Did you mean 'imagenet-resnet18'"):
+        both.drawn("imagenet-resnet34", "maxpool")
 
 
 def test_what_a_run_shows_is_kept(smoke: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,16 +157,17 @@ def test_any_networks_of_a_run() -> None:
     """Each with its own layers and titles; a bottleneck has other channels behind the stem."""
     members = [NETWORKS[name] for name in ("plainnet18", "resnet50", "resnet18")]
     nets = {each.name: models.build(each.name, 20, 2) for each in members}
-    run = SimpleNamespace(networks=members, subject=members[0], net=nets.get)
+    run = SimpleNamespace(networks=members, subject=members[0], net=nets.get, network=NETWORKS.get)
     manifest = RunSource(run).manifest()
-    assert [each["title"] for each in manifest["models"]] == ["PlainNet18", "ResNet50", "ResNet18"]
+    assert [each["title"] for each in manifest["models"]][:3] == ["PlainNet18", "ResNet50", "ResNet18"]
     deep = [row for row in manifest["layers"] if row["model"] == "resnet50"]
     assert [(row["key"], row["title"], row["channels"]) for row in deep] == [
         ("maxpool", "first pooling layer", 20), ("layer1.0", "conv. layer 4", 80), ("layer1.1", "conv. layer 7", 80),
-        ("layer1.2", "conv. layer 10", 80),
+        ("layer1.2", "conv. layer 10", 80), ("layer2.3", "conv. layer 22", 160), ("layer3.5", "conv. layer 40", 320),
+        ("layer4.2", "conv. layer 49", 640),
     ]  # fmt: skip
     keys = [row["key"] for row in manifest["layers"] if row["model"] == "resnet18"]
-    assert keys == ["maxpool", "layer1.0", "layer1.1"]
+    assert keys == ["maxpool", "layer1.0", "layer1.1", "layer2.1", "layer3.1", "layer4.1"]
     assert manifest["start"] == "plainnet18/maxpool/18"
     with pytest.raises(RfvizError, match=r"unknown layer 'layer1.2'.*layer1.1"):
         RunSource(run).drawn("resnet18", "layer1.2")
@@ -78,23 +175,29 @@ def test_any_networks_of_a_run() -> None:
 
 def test_filters_are_shown_where_a_channel_has_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """In ResNet50, channel 3 of the first block is not channel 3 of the stem."""
-    monkeypatch.setattr(sources, "draw", lambda layer: SimpleNamespace(files=lambda: (b"", b""), facts=layer))
-    for name in ("stimuli", "maxima", "orientation", "colour", "pooling"):
-        found = SimpleNamespace(channels=20, maximum=torch.tensor([1.0, 0, 2])), SimpleNamespace(channels=80)
-        planted = dict(zip(("maxpool", "layer1.0"), found, strict=True))
-        monkeypatch.setattr(
-            sources, name, lambda *_, name=name, all=planted: all["maxpool"] if name == "pooling" else all
-        )
+    monkeypatch.setattr(sources, "draw", lambda layer: layer)
+    monkeypatch.setattr(sources, "_encoded", lambda layer: layer)
+    monkeypatch.setattr(sources, "_with_places", lambda layer, *_: layer)
+    found = SimpleNamespace(channels=20, maximum=torch.tensor([1.0, 0, 2])), SimpleNamespace(channels=80)
+    planted = dict(zip(("maxpool", "layer1.0"), found, strict=True))
+    for name in ("stimuli", "maxima", "clear_maxima", "orientation", "colour"):
+        monkeypatch.setattr(results, name, lambda *_, all=planted: all)
+    monkeypatch.setattr(results, "pooling", lambda *_: planted["maxpool"])
+    for name in ("written", "ablations"):
+        monkeypatch.setattr(results, name, lambda *_: {})
     net = SimpleNamespace(conv1=SimpleNamespace(weight=torch.ones(20, 3, 7, 7)))
-    run = SimpleNamespace(stimuli="images", net=lambda name: net, whitening=lambda name: IMAGENET)
-    stem, block = (sources.atlas.function(run, "resnet50", layer).facts for layer in ("maxpool", "layer1.0"))
+    run = SimpleNamespace(
+        stimuli="images", net=lambda name: net, whitening=lambda name: IMAGENET, network=NETWORKS.get,
+        preset=SimpleNamespace(borders=False),
+    )  # fmt: skip
+    stem, block = (sources.atlas.function(run, "resnet50", layer) for layer in ("maxpool", "layer1.0"))
     assert stem.filters is not None and block.filters is None
     assert stem.inactive == (1,) and block.inactive is None
 
 
 @pytest.mark.parametrize(
     ("model", "layer", "message"),
-    [("resnet", "maxpool", "Did you mean 'resnet34'"), ("resnet34", "layer1.3", "Did you mean 'layer1")],
+    [("resnet", "maxpool", "Did you mean 'resnet34'"), ("resnet34", "layer1.3", "Did you mean 'layer")],
 )
 def test_wrong_names_get_the_nearest_right_one(smoke: Run, model: str, layer: str, message: str) -> None:
     with pytest.raises(RfvizError, match=message):
@@ -191,4 +294,4 @@ def test_means_that_would_fill_the_memory_are_left_out(
         layer: [each["key"] for each in source.drawn("a", layer).facts["columns"]] for layer in ("maxpool", "layer1.0")
     }
     assert "mean" in keys["maxpool"]
-    assert keys["layer1.0"] == ["maximization", "stimulus 0"]
+    assert keys["layer1.0"] == ["maximization"]

@@ -33,18 +33,20 @@ def test_every_layer_has_its_files_and_nothing_else_is_left(smoke: Run, tmp_path
     (tmp_path / "thesis.txt").write_text("years of work")
     assert write_atlas(smoke, tmp_path) == tmp_path
     names = {"explorer.css", "explorer.js", "manifest.js", "mine", "thesis.txt"}
-    source = RunSource(smoke)
-    for model in ("resnet34", "plainnet34"):
-        for layer in ("maxpool", "layer1.0", "layer1.1", "layer1.2"):
-            drawn = source.drawn(model, layer)
-            assert (tmp_path / f"{model}-{layer}.webp").read_bytes() == drawn.cells
-            assert (tmp_path / f"{model}-{layer}-sources.webp").read_bytes() == drawn.sources
-            text = (tmp_path / f"{model}-{layer}.js").read_text()
-            key, value = re.fullmatch(r"\(\(.*\)\.data \?\?= \{\}\)\[(.*?)\]=(.*);\n", text).groups()
-            assert json.loads(key) == f"{model}/{layer}"
-            assert json.loads(value) == drawn.facts
-            names |= {f"{model}-{layer}{end}" for end in (".webp", "-sources.webp", ".js")}
+    source = static.shelf(smoke)
+    offered = [(row["model"], row["key"]) for row in source.manifest()["layers"]]
+    assert len(offered) == 31
+    for model, layer in offered:
+        *sheets, facts = source.drawn(model, layer)
+        for part, sheet in zip(static.PARTS, sheets, strict=True):
+            assert (tmp_path / f"{model}-{layer}{part}.webp").read_bytes() == sheet
+        text = (tmp_path / f"{model}-{layer}.js").read_text()
+        key, value = re.fullmatch(r"\(\(.*\)\.data \?\?= \{\}\)\[(.*?)\]=(.*);\n", text).groups()
+        assert json.loads(key) == f"{model}/{layer}"
+        assert json.loads(value) == json.loads(json.dumps(facts))
+        names |= {f"{model}-{layer}{end}" for end in (*(f"{part}.webp" for part in static.PARTS), ".js")}
     assert {file.name for file in tmp_path.iterdir()} == names
+    assert all(static.OWN.fullmatch(name) for name in names if re.search(r"-[lm]", name))
 
 
 def test_a_folder_that_cannot_be_written_is_named(smoke: Run, tmp_path: Path) -> None:
@@ -57,18 +59,21 @@ def test_all_numbers_are_in_the_table(smoke: Run) -> None:
     page = BeautifulSoup(gather([smoke])._repr_html_(), "html.parser")
     tables = page.find_all("table")
     source = RunSource(smoke)
-    rows = source.manifest()["layers"]
-    assert len(tables) == len(rows) == 8
+    rows = [row for row in source.manifest()["layers"] if not row["model"].endswith("-random")]
+    assert len(tables) == len(rows) == 14
     for table, row in zip(tables, rows, strict=True):
         assert row["title"] in table.caption.get_text()
         channels = source.drawn(row["model"], row["key"]).facts["channels"]
         lines = table.tbody.find_all("tr")
         assert len(lines) == len(channels)
+        measured = [key for key in channels[0]["statistics"] if any(said["statistics"][key] for said in channels)]
+        assert len(table.thead.find_all("th")) == 1 + len(measured)
         for number, (line, said) in enumerate(zip(lines, channels, strict=True)):
             assert line.a["href"] == f"#{row['model']}/{row['key']}/{number}"
             assert ("never fires" in line.th.get_text()) == (not said["fires"])
             shown = [cell.get_text() for cell in line.find_all("td")]
-            for text, value in zip(shown, said["statistics"].values(), strict=True):
+            for text, key in zip(shown, measured, strict=True):
+                value = said["statistics"][key]
                 assert text == "–" if value is None else float(text.replace(",", "")) == pytest.approx(value, rel=5e-3)
 
 

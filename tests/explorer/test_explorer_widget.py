@@ -40,7 +40,7 @@ def test_a_layer_comes_as_a_message(explorer: Explorer) -> None:
     content, buffers = ask(explorer, kind="layer", model="ResidualNet", layer="layer1.0")
     drawn = explorer.source.drawn("ResidualNet", "layer1.0")
     assert content == {"kind": "layer", "key": "ResidualNet/layer1.0", "facts": drawn.facts}
-    assert buffers == [drawn.cells, drawn.sources]
+    assert buffers == [drawn.cells, drawn.stimuli, drawn.sources, drawn.maps]
 
 
 def test_pixels_are_never_state(explorer: Explorer) -> None:
@@ -58,7 +58,7 @@ def test_of_a_run(smoke: Run) -> None:
     content, buffers = ask(explorer, kind="layer", model="plainnet34", layer="layer1.2")
     drawn = RunSource(smoke).drawn("plainnet34", "layer1.2")
     assert content["facts"] == drawn.facts
-    assert buffers == [drawn.cells, drawn.sources]
+    assert buffers == [drawn.cells, drawn.stimuli, drawn.sources, drawn.maps]
 
 
 @pytest.mark.parametrize(

@@ -235,8 +235,13 @@ def test_own_pictures_rank_first_and_shuffled_ones_anywhere(some_tiles: torch.Te
     noise = normal(60, 3, 11, 11)
     assert own_rank(noise, normal(60, 3, 11, 11, seed=1)).mean().item() == pytest.approx(0.5, abs=0.12)
     assert own_rank(noise, -noise).tolist() == [0.0] * 60
-    noise[:5] = 0  # flat: like none
-    assert own_rank(noise, noise).tolist() == [0.5] * 5 + [1.0] * 55
+    noise[:5] = 0.3 + 1e-8 * noise[:5]  # flat: like none, and nobody else's either
+    ranks = own_rank(noise, noise)
+    assert ranks[:5].isnan().all() and ranks[5:].tolist() == [1.0] * 55
+    assert (
+        own_rank(noise[5:], noise[5:].roll(1, 0)).tolist()
+        == own_rank(noise, noise[[0, 1, 2, 3, 4, 59, *range(5, 59)]])[5:].tolist()
+    )
     assert own_rank(noise[:1], noise[:1]).isnan().all() and len(own_rank(noise[:0], noise[:0])) == 0
 
 

@@ -32,7 +32,7 @@ PAIR, STREAM = ("resnet34", "plainnet34"), NETWORKS["resnet34"].stream
 MORE = Interval(0.2, 0.1, 0.3, 80)
 
 
-PARTS = Parts(*(Interval(value, value - 0.05, value + 0.05, 12) for value in (0.4, 0.15, 0.6, 0.5, 0.2)))
+PARTS = Parts(*(Interval(value, value - 0.05, value + 0.05, 12) for value in (0.4, 0.15, 0.6, 0.5, 0.2, 0.25)))
 
 
 def around(value: float, *shape: int, seed: int = 0) -> torch.Tensor:
@@ -241,7 +241,8 @@ def test_parts_tell_what_is_learnt_from_what_is_there_anyway(
     pictures = pictures_of(STREAM, trained[0])
     assert found.pictures == stats.mean(sharing.kept(pictures, NETWORKS["resnet34"])) and found.pictures.n == 9
     assert found.random_pictures == stats.mean(sharing.kept(pictures_of(STREAM, 0.3), NETWORKS["resnet34"]))
-    assert (found.learnt > 0.2) == learnt and (learnt or found.learnt == 0)
+    assert found.learnt.value == pytest.approx(found.pictures.value - found.random_pictures.value)
+    assert (found.learnt.value > 0.2) == learnt and (learnt or found.learnt.value == 0)
     # by hand: the mean over blocks of a channel's own correlation minus that of all pairs, without the silent one
     expected = []
     blocks = handed(trained[1], 0.1, STREAM).values()
@@ -294,12 +295,12 @@ def test_without_a_pair_there_is_nothing_to_compare(names: tuple[str, ...]) -> N
 def test_every_cell_of_the_parts() -> None:
     page = shown(["resnet34", "plainnet34", "resnet34-plain-layer1", "resnet50"])
     page.parts["plainnet34"] = Parts(*[Interval(each.value - 0.1, *each[1:]) for each in PARTS])
-    page.parts["resnet34-plain-layer1"] = Parts(*[NOTHING] * 5)
+    page.parts["resnet34-plain-layer1"] = Parts(*[NOTHING] * 6)
     table = sharing.parts_table(page)
     assert list(table.columns) == [
         "pictures", "pictures, random weights", "responses", "responses, random weights", "responses, skip cut",
     ]  # fmt: skip
-    assert table.loc["ResNet34"].tolist() == [each.brief() for each in PARTS]
+    assert table.loc["ResNet34"].tolist() == [each.brief() for each in PARTS[:5]]
     assert table.loc["ResNet34"].iloc[0] == "+0.40 (+0.35 to +0.45)"
     # nothing can be cut where there is no skip
     assert table.loc["PlainNet34"].tolist() == [*(each.brief() for each in page.parts["plainnet34"][:4]), "–"]
@@ -310,10 +311,13 @@ def test_every_cell_of_the_parts() -> None:
             f"In {title}, {chance} of it is there with random weights, which is architecture; what is learnt adds"
             in said
         )
-    assert said.count("what is learnt adds +0.25.") == 2
-    less = Parts(PARTS.random_pictures, PARTS.pictures, *PARTS[2:])
-    page.parts["resnet34"] = less
-    assert "what is learnt adds -0.25." in sharing.pairing_answer(page).data
+    assert "what is learnt adds +0.25 (+0.20 to +0.30, n = 12 channels)." in said
+    for learnt, words in (
+        (Interval(-0.25, -0.3, -0.2, 12), "what is learnt takes -0.25 ("),
+        (Interval(0.1, -0.1, 0.3, 12), "whether what is learnt adds to it is undecided: +0.10 ("),
+    ):
+        page.parts["resnet34"] = PARTS._replace(learnt=learnt)
+        assert words in sharing.pairing_answer(page).data
 
 
 # -- how sparse are the layers? ----------------------------------------------------------------------------------------
@@ -402,17 +406,29 @@ def verdicts(page: Shown) -> list[str]:
     return [each.verdict for each in sharing.predictions(page)]
 
 
+def three(inactive: int, plain: int, sign: float = 1.0) -> dict[str, list[Evidence]]:
+    return {name: [pair(inactive, plain, sign, seed)[name][0] for seed in range(3)] for name in PAIR}
+
+
 def test_networks_that_fulfil_them_all() -> None:
-    page = shown(found=pair(12, 1))
-    assert verdicts(page) == [AGREES] * 5
+    page = shown(found=three(12, 1))
+    assert verdicts(page) == [AGREES, CANNOT_TELL, AGREES, AGREES, AGREES]  # three equal numbers have no interval
     assert "inactive" in sharing.predictions(page)[2].says
     said = sharing.predictions_answer(page).data
-    assert "agrees with 5 and disagrees with 0; it cannot tell about 0" in said
-    assert "trained once" in said
+    assert "agrees with 4 and disagrees with 0; it cannot tell about 1" in said
+    assert "trained once" not in said
 
 
 def test_networks_that_break_them_all() -> None:
-    assert verdicts(shown(found=pair(4, 25, sign=-1.0), more=Interval(-0.5, -0.7, -0.3, 80))) == [DISAGREES] * 5
+    found = verdicts(shown(found=three(4, 25, sign=-1.0), more=Interval(-0.5, -0.7, -0.3, 80)))
+    assert found == [DISAGREES, CANNOT_TELL, DISAGREES, DISAGREES, DISAGREES]
+
+
+def test_one_pair_cannot_tell_what_compares_networks() -> None:
+    page = shown(found=pair(12, 1))
+    assert verdicts(page) == [CANNOT_TELL, AGREES, AGREES, AGREES, CANNOT_TELL]
+    assert sharing.predictions(page)[4].why == "one training of each network: a comparison of networks takes 3"
+    assert "trained once" in sharing.predictions_answer(page).data
 
 
 def test_without_inactive_channels_three_cannot_be_told() -> None:

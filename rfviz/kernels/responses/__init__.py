@@ -30,6 +30,9 @@ from rfviz.kernels.responses.passes import Options, Pass, made_of
 from rfviz.kernels.responses.top_stimuli import EMPTY
 from rfviz.nets.receptive_field import ReceptiveField
 
+FLAT = 1e-6
+"""Contrast below which a picture counts as flat, RGB in [0, 1]: rounding, far less than a step of an 8-bit screen."""
+
 
 @dataclass(frozen=True)
 class LayerResponses:
@@ -103,19 +106,24 @@ class LayerResponses:
 
     @property
     def mean_deviation(self) -> Tensor:
-        """How `mean_stimulus` differs from `mean_patch`, `(C, 3, R, R)`; 0 where nothing was counted."""
+        """How `mean_stimulus` differs from `mean_patch`, `(C, 3, R, R)`.
+
+        0 where nothing was counted, and all over where the largest deviation is rounding: of a channel that fires at
+        every neuron, the two are the same.
+        """
         return _deviation(self.mean_stimulus, self.mean_count, self.mean_patch)
 
     @property
     def strongest_deviation(self) -> Tensor:
-        """How `strongest_stimulus` differs from `competing_patch`, `(C, 3, R, R)`; 0 where nothing was counted."""
+        """How `strongest_stimulus` differs from `competing_patch`, `(C, 3, R, R)`; 0 as in `mean_deviation`."""
         return _deviation(self.strongest_stimulus, self.strongest_count, self.competing_patch)
 
 
 def _deviation(mean: Tensor | None, count: Tensor | None, patch: Tensor | None) -> Tensor:
     if mean is None or count is None or patch is None:
         raise RfvizError("these responses hold no such mean: collect them with mean_stimulus or strongest.")
-    return torch.where(count[:, None] > 0, mean - patch, 0)
+    apart = torch.where(count[:, None] > 0, mean - patch, 0)
+    return torch.where(apart.abs().amax((1, 2, 3), keepdim=True) > FLAT, apart, 0)
 
 
 def collect(

@@ -147,11 +147,12 @@ class Reference:
     def sheet(self, network: str, what: str) -> Tensor:
         """Read the pictures of a sheet, such as ``"maxpool-mean"``, `(C, 3, R, R)` in [0, 1]: `sheet` the other way.
 
-        Of layers with as many channels as the stem, whose fields are of `MOST` px or less, kept as PNG.
+        Of layers with as many channels as the stem, whose fields are of `MOST` px or less.
         """
         layer = what.rpartition("-")[0]
         side = receptive_field.of(models.build(network, 8, 2), layer).size
-        with Image.open(self.folder / f"{network}-{what}.png") as file:
+        (path,) = self.folder.glob(f"{network}-{what}.*")
+        with Image.open(path) as file:
             whole = torch.from_numpy(np.asarray(file.convert("RGB")).copy()).permute(2, 0, 1)[:, 1:, 1:] / 255
         scale = _scale(side)
         tiles = whole.unfold(1, side * scale, side * scale + 1).unfold(2, side * scale, side * scale + 1)
@@ -419,7 +420,8 @@ def conditions(found: Reference) -> Markdown:
         f"{what} on {data['training images']:,} photographs of {data['classes']} classes, measured on "
         f"{data['held-out images']:,} others at {data['side']} × {data['side']} px: training crops of {recipe.crop} px "
         f"({recipe.area[0]:.0%} to {recipe.area[1]:.0%} of the image), a {recipe.schedule} schedule, "
-        f"{', '.join(usual)}; cumulative decay D = {decay:.3g}. {''.join(f'{each}. ' for each in beside)}"
+        f"{', '.join(usual)}; cumulative decay D = {decay:.3g}{' of these parts' if recipe.frozen else ''}. "
+        f"{''.join(f'{each}. ' for each in beside)}"
         f"{seeds} network{'s' * (seeds > 1)} of each kind."
     )
 
