@@ -84,6 +84,11 @@ def accessible(body: str) -> str:
     """Mend what docutils writes so that a keyboard scrolls what is wide, and readers of screens find no empty list."""
     body = re.sub(r'<figure (?=[^>]*id="table-)', '<figure tabindex="0" ', body)
     body = re.sub(
+        r'(<figure[^>]*>\s*)(<img[^>]*class="[^"]*\bsheet\b[^>]*>)',
+        r'\1<div class="rfviz-sheet" tabindex="0">\2</div>',
+        body,
+    )
+    body = re.sub(
         r"(cell_output[^>]*>\s*<figure[^>]*>\s*)(<img[^>]*>)", r'\1<div class="rfviz-wide" tabindex="0">\2</div>', body
     )
     return body.replace('<div role="list" class="citation-list">', '<div class="citation-list">')

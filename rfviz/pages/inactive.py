@@ -583,11 +583,12 @@ def _comparison(effects: Effects) -> str:
         DISAGREES: f"Unlike in the paper, {ours} has fewer inactive channels than {other}",
         CANNOT_TELL: f"It cannot be told whether {ours} has more inactive channels than {other}",
     }[judge(more)]
-    said = f"{has}: the difference of their shares is {more:+.3f}"
+    said = f"{has}: the difference of their shares is {more:+.3f}."
     if controlled and subject.skips:
-        said += f"; {controlled.title}, which classifies about as well as {other}, minus {other}: "
-        said += f"{_more(effects, controlled, contrast):+.3f}"
-    return f"{said}."
+        equal = _more(effects, controlled, contrast)
+        so = "so it is" if judge(equal) == judge(more) else "it cannot be told whether it is so"
+        said += f" At equal accuracy {so}: {controlled.title} minus {other} is {equal:+.3f}."
+    return said
 
 
 def _verdict(network: str, replicas: Sequence[NoiseEffect]) -> str:

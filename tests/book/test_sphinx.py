@@ -78,6 +78,11 @@ def test_wide_tables_can_be_reached_and_lists_are_lists() -> None:
     cell = '<div class="cell_output docutils">\n<figure id="fig-1">\n{}\n<figcaption><img src="b"></figcaption>'
     image, wide = '<img alt="of it" src="a">', '<div class="rfviz-wide" tabindex="0"><img alt="of it" src="a"></div>'
     assert sphinx.accessible(cell.format(image)) == cell.format(wide)
+    sheet = '<figure class="align-default" id="fig-r5">\n{}\n<figcaption>Two.</figcaption></figure>'
+    picture = '<img alt="a sheet" class="sheet" src="_images/a.png" />'
+    assert sphinx.accessible(sheet.format(picture)) == sheet.format(
+        f'<div class="rfviz-sheet" tabindex="0">{picture}</div>'
+    )
     assert sphinx.accessible('<div role="list" class="citation-list">') == '<div class="citation-list">'
 
 
