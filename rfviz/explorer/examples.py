@@ -12,6 +12,12 @@ from torch import Tensor
 from rfviz.kernels.pictures import central, correlations
 from rfviz.lab.results import colour, orientation, stimuli
 from rfviz.lab.run import Run
+from rfviz.nets.network import network
+from rfviz.pages import landing
+from rfviz.pages.evidence.reference import Reference
+
+
+SILENT = "Silent in the stem, busy behind it"
 
 
 class Example(NamedTuple):
@@ -24,11 +30,11 @@ class Example(NamedTuple):
 
 def examples(run: Run) -> list[Example]:
     """Choose channels of the subject of a run; what no channel shows is left out."""
-    network = run.subject
-    low, first, last = network.figure_layers
-    found = stimuli(run, network.name)
+    subject = run.subject
+    low, first, last = subject.figure_layers
+    found = stimuli(run, subject.name)
     fires = {layer: each.firing_rate for layer, each in found.items()}
-    title = network.layer_title(last)
+    title = subject.layer_title(last)
     small, large = (found[layer].strongest_deviation for layer in (first, last))
     assert small is not None and large is not None
     kept = correlations(small, central(large, small.shape[-1])).diagonal()
@@ -36,27 +42,35 @@ def examples(run: Run) -> list[Example]:
     chosen: list[tuple[str, str, Tensor]] = [
         (
             "The same feature, two blocks on",
-            f"the most alike of all means over the strongest neurons in {network.layer_title(first)} and {title}", kept,
+            f"the most alike of all means over the strongest neurons in {subject.layer_title(first)} and {title}", kept,
         ),
         (
             "The most oriented", f"the largest orientation selectivity in {title}",
-            orientation(run, network.name, last).selectivity,
+            orientation(run, subject.name, last).selectivity,
         ),
         (
             "The most colourful", f"the most colour over luminance in {title}",
-            colour(run, network.name, last).sensitivity,
+            colour(run, subject.name, last).sensitivity,
         ),
         ("The rarest", f"of the channels that fire in {title}, the one that fires least", _rarity(fires[last])),
     ]  # fmt: skip
     if len(fires[low]) == len(fires[last]):  # a channel of the stem is one of the blocks, too
-        rises = torch.where(fires[low] == 0, fires[last], torch.nan)
-        rule = f"of the inactive channels, the one that fires most in {title}"
-        chosen.insert(1, ("Silent in the stem, busy behind it", rule, rises))
+        rises = torch.where(fires[low] == 0, found[last].maximum, torch.nan)
+        rule = f"of the inactive channels, the one with the largest response in {title}"
+        chosen.insert(1, (SILENT, rule, rises))
     return [
-        Example(name, rule, f"{network.name}/{last}/{number}")
+        Example(name, rule, f"{subject.name}/{low if name == SILENT else last}/{number}")
         for name, rule, merit in chosen
         if (number := _best(merit)) is not None
     ]
+
+
+def kept_example(kept: Reference) -> Example:
+    """Choose a silent channel of a network that is kept: one of the few that the first page shows."""
+    *_, number = landing.chosen(kept)
+    (name,) = kept.effects
+    rule = f"of the inactive channels of {network(name).title} that Fig. S21 shows, the last"
+    return Example("The same, trained on ImageNet", rule, f"{kept.explored}{name}/{network(name).stream[0]}/{number}")
 
 
 def _rarity(rate: Tensor) -> Tensor:

@@ -10,17 +10,19 @@
 // message: facts, and four sheets, either as addresses or as bytes. Text that comes from users, such as the names of
 // classes, only ever goes through textContent and attributes.
 
+// Name, what it shows, and a name for little room.
 const PICTURES = {
-  filter: ["first-layer filter", "the filter of the first convolution, its contrast stretched"],
-  mean: ["mean preferred stimulus", "the mean patch over all neurons that fire, as it is (eqs. 3 and 4)"],
-  stretched: ["mean, stretched", "the mean preferred stimulus minus the mean patch, contrast stretched"],
-  strongest: ["mean over the strongest", "the mean over the strongest neurons minus the mean patch, contrast stretched"],
-  luminance: ["luminance", "of the mean over the strongest: light is more light than the mean patch, dark is less"],
-  "l-m": ["L − M", "of the mean over the strongest: light is towards red, dark towards green"],
-  s: ["S", "of the mean over the strongest: light is towards violet, dark towards yellow"],
-  maximization: ["maximization image", "with the settings of the paper"],
-  clear: ["maximization image, clear", "a smooth picture that drives the channel"],
-  stimulus: ["the chosen stimulus", "the patch of the photograph that the neuron sees"],
+  filter: ["first-layer filter", "the filter of the first convolution, its contrast stretched", "filter"],
+  mean: ["mean preferred stimulus", "the mean patch over all neurons that fire, as it is (eqs. 3 and 4)", "mean"],
+  stretched: ["mean, stretched", "the mean preferred stimulus minus the mean patch, contrast stretched", "stretched"],
+  strongest: ["mean over the strongest", "the mean over the strongest neurons minus the mean patch, contrast stretched", "strongest"],
+  luminance: ["luminance", "of the mean over the strongest: light is more light than the mean patch, dark is less", "light"],
+  "l-m": ["L − M", "of the mean over the strongest: light is towards red, dark towards green", "L − M"],
+  s: ["S", "of the mean over the strongest: light is towards violet, dark towards yellow", "S"],
+  maximization: ["maximization image", "what gradient ascent finds with the settings of the paper", "maximized"],
+  clear: ["maximization image, clear", "what gradient ascent finds among smooth pictures", "clear"],
+  stimulus: ["the chosen stimulus", "the patch of the photograph that the neuron sees", "stimulus"],
+  where: ["where it was", "the photograph, with the receptive field as a frame", "where"],
 };
 const AVERAGES = ["mean", "stretched", "strongest", "luminance", "l-m", "s"];
 const TILES = ["strongest", "stretched", "clear", "maximization", "filter", "mean", "stimulus 0"]; // best first
@@ -55,6 +57,7 @@ function set(element, attributes) {
 
 function number(value, unit = "") {
   if (value === null || value === undefined) return "–";
+  if (unit === "×" && value >= 1000) return "> 1,000 ×"; // over next to nothing
   const size = Math.abs(value);
   let text = value.toPrecision(3);
   if (size >= 1000) text = Math.round(value).toLocaleString("en-US");
@@ -82,10 +85,12 @@ function parse(text, manifest) {
   return repaired({ ...state, stimulus: Number(state.stimulus) }, manifest);
 }
 
-// The layer of another network that is most like a given one: of the same name, or else of the nearest field.
+// The layer of another network that is most like a given one: of the same name, the last of the first stage as the other
+// is, or else of the nearest field.
 function counterpart(manifest, model, row) {
   const rows = manifest.layers.filter((each) => each.model === model);
-  const away = (each) => (each.key === row.key ? -1 : Math.abs(each.size - row.size));
+  const lastOf = (each) => manifest.layers.filter((other) => other.model === each.model && other.stream).at(-1) === each;
+  const away = (each) => (each.key === row.key ? -2 : lastOf(each) && lastOf(row) ? -1 : Math.abs(each.size - row.size));
   return rows.reduce((best, each) => (away(each) < away(best) ? each : best), rows[0]);
 }
 
@@ -166,7 +171,7 @@ async function drawStimulus(canvas, layer, channel, stimulus, room, zoom) {
 
 // The image that a stimulus comes from, with the receptive field to scale: black on white, to be seen on any image.
 // Where the channel fires, and how much, as colour over it: one square per neuron, as large as their distance.
-async function drawSource(canvas, layer, stimulus, fires) {
+async function drawSource(canvas, layer, stimulus, fires, room, zoom) {
   const [, number, top, left, bottom, right, , x, y, width, height] = stimulus;
   const source = layer.facts.sources[number];
   const { size, stride, start } = layer.facts.field;
@@ -175,6 +180,7 @@ async function drawSource(canvas, layer, stimulus, fires) {
   const sides = [source.width, source.height].map((side) => Math.max(1, Math.round(side * shrink)));
   canvas.width = sides[0] * scale;
   canvas.height = sides[1] * scale;
+  canvas.style.width = `${Math.min(room, canvas.width) * zoom}px`;
   canvas.wanted = stimulus;
   const [sheet, maps] = await Promise.all([layer.sources(), fires && width ? layer.maps() : null]);
   if (canvas.wanted !== stimulus) return; // another one was asked for meanwhile
@@ -199,7 +205,7 @@ async function drawSource(canvas, layer, stimulus, fires) {
 
 // Axes with a name and two or three numbers each; `inside` draws into them with x and y from 0 to 1, y upwards.
 function chart({ label, across, up, columns, rows, inside }) {
-  const [width, height, left, base, right, top] = [300, 150, 46, 112, 292, 8];
+  const [width, height, left, base, right, top] = [300, 150, 66, 112, 292, 8];
   const x = (share) => left + share * (right - left);
   const y = (share) => base - share * (base - top);
   const text = (px, py, anchor, words, more = {}) => s("text", { x: px, y: py, "text-anchor": anchor, ...more }, words);
@@ -299,6 +305,7 @@ class Explorer {
     this.waiting = new Set();
     this.errors = new Map();
     this.made = new Map(); // maximization images that were asked for, by "model/layer/channel"
+    this.places = new Map(); // which stimulus was chosen of a channel beside, by "model/layer/channel"
     this.zoom = 1;
     this.heat = true;
     this.state = parse(model.get("state") ?? "", this.manifest);
@@ -451,9 +458,8 @@ class Explorer {
         h("span", { class: "rx-field" }, h("label", { for: this.channelField.id }, "Channel"), this.channelField),
         joined(this.sortMenu.field, this.turn),
         this.onlyMenu.field, this.limit,
-        manifest.models.length > 1 ? this.besideMenu.field : null,
       ),
-      h("div", { class: "rx-line" }, this.status, copy),
+      h("div", { class: "rx-line" }, this.status, joined(manifest.models.length > 1 ? this.besideMenu.field : null, copy)),
       h("div", { class: "rx-body" }, this.buildFinder(random), this.panels),
     );
   }
@@ -585,7 +591,7 @@ class Explorer {
     const { state } = this;
     const row = this.row(state.model, state.layer);
     this.modelMenu.select.value = state.model;
-    this.layerMenu.fill(this.rows().map(({ key, title }) => [key, title === key ? key : `${title} (${key})`]), state.layer);
+    this.layerMenu.fill(this.rows().map(({ key, title }) => [key, title]), state.layer);
     this.channelField.max = row.channels - 1;
     if (document.activeElement !== this.channelField) this.channelField.value = state.channel;
     const rows = this.rows();
@@ -674,6 +680,8 @@ class Explorer {
     const { fires, inactive } = layer.facts.channels[channel];
     const { size, stride } = layer.facts.field;
     const line = h("p", { class: "rx-note" }, `Sees ${size} × ${size} px; a neuron every ${stride} px. `);
+    const first = this.row(this.state.model, this.state.layer);
+    if (place && first.size !== size) line.append(`It has no layer of ${first.size} px; this one is nearest. `);
     if (layer.facts.cell < size) line.append(`Pictures are reduced to ${layer.facts.cell} px. `);
     if (inactive) line.append(h("strong", { class: "rx-badge" }, "inactive"), " Its response is 0 at every position of every evaluation image (Table 1). ");
     if (!fires) line.append(h("strong", { class: "rx-badge" }, "never fires"), " No neuron of it responds to any of the images in which stimuli were looked for. ");
@@ -698,18 +706,20 @@ class Explorer {
 
   kinds(layer, channel) {
     const there = layer.facts.columns.map(({ key }) => key).filter((key) => key in PICTURES && placed(layer, key, channel));
-    return layer.facts.channels[channel].stimuli.length ? [...there, "stimulus"] : there;
+    return layer.facts.channels[channel].stimuli.length ? [...there, "stimulus", "where"] : there;
   }
 
-  stimulusOf({ layer, channel, place }) {
+  stimulusOf({ layer, model, of, channel, place }) {
     const { stimuli } = layer.facts.channels[channel];
-    return stimuli[Math.min(place ? 0 : this.state.stimulus, stimuli.length - 1)];
+    const chosen = place ? this.places.get(`${model}/${of}/${channel}`) ?? 0 : this.state.stimulus;
+    return stimuli[Math.min(chosen, stimuli.length - 1)];
   }
 
   paint(canvas, side, kind, room, zoom = 1) {
     const { layer, model, of, channel } = side;
     const made = kind === "maximization" ? this.made.get(`${model}/${of}/${channel}`) : null;
     if (kind === "stimulus") drawStimulus(canvas, layer, channel, this.stimulusOf(side), room, zoom).catch(() => {});
+    else if (kind === "where") drawSource(canvas, layer, this.stimulusOf(side), this.heat, room, zoom).catch(() => this.say("The image it was in could not be read."));
     else if (made) draw(canvas, { sheet: made.image, x: 0, y: 0, size: made.image.width }, 0, room, zoom);
     else draw(canvas, placed(layer, kind, channel), layer.facts.cell, room, zoom);
   }
@@ -726,16 +736,18 @@ class Explorer {
   viewed(side) {
     const { layer, model, of, channel } = side;
     const kinds = this.kinds(layer, channel);
-    const chosen = kinds.includes(this.state.view) ? this.state.view : TILES.find((kind) => kinds.includes(kind)) ?? kinds[0];
-    const { gains, positive, curve: values } = layer.facts.channels[channel];
+    const { gains, positive, fires, curve: values } = layer.facts.channels[channel];
+    const first = fires ? TILES : ["filter", ...TILES];
+    const chosen = kinds.includes(this.state.view) ? this.state.view : first.find((kind) => kinds.includes(kind)) ?? kinds[0];
     const made = this.made.get(`${model}/${of}/${channel}`);
     const note = (kind) => {
       if (kind === "maximization" && made) return made.made_with;
       if (kind === "mean") return `N = ${number(positive)}`;
       return gains?.[kind] === undefined ? "" : `gain ${number(gains[kind])}`;
     };
-    const described = (kind) => `${this.name(model, of, channel)}: ${PICTURES[kind][0]}${note(kind) && `, ${note(kind)}`}`;
-    const large = h("canvas", { role: "img", "aria-label": described(chosen) });
+    const told = kinds.includes("stimulus") ? this.told(layer, this.stimulusOf(side)) : "";
+    const described = (kind) => `${this.name(model, of, channel)}: ${PICTURES[kind][0]}${kind === "where" ? `: ${told}` : note(kind) && `, ${note(kind)}`}`;
+    const large = h("canvas", { role: "img", "aria-label": described(chosen), class: chosen === "where" ? "rx-place" : null });
     this.paint(large, side, chosen, side.alone ? ROOM.view : ROOM.beside, this.zoom);
     const zoom = (by, text, title) => h("button", {
       type: "button", title, "aria-label": title, "data-focus": title, "aria-disabled": String(this.zoom + by < 1 || this.zoom + by > 4),
@@ -751,7 +763,7 @@ class Explorer {
       return h("button", {
         type: "button", class: "rx-stimulus", "data-picture": kind, "data-focus": kind, "aria-pressed": String(kind === chosen),
         "aria-label": described(kind), title: PICTURES[kind][0], onclick: () => this.change({ view: kind }),
-      }, canvas);
+      }, canvas, h("small", { "aria-hidden": "true" }, PICTURES[kind][2]));
     });
     const what = layer.facts.objective === "response" ? "response" : "activation before the ReLU";
     const steps = made?.curve ?? values;
@@ -759,7 +771,9 @@ class Explorer {
     return [
       h("figure", { class: "rx-large" }, h("div", { class: "rx-scroll", tabindex: this.zoom > 1 ? 0 : false }, large),
         h("figcaption", {}, h("b", {}, PICTURES[chosen][0]), `: ${PICTURES[chosen][1]}${note(chosen) && `; ${note(chosen)}`}. `,
-          h("span", { class: "rx-zoom" }, zoom(-1, "−", "Smaller"), zoom(1, "+", "Larger")))),
+          ["stimulus", "where"].includes(chosen) ? h("span", { class: "rx-told" }, `${told[0].toUpperCase()}${told.slice(1)}. `) : null,
+          h("span", { class: "rx-zoom" }, zoom(-1, "−", "Smaller"), zoom(1, "+", "Larger"))),
+        chosen === "where" ? this.heatSwitch(side) : null),
       h("div", { class: "rx-strip", role: "group", "aria-label": "Pictures of the channel" }, thumbs),
       climbing,
     ].filter((part) => part !== null);
@@ -769,64 +783,60 @@ class Explorer {
     const { layer, model, of, channel, place } = side;
     const { stimuli } = layer.facts.channels[channel];
     const { ranges, sources } = layer.facts;
-    if (!ranges.length) return h("p", { class: "rx-note" }, "No photograph of these networks is kept: their pictures are means, or made by the network.");
-    if (!stimuli.length) return h("p", { class: "rx-note" }, "It has no preferred stimuli: no neuron responds to any image.");
-    const canvas = h("canvas", { role: "img", class: "rx-place" });
-    const words = h("p", { class: "rx-note" });
+    const instead = (words) => h("p", { class: "rx-stimuli rx-none" }, words);
+    if (!ranges.length) return instead("No photograph of these networks is kept: their pictures are means, or made by the network.");
+    if (!stimuli.length) return instead("It has no preferred stimuli: no neuron responds to any image.");
     const rangeOf = (stimulus) => ranges.findLastIndex(({ first }) => stimulus[6] >= first);
-    const called = (stimulus) => {
-      const range = rangeOf(stimulus);
-      return range ? `near ${ranges[range].name}` : ["strongest", "2nd strongest", "3rd strongest"][stimulus[6]] ?? `${stimulus[6] + 1}th strongest`;
-    };
-    const show = (stimulus) => {
-      const [value, source, top, left, bottom, right] = stimulus;
-      const image = sources[source];
-      drawSource(canvas, layer, stimulus, this.heat).catch(() => (words.textContent = "The image it was in could not be read."));
-      const where = `rows ${top} to ${bottom - 1}, columns ${left} to ${right - 1} of image ${image.image} (${image.height} × ${image.width} px)`;
-      words.textContent =
-        `${called(stimulus)}: response ${number(value)}; ${where}${image.class === null ? "" : `; class: ${image.class}`}`;
-      set(canvas, { "aria-label": `Where it was: the frame is the receptive field, to scale${this.heat ? "; coloured where it fires" : ""}. ${words.textContent}` });
-    };
-    let chosen = this.stimulusOf(side);
-    const button = (stimulus) => {
+    const chosen = this.stimulusOf(side);
+    const button = (stimulus, rank) => {
       const small = h("canvas", { "aria-hidden": "true" });
       drawStimulus(small, layer, channel, stimulus, ROOM.small).catch(() => {});
-      const label = `${this.name(model, of, channel)}: ${called(stimulus)} stimulus, ${layer.facts.field.size} px, response ${number(stimulus[0])}`;
+      const label = `${this.name(model, of, channel)}: ${this.called(layer, stimulus)} stimulus, ${layer.facts.field.size} px, response ${number(stimulus[0])}`;
       return h("button", {
-        type: "button", class: "rx-stimulus", "aria-label": label, "aria-pressed": String(stimulus === chosen),
-        onclick: (event) => {
-          chosen = stimulus;
-          show(stimulus);
-          for (const each of box.querySelectorAll(".rx-strip [aria-pressed]")) each.setAttribute("aria-pressed", String(each === event.currentTarget));
-          if (!place) {
-            this.state.stimulus = stimuli.indexOf(stimulus);
-            this.said = format(this.state);
-            this.model.set("state", this.said);
-            this.model.save_changes();
-            this.refills.get(`${model}/${of}/${channel}`)?.();
-          }
-          this.say(words.textContent);
+        type: "button", class: "rx-stimulus", "aria-label": label, "aria-pressed": String(stimulus === chosen), "data-focus": `stimulus ${rank}`,
+        onclick: () => {
+          if (place) this.places.set(`${model}/${of}/${channel}`, rank);
+          this.change({ view: "where", ...(place ? {} : { stimulus: rank }) });
+          this.say(this.told(layer, stimulus));
         },
       }, small, h("small", { "aria-hidden": "true" }, number(stimulus[0])));
     };
+    const whole = layer.facts.field.size <= Math.min(...sources.map(({ height, width }) => Math.min(height, width)));
     const strips = ranges.map(({ name }, range) => {
-      const of = stimuli.filter((stimulus) => rangeOf(stimulus) === range);
-      return of.length ? [h("h4", {}, range ? `Near ${name}` : `Strongest (${of.length}), with their responses`), h("div", { class: "rx-strip" }, of.map(button))] : [];
+      const members = stimuli.map((stimulus, i) => [stimulus, i]).filter(([stimulus]) => rangeOf(stimulus) === range);
+      const title = range ? `Near ${name}` : `Strongest (${members.length})${whole ? ", of neurons that see only the image" : ""}`;
+      return members.length ? [h("h4", {}, title), h("div", { class: "rx-strip" }, members.map((each) => button(...each)))] : [];
     });
-    const box = h("div", { class: "rx-stimuli" }, strips.flat());
-    const heat = h("input", {
+    return h("div", { class: "rx-stimuli" }, strips.flat());
+  }
+
+  called(layer, stimulus) {
+    const { ranges } = layer.facts;
+    const range = ranges.findLastIndex(({ first }) => stimulus[6] >= first);
+    return range ? `near ${ranges[range].name}` : ["strongest", "2nd strongest", "3rd strongest"][stimulus[6]] ?? `${stimulus[6] + 1}th strongest`;
+  }
+
+  // Where a stimulus was, in words.
+  told(layer, stimulus) {
+    const [value, source, top, left, bottom, right] = stimulus;
+    const image = layer.facts.sources[source];
+    const where = `rows ${top} to ${bottom - 1}, columns ${left} to ${right - 1} of image ${image.image} (${image.height} × ${image.width} px)`;
+    return `${this.called(layer, stimulus)}: response ${number(value)}; ${where}${image.class === null ? "" : `; class: ${image.class}`}`;
+  }
+
+  heatSwitch() {
+    const box = h("input", {
       type: "checkbox", id: unique("heat"), "data-focus": "heat",
       onchange: () => {
-        this.heat = heat.checked;
-        show(chosen);
+        this.heat = box.checked;
+        this.show();
       },
     });
-    heat.checked = this.heat;
-    show(chosen);
-    return [box, h(
-      "div", { class: "rx-where" }, h("h4", {}, "Where it was"), canvas,
-      h("span", { class: "rx-check" }, heat, h("label", { for: heat.id }, "where the channel fires")), words,
-    )];
+    box.checked = this.heat;
+    return h(
+      "span", { class: "rx-check" }, box, h("label", { for: box.id }, "where the channel fires"),
+      h("span", { class: "rx-from" }, "0", h("span", { class: "rx-key", "aria-hidden": "true" }), "largest response"),
+    );
   }
 
   numbers({ layer, channel }) {

@@ -124,7 +124,7 @@ def _agreement(layer: LayerFacts) -> Tensor:
 
 STATISTICS = (
     Statistic(
-        "maximum", "largest response", "", "the strongest response of any neuron to any image",
+        "maximum", "largest response", "", "the strongest response of any neuron, at borders too, to any image",
         lambda layer: layer.found.maximum,
     ),
     Statistic(

@@ -537,16 +537,15 @@ CONFIRMATORY = "fgh"
 """Statements that the paper measures itself, with numbers to compare; of the others, the measure is this edition's."""
 
 
-def claims_answer(found: Sequence[Claim]) -> Markdown:
-    """Say how many statements the run agrees with."""
-    by_verdict = {
-        verdict: [claim.letter for claim in found if claim.verdict == verdict]
-        for verdict in (AGREES, DISAGREES, CANNOT_TELL)
-    }
-    parts = [
-        f"{words} {len(letters)} ({', '.join(letters)})" if letters else f"{words} none"
-        for words, letters in zip(
-            ("agrees with", "disagrees with", "cannot tell about"), by_verdict.values(), strict=True
-        )
-    ]
-    return Markdown(f"**Answer.** Of the {len(found)} statements, this run {parts[0]}, {parts[1]} and {parts[2]}.")
+def claims_answer(found: Mapping[str, Sequence[Claim]]) -> Markdown:
+    """Say how many statements each set of networks agrees with, by what readers call it."""
+    words = {AGREES: "agrees with", DISAGREES: "disagrees with", CANNOT_TELL: "cannot tell about"}
+    sentences = []
+    for called, stated in found.items():
+        parts = []
+        for verdict, said in words.items():
+            letters = [claim.letter for claim in stated if claim.verdict == verdict]
+            parts.append(f"{said} {len(letters)} ({', '.join(letters)})" if letters else f"{said} none")
+        sentences.append(f"{called[0].upper()}{called[1:]} {parts[0]}, {parts[1]} and {parts[2]}.")
+    count = len(next(iter(found.values())))
+    return Markdown(f"**Answer.** Of the {count} statements: {' '.join(sentences)}")

@@ -736,6 +736,8 @@ def why_answer(found: Mapping[str, Why]) -> Markdown:
             sentences.append(f"{title} has no silent channel to disturb; the table shows its least active ones.")
             continue
         change = {variant: both["tested"] for variant, both in each.changes.items()}
+        over = change["noise"]
+        sentences.append(f"Over {over.n:,} {over.of} (Table 1 takes all):")
         words = {
             1: "more than a constant offset of its mean does",
             0: "and whether a constant offset of its mean does as much is undecided",
@@ -762,6 +764,4 @@ def why_answer(found: Mapping[str, Why]) -> Markdown:
                 f"layer1 write to these channels, the loss changes by {cut['tested']:+.3f}: {missed}; the same cut in "
                 f"matched active channels changes it by {cut['matched']:+.3f}."
             )
-        over = change["noise"]
-        sentences.append(f"(Over {over.n:,} {over.of}; Table 1 takes all.)")
     return Markdown("**Answer.** " + " ".join(sentences))

@@ -79,19 +79,16 @@ def poster(shown: Shown, channels: int = 5) -> BookFigure:
     return figure
 
 
-def hero(found: Reference, channels: int = 5, silent: int = 3) -> BookFigure:
-    """Draw Fig. S21: channels whose mean over the strongest stimuli keeps its feature, and some that begin silent.
+def chosen(found: Reference, channels: int = 5, silent: int = 3) -> list[int]:
+    """Choose channels that keep their feature, and behind them some that begin silent, each in their order.
 
     Of all channels that fire in the first pooling layer, the `channels` whose means are most alike from layer to layer:
     the correlation of the pictures, the larger cut to the smaller around the centre, averaged over the two steps. Of
-    those that never fire there, the `silent` whose last mean differs most from its own mean colour. Below, the clear
-    pictures of the last layer.
+    those that never fire there, the `silent` whose last mean differs most from its own mean colour.
     """
     (name,) = found.facts["networks"]
-    described = network(name)
-    layers = described.figure_layers
+    layers = network(name).figure_layers
     means = {layer: found.sheet(name, f"{layer}-strongest") for layer in layers}
-    drawn = found.sheet(name, f"{layers[-1]}-maximization")
     alike = torch.stack(
         [
             correlations(means[low], central(means[high], means[low].shape[-1])).diagonal()
@@ -100,24 +97,34 @@ def hero(found: Reference, channels: int = 5, silent: int = 3) -> BookFigure:
     ).mean(0)
     never = torch.zeros(len(alike), dtype=torch.bool)
     never[list(found.effects[name][0].inactive)] = True
-    gaps = {layer: {*found.facts["left out"][name][layer]} for layer in layers}
-    alike[[*set().union(*gaps.values())]] = -torch.inf
+    for layer in layers:
+        alike[found.facts["left out"][name][layer]] = -torch.inf
     contrast = centred(means[layers[-1]]).abs().amax((1, 2, 3)).where(never, -torch.inf)
     groups = (alike.where(~never, -torch.inf).topk(channels), contrast.topk(min(silent, int(never.sum()))))
-    chosen = [channel for best in groups for channel in best.indices.sort().values.tolist()]
+    return [channel for best in groups for channel in best.indices.sort().values.tolist()]
+
+
+def hero(found: Reference, channels: int = 5, silent: int = 3) -> BookFigure:
+    """Draw Fig. S21: the channels that `chosen` finds, layer by layer, and below the clear pictures of the last."""
+    (name,) = found.facts["networks"]
+    described, shown = network(name), chosen(found, channels, silent)
+    layers = described.figure_layers
+    means = {layer: found.sheet(name, f"{layer}-strongest") for layer in layers}
+    drawn = found.sheet(name, f"{layers[-1]}-maximization")
+    gaps = found.facts["left out"][name]
     figure = BookFigure(3.78)  # the proportions of a preview in social media
-    grid = figure.subplots(len(layers) + 1, len(chosen), squeeze=False)
+    grid = figure.subplots(len(layers) + 1, len(shown), squeeze=False)
     for row, layer in zip(grid[:-1], layers, strict=True):
         title = described.layer_title(layer).replace("first ", "first\n")
         row[0].set_ylabel(title, rotation=0, ha="right", va="center")
-        for ax, channel in zip(row, chosen, strict=True):
+        for ax, channel in zip(row, shown, strict=True):
             of = place(described, layer, channel, found.explored)
             show(ax, None if channel in gaps[layer] else means[layer][channel], of=of)
             if channel in gaps[layer]:
                 ax.text(0.5, 0.5, "never\nfires" if layer == layers[0] else "–", ha="center", va="center",
                         transform=ax.transAxes)  # fmt: skip
     grid[-1, 0].set_ylabel("what it\nwould draw", rotation=0, ha="right", va="center")
-    for first, last, channel in zip(grid[0], grid[-1], chosen, strict=True):
+    for first, last, channel in zip(grid[0], grid[-1], shown, strict=True):
         first.set_title(f"ch. {channel}")
         show(last, drawn[channel], of=place(described, layers[-1], channel, found.explored))
     return figure

@@ -58,13 +58,13 @@ def test_the_explorer_shows_the_name_as_it_is(run: Run, browser: Browser) -> Non
         page = browser.new_page()
         wrong = watch(page, home)
         page.goto(f"{home}explorer.html#resnet34/maxpool/18")
-        words = page.locator(".rx-where .rx-note")
+        words = page.locator(".rx-told")
         seen = set()
         for channel in range(20):
             page.get_by_label("Channel", exact=True).fill(str(channel))
             for button in page.locator(".rx-stimuli .rx-strip button").all()[:4]:
                 button.click()
-                seen.add(words.text_content().split("class: ")[1])
+                seen.add(words.text_content().split("class: ")[1].removesuffix(". "))
         assert seen == {NASTY, OTHER}
         assert wrong == []
         page.close()

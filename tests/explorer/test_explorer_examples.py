@@ -9,12 +9,14 @@ from bs4 import BeautifulSoup
 
 from rfviz.explorer import examples
 from rfviz.nets.network import network
+from rfviz.pages import landing
+from rfviz.pages.evidence import reference
 
 LAYERS = ("maxpool", "layer1.0", "layer1.2")
 
 
 def planted(monkeypatch: pytest.MonkeyPatch, silent: tuple[int, ...] = (1, 4), wide: int = 6) -> Any:
-    """Channel 3 keeps its picture, 4 fires more than 1 behind the stem, 2 is oriented, 0 colourful, 5 fires least."""
+    """Channel 3 keeps its picture, 4 responds more than 1 behind it, 2 is oriented, 0 colourful, 5 fires least."""
     generator = torch.Generator().manual_seed(0)
     pictures = {
         layer: torch.randn(wide, 3, side, side, generator=generator)
@@ -24,7 +26,11 @@ def planted(monkeypatch: pytest.MonkeyPatch, silent: tuple[int, ...] = (1, 4), w
     rates = {layer: torch.full((6 if layer == "maxpool" else wide,), 0.3) for layer in LAYERS}
     rates["maxpool"][list(silent)] = 0
     rates["layer1.2"][:6] = torch.tensor([0.9, 0.2, 0.9, 0.9, 0.5, 0.1])
-    found = {layer: SimpleNamespace(firing_rate=rates[layer], strongest_deviation=pictures[layer]) for layer in LAYERS}
+    largest = {layer: 0.01 + 0.1 * torch.arange(len(rate)) for layer, rate in rates.items()}
+    found = {
+        layer: SimpleNamespace(firing_rate=rates[layer], strongest_deviation=pictures[layer], maximum=largest[layer])
+        for layer in LAYERS
+    }
     monkeypatch.setattr(examples, "stimuli", lambda run, name: found)
     selectivity = torch.tensor([0.1, torch.nan, 0.8, 0.2, 0.3, 0.4] + [0.0] * (wide - 6))
     sensitivity = torch.tensor([2.0, torch.inf, 0.8, 0.2, torch.nan, 0.4] + [0.0] * (wide - 6))
@@ -35,7 +41,8 @@ def planted(monkeypatch: pytest.MonkeyPatch, silent: tuple[int, ...] = (1, 4), w
 
 def test_every_rule_finds_its_channel(monkeypatch: pytest.MonkeyPatch) -> None:
     found = examples.examples(planted(monkeypatch))
-    assert [each.address for each in found] == [f"resnet34/layer1.2/{channel}" for channel in (3, 4, 2, 0, 5)]
+    places = ["layer1.2/3", "maxpool/4", "layer1.2/2", "layer1.2/0", "layer1.2/5"]  # the silent one where it is silent
+    assert [each.address for each in found] == [f"resnet34/{place}" for place in places]
     assert [each.title.split()[0] for each in found] == ["The", "Silent", "The", "The", "The"]
     for made in (examples.named(found), examples.listed(found)):
         links = BeautifulSoup(made.data, "html.parser").find_all("a")
@@ -48,3 +55,12 @@ def test_what_no_channel_shows_is_left_out(monkeypatch: pytest.MonkeyPatch) -> N
     for run in (planted(monkeypatch, silent=()), planted(monkeypatch, wide=24)):
         titles = [each.title for each in examples.examples(run)]
         assert len(titles) == 4 and not any("Silent" in title for title in titles)
+
+
+def test_a_silent_channel_of_the_network_trained_on_imagenet() -> None:
+    kept = reference.kept("evidence/resnet18")
+    found = examples.kept_example(kept)
+    model, layer, channel = found.address.split("/")
+    assert (model, layer) == ("imagenet-resnet18", "maxpool")
+    assert int(channel) in kept.effects["resnet18"][0].inactive
+    assert f"ch. {channel}" in [ax.get_title() for ax in landing.hero(kept).axes]

@@ -88,12 +88,15 @@ def test_it_begins_with_the_papers_channel(page: Page) -> None:
     kinds = panel.locator("[data-picture]").evaluate_all("all => all.map((each) => each.dataset.picture)")
     assert kinds == [
         "filter", "mean", "stretched", "strongest", "luminance", "l-m", "s", "maximization", "clear", "stimulus",
+        "where",
     ]  # fmt: skip
     for canvas in panel.locator("[role=img]").all():
         assert len(canvas.get_attribute("aria-label")) > 20
 
 
-SCALES = """() => [...document.querySelectorAll(".rfviz-explorer canvas:not(.rx-place)")].map((canvas) => {
+SCALES = """() => [
+  ...document.querySelectorAll(".rfviz-explorer canvas:not(.rx-place, [data-picture=where] canvas)"),
+].map((canvas) => {
   const { width, height } = canvas.getBoundingClientRect();
   return [width / canvas.width, height / canvas.height];
 })"""
@@ -456,7 +459,7 @@ def test_where_a_channel_fires(browser: Browser, homes: dict[str, str], smoke: R
     """Colour lies over the photograph where the responses are."""
     page = browser.new_page(viewport={"width": 1400, "height": 1000})
     page.home = homes["http"]
-    go(page, "resnet34/layer1.0/18")
+    go(page, "resnet34/layer1.0/18&view=where")
     facts = RunSource(smoke).drawn("resnet34", "layer1.0").facts
     _, place, *_, width, height = facts["channels"][18]["stimuli"][0]
     heat = page.get_by_role("checkbox", name="where the channel fires")
@@ -532,16 +535,17 @@ def test_where_a_stimulus_was(page: Page, smoke: Run) -> None:
     buttons.nth(4).click()
     value, place, top, left, bottom, right = stimuli[4][:6]
     source = facts["sources"][place]
-    words = page.locator(".rx-where .rx-note")
+    words = page.locator(".rx-told")
     expect(words).to_contain_text(f"5th strongest: response {float(f'{value:.3g}'):g}")
     expect(words).to_contain_text(
         f"rows {top} to {bottom - 1}, columns {left} to {right - 1} of image {source['image']} ("
     )
     expect(words).to_contain_text(f"class: {source['class']}")
-    assert state(page) == "resnet34/layer1.0/18&stimulus=4"
+    assert state(page) == "resnet34/layer1.0/18&view=where&stimulus=4"
+    expect(buttons.nth(4)).to_be_focused()
     weak = [i for i, stimulus in enumerate(stimuli) if stimulus[6] >= facts["ranges"][2]["first"]]
     buttons.nth(weak[0]).click()
-    expect(words).to_contain_text(f"near a tenth of it: response {float(f'{stimuli[weak[0]][0]:.3g}'):g}")
+    expect(words).to_contain_text(f"Near a tenth of it: response {float(f'{stimuli[weak[0]][0]:.3g}'):g}")
 
 
 def test_nearest_channels_and_other_layers_are_links(page: Page, smoke: Run) -> None:
@@ -568,7 +572,7 @@ def test_a_click_shows_its_picture_within_a_tenth_of_a_second(page: Page) -> Non
              return [panel.querySelector("h3").textContent, panel.querySelectorAll("[data-picture] canvas").length];
            }"""
     )
-    assert at_once == ["ResNet34, first pooling layer, channel 5", 10] != before
+    assert at_once == ["ResNet34, first pooling layer, channel 5", 11] != before
 
 
 @pytest.mark.thorough
@@ -618,14 +622,13 @@ def test_an_image_that_cannot_be_read_is_said(browser: Browser, homes: dict[str,
     errors = []
     page.on("pageerror", lambda error: errors.append(error))
     page.route("**/resnet34-maxpool-sources.webp", lambda route: route.abort())
-    page.goto(f"{homes['http']}explorer.html#resnet34/maxpool/3")
-    words = page.locator(".rx-where .rx-note")
-    expect(words).to_have_text("The image it was in could not be read.")
+    page.goto(f"{homes['http']}explorer.html#resnet34/maxpool/3&view=where")
+    expect(page.get_by_role("status")).to_have_text("The image it was in could not be read.")
     page.unroute("**/resnet34-maxpool-sources.webp")
     page.locator(".rx-stimuli .rx-strip button").nth(1).click()
-    expect(words).to_contain_text("2nd strongest")
-    page.wait_for_timeout(300)
-    expect(words).to_contain_text("2nd strongest")
+    for _ in range(2):
+        expect(page.get_by_role("status")).to_contain_text("2nd strongest")
+        page.wait_for_timeout(300)
     assert errors == []
     page.close()
 
