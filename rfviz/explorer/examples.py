@@ -16,7 +16,6 @@ from rfviz.nets.network import network
 from rfviz.pages import landing
 from rfviz.pages.evidence.reference import Reference
 
-
 SILENT = "Silent in the stem, busy behind it"
 
 
