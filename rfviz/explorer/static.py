@@ -39,7 +39,8 @@ def classic(module: str) -> str:
 def front_end() -> dict[str, bytes]:
     """Return the files of the static explorer that are the same for every run, by name."""
     script = classic(MODULE.read_text(encoding="utf-8")) + HOST.read_text(encoding="utf-8")
-    return {"explorer.css": STYLE.read_bytes(), "explorer.js": script.encode()}
+    bare = re.sub(r"^ *(?://.*)?\n?", "", script, flags=re.M)  # without comments and what is before lines: lighter
+    return {"explorer.css": STYLE.read_bytes(), "explorer.js": bare.encode()}
 
 
 def shelf(run: Run) -> Shelf:
@@ -115,7 +116,8 @@ class Page:
     def _tables(self) -> str:
         manifest = self.source.manifest()
         titles = {model["key"]: model["title"] for model in manifest["models"]}
-        own = [row for row in manifest["layers"] if row["model"] in {each.name for each in self.run.networks}]
+        networks = {each.name for each in self.run.networks}
+        own = [row for row in manifest["layers"] if row["model"] in networks and row["stream"]]
         return "".join(_table(row, titles[row["model"]], manifest["statistics"], self.source) for row in own)
 
 

@@ -83,7 +83,7 @@ def test_figures_have_half_their_size_and_scroll_on_a_phone(
     figures = page.locator(".cell_output figure img")
     drawn = "(image) => (image.clientWidth - 2 * parseFloat(getComputedStyle(image).paddingLeft)) / image.naturalWidth"
     assert set(figures.evaluate_all(f"all => all.map({drawn})")) == {0.5}
-    scrolled = "({ parentElement: to }) => { to.scrollLeft = 1000; return to.scrollLeft; }"
+    scrolled = "(image) => { const to = image.closest('.rfviz-wide'); to.scrollLeft = 1000; return to.scrollLeft; }"
     assert (figures.first.evaluate(scrolled) > 0) == (size == "phone")
     page.close()
 

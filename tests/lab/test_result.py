@@ -390,7 +390,7 @@ DEPENDENTS = {
         3, {"stimuli", "border_stimuli", "clear_maxima", "mean_stimuli", "some_maxima", "identification", "atlas"}
     ),
     "noise_seeds": (3, {"noise_effect"}),
-    "disturbed_images": (9, {"noise_dose", "ablations", "disturbances"}),
+    "disturbed_images": (9, {"noise_dose", "ablations", "disturbances", "atlas"}),
     "picture_channels": (4, {"identification", "some_maxima"}),
     "maximization_steps": (3, {"maxima", "some_maxima", "identification", "atlas"}),
     "tile": (48, OF_STIMULI | {"border_stimuli", "halves"}),
