@@ -19,9 +19,10 @@ def trainings() -> series.Shown:
 
 
 def imagenet(tested: Interval, difference: Interval, tuned: Interval, inactive: int = 2) -> SimpleNamespace:
-    why = Why(True, {"noise": {"tested": tested, "matched": UP, "difference": difference}}, OPEN, UP)
+    why = Why(True, {"noise": {"tested": OPEN, "matched": UP, "difference": difference}}, OPEN, UP)
     effects = [SimpleNamespace(inactive=tuple(range(inactive)), channels=64)]
     claims = [_claim(letter, "It is.", "By looking.", [Part("share", tuned, form=".2f")]) for letter in "ijd"]
+    claims.append(_claim("h", "It is.", "By looking.", [Part("loss", tested), Part("loss of others", OPEN)]))
     exhibit = SimpleNamespace(inactive=SimpleNamespace(why={"resnet18": why}))
     return SimpleNamespace(effects={"resnet18": effects}, exhibit=exhibit, claims=claims)
 
