@@ -42,7 +42,8 @@ def train(runs: Sequence[Run], networks: Sequence[str] | None = None) -> None:
     if len(jobs) < 2 or distributed.started() > 1:
         return
     places = max(1, available_cores() // max(run.given.recipe(name).threads or 1 for run, name in jobs))
-    _ = jobs[0][0].images  # what has to be downloaded is there before several look for it
+    for run, name in jobs:  # what has to be downloaded or measured first is there before several look for it
+        run.whitening(name)
     context = multiprocessing.get_context("spawn")
     free, running = list(range(min(places, len(jobs)))), dict[Any, tuple[Any, int]]()
     try:
