@@ -981,6 +981,7 @@ class Explorer {
     const held = last && last.key !== state.layer && this.row(state.model, state.layer).stream ? this.layers.get(`${state.model}/${last.key}`) : null;
     const drawn = JSON.stringify([layer.key, channels, state.sort, this.pictureMenu.select.value, Boolean(held)]);
     if (drawn !== this.drawn) {
+      this.wantsTile ||= this.tiles.contains(document.activeElement); // a tile that has the focus goes, too
       this.fillTiles(layer, channels, statistic, held?.facts.channels.length === all.length ? [held, last.title] : []);
       this.drawn = drawn;
     }

@@ -391,6 +391,22 @@ def test_the_focus_stays_where_the_reader_is(page: Page) -> None:
     shown(page, "PlainNet34, conv. layer 33, channel 18")
 
 
+def test_the_list_keeps_the_focus_when_pictures_of_silent_channels_come(
+    browser: Browser, homes: dict[str, str]
+) -> None:
+    """They are of another layer, which may be a while on its way."""
+    page = browser.new_page()
+    page.home = homes["http"]
+    page.route("**/imagenet-resnet18-layer1.1.js", lambda route: (page.wait_for_timeout(700), route.continue_()))
+    go(page, "imagenet-resnet18/maxpool/0")
+    page.locator(".rx-tile[aria-selected=true]").focus()
+    expect(page.get_by_role("group", name="silent: 8, shown as in conv. layer 5")).to_be_visible()
+    expect(page.locator(":focus")).to_have_attribute("data-channel", "0")
+    page.keyboard.press("ArrowRight")
+    shown(page, "ResNet18, trained on ImageNet, first pooling layer, channel 1")
+    page.close()
+
+
 def test_copy_link(page: Page) -> None:
     page.get_by_role("button", name="Copy link").click()
     expect(page.get_by_role("status")).to_contain_text(page.evaluate("location.href"))
