@@ -123,9 +123,14 @@ def atlas(run: Run, network: str, layer: str, control: str | None = None) -> Dra
             inactive=silent.inactive_channels(results.pooling(run, network)) if layer == "maxpool" else None,
             clear=results.clear_maxima(run, network, layer) if layer in described.figure_layers else None,
             wrote=written[layer].share if layer in written else None,
-            removal=ablated[layer].double().mean(1) if layer in ablated else None,
+            removal=_of_all(ablated[layer].double().mean(1), found.channels) if layer in ablated else None,
         )
     return _encoded(draw(_with_places(whole, net, layer, run.preset.borders)))
+
+
+def _of_all(values: Tensor, channels: int) -> Tensor:
+    """Return values of the first channels for all of them: NaN where, behind a bottleneck, there are more."""
+    return torch.cat([values, values.new_full((channels - len(values),), torch.nan)])
 
 
 @dataclass(frozen=True)

@@ -183,8 +183,9 @@ def test_filters_are_shown_where_a_channel_has_one(monkeypatch: pytest.MonkeyPat
     for name in ("stimuli", "maxima", "clear_maxima", "orientation", "colour"):
         monkeypatch.setattr(results, name, lambda *_, all=planted: all)
     monkeypatch.setattr(results, "pooling", lambda *_: planted["maxpool"])
-    for name in ("written", "ablations"):
-        monkeypatch.setattr(results, name, lambda *_: {})
+    monkeypatch.setattr(results, "written", lambda *_: {})
+    removed = dict.fromkeys(("maxpool", "layer1.0"), torch.arange(40.0).view(20, 2))
+    monkeypatch.setattr(results, "ablations", lambda *_: removed)
     net = SimpleNamespace(conv1=SimpleNamespace(weight=torch.ones(20, 3, 7, 7)))
     run = SimpleNamespace(
         stimuli="images", net=lambda name: net, whitening=lambda name: IMAGENET, network=NETWORKS.get,
@@ -193,6 +194,9 @@ def test_filters_are_shown_where_a_channel_has_one(monkeypatch: pytest.MonkeyPat
     stem, block = (sources.atlas.function(run, "resnet50", layer) for layer in ("maxpool", "layer1.0"))
     assert stem.filters is not None and block.filters is None
     assert stem.inactive == (1,) and block.inactive is None
+    # what is known of the first channels is not known of the others
+    assert stem.removal.tolist() == (torch.arange(20) * 2 + 0.5).tolist()
+    assert block.removal[:20].equal(stem.removal) and block.removal[20:].isnan().all() and len(block.removal) == 80
 
 
 @pytest.mark.parametrize(
