@@ -15,16 +15,15 @@ from rfviz.lab.run import Run
 from rfviz.nets.network import network
 from rfviz.pages import landing
 from rfviz.pages.evidence.reference import Reference
-
-SILENT = "Silent in the stem, busy behind it"
+from rfviz.pages.style import Place, place
 
 
 class Example(NamedTuple):
-    """A channel: what it is called, how it was chosen, and its address in the explorer."""
+    """A channel: what it is called, how it was chosen, and where the explorer shows it."""
 
     title: str
     rule: str
-    address: str
+    place: Place
 
 
 def examples(run: Run) -> list[Example]:
@@ -38,38 +37,41 @@ def examples(run: Run) -> list[Example]:
     assert small is not None and large is not None
     kept = correlations(small, central(large, small.shape[-1])).diagonal()
     kept = torch.where((fires[first] > 0) & (fires[last] > 0), kept, torch.nan)
-    chosen: list[tuple[str, str, Tensor]] = [
+    chosen: list[tuple[str, str, str, Tensor]] = [
         (
             "The same feature, two blocks on",
-            f"the most alike of all means over the strongest neurons in {subject.layer_title(first)} and {title}", kept,
+            f"the most alike of all means over the strongest neurons in {subject.layer_title(first)} and {title}",
+            last, kept,
         ),
         (
             "The most oriented", f"the largest orientation selectivity in {title}",
-            orientation(run, subject.name, last).selectivity,
+            last, orientation(run, subject.name, last).selectivity,
         ),
         (
             "The most colourful", f"the most colour over luminance in {title}",
-            colour(run, subject.name, last).sensitivity,
+            last, colour(run, subject.name, last).sensitivity,
         ),
-        ("The rarest", f"of the channels that fire in {title}, the one that fires least", _rarity(fires[last])),
+        ("The rarest", f"of the channels that fire in {title}, the one that fires least", last, _rarity(fires[last])),
     ]  # fmt: skip
     if len(fires[low]) == len(fires[last]):  # a channel of the stem is one of the blocks, too
         rises = torch.where(fires[low] == 0, found[last].maximum, torch.nan)
         rule = f"of the inactive channels, the one with the largest response in {title}"
-        chosen.insert(1, (SILENT, rule, rises))
+        chosen.insert(1, ("Silent in the stem, busy behind it", rule, low, rises))
     return [
-        Example(name, rule, f"{subject.name}/{low if name == SILENT else last}/{number}")
-        for name, rule, merit in chosen
-        if (number := _best(merit)) is not None
+        Example(name, rule, there)
+        for name, rule, layer, merit in chosen
+        if (number := _best(merit)) is not None and (there := place(subject, layer, number))
     ]
 
 
 def kept_example(kept: Reference) -> Example:
     """Choose a silent channel of a network that is kept: one of the few that the first page shows."""
     *_, number = landing.chosen(kept)
-    (name,) = kept.effects
-    rule = f"of the inactive channels of {network(name).title} that Fig. S21 shows, the last"
-    return Example("The same, trained on ImageNet", rule, f"{kept.explored}{name}/{network(name).stream[0]}/{number}")
+    (described,) = map(network, kept.effects)
+    there = place(described, described.stream[0], number, kept.explored)
+    assert there is not None
+    rule = f"of the inactive channels of {described.title} that Fig. S21 shows, the last"
+    return Example("The same, trained on ImageNet", rule, there)
 
 
 def _rarity(rate: Tensor) -> Tensor:
@@ -95,4 +97,4 @@ def listed(found: Sequence[Example]) -> HTML:
 
 
 def _link(example: Example) -> str:
-    return f'<a href="explorer.html#{example.address}">{html.escape(example.title)}</a>'
+    return f'<a href="{example.place.address}">{html.escape(example.title)}</a>'

@@ -25,7 +25,7 @@ const PICTURES = {
   where: ["where it was", "the photograph, with the receptive field as a frame", "where"],
 };
 const AVERAGES = ["mean", "stretched", "strongest", "luminance", "l-m", "s"];
-const TILES = ["strongest", "stretched", "clear", "maximization", "filter", "mean", "stimulus 0"]; // best first
+const TILES = ["strongest", "stretched", "clear", "maximization", "filter", "mean"]; // best first
 const MOST_BESIDE = 2;
 
 // ---------------------------------------------------------------- small helpers

@@ -92,10 +92,6 @@ def _check(model: str, layer: str, offered: Mapping[str, Collection[str]]) -> No
         raise unknown("layer", layer, offered[model])
 
 
-RANDOM = "random weights"
-"""The control of a network; see `rfviz.kernels.controls`."""
-
-
 @result
 def atlas(run: Run, network: str, layer: str, control: str | None = None) -> Drawn:
     """Return what is known of a layer of a network or of a control, drawn for a browser.
@@ -159,7 +155,7 @@ class RunSource:
         titles, rows = {}, []
         for model, offered in self._offered.items():
             network = self.run.network(model.removesuffix("-random"))
-            titles[model] = network.title if model == network.name else f"{network.title}, {RANDOM}"
+            titles[model] = network.title if model == network.name else f"{network.title}, {results.RANDOM}"
             rows += [
                 _row(
                     model, layer.name, layer.title, layer.channels, layer.receptive_field, layer.name in network.stream
@@ -174,12 +170,12 @@ class RunSource:
         """See `Source`."""
         _check(model, layer, self._offered)
         name = model.removesuffix("-random")
-        return atlas(self.run, name, layer) if model == name else atlas(self.run, name, layer, RANDOM)
+        return atlas(self.run, name, layer) if model == name else atlas(self.run, name, layer, results.RANDOM)
 
     def net(self, model: str) -> tuple[nn.Module, Whitening]:
         """See `Source`."""
         name = model.removesuffix("-random")
-        net = results.net_or_control(self.run, name, None if model == name else RANDOM)
+        net = results.net_or_control(self.run, name, None if model == name else results.RANDOM)
         return net, self.run.whitening(name)
 
 

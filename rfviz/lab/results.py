@@ -39,6 +39,9 @@ from rfviz.lab.run import Run, trained
 from rfviz.nets.models import ResidualNet
 from rfviz.training import trainer
 
+RANDOM = "random weights"
+"""The control of a network; see `rfviz.kernels.controls`."""
+
 FIELD_CHANNELS = 12
 """Channels of a layer whose effective fields are measured, at most."""
 

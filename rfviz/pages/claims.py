@@ -18,6 +18,7 @@ from rfviz.kernels.pictures import centrality, diversity, reliability
 from rfviz.kernels.responses import LayerResponses
 from rfviz.kernels.silent import inactive_channels
 from rfviz.lab import results
+from rfviz.lab.results import RANDOM
 from rfviz.lab.run import Run
 from rfviz.nets.network import Network
 from rfviz.pages import colour, higher, maximization, orientation, sharing
@@ -42,8 +43,6 @@ SMALL_DECAY = 1.0
 DIVERSER, ALIKE, CENTRED, HALVES = 0.05, 0.5, 0.25, 0.5
 KEEPS, HUES, MORE, HARM, HARM_RANDOM = 0.1, 0.1, 0.05, 0.01, 0.001
 LEAD, CUT, STRANGE = 0.1, 0.01, 0.05
-
-RANDOM = "random weights"
 
 
 class Part(NamedTuple):

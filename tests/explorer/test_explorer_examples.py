@@ -42,11 +42,12 @@ def planted(monkeypatch: pytest.MonkeyPatch, silent: tuple[int, ...] = (1, 4), w
 def test_every_rule_finds_its_channel(monkeypatch: pytest.MonkeyPatch) -> None:
     found = examples.examples(planted(monkeypatch))
     places = ["layer1.2/3", "maxpool/4", "layer1.2/2", "layer1.2/0", "layer1.2/5"]  # the silent one where it is silent
-    assert [each.address for each in found] == [f"resnet34/{place}" for place in places]
+    addresses = [f"explorer.html#resnet34/{place}" for place in places]
+    assert [each.place.address for each in found] == addresses
     assert [each.title.split()[0] for each in found] == ["The", "Silent", "The", "The", "The"]
     for made in (examples.named(found), examples.listed(found)):
         links = BeautifulSoup(made.data, "html.parser").find_all("a")
-        assert [link["href"] for link in links] == [f"explorer.html#{each.address}" for each in found]
+        assert [link["href"] for link in links] == addresses
     assert all(each.rule in made.data for each in found)
 
 
@@ -60,7 +61,7 @@ def test_what_no_channel_shows_is_left_out(monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_silent_channel_of_the_network_trained_on_imagenet() -> None:
     kept = reference.kept("evidence/resnet18")
     found = examples.kept_example(kept)
-    model, layer, channel = found.address.split("/")
-    assert (model, layer) == ("imagenet-resnet18", "maxpool")
+    model, layer, channel = found.place.address.split("/")
+    assert (model, layer) == ("explorer.html#imagenet-resnet18", "maxpool")
     assert int(channel) in kept.effects["resnet18"][0].inactive
     assert f"ch. {channel}" in [ax.get_title() for ax in landing.hero(kept).axes]

@@ -306,6 +306,7 @@ def test_a_link_leads_to_exactly_the_same_view(page: Page, browser: Browser) -> 
         "resnet34/maxpool/3&with=resnet34/4",
         "resnet34/maxpool/3&stimulus=1.5",
         "resnet34/maxpool/3&stimulus=999",
+        "resnet34/maxpool/3&view=constructor&picture=none",
         "resnet34/maxpool/3&only=least&limit=abc",
         "how-to-read-it",
     ],

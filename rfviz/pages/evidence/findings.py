@@ -48,6 +48,10 @@ def gather(shown: series.Shown, pair: Reference, imagenet: Reference, wide: Refe
     return [*_of_silence(imagenet), *_of_skips(shown, pair), *_of_tuning(imagenet, wide.claims)]
 
 
+def _stated(claims: Sequence[Claim], letter: str) -> Claim:
+    return next(claim for claim in claims if claim.letter == letter)
+
+
 def _of_silence(imagenet: Reference) -> list[Finding]:
     ((name, why),) = imagenet.exhibit.inactive.why.items()
     page = ("imagenet_network", "A network trained on ImageNet")
@@ -55,7 +59,7 @@ def _of_silence(imagenet: Reference) -> list[Finding]:
     inactive, channels = len(imagenet.effects[name][0].inactive), imagenet.effects[name][0].channels
     than = {1: "more than", 0: "neither more nor less, as far as can be told, than", -1: "less than"}
     matched = why.changes["noise"]["difference"]
-    (harm,) = (each.parts[0].interval for each in imagenet.claims if each.letter == "h")
+    harm = _stated(imagenet.claims, "h").parts[0].interval
     return [
         Finding(
             "Some channels of the first pooling layer never fire",
@@ -75,7 +79,6 @@ def _of_skips(shown: series.Shown, pair: Reference) -> list[Finding]:
     resnet, without, plain = shown.networks
     by_decay = series.more_silent(shown, resnet, plain)
     plainly, equal = more_inactive_of(pair.effects)
-    (claim,) = (each for each in pair.claims if each.letter == "g")
     skips = series.more_silent(shown, resnet, without)
     page = ("silence_by_decay", "When channels fall silent")
     titles = [NETWORKS[name].title for name in (resnet, plain)]
@@ -84,7 +87,7 @@ def _of_skips(shown: series.Shown, pair: Reference) -> list[Finding]:
             f"{titles[0]} has more of them than {titles[1]}",
             f"in the reference pair {plainly:+.0%} of the channels, at equal accuracy {equal:+.0%}; in small networks "
             f"of equal cumulative decay {by_decay:+.0f} %",
-            claim.verdict, page,
+            _stated(pair.claims, "g").verdict, page,
         ),
         Finding(
             "The skips make channels fall silent", f"with the skips of layer1 minus without {skips:+.0f} %",
@@ -97,7 +100,7 @@ def _of_tuning(imagenet: Reference, pair: Sequence[Claim]) -> list[Finding]:
     (name,) = imagenet.effects
     found = []
     for letter, states in (("i", "selective for orientation"), ("j", "double-opponent")):
-        here, there = (next(each for each in claims if each.letter == letter) for claims in (imagenet.claims, pair))
+        here, there = (_stated(claims, letter) for claims in (imagenet.claims, pair))
         found.append(
             Finding(
                 f"Neurons are {states}",
@@ -108,7 +111,7 @@ def _of_tuning(imagenet: Reference, pair: Sequence[Claim]) -> list[Finding]:
                 ("claims", "Claims"),
             )
         )
-    (picture,) = (each for each in imagenet.claims if each.letter == "d")
+    picture = _stated(imagenet.claims, "d")
     part = next(each for each in picture.parts if each.verdict == picture.verdict)
     found.append(
         Finding(
