@@ -16,7 +16,7 @@ from rfviz.pages.evidence import series
 from rfviz.pages.evidence.reference import Reference
 from rfviz.pages.inactive import more_inactive_of
 from rfviz.pages.verdicts import MARKS
-from rfviz.stats import AGREES, CANNOT_TELL, DISAGREES, judge
+from rfviz.stats import AGREES, CANNOT_TELL, DISAGREES, all_of, judge
 
 THERE = {AGREES: "holds, too", DISAGREES: "does not hold", CANNOT_TELL: "is open"}
 WORDS = {AGREES: "holds", DISAGREES: "does not hold", CANNOT_TELL: "open"}
@@ -45,14 +45,14 @@ def gather(shown: series.Shown, pair: Reference, imagenet: Reference, wide: Refe
     wide : Reference
         The pair of full width.
     """
-    return [*_of_silence(imagenet), *_of_skips(shown, pair), *_of_tuning(imagenet, wide.claims)]
+    return [_of_silence(imagenet), _of_networks(shown, pair), *_of_neurons(imagenet, wide.claims)]
 
 
 def _stated(claims: Sequence[Claim], letter: str) -> Claim:
     return next(claim for claim in claims if claim.letter == letter)
 
 
-def _of_silence(imagenet: Reference) -> list[Finding]:
+def _of_silence(imagenet: Reference) -> Finding:
     ((name, why),) = imagenet.exhibit.inactive.why.items()
     page = ("imagenet_network", "A network trained on ImageNet")
     title = NETWORKS[name].title
@@ -60,43 +60,29 @@ def _of_silence(imagenet: Reference) -> list[Finding]:
     than = {1: "more than", 0: "neither more nor less, as far as can be told, than", -1: "less than"}
     matched = why.changes["noise"]["difference"]
     harm = _stated(imagenet.claims, "h").parts[0].interval
-    return [
-        Finding(
-            "Some channels of the first pooling layer never fire",
-            f"{inactive} of {channels} in {title} trained on ImageNet, over photographs of Caltech-101",
-            AGREES if inactive else DISAGREES, page,
-        ),
-        Finding(
-            "Noise in them harms the network",
-            f"loss {harm:+.3f} nats in {title} trained on ImageNet; {than[matched.sign]} in as many active channels, "
-            f"{matched:+.3f}. Whether more than in a network without skips is open",
-            judge(harm, least=HARM), page,
-        ),
-    ]  # fmt: skip
+    return Finding(
+        "Some channels of the first pooling layer never fire, and noise in them harms",
+        f"{inactive} of {channels} in {title} trained on ImageNet, over photographs of Caltech-101; loss {harm:+.3f} "
+        f"nats, {than[matched.sign]} in as many active channels ({matched.value:+.3f})",
+        all_of([AGREES if inactive else DISAGREES, judge(harm, least=HARM)]), page,
+    )  # fmt: skip
 
 
-def _of_skips(shown: series.Shown, pair: Reference) -> list[Finding]:
-    resnet, without, plain = shown.networks
+def _of_networks(shown: series.Shown, pair: Reference) -> Finding:
+    resnet, _, plain = shown.networks
     by_decay = series.more_silent(shown, resnet, plain)
     plainly, equal = more_inactive_of(pair.effects)
-    skips = series.more_silent(shown, resnet, without)
     page = ("silence_by_decay", "When channels fall silent")
     titles = [NETWORKS[name].title for name in (resnet, plain)]
-    return [
-        Finding(
-            f"{titles[0]} has more of them than {titles[1]}",
-            f"in the reference pair {plainly:+.0%} of the channels, at equal accuracy {equal:+.0%}; in small networks "
-            f"of equal cumulative decay {by_decay:+.0f} %",
-            _stated(pair.claims, "g").verdict, page,
-        ),
-        Finding(
-            "The skips make channels fall silent", f"with the skips of layer1 minus without {skips:+.0f} %",
-            judge(skips), page,
-        ),
-    ]  # fmt: skip
+    return Finding(
+        f"{titles[0]} has more of them than {titles[1]}",
+        f"in the reference pair {plainly:+.0%} of the channels, at equal accuracy {equal:+.0%}; in small networks of "
+        f"equal cumulative decay {by_decay:+.0f} %",
+        _stated(pair.claims, "g").verdict, page,
+    )  # fmt: skip
 
 
-def _of_tuning(imagenet: Reference, pair: Sequence[Claim]) -> list[Finding]:
+def _of_neurons(imagenet: Reference, pair: Sequence[Claim]) -> list[Finding]:
     (name,) = imagenet.effects
     found = []
     for letter, states in (("i", "selective for orientation"), ("j", "double-opponent")):
