@@ -449,7 +449,7 @@ def ablations(shown: Shown) -> Figure:
     """Draw Fig. S18: the change of the loss without one channel, early and late; tested channels are ringed."""
     if not shown.networks:
         return missing(shown.left_out)
-    figure = BookFigure(4.8)
+    figure = BookFigure(5.2)
     grid = figure.subplots(2, len(shown.networks), squeeze=False, sharey="row", sharex="col")
     for column, network in zip(grid.T, shown.networks, strict=True):
         evidence = shown.evidence[network.name][0]
@@ -465,9 +465,9 @@ def ablations(shown: Shown) -> Figure:
             link_points(ax, rates, middle, network, layer, range(len(rates)), shown.explored)
             ax.plot(rates[ringed], middle[ringed], "o", markersize=8, markerfacecolor="none", color="black")
             ax.axhline(0, color="black", linewidth=0.8, linestyle=":")
-            ax.set_title(f"{network.title}, {network.layer_title(layer)}")
+            ax.set_title(f"{network.title}\n{network.layer_title(layer)}")
             ax.spines[["top", "right"]].set_visible(False)
-        column[-1].set_xlabel("firing rate in the first pooling layer (%)")
+        column[-1].set_xlabel("firing rate in the\nfirst pooling layer (%)")
     for ax in grid[:, 0]:
         ax.set_ylabel("change of the loss (nats)")
     return figure

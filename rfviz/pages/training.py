@@ -162,7 +162,7 @@ def training_curves(histories: Histories, chance: float) -> Figure:
     panels[0].set_yscale("log")
     panels[1].axhline(100 * chance, color=GREY, linewidth=1, linestyle=":", label="chance")
     panels[1].set_ylim(0, 100)
-    figure.legend(*panels[1].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
+    figure.legend(*panels[1].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
     return figure
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import combinations, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -388,11 +388,22 @@ def test_shares_and_ablations_are_drawn_for_every_network() -> None:
         "conv. layer 3", "conv. layer 5", "conv. layer 7", "conv. layer 3", "conv. layer 5",
     ]  # fmt: skip
     titles = [ax.get_title() for ax in sharing.ablations(page).axes]
-    assert titles[:3] == [f"{name}, first pooling layer" for name in ("ResNet34", "PlainNet34", "ResNet18")]
-    assert titles[3:] == ["ResNet34, conv. layer 7", "PlainNet34, conv. layer 7", "ResNet18, conv. layer 5"]
+    assert titles[:3] == [f"{name}\nfirst pooling layer" for name in ("ResNet34", "PlainNet34", "ResNet18")]
+    assert titles[3:] == ["ResNet34\nconv. layer 7", "PlainNet34\nconv. layer 7", "ResNet18\nconv. layer 5"]
     assert len(sharing.written_shares(page).links()) == 5 * CHANNELS  # of the control, none
     assert len(sharing.ablations(page).links()) == 6 * CHANNELS
     assert sharing.ablations(page._replace(explored=None)).links() == []
+
+
+def test_words_of_three_networks_stand_apart() -> None:
+    figure = sharing.ablations(shown(["resnet34", "plainnet34", "resnet34-short"]))
+    figure._repr_png_()
+    texts = [text for ax in figure.axes for text in (ax.title, ax.xaxis.label) if text.get_text()]
+    boxes = [text.get_window_extent() for text in texts]
+    assert len(boxes) == 9
+    for first, second in combinations(boxes, 2):
+        assert not first.overlaps(second)
+    assert all(box.x0 >= 0 and box.x1 <= figure.bbox.width for box in boxes)
 
 
 # -- five predictions --------------------------------------------------------------------------------------------------

@@ -120,3 +120,12 @@ def test_without_networks_that_differ_in_their_skips_there_is_no_comparison() ->
     three = page.accuracy_answer({"resnet50": [0.5], "resnet18": [0.4], "plainnet18": [0.1]}).data
     assert "ResNet50 classifies 50.0%, ResNet18 classifies 40.0% and PlainNet18 classifies 10.0% of" in three
     assert "ResNet50 minus PlainNet18 is +40.0 points" in three
+
+
+def test_the_legend_of_three_networks_stays_in_the_figure() -> None:
+    names = ("resnet34", "plainnet34", "resnet34-short")
+    figure = page.training_curves({name: [[ENTRY, {**ENTRY, "epoch": 2}]] for name in names}, chance=0.25)
+    figure._repr_png_()
+    (legend,) = figure.legends
+    box = legend.get_window_extent()
+    assert box.x0 >= 0 and box.x1 <= figure.bbox.width
