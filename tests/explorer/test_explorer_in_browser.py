@@ -541,6 +541,9 @@ def test_on_a_phone_what_was_picked_comes_into_view(page: Page) -> None:
     page.locator(".rx-tile[data-channel='3']").click()
     shown(page, "ResNet34, first pooling layer, channel 3")
     assert page.locator(".rx-panel h3").bounding_box()["y"] < 500
+    assert page.get_by_role("status").bounding_box()["width"] > 200
+    for menu in page.locator(".rx-bar select").all():
+        assert menu.bounding_box()["width"] > 110
 
 
 def test_where_a_stimulus_was(page: Page, smoke: Run) -> None:
