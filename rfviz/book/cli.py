@@ -300,6 +300,85 @@ def reference(
 
 
 @app.command
+def explore(
+    network: str,
+    images: Path,
+    *,
+    out: Path,
+    layers: str | None = None,
+    weights: str | None = None,
+    preprocess: str | None = None,
+    size: Whole | None = None,
+    strict: bool = False,
+    serve: bool = False,
+) -> None:
+    """Write the explorer of any network and your images: a folder of files that opens without a server.
+
+    Example: `rfviz explore torchvision:resnet18 my-photographs --out my-explorer`. Interrupted, it goes on where it was
+    when it is called again.
+
+    Parameters
+    ----------
+    network
+        torchvision:NAME, timm:NAME, rfviz:NAME, or FILE.py:FUNCTION, which runs the code of that file; several with
+        commas between them are put side by side.
+    images
+        Folder of images, with folders in it or without.
+    out
+        Folder to write to; index.html in it is the page.
+    layers
+        Names with commas between them, as `rfviz layers` lists them; by default some that give an overview.
+    weights
+        A file, an address with a checksum, the name of published weights, or random. By default the published ones.
+    preprocess
+        imagenet, none, or means and standard deviations such as 0.5,0.5,0.5,0.2,0.2,0.2; by default what the weights
+        expect, where that is known.
+    size
+        Side of the squares that images are cut to, px.
+    strict
+        Refuse broken images instead of leaving them out.
+    serve
+        Show it at http://localhost:8000 afterwards.
+    """
+    from rfviz.book import launch
+    from rfviz.explorer import own
+    from rfviz.nets import zoo
+
+    loaded = [zoo.load(each, weights) for each in network.split(",")]
+    source = own.NetSource(
+        {each.name: each for each in loaded}, images, layers.split(",") if layers else None, preprocess, size=size,
+        folder=out.expanduser() / "results", strict=strict, progress=True,
+    )  # fmt: skip
+    page = own.save(source, out, progress=True)
+    for line in own.summary(source):
+        _say(line)
+    _say(f"open {page}")
+    if serve:
+        launch.serve(page.parent)
+
+
+@app.command(name="layers")
+def list_layers(network: str, *, weights: str = "random") -> None:
+    """List the layers of a network: name, kind, channels, receptive field, and what can be measured there.
+
+    Parameters
+    ----------
+    network
+        As for `rfviz explore`.
+    weights
+        As for `rfviz explore`; the fields do not depend on them.
+    """
+    from rfviz.nets import zoo
+
+    rows = zoo.layers(zoo.load(network, weights).net)
+    table = [("layer", "kind", "channels", "receptive field", "works")]
+    table += [(row.name, row.kind, str(row.channels), row.field, row.works) for row in rows]
+    widths = [max(len(line[column]) for line in table) for column in range(4)]
+    for line in table:
+        _say("  ".join([*(each.ljust(width) for each, width in zip(line, widths, strict=False)), line[-1]]))
+
+
+@app.command
 def series(to: Path, *, only: str | None = None) -> None:
     """Train the series of the page "When channels fall silent", and keep its numbers as JSON.
 

@@ -3,13 +3,16 @@
 import os
 import re
 import subprocess
+import webbrowser
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import jupytext
 import nbformat
 
-from rfviz.errors import RfvizError
+from rfviz.errors import RfvizError, first_line
 from rfviz.storage.files import atomic
 from rfviz.storage.places import repository
 
@@ -88,3 +91,23 @@ def export_notebooks(notebooks: dict[str, Path], folder: Path, of: str | None) -
         with atomic(written[-1]) as temporary:
             nbformat.write(notebook, temporary)
     return written
+
+
+def serve(folder: Path, port: int = 8000) -> None:
+    """Show the files of a folder at an address of this machine, and in its browser, until it is interrupted.
+
+    Raises
+    ------
+    RfvizError
+        If the port is taken.
+    """
+    handler = partial(SimpleHTTPRequestHandler, directory=str(folder))
+    try:
+        server = ThreadingHTTPServer(("127.0.0.1", port), handler)
+    except OSError as error:
+        raise RfvizError(
+            f"port {port} cannot be opened ({first_line(error)}): open the page from its folder."
+        ) from error
+    with server:
+        webbrowser.open(f"http://localhost:{port}/")
+        server.serve_forever()

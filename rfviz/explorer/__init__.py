@@ -5,6 +5,6 @@ One front end (``explorer.js``), two hosts: `Explorer` in a live notebook, and t
 """
 
 from rfviz.explorer.static import Page, gather, write_atlas
-from rfviz.explorer.widget import Explorer
+from rfviz.explorer.widget import Explorer, explore
 
-__all__ = ["Explorer", "Page", "gather", "write_atlas"]
+__all__ = ["Explorer", "Page", "explore", "gather", "write_atlas"]

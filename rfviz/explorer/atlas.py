@@ -17,8 +17,9 @@ from rfviz import _torchvision_ops  # isort: skip  # noqa: F401  # torchvision m
 from torchvision.transforms.v2 import functional as resizing
 
 from rfviz.explorer.facts import LayerFacts, describe, nearest
+from rfviz.images.folders import NO_CLASS
 from rfviz.kernels.tuning.opponent import opponent
-from rfviz.nets.receptive_field import ReceptiveField
+from rfviz.nets.receptive_field import EXACT, ReceptiveField
 from rfviz.pages.evidence.reference import Reference
 from rfviz.pages.style import NO_IMAGE, covered, min_max, stretch
 
@@ -28,7 +29,7 @@ LARGEST_CELL = 96
 PHOTOGRAPH_CELL = 64
 """The same where there are no means: photographs are seen larger as sources."""
 
-EXACT = 32
+LOSSLESS = 32
 """Receptive fields up to which stimuli are kept without loss, px."""
 
 TALLEST = 16383
@@ -73,7 +74,7 @@ class Atlas:
 
     def files(self) -> tuple[bytes, bytes, bytes, bytes]:
         """Return the sheets as WebP: without loss but for photographs of some size."""
-        exact = self.facts["field"]["size"] <= EXACT
+        exact = self.facts["field"]["size"] <= LOSSLESS
         photographs = webp(self.stimuli, lossless=exact), webp(self.sources, lossless=False)
         return webp(self.cells), *photographs, webp(self.maps)
 
@@ -88,9 +89,15 @@ def webp(pixels: Tensor, lossless: bool = True) -> bytes:
 
 def to_cell(image: Tensor, side: int) -> Tensor:
     """Return a picture `(3, R, R)`, RGB in [0, 1], as uint8 of at most `side` px."""
+    image = as_rgb(image)
     if max(image.shape[1:]) > side:
         image = resizing.resize(image, [side, side], antialias=True)
     return (image.clamp(0, 1) * 255).round().byte()
+
+
+def as_rgb(image: Tensor) -> Tensor:
+    """Return an image as RGB for a screen: grey in three colours, and of four channels the first three."""
+    return image.expand(3, -1, -1) if len(image) == 1 else image[:3]
 
 
 def draw(layer: LayerFacts) -> Atlas:
@@ -128,10 +135,11 @@ def draw(layer: LayerFacts) -> Atlas:
     if found.strongest_stimulus is not None and found.strongest_count is not None:
         add_stretched("strongest", found.strongest_deviation, found.strongest_count)
         assert found.competing_patch is not None
-        apart = opponent(found.strongest_stimulus) - opponent(found.competing_patch)
-        for plane, key in enumerate(PLANES):
-            grey = torch.where(found.strongest_count > 0, apart[:, plane], 0)[:, None].expand(-1, 3, -1, -1).float()
-            add_stretched(key, grey, found.strongest_count)
+        if found.strongest_stimulus.shape[1] == 3:
+            apart = opponent(found.strongest_stimulus) - opponent(found.competing_patch)
+            for plane, key in enumerate(PLANES):
+                grey = torch.where(found.strongest_count > 0, apart[:, plane], 0)[:, None].expand(-1, 3, -1, -1).float()
+                add_stretched(key, grey, found.strongest_count)
     for key, maxima in (("maximization", layer.maxima), ("clear", layer.clear)):
         if maxima is not None:
             add(key, list(layer.whitening.to_rgb(maxima.images.float().cpu())))
@@ -192,7 +200,7 @@ def of_sheets(kept: Reference, network: str, layer: str, field: ReceptiveField) 
         for key, of_channels in sheets.items()
     ]
     facts = {
-        "field": {"size": side, "stride": field.stride, "start": field.start},
+        "field": {"size": side, "stride": field.stride, "start": field.start, "how": EXACT},
         "objective": "before_relu",
         "ranges": [],
         "channels": channels,
@@ -218,6 +226,7 @@ def _stimuli(layer: LayerFacts, facts: dict[str, Any]) -> tuple[dict[tuple[int, 
     for index, (top, left) in zip(sorted(wanted), cells, strict=True):
         item = layer.images[index]
         image, label = item if isinstance(item, (tuple, list)) else (item, None)
+        image = as_rgb(image)
         height, width = image.shape[1:]
         for channel, stimulus in wanted[index]:
             if field.size > min(height, width):  # what of the image it sees
@@ -232,7 +241,7 @@ def _stimuli(layer: LayerFacts, facts: dict[str, Any]) -> tuple[dict[tuple[int, 
         scale = SOURCE / max(height, width)
         small = resizing.resize(image, [max(1, round(height * scale)), max(1, round(width * scale))], antialias=True)
         sheet[:, top : top + small.shape[1], left : left + small.shape[2]] = (small.clamp(0, 1) * 255).round().byte()
-        name = None if classes is None or label is None else classes[int(label)]
+        name = None if not classes or label is None or int(label) == NO_CLASS else classes[int(label)]
         listed.append({"image": index, "height": height, "width": width, "class": name, "x": left, "y": top})
     facts |= {"source": SOURCE, "sources": listed}
     number_of = {index: number for number, index in enumerate(sorted(wanted))}

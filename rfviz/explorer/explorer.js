@@ -141,6 +141,13 @@ function fit(canvas, width, height, room, zoom = 1) {
   canvas.style.width = `${width * Math.max(1, Math.floor(room / width)) * zoom}px`;
 }
 
+// How much of an image a neuron of a layer sees.
+const seesAll = (layer) => layer.facts.field.how === "whole image";
+const extent = (layer) => {
+  const { size, how } = layer.facts.field;
+  return seesAll(layer) ? "the whole image" : `${how === "bound" ? "at most " : ""}${size} × ${size} px`;
+};
+
 // A picture of a channel: {sheet, x, y, size}; null where there is none.
 function placed(layer, key, channel) {
   const { cell, columns, rows } = layer.facts;
@@ -678,10 +685,10 @@ class Explorer {
   // What kind of channel this is, and where a silent one leads.
   badges({ layer, model, of, channel, place }) {
     const { fires, inactive } = layer.facts.channels[channel];
-    const { size, stride } = layer.facts.field;
-    const line = h("p", { class: "rx-note" }, `Sees ${size} × ${size} px; a neuron every ${stride} px. `);
+    const { size, stride, how } = layer.facts.field;
+    const line = h("p", { class: "rx-note" }, `Sees ${extent(layer)}${how === "measured" ? " (measured)" : ""}; a neuron every ${stride} px. `);
     const first = this.row(this.state.model, this.state.layer);
-    if (place && first.size !== size) line.append(`It has no layer of ${first.size} px; this one is nearest. `);
+    if (place && first.size !== size && !seesAll(layer)) line.append(`It has no layer of ${first.size} px; this one is nearest. `);
     if (layer.facts.cell < size) line.append(`Pictures are reduced to ${layer.facts.cell} px. `);
     if (inactive) line.append(h("strong", { class: "rx-badge" }, "inactive"), " Its response is 0 at every position of every evaluation image (Table 1). ");
     if (!fires) line.append(h("strong", { class: "rx-badge" }, "never fires"), " No neuron of it responds to any of the images in which stimuli were looked for. ");
@@ -791,7 +798,7 @@ class Explorer {
     const button = (stimulus, rank) => {
       const small = h("canvas", { "aria-hidden": "true" });
       drawStimulus(small, layer, channel, stimulus, ROOM.small).catch(() => {});
-      const label = `${this.name(model, of, channel)}: ${this.called(layer, stimulus)} stimulus, ${layer.facts.field.size} px, response ${number(stimulus[0])}`;
+      const label = `${this.name(model, of, channel)}: ${this.called(layer, stimulus)} stimulus, ${extent(layer)}, response ${number(stimulus[0])}`;
       return h("button", {
         type: "button", class: "rx-stimulus", "aria-label": label, "aria-pressed": String(stimulus === chosen), "data-focus": `stimulus ${rank}`,
         onclick: () => {

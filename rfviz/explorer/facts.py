@@ -15,6 +15,7 @@ from rfviz.kernels.responses.activity import HISTOGRAM_EDGES
 from rfviz.kernels.responses.top_stimuli import EMPTY
 from rfviz.kernels.tuning import Tuning
 from rfviz.kernels.tuning.spots import ColourTuning
+from rfviz.nets.receptive_field import EXACT
 
 NEAREST = 6
 """Channels that are listed as the nearest ones."""
@@ -69,6 +70,8 @@ class LayerFacts(NamedTuple):
         Share of the variance of each channel that the block wrote; see `rfviz.kernels.stream.written`.
     removal : Tensor, shape (C,), or None
         Change of the mean loss if a channel is set to 0 here, nats.
+    how : str
+        How the receptive field is known; see `rfviz.nets.receptive_field`.
     """
 
     images: Tensor | Indexed
@@ -85,6 +88,7 @@ class LayerFacts(NamedTuple):
     maps: Mapping[tuple[int, int], Tensor] = {}
     wrote: Tensor | None = None
     removal: Tensor | None = None
+    how: str = EXACT
 
 
 class Statistic(NamedTuple):
@@ -200,7 +204,7 @@ def describe(layer: LayerFacts) -> dict[str, Any]:
     ]
     field = found.receptive_field
     return {
-        "field": {"size": field.size, "stride": field.stride, "start": field.start},
+        "field": {"size": field.size, "stride": field.stride, "start": field.start, "how": layer.how},
         "objective": layer.objective,
         "images": found.image_count,
         "neurons": found.neuron_count,

@@ -5,11 +5,13 @@
   const here = new URL(".", document.currentScript.src);
   const book = globalThis.rfvizExplorer;
 
+  const file = (key) => encodeURIComponent(key.replace("/", "-"));
+
   function load(key) {
     return new Promise((resolve, reject) => {
       if (book.data[key]) return resolve(book.data[key]);
       const script = document.createElement("script");
-      script.src = new URL(`${key.replace("/", "-")}.js`, here);
+      script.src = new URL(`${file(key)}.js`, here);
       script.onload = () => resolve(book.data[key]);
       script.onerror = () => reject(new Error(`${script.src} could not be read`));
       document.head.append(script);
@@ -70,7 +72,7 @@
       const key = `${model}/${layer}`;
       try {
         const facts = await load(key);
-        const sheets = ["", "-stimuli", "-sources", "-maps"].map((part) => new URL(`${model}-${layer}${part}.webp`, here).href);
+        const sheets = ["", "-stimuli", "-sources", "-maps"].map((part) => new URL(`${file(key)}${part}.webp`, here).href);
         this.emit("msg:custom", { kind: "layer", key, facts, sheets }, []);
       } catch (error) {
         this.emit("msg:custom", { kind: "error", key, text: error.message }, []);

@@ -7,13 +7,15 @@ becomes a script, and the data of a layer a script that hands it over.
 import html
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-from rfviz.explorer.sources import KeptSource, RunSource, Shelf
+from tqdm.auto import tqdm
+
+from rfviz.explorer.sources import KeptSource, RunSource, Shelf, Source
 from rfviz.lab.run import Run
-from rfviz.nets.network import NETWORKS
 from rfviz.pages.evidence import reference
 from rfviz.storage.files import atomic
 
@@ -21,9 +23,6 @@ HERE = Path(__file__).parent
 MODULE, HOST, STYLE = (HERE / name for name in ("explorer.js", "host.js", "explorer.css"))
 PARTS = ("", "-stimuli", "-sources", "-maps")
 """Of the names of the sheets of a layer."""
-
-OWN = re.compile(rf"(?:[a-z]+-)?(?:{'|'.join(NETWORKS)})(?:-random)?-[\w.]+(?:{'|'.join(PARTS)})\.(?:webp|js)")
-"""Names of the files of a layer."""
 
 NAME = "rfvizExplorer"
 """The one global name in a page: what a script hands over, it hands to this."""
@@ -49,42 +48,100 @@ def shelf(run: Run) -> Shelf:
     return Shelf([RunSource(run), KeptSource(pair, "reference pair"), KeptSource(trained, "trained on ImageNet")])
 
 
-def write_atlas(run: Run, folder: Path | None = None) -> Path:
-    """Write everything that the static explorer of a run loads, and return the folder.
+def write(
+    source: Source, folder: Path, pages: Mapping[str, bytes] = MappingProxyType({}), progress: bool = False
+) -> Path:
+    """Write everything that the static explorer of a source loads, and return the folder.
 
     Parameters
     ----------
-    run : Run
-    folder : Path, optional
-        ``explorer`` in the run's folder by default. Files of an earlier atlas are replaced one by one, each whole, and
-        those of layers that are there no longer are removed; nothing else is touched.
+    source : Source
+    folder : Path
+        Files of an earlier atlas are replaced one by one, each whole, and those of layers that are there no longer are
+        removed; nothing else is touched.
+    pages : mapping from name to bytes
+        Further files.
+    progress : bool
+        Show a progress bar.
 
     Raises
     ------
     RfvizError
         If a file cannot be written.
     """
-    folder = run.folder / "explorer" if folder is None else folder
-    source = shelf(run)
     manifest = source.manifest()
-    files = {**front_end(), "manifest.js": _script("manifest", manifest)}
-    for row in manifest["layers"]:
+    files = {**front_end(), **pages}
+    earlier = _files(_earlier(folder / "manifest.js"))
+    for row in tqdm(manifest["layers"], desc="layers", unit="layer", disable=not progress):
         model, layer = row["model"], row["key"]
         *sheets, facts = source.drawn(model, layer)
-        files |= {f"{model}-{layer}{part}.webp": sheet for part, sheet in zip(PARTS, sheets, strict=True)}
-        files[f"{model}-{layer}.js"] = _script(f"{model}/{layer}", facts)
+        names = _files([row])
+        _write(folder, dict(zip(names, [*sheets, _script(f"{model}/{layer}", facts)], strict=True)))
+    _write(folder, {**files, "manifest.js": _script("manifest", manifest)})  # last: it names what is there
+    for name in set(earlier) - set(_files(manifest["layers"])):
+        (folder / name).unlink(missing_ok=True)
+    return folder
+
+
+def _write(folder: Path, files: Mapping[str, bytes]) -> None:
     for name, content in files.items():
         with atomic(folder / name) as temporary:
             temporary.write_bytes(content)
-    for file in folder.iterdir():
-        if OWN.fullmatch(file.name) and file.name not in files:
-            file.unlink(missing_ok=True)
-    return folder
+
+
+def _files(rows: Sequence[Mapping[str, str]]) -> list[str]:
+    """Return the names of the files of some layers."""
+    stems = [f"{row['model']}-{row['key']}" for row in rows]
+    return [f"{stem}{part}" for stem in stems for part in (*(f"{part}.webp" for part in PARTS), ".js")]
+
+
+def _earlier(manifest: Path) -> list[dict[str, str]]:
+    """Return the layers that a manifest names; none where there is none, or something else has its place."""
+    try:
+        _, _, value = manifest.read_text(encoding="utf-8").partition("]=")
+        rows = json.loads(value.rstrip().rstrip(";"))["layers"]
+        return [row for row in rows if Path(_files([row])[0]).name == _files([row])[0]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+
+
+def write_atlas(run: Run, folder: Path | None = None) -> Path:
+    """Write the explorer of a run, as `write` does: into the run's folder by default."""
+    return write(shelf(run), run.folder / "explorer" if folder is None else folder)
 
 
 def _script(key: str, value: Any) -> bytes:
     text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return f"((globalThis.{NAME} ??= {{}}).data ??= {{}})[{json.dumps(key)}]={text};\n".encode()
+
+
+def page(title: str, told: str) -> bytes:
+    """Return a page that shows the explorer and nothing else."""
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>{html.escape(title)}</title>
+<link rel="stylesheet" href="explorer.css">
+<style>
+body {{ margin: 0 auto; padding: 0.5rem 1rem; max-width: 90rem; font-family: system-ui, sans-serif; }}
+h1 {{ margin: 0; font-size: 1.3rem; }}
+h1 + p {{ margin: 0 0 0.5rem; }}
+</style>
+</head>
+<body>
+<main>
+<h1>{html.escape(title)}</h1>
+<p>{html.escape(told)}</p>
+<div class="rfviz-explorer"><p>The explorer needs JavaScript.</p></div>
+</main>
+<script src="manifest.js"></script>
+<script src="explorer.js"></script>
+</body>
+</html>
+""".encode()
 
 
 class Page:

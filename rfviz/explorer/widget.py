@@ -1,6 +1,7 @@
 """The explorer in a live notebook: an anywidget whose pictures come from the kernel when they are looked at."""
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import anywidget
@@ -9,13 +10,15 @@ from torch import Tensor, nn
 
 from rfviz.errors import RfvizError, first_line
 from rfviz.explorer.atlas import LARGEST_CELL, to_cell, webp
-from rfviz.explorer.sources import LiveSource, NetSource, RunSource, objective_of
+from rfviz.explorer.own import NetSource, save
+from rfviz.explorer.sources import LiveSource, RunSource
 from rfviz.explorer.static import MODULE, STYLE
 from rfviz.images.data import Indexed
-from rfviz.images.whitening import NONE, Whitening
 from rfviz.kernels.maximization import maximize
 from rfviz.kernels.maximization.regularizers import L2, Jitter, Regularizer, TotalVariation
 from rfviz.lab.run import Run
+from rfviz.nets import graph, zoo
+from rfviz.nets.zoo import Loaded
 
 MOST_STEPS = 2000
 """Steps of a maximization that a reader may ask for."""
@@ -29,16 +32,17 @@ class Explorer(anywidget.AnyWidget):
 
     Parameters
     ----------
-    net : nn.Module, or dict from str to nn.Module
-        Any networks that `torch.fx` can trace; two or more can be compared side by side.
-    images : Tensor (N, 3, H, W) or data set
-        RGB in [0, 1]. Items of a data set may be (image, label); where it has `classes`, they are named.
-    whitening : Whitening
-        Applied to the images just before the networks.
+    net : nn.Module, str, or dict from str to either
+        Any networks that `torch.fx` can trace, or their names (`rfviz.nets.zoo`); two or more can be compared.
+    images : Tensor (N, 3, H, W), data set, list of images, or path of a folder
+        RGB in [0, 1], or PIL images. Items of a data set may be (image, label); where it has `classes`, they are named.
     layers : sequence of str, optional
-        By default every layer whose receptive field is known.
+        By default some that give an overview; `rfviz.layers` lists them all.
+    preprocess : Whitening, transform, str or pair, optional
+        What normalises the images, just before the networks; see `rfviz.images.whitening.of`. By default what the
+        weights of a network expect, where that is known.
     **options
-        `top_k`, `strongest` and `steps`; see `rfviz.explorer.sources.NetSource`.
+        `size`, `folder`, `top_k`, `strongest`, `steps`, `strict` and `progress`; see `rfviz.explorer.own.NetSource`.
 
     Raises
     ------
@@ -58,16 +62,13 @@ class Explorer(anywidget.AnyWidget):
 
     def __init__(
         self,
-        net: nn.Module | Mapping[str, nn.Module],
-        images: Tensor | Indexed,
-        whitening: Whitening = NONE,
+        net: nn.Module | str | Mapping[str, nn.Module | str],
+        images: Tensor | Indexed | str | Path,
         layers: Sequence[str] | None = None,
-        **options: int,
+        preprocess: Any = None,
+        **options: Any,
     ):
-        if not len(images):
-            raise RfvizError("there are no images to explore: give at least one.")
-        nets = {type(net).__name__: net} if isinstance(net, nn.Module) else net
-        self._begin(NetSource(nets, images, whitening, None if layers is None else list(layers), **options))
+        self._begin(NetSource(_named(net), images, layers, preprocess, **options))
 
     @classmethod
     def of_run(cls, run: Run, state: str = "") -> "Explorer":
@@ -80,6 +81,18 @@ class Explorer(anywidget.AnyWidget):
         self.source = source
         super().__init__(manifest={**source.manifest(), "live": True}, state=state)
         self.on_msg(self._answer)
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the explorer as a folder of files that opens without a server, and return its page.
+
+        Raises
+        ------
+        RfvizError
+            If it is the explorer of a run, whose book has it, or a file cannot be written.
+        """
+        if not isinstance(self.source, NetSource):
+            raise RfvizError("this is the explorer of a run: its book has it as files, on the page Explorer.")
+        return save(self.source, folder)
 
     def _answer(self, _widget: object, message: dict[str, Any], _buffers: list) -> None:
         key = f"{message.get('model')}/{message.get('layer')}"
@@ -108,7 +121,6 @@ class Explorer(anywidget.AnyWidget):
         net, whitening = self.source.net(model)
         found = maximize(
             net, layer, [channel], steps=steps, learning_rate=rate, regularizers=used,
-            objective=objective_of(net, layer),
         )  # fmt: skip
         if not (found.images.isfinite().all() and found.activations.isfinite().all()):
             raise RfvizError(f"the maximization left the range of numbers: a rate of {rate:g} is too high.")
@@ -126,6 +138,30 @@ class Explorer(anywidget.AnyWidget):
             },
             [webp(image)],
         )
+
+
+def _named(net: nn.Module | str | Mapping[str, nn.Module | str]) -> dict[str, nn.Module | Loaded]:
+    """Return networks by name; those that are given by an address are loaded."""
+    if isinstance(net, nn.Module):
+        return {type(graph.unwrapped(net)).__name__: net}
+    if isinstance(net, str):
+        found = zoo.load(net)
+        return {found.name: found}
+    return {name: zoo.load(each) if isinstance(each, str) else each for name, each in net.items()}
+
+
+def explore(
+    net: nn.Module | str | Mapping[str, nn.Module | str],
+    images: Tensor | Indexed | str | Path,
+    layers: Sequence[str] | None = None,
+    preprocess: Any = None,
+    **options: Any,
+) -> Explorer:
+    """Return the explorer of any networks and images, to be looked at in a notebook or saved as a folder of files.
+
+    See `Explorer`. Example: ``rfviz.explore(net, "my-photographs", preprocess="imagenet").save("my-explorer")``
+    """
+    return Explorer(net, images, layers, preprocess, **options)
 
 
 def _number(message: Mapping[str, Any], name: str, low: float, high: float) -> float:

@@ -1,16 +1,21 @@
 """Images, batch by batch: all of them, the share of one process, or the rest after an interruption."""
 
+import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from rfviz.errors import RfvizError, reraising
 from rfviz.images.data import Indexed
+
+CHANNELS = (1, 3, 4)
+"""Of images: grey, RGB, or RGB with a fourth."""
 
 Images = Tensor | Indexed | Iterable
 """Images of one size as a tensor (N, 3, H, W), a data set, or an iterable of batches."""
@@ -60,8 +65,9 @@ def batches(
     Parameters
     ----------
     images : Tensor (N, 3, H, W), data set or iterable of batches
-        RGB in [0, 1], floating point. Labels, where an item or a batch is a pair, are dropped. A data set may mix
-        image sizes: a batch is then divided where the size changes.
+        RGB in [0, 1], floating point, or as many channels as the network takes: 1, 3 or 4. Labels, where an item or a
+        batch is a pair, are dropped. A data set may mix image sizes: a batch is then divided where the size changes.
+        Its items, or those of a list, may be PIL images.
     batch_size : int
         Images that are loaded together; an iterable brings batches of its own.
     workers : int
@@ -78,7 +84,7 @@ def batches(
     Raises
     ------
     RfvizError
-        If there are no images, or if one is not a floating-point RGB image.
+        If there are no images, or if one is not a floating-point image in [0, 1]; the message names the first.
     """
     if is_indexed(images) and indices is None:
         indices = range(len(images))  # type: ignore[arg-type]
@@ -92,13 +98,69 @@ def batches(
     else:
         found = _of_stream(images, share, skip)  # type: ignore[arg-type]
     for batch in found:
-        shape = batch.images.shape
-        if len(shape) != 4 or shape[1] != 3 or not batch.images.is_floating_point():
-            raise RfvizError(
-                f"image {int(batch.index[0])}: expected floating-point RGB images (N, 3, H, W) in [0, 1], "
-                f"got {batch.images.dtype} of shape {tuple(shape)}."
-            )
+        _check(batch)
         yield Batch(batch.index, batch.images.pin_memory(), batch.complete) if pin_memory else batch
+
+
+SLACK = 1e-4
+"""How far values may lie outside [0, 1]: rounding."""
+
+
+def _check(batch: Batch) -> None:
+    """Raise RfvizError unless the images of a batch are what every analysis takes, and name the first that is not."""
+    images, first = batch.images, int(batch.index[0])
+    if images.dim() != 4 or images.shape[1] not in CHANNELS or not images.is_floating_point():
+        raise RfvizError(
+            f"image {first}: expected floating-point RGB images (N, 3, H, W) in [0, 1], "
+            f"got {images.dtype} of shape {tuple(images.shape)}."
+        )
+    low, high = (float(each) for each in images.aminmax())
+    if (low >= -SLACK and high <= 1 + SLACK) or not (math.isfinite(low) and math.isfinite(high)):
+        return  # what is not finite is told of the response that it makes
+    outside = [number for number, image in enumerate(images) if image.min() < -SLACK or image.max() > 1 + SLACK]
+    if low >= 0 and high > 2:
+        remedy = "these look like 8-bit values; divide them by 255"
+    elif low < 0 and images.shape[1] == 3:
+        remedy = "these look normalised already; give the images as they are, and what normalises them as preprocess"
+    else:
+        remedy = "clamp them to [0, 1]"
+    raise RfvizError(
+        f"image {int(batch.index[outside[0]])} has values from {low:.3g} to {high:.3g}, but RGB goes from 0 to 1: "
+        f"{remedy}."
+    )
+
+
+def _tensor(image: Any) -> Tensor:
+    """Return an item of a data set as it is, or a PIL image as a tensor in [0, 1]."""
+    if isinstance(image, Tensor):
+        return image
+    if not hasattr(image, "convert"):
+        raise RfvizError(
+            f"an image is of type {type(image).__name__}: give tensors (3, H, W) in [0, 1], or PIL images."
+        )
+    pixels = torch.from_numpy(np.array(image if image.mode in ("L", "RGB", "RGBA") else image.convert("RGB")))
+    return (pixels[None] if pixels.dim() == 2 else pixels.permute(2, 0, 1)).float() / 255
+
+
+class AsTensors:
+    """A data set or list whose items may be PIL images, as one of tensors.
+
+    Parameters
+    ----------
+    source : data set or sequence
+        Items are images, or (image, label).
+    """
+
+    def __init__(self, source: Indexed):
+        self.source, self.classes = source, getattr(source, "classes", None)
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> Any:
+        item = self.source[index]
+        image = _tensor(image_of(item))
+        return (image, *item[1:]) if isinstance(item, (tuple, list)) else image
 
 
 def _plan(indices: Sequence[int], batch_size: int, share: tuple[int, int], skip: int) -> list[Sequence[int]]:
@@ -117,14 +179,15 @@ def _of_tensor(images: Tensor, plan: list[Sequence[int]]) -> Iterator[Batch]:
             yield Batch(index, images[index])
 
 
-def _image(item: Any) -> Tensor:
+def image_of(item: Any) -> Tensor:
+    """Return the image of an item of a data set, which may be (image, label)."""
     return item[0] if isinstance(item, (tuple, list)) else item
 
 
 def _of_data_set(images: Any, plan: list[Sequence[int]], workers: int) -> Iterator[Batch]:
     loader = DataLoader(images, batch_sampler=plan, num_workers=workers, collate_fn=list)  # type: ignore[arg-type]
     for part, items in zip(plan, reraising(loader), strict=True):
-        loaded = [_image(item) for item in items]
+        loaded = [_tensor(image_of(item)) for item in items]
         kinds = [(image.shape, image.dtype) for image in loaded]  # stack would turn integers into floating point
         begins = [i for i in range(len(loaded)) if i == 0 or kinds[i] != kinds[i - 1]]
         for begin, end in zip(begins, [*begins[1:], len(loaded)], strict=True):
@@ -135,7 +198,7 @@ def _of_stream(images: Iterable, share: tuple[int, int], skip: int) -> Iterator[
     rank, processes = share
     first = 0
     for number, item in enumerate(images):
-        batch = _image(item)
+        batch = image_of(item)
         if number % processes == rank and number // processes >= skip:
             yield Batch(torch.arange(first, first + len(batch)), batch)
         first += len(batch)

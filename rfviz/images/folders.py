@@ -17,6 +17,7 @@ from torch import Tensor
 
 from rfviz import _torchvision_ops  # isort: skip  # noqa: F401  # torchvision may not load without it
 from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes, has_file_allowed_extension
+from torchvision.transforms import v2
 from tqdm.auto import tqdm
 
 from rfviz.errors import RfvizError, first_line, one_line
@@ -43,6 +44,8 @@ class FolderImages:
     classes : sequence of str
     short_side : int, optional
         Reduce images whose short side is longer to this many px right after decoding.
+    finish : callable, optional
+        What is done last to a decoded image, uint8 `(3, H, W)`.
     """
 
     def __init__(
@@ -52,7 +55,9 @@ class FolderImages:
         labels: Sequence[int],
         classes: Sequence[str],
         short_side: int | None = None,
+        finish: Callable[[Tensor], Tensor] | None = None,
     ):
+        self.finish = finish
         self.root, self.files, self.labels, self.classes = root, list(files), list(labels), tuple(classes)
         self.short_side = short_side
         self.left_out: dict[str, str] = {}
@@ -118,7 +123,7 @@ class FolderImages:
             scale = self.short_side / min(upright.size)
             width, height = (max(1, round(side * scale)) for side in upright.size)
             upright = upright.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=_SPARE)
-        return _pixels(upright)
+        return _pixels(upright) if self.finish is None else self.finish(_pixels(upright))
 
     def load_all(self, *, strict: bool = False, progress: bool = False) -> None:
         """Decode every image once and keep it in memory; leave broken ones out of the set.
@@ -253,6 +258,61 @@ def load(
         for images in (train, evaluation):
             images.load_all(strict=strict, progress=progress)
     return Split(train, evaluation)
+
+
+def photographs(
+    root: str | Path, resize: int, crop: int, *, colours: int = 3, strict: bool = False, progress: bool = False
+) -> FolderImages:
+    """Read every image in a folder and the folders in it, cut to squares of one size, and keep them in memory.
+
+    What folder an image lies in counts as its class; images that lie in `root` itself have none.
+
+    Parameters
+    ----------
+    root : path
+    resize, crop : int
+        Short side that an image is resized to, px, and side of the square that is then cut from its middle, as
+        torchvision does before a network sees it.
+    colours : {3, 1}
+        RGB or grey.
+    strict, progress : bool
+        Refuse broken images instead of leaving them out; show a progress bar.
+
+    Raises
+    ------
+    RfvizError
+        If there is no such folder, or no image in it can be read.
+    """
+    root = Path(root).expanduser()
+    if not root.is_dir():
+        raise RfvizError(f"there is no image folder {str(root)!r}.")
+    if colours not in (1, 3) or not 1 <= crop <= resize:
+        raise RfvizError(
+            f"images of a folder are RGB or grey, not of {colours} channels, and cut ({crop} px) to no more than they "
+            f"are resized to ({resize} px): give a tensor (N, {colours}, H, W) otherwise."
+        )
+    unfollowed: list[str] = []
+    files = sorted(
+        str((parent / name).relative_to(root))
+        for parent, names in _walk(root, root, unfollowed)
+        for name in names
+        if has_file_allowed_extension(name, IMG_EXTENSIONS) and not name.startswith(".")
+    )
+    if unfollowed:
+        _log.warning("rfviz: %d folders in %s are not looked into: %s", len(unfollowed), root, first_few(unfollowed))
+    if not files:
+        raise RfvizError(f"{root} holds no images ({', '.join(IMG_EXTENSIONS)}).")
+    of_files = [str(Path(file).parent) for file in files]
+    classes = sorted(set(of_files) - {"."})
+    steps = [v2.Resize(resize, antialias=True), v2.CenterCrop(crop)] + ([v2.Grayscale()] if colours == 1 else [])
+    labels = [classes.index(name) if name in classes else NO_CLASS for name in of_files]
+    images = FolderImages(root, files, labels, classes, finish=v2.Compose(steps))
+    images.load_all(strict=strict, progress=progress)
+    return images
+
+
+NO_CLASS = -1
+"""Label of an image that lies in no folder of its own."""
 
 
 def first_few(names: Sequence[str], at_most: int = 5) -> str:

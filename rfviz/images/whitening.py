@@ -1,12 +1,17 @@
 """Whitening with respect to the colour channels, and the way back to RGB."""
 
-from collections.abc import Iterable
+import logging
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from rfviz.errors import RfvizError, unknown
+
+_log = logging.getLogger(__name__)
 
 KINDS = ("channel", "zca", "imagenet", "none")
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -28,11 +33,31 @@ class Whitening:
     matrix: Tensor
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Whiten images `(..., 3, H, W)`, RGB in [0, 1]."""
+        """Whiten images `(..., 3, H, W)`, RGB in [0, 1].
+
+        Raises
+        ------
+        RfvizError
+            If the images have another number of channels; what leaves them as they are takes any.
+        """
+        if images.shape[-3] != len(self.mean):
+            if self.is_identity:
+                return images
+            raise RfvizError(
+                f"the images have {images.shape[-3]} channels, but preprocess is made for {len(self.mean)}: give one "
+                "mean and one standard deviation for each."
+            )
         return _mix(self.matrix, images - self.mean.to(images, non_blocking=True)[:, None, None])
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether images stay as they are."""
+        return not self.mean.any() and torch.equal(self.matrix, torch.eye(len(self.mean), dtype=self.matrix.dtype))
 
     def to_rgb(self, images: Tensor, *, clip: bool = True) -> Tensor:
         """Take whitened images `(..., 3, H, W)` back to RGB, clipped to [0, 1] unless `clip` is false."""
+        if images.shape[-3] != len(self.mean) and self.is_identity:
+            return images.clamp(0, 1) if clip else images
         inverse = torch.linalg.inv(self.matrix.double())
         rgb = _mix(inverse, images) + self.mean.to(images)[:, None, None]
         return rgb.clamp(0, 1) if clip else rgb
@@ -73,6 +98,91 @@ IMAGENET = Whitening(
 """What torchvision's published weights were trained with."""
 
 _FIXED = {"imagenet": IMAGENET, "none": NONE}
+
+
+def of(given: Any) -> Whitening:
+    """Return the whitening that something says which normalises images.
+
+    Parameters
+    ----------
+    given : Whitening, str, transform, mapping, pair or None
+        - ``"imagenet"``, ``"none"``, or numbers: as many means as standard deviations, such as
+          ``"0.5,0.5,0.5,0.2,0.2,0.2"``, or one of each for all colours;
+        - torchvision's ``Normalize``, or what contains one: ``weights.transforms()``, a ``Compose``. Only the
+          normalization is read, not the size of the images;
+        - a mapping with ``mean`` and ``std``, such as timm's ``net.pretrained_cfg``;
+        - a pair (means, standard deviations);
+        - None for none.
+
+    Raises
+    ------
+    RfvizError
+        If it says nothing of the kind.
+    """
+    if given is None:
+        return NONE
+    if isinstance(given, Whitening):
+        return given
+    if isinstance(given, str):
+        if given in _FIXED:
+            return _FIXED[given]
+        if not re.fullmatch(r"[-+.\deE ]+(,[-+.\deE ]+)+", given):
+            raise unknown("preprocess", given, [*_FIXED, "MEAN,STD in numbers"])
+        try:
+            numbers = [float(each) for each in given.split(",")]
+        except ValueError as error:
+            raise RfvizError(f"preprocess {given!r} is not made of numbers, such as 0.5,0.25.") from error
+        return _normalizing(numbers[: len(numbers) // 2], numbers[len(numbers) // 2 :], given)
+    if isinstance(given, Mapping):
+        if "mean" in given and "std" in given:
+            return _normalizing(given["mean"], given["std"], "the mapping")
+    elif isinstance(given, Sequence) and len(given) == 2:
+        return _normalizing(given[0], given[1], str(given))
+    elif (mean := getattr(given, "mean", None)) is not None and not callable(mean) and hasattr(given, "std"):
+        return _normalizing(mean, given.std, type(given).__name__)
+    else:
+        parts = getattr(given, "transforms", None) or getattr(given, "children", list)()
+        found = [_or_none(part) for part in parts]
+        if any(found):
+            return next(each for each in found if each)
+    raise RfvizError(
+        f"preprocess is {type(given).__name__}, of which no mean and standard deviation can be read: give 'imagenet', "
+        "'none', torchvision's transforms, or a pair (means, standard deviations)."
+    )
+
+
+def warn_without(expected: Whitening | None, name: str) -> None:
+    """Say that nothing normalises the images of a network whose published weights expect it."""
+    if expected is None:
+        return
+    mean, deviation = expected.mean.tolist(), (1 / expected.matrix.diagonal()).tolist()
+    numbers = ",".join(f"{each:.3g}" for each in (*mean, *deviation))
+    given = "imagenet" if mean == list(IMAGENET_MEAN) else numbers
+    _log.warning(
+        "rfviz: the published weights of %s expect images that are normalised: give preprocess='%s', or "
+        "preprocess='none' if these weights are others.", name, given,
+    )  # fmt: skip
+
+
+def _or_none(part: Any) -> Whitening | None:
+    try:
+        return of(part)
+    except RfvizError:
+        return None
+
+
+def _normalizing(mean: Any, std: Any, name: str) -> Whitening:
+    try:
+        means, deviations = (torch.as_tensor(each, dtype=torch.float64).flatten() for each in (mean, std))
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise RfvizError(f"preprocess {name}: mean {mean!r} and standard deviation {std!r} are not numbers.") from error
+    if len(means) != len(deviations) or not len(means) or not (means.isfinite().all() and (deviations > 0).all()):
+        raise RfvizError(
+            f"preprocess {name}: give as many means as standard deviations, and these above 0; got {mean} and {std}."
+        )
+    if len(means) == 1:  # one for all colours
+        means, deviations = means.expand(3).clone(), deviations.expand(3).clone()
+    return Whitening(means, torch.diag(1 / deviations))
 
 
 def fit(images: Iterable[Tensor], kind: str = "channel") -> Whitening:

@@ -1,6 +1,6 @@
 """Results: functions of a run, each declared once, whose values are computed once and kept.
 
-``@result`` makes a result of a function whose first argument is a `rfviz.lab.run.Run`::
+``@result`` makes a result of a function whose first argument is a `rfviz.lab.reading.Reader`, such as a run::
 
     @result
     def sparsest(run: Run, network: str) -> int:
@@ -32,14 +32,15 @@ from rfviz.storage.lock import locked
 from rfviz.training import distributed
 
 if TYPE_CHECKING:
-    from rfviz.lab.run import Run
+    from rfviz.lab.reading import Reader
 
 P = ParamSpec("P")
 T = TypeVar("T")
+R = TypeVar("R", bound="Reader")
 
 _log = logging.getLogger(__name__)
 
-RESULTS: dict[str, "Result"] = {}
+RESULTS: dict[str, "Result[Any, ..., Any]"] = {}
 """Every result that was declared, by name."""
 
 # What a damaged file may raise.
@@ -61,10 +62,10 @@ class Frame:
         self.scratch: list[Path] = []
 
 
-class Result(Generic[P, T]):
+class Result(Generic[R, P, T]):
     """A function of a run whose values are kept; see `result`."""
 
-    def __init__(self, function: Callable[Concatenate["Run", P], T], together: bool):
+    def __init__(self, function: Callable[Concatenate[R, P], T], together: bool):
         update_wrapper(self, function)
         self.function, self.together, self.name = function, together, function.__name__
         self.signature = inspect.signature(function)
@@ -80,7 +81,7 @@ class Result(Generic[P, T]):
         """Type of the value."""
         return get_type_hints(self.function)["return"]
 
-    def __call__(self, run: "Run", *args: P.args, **kwargs: P.kwargs) -> T:
+    def __call__(self, run: R, *args: P.args, **kwargs: P.kwargs) -> T:
         """Return the value: from its file if there is a good one, else computed and written."""
         arguments = self.arguments(run, *args, **kwargs)
         if (self.name, *arguments) not in run.values:
@@ -88,21 +89,21 @@ class Result(Generic[P, T]):
         run.note(f"result {self.name} {json.dumps(arguments)}", self.digest(run, arguments))
         return run.values[self.name, *arguments]
 
-    def path(self, run: "Run", *args: P.args, **kwargs: P.kwargs) -> Path:
+    def path(self, run: R, *args: P.args, **kwargs: P.kwargs) -> Path:
         """Return the file of a value, computed if need be."""
         return self._obtain(run, self.arguments(run, *args, **kwargs)).path
 
-    def digest(self, run: "Run", arguments: Sequence[Any]) -> str:
+    def digest(self, run: R, arguments: Sequence[Any]) -> str:
         """Return the hash of a value, computed if need be."""
         return self._obtain(run, tuple(arguments)).digest
 
-    def arguments(self, run: "Run", *args: P.args, **kwargs: P.kwargs) -> tuple[Any, ...]:
+    def arguments(self, run: R, *args: P.args, **kwargs: P.kwargs) -> tuple[Any, ...]:
         """Return the arguments of a call in order, defaults included."""
         bound = self.signature.bind(run, *args, **kwargs)
         bound.apply_defaults()
         return tuple(bound.arguments.values())[1:]
 
-    def find(self, run: "Run", arguments: tuple[Any, ...], *, compute: bool = True) -> Kept | None:
+    def find(self, run: R, arguments: tuple[Any, ...], *, compute: bool = True) -> Kept | None:
         """Return the result if there is a good one.
 
         Parameters
@@ -127,7 +128,7 @@ class Result(Generic[P, T]):
                 return Kept(path, content)
         return None
 
-    def _value(self, run: "Run", arguments: tuple[Any, ...]) -> T:
+    def _value(self, run: R, arguments: tuple[Any, ...]) -> T:
         kept = self._obtain(run, arguments)
         if (self.name, *arguments) in run.values:  # it has just been computed
             return run.values[self.name, *arguments]
@@ -140,14 +141,14 @@ class Result(Generic[P, T]):
             del run.kept[self.name, *arguments]
             return self._value(run, arguments)
 
-    def _obtain(self, run: "Run", arguments: tuple[Any, ...]) -> Kept:
+    def _obtain(self, run: R, arguments: tuple[Any, ...]) -> Kept:
         """Find the result or compute it; several processes (`rfviz.training.distributed`) do so together."""
         first = not self.together or distributed.world()[0] == 0
         there = self.find(run, arguments) is not None if first else False
         if self.together:
             there = distributed.first_says(there)
         if not there:
-            key = digest([run.seed_and_preset, self.code])[:8]
+            key = digest([run.identity, self.code])[:8]
             stem = run.results / f"{_stem(self.name, arguments)}-{key}"
             with locked(run.results, stem.name) if first else contextlib.nullcontext():
                 there = self.find(run, arguments) is not None if first else False  # another process made it meanwhile
@@ -161,7 +162,7 @@ class Result(Generic[P, T]):
         run.kept[self.name, *arguments] = found
         return found
 
-    def _compute(self, run: "Run", arguments: tuple[Any, ...], stem: Path, write: bool) -> None:
+    def _compute(self, run: R, arguments: tuple[Any, ...], stem: Path, write: bool) -> None:
         frame = Frame(stem)
         with run.reading(frame):
             value = self.function(run, *arguments)  # type: ignore[call-arg]
@@ -183,12 +184,12 @@ class Result(Generic[P, T]):
                 file.unlink(missing_ok=True)
 
 
-def result(function: Callable[Concatenate["Run", P], T]) -> Result[P, T]:
+def result(function: Callable[Concatenate[R, P], T]) -> Result[R, P, T]:
     """Make a result of a function of a run; the module's docstring says how it is kept."""
     return Result(function, together=False)
 
 
-def result_of_all_processes(function: Callable[Concatenate["Run", P], T]) -> Result[P, T]:
+def result_of_all_processes(function: Callable[Concatenate[R, P], T]) -> Result[R, P, T]:
     """Make a result that all processes which `torchrun` started compute together; the first writes it."""
     return Result(function, together=True)
 

@@ -6,10 +6,9 @@ depend on (`rfviz.lab.result`). So a notebook may be executed as often as one li
 
 import contextlib
 import dataclasses
-import json
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,9 +24,10 @@ from rfviz.images import folders, image_list, whitening
 from rfviz.images.data import Evaluation, Labelled, in_memory
 from rfviz.images.folders import FolderImages
 from rfviz.images.whitening import Whitening
-from rfviz.lab import code, presets, provenance, sources
+from rfviz.lab import presets, provenance, sources
 from rfviz.lab.presets import Preset
-from rfviz.lab.result import RESULTS, Frame, Kept, result, result_of_all_processes
+from rfviz.lab.reading import Reader
+from rfviz.lab.result import result, result_of_all_processes
 from rfviz.nets import models, weights
 from rfviz.nets.models import ResidualNet
 from rfviz.nets.network import Network, accuracy_control, contrast
@@ -109,7 +109,7 @@ class _Noted:
         return getattr(self._run.given, field)
 
 
-class Run:
+class Run(Reader):
     """Everything that a preset and a seed lead to.
 
     Parameters
@@ -135,15 +135,10 @@ class Run:
         progress: bool = True,
         workers: int | None = None,
     ):
-        code.snapshot()
+        super().__init__(folder / "results")
         self.given, self._seed, self.folder, self.progress = preset, seed, folder, progress
         self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.results, self.workers = folder / "results", workers
-        self.values: dict[tuple, Any] = {}
-        """Values of results that this process has computed or read, by name and arguments."""
-        self.kept: dict[tuple, Kept] = {}
-        """Files of results that were found good."""
-        self._frames: list[Frame | None] = []
+        self.workers = workers
         self._nets: dict[str, ResidualNet] = {}
         self.controls: dict[tuple[str, str, int], ResidualNet] = {}
         """The control network that was used last."""
@@ -151,46 +146,8 @@ class Run:
         self._beginnings: dict[str, Stored] = {}
         self._digests: dict[str, str] = {}
 
-    # -- what results read ---------------------------------------------------------------------------------------------
-
-    def note(self, what: str, value: str | None) -> None:
-        """Note for the result that is being computed, if any, that it depends on something with this hash."""
-        if self._frames and self._frames[-1] is not None:
-            self._frames[-1].reads[what] = value
-
-    def read(self, what: str) -> None:
-        """Note that the result which is being computed, if any, depends on something; see `current`."""
-        if self._frames and self._frames[-1] is not None:
-            self.note(what, self.current(what))
-
-    @contextlib.contextmanager
-    def reading(self, frame: Frame | None) -> Iterator[None]:
-        """Note in `frame` what is read inside the block; with None, to look is not to read."""
-        self._frames.append(frame)
-        try:
-            yield
-        finally:
-            self._frames.pop()
-
-    def current(self, what: str, *, compute: bool = True) -> str | None:
-        """Return the hash that something which a result has read would have now; None where it cannot be told.
-
-        Parameters
-        ----------
-        what : str
-            As `note` got it.
-        compute : bool
-            Compute a result that is asked for and not there; see `rfviz.lab.result.Result.find`.
-        """
-        kind, _, name = what.partition(" ")
-        if kind == "result":
-            called, _, arguments = name.partition(" ")
-            if called not in RESULTS:
-                return None
-            if compute:
-                return RESULTS[called].digest(self, json.loads(arguments))
-            found = RESULTS[called].find(self, tuple(json.loads(arguments)), compute=False)
-            return found and found.digest
+    def told(self, kind: str, name: str, *, compute: bool) -> str | None:
+        """See `rfviz.lab.reading.Reader`."""
         if not compute and kind in ("network", "whitening") and self._is_to_be_computed(kind, name):
             return None
         of_kind = {
@@ -203,10 +160,8 @@ class Run:
             "network": lambda: self.weights_digest(name),
             "whitening": lambda: digest(self.whitening(name).to_json()),
             "beginning": lambda: self._beginning_digest(name),
-            "code": lambda: code.source_digest(name),
         }
-        with self.reading(None):
-            return of_kind[kind]() if kind in of_kind else None
+        return of_kind[kind]() if kind in of_kind else None
 
     def _is_to_be_computed(self, kind: str, network: str) -> bool:
         """Tell whether weights or a whitening can only be told after a training, or a look at all training images."""
@@ -218,11 +173,6 @@ class Run:
     def is_to_be_trained(self, network: str) -> bool:
         """Tell whether a network of the run is not there yet."""
         return self.stored(network) is None and trained.find(self, (network,), compute=False) is None
-
-    def unchanged(self, reads: Mapping[str, str | None], *, compute: bool = True) -> bool:
-        """Tell whether everything that a result has read is as it was; what is told at once goes first."""
-        ordered = sorted(reads, key=lambda what: (what.startswith("result"), what.startswith(("network", "whitening"))))
-        return all(self.current(what, compute=compute) == reads[what] for what in ordered)
 
     @property
     def preset(self) -> Preset:
@@ -236,24 +186,14 @@ class Run:
         return self._seed
 
     @property
-    def seed_and_preset(self) -> list[Any]:
-        """What tells this run from others in the same folder, as JSON values."""
+    def identity(self) -> list[Any]:
+        """See `rfviz.lab.reading.Reader`."""
         return [self._seed, dataclasses.asdict(self.given)]
 
     def recipe(self, network: str) -> Recipe:
         """Return how a network is trained."""
         self.read(f"recipe {network}")
         return self.given.recipe(network)
-
-    def scratch(self) -> Path:
-        """Return where the result that is being computed may keep its progress; removed when it is there.
-
-        The name stands for what was read so far: with other images or weights, it is another file.
-        """
-        frame = self._frames[-1]
-        assert frame is not None
-        frame.scratch.append(frame.stem.with_name(f"{frame.stem.name}-{digest(frame.reads)[:8]}.checkpoint"))
-        return frame.scratch[-1]
 
     @cached_property
     def images(self) -> sources.Images:

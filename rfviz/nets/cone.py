@@ -16,8 +16,11 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from rfviz.nets.graph import ForwardPass, module_of
-from rfviz.nets.receptive_field import WINDOWS, Window, of_nodes, window
+from rfviz.errors import RfvizError
+from rfviz.nets.graph import ForwardPass, channels_are_last, module_of
+from rfviz.nets.receptive_field import PADDINGS, WINDOWS, Window, of_nodes, operation_of, window
+
+_GEOMETRIC = (*WINDOWS, *PADDINGS)
 
 Span = tuple[int, int]
 """Positions along one axis, half open, counted so that the neuron of the layer in question is at 0."""
@@ -40,13 +43,14 @@ class Cone(ForwardPass):
     Raises
     ------
     RfvizError
-        If the layer does not exist or its receptive field is not known.
+        If the layer does not exist, or its receptive field is not composed of square geometry alone.
     """
 
     def __init__(self, net: nn.Module, layer: str, *, before_relu: bool = False):
         super().__init__(net, [layer], before_relu=before_relu)
         of_nodes(self.traced, self.nodes)  # refuses what it does not know
         self.spans = _spans(self.traced, self.nodes[layer])
+        self._channels_last = {node for node in self.spans if channels_are_last(self.traced, node)}
         self._folded = {node: _fold(self.traced, node) for node in self.spans if _normalization(self.traced, node)}
 
     def run_node(self, n: fx.Node) -> Any:
@@ -54,7 +58,7 @@ class Cone(ForwardPass):
         if n not in self.spans or n.op == "placeholder":
             return super().run_node(n)
         module = module_of(self.traced, n)
-        geometry = window(module, n.name) if isinstance(module, WINDOWS) else None
+        geometry = window(module, n.name) if isinstance(module, _GEOMETRIC) else None
         needed = self.spans[n] if geometry is None else _before(self.spans[n], geometry)
 
         def fetch(source: fx.Node) -> Any:
@@ -62,18 +66,30 @@ class Cone(ForwardPass):
             if source not in self.spans or self.spans[source] == needed:
                 return value
             begin, end = (position - self.spans[source][0] for position in needed)
-            return value[..., begin:end, begin:end]
+            return _positions(value, begin, end, source in self._channels_last)
 
         args: Any = fx.map_arg(n.args, fetch)
         kwargs: Any = fx.map_arg(n.kwargs, fetch)
-        if geometry is not None:
+        if isinstance(module, PADDINGS):
+            value = args[0]
+        elif geometry is not None:
+            assert module is not None
             value = _unpadded(module, args[0], geometry, self._folded.get(n))
         elif n.all_input_nodes[0] in self._folded:
             return args[0]  # a normalization that is part of the convolution
         else:
             value = getattr(self, n.op)(n.target, args, kwargs)
-        self.elements += value.numel()
+        self.elements += value.numel() if isinstance(value, Tensor) else 0
         return value
+
+
+def _positions(value: Any, begin: int, end: int, channels_last: bool) -> Any:
+    """Cut positions out of maps, or out of each of several; what is no map has none."""
+    if isinstance(value, (tuple, list)):
+        return type(value)(_positions(each, begin, end, channels_last) for each in value)
+    if not isinstance(value, Tensor):
+        return value
+    return value[:, begin:end, begin:end] if channels_last else value[..., begin:end, begin:end]
 
 
 def _spans(traced: fx.GraphModule, neuron: fx.Node) -> dict[fx.Node, Span]:
@@ -83,12 +99,19 @@ def _spans(traced: fx.GraphModule, neuron: fx.Node) -> dict[fx.Node, Span]:
         if node not in spans:
             continue
         module = module_of(traced, node)
-        needed = _before(spans[node], window(module, node.name)) if isinstance(module, WINDOWS) else spans[node]
+        if operation_of(traced, node) == "getitem" and _skips_positions(node.args[1]):
+            raise RfvizError(f"{node.name!r} takes every second position or the like, which is not supported here.")
+        geometric = isinstance(module, _GEOMETRIC)
+        needed = _before(spans[node], window(module, node.name)) if geometric else spans[node]  # type: ignore[arg-type]
         for source in node.all_input_nodes:
             if source.op != "get_attr":  # a constant has no positions
                 begin, end = spans.get(source, needed)
                 spans[source] = min(begin, needed[0]), max(end, needed[1])
     return spans
+
+
+def _skips_positions(index: Any) -> bool:
+    return isinstance(index, tuple) and any(part != slice(None) for part in index[2:])
 
 
 def _before(span: Span, geometry: Window) -> Span:

@@ -26,6 +26,9 @@ from rfviz.errors import RfvizError, first_line, unknown
 
 _RELU_FUNCTIONS = {F.relu, torch.relu, torch.relu_, "relu", "relu_"}
 _NORMALIZATIONS = (nn.BatchNorm2d, nn.Identity)
+_WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+_COMMUTING = (nn.MaxPool2d, nn.Identity, nn.Dropout, nn.Dropout2d)
+"""Modules that may stand before a ReLU or behind it: the result is the same."""
 
 
 @contextlib.contextmanager
@@ -40,26 +43,135 @@ def evaluating(net: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
+def unwrapped(net: nn.Module) -> nn.Module:
+    """Return a network without what `DataParallel` and `torch.compile` wrap around it."""
+    while (inner := getattr(net, "_orig_mod", None) or (isinstance(net, _WRAPPERS) and net.module)) and inner:
+        net = inner
+    return net
+
+
+class _Tracer(fx.Tracer):
+    """Draws the graph of networks that ask for the shape of what goes through them, such as ``assert x.shape[1] == 3``.
+
+    What such a question says is found out with one image of `EXAMPLE` px.
+    """
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        # torchvision's Normalize asks for types, which a graph has none of
+        return type(m).__module__.startswith("torchvision.transforms") or super().is_leaf_module(
+            m, module_qualified_name
+        )
+
+    def to_bool(self, obj: fx.Proxy) -> bool:
+        if not _is_of_shape(obj.node):
+            return super().to_bool(obj)
+        assert isinstance(self.root, nn.Module)
+        asked = fx.Graph()
+        copied: dict[fx.Node, fx.Node] = {}
+        asked.graph_copy(self.graph, copied)
+        asked.output(copied[obj.node])
+        known = fx.GraphModule(self.root, asked)
+        known.graph.eliminate_dead_code()
+        image = next(self.root.parameters(), torch.empty(0)).new_zeros(1, in_channels(self.root), EXAMPLE, EXAMPLE)
+        with torch.no_grad():
+            return bool(fx.Interpreter(known).run(image))
+
+
+EXAMPLE = 224
+"""Side of the image that tells the shapes that a network asks for, px."""
+
+
+def _is_of_shape(node: fx.Node) -> bool:
+    """Tell whether a node depends on images by their shapes alone."""
+    if node.op in ("placeholder", "call_module"):
+        return False
+    return asks_for_shape(node) or all(_is_of_shape(source) for source in node.all_input_nodes)
+
+
+def asks_for_shape(node: fx.Node) -> bool:
+    """Tell whether a node says something of a value which its pixels have no part in, such as ``x.shape``."""
+    if node.op == "call_method":
+        return node.target in ("size", "dim")
+    return node.op == "call_function" and node.target is getattr and node.args[1] in _ATTRIBUTES
+
+
+_ATTRIBUTES = ("shape", "ndim", "dtype", "device")
+
+
 def trace(net: nn.Module) -> fx.GraphModule:
     """Return the graph of the forward pass of `net` in evaluation mode; modules are shared with `net`.
+
+    Poolings and paddings that are written as functions stand in it as modules.
 
     Raises
     ------
     RfvizError
         If the forward pass depends on values, so that no single graph describes it.
     """
+    net = unwrapped(net)
+    tracer = _Tracer()
     try:
         with evaluating(net):
-            traced = fx.symbolic_trace(net)
+            traced = fx.GraphModule(net, tracer.trace(net))
+    except fx.proxy.TraceError as error:
+        raise RfvizError(
+            f"the forward pass of {type(net).__name__} depends on the values of an image ({first_line(error)}), so no "
+            "single graph describes it: put what asks for them into a module outside the network."
+        ) from error
     except Exception as error:  # fx raises many types; to the user they all mean one thing
         raise RfvizError(
-            f"the forward pass of {type(net).__name__} cannot be drawn as a graph ({first_line(error)}): "
-            "use a network without value-dependent control flow, or wrap that part in a module."
+            f"the forward pass of {type(net).__name__} cannot be drawn as a graph ({type(error).__name__}: "
+            f"{first_line(error)}): torch.fx must be able to trace it."
         ) from error
+    for node in list(traced.graph.nodes):
+        _as_module(traced, node)
+    traced.recompile()
     for node in traced.graph.nodes:
         if _works_in_place(traced, node):  # whoever reads what it has overwritten depends on it, though fx sees no link
             node.all_input_nodes[0].replace_all_uses_with(node, lambda user, node=node: node < user)
     return traced
+
+
+def _max_pool(
+    kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False, *_: Any
+) -> nn.Module:
+    return nn.MaxPool2d(kernel_size, stride, padding, dilation, ceil_mode=ceil_mode)
+
+
+def _pad(pad: Any, mode: str = "constant", value: float | None = None) -> nn.Module | None:
+    if mode == "constant":
+        return nn.ConstantPad2d(tuple(pad), value or 0.0) if len(pad) == 4 else None
+    return {"reflect": nn.ReflectionPad2d, "replicate": nn.ReplicationPad2d}[mode](tuple(pad))
+
+
+_AS_MODULES: dict[Any, Callable[..., nn.Module | None]] = {
+    F.max_pool2d: _max_pool,
+    torch.max_pool2d: _max_pool,
+    F.avg_pool2d: nn.AvgPool2d,
+    F.pad: _pad,
+}
+
+
+def _as_module(traced: fx.GraphModule, node: fx.Node) -> None:
+    """Put a module in the place of a function that does the same, so that its geometry is read in one way."""
+    make = _AS_MODULES.get(node.target) if node.op == "call_function" else None
+    if make is None or len(node.all_input_nodes) != 1:  # sizes that are computed are no geometry
+        return
+    source, *args = node.args or (node.kwargs["input"],)
+    options = {name: value for name, value in node.kwargs.items() if name not in ("input", "return_indices")}
+    try:
+        module = make(*args, **options)
+    except (TypeError, KeyError):  # a kind that is not known
+        return
+    if module is None:
+        return
+    name = f"as_module_{node.name}"
+    traced.add_submodule(name, module)
+    with traced.graph.inserting_before(node):
+        same = traced.graph.call_module(name, (source,))
+    same.meta = dict(node.meta)
+    node.replace_all_uses_with(same)
+    traced.graph.erase_node(node)
 
 
 def module_of(traced: fx.GraphModule, node: fx.Node) -> nn.Module | None:
@@ -82,6 +194,61 @@ def _works_in_place(traced: fx.GraphModule, node: fx.Node) -> bool:
     marked = name.endswith("_") and not hasattr(operator, name)  # relu_, but not and_ or __add__
     overwrites = marked or bool(node.kwargs.get("inplace"))
     return node.op in ("call_function", "call_method") and overwrites
+
+
+def ancestors(node: fx.Node) -> set[fx.Node]:
+    """Return a node and everything that it is computed from."""
+    found, waiting = set(), [node]
+    while waiting:
+        node = waiting.pop()
+        if node not in found:
+            found.add(node)
+            waiting.extend(node.all_input_nodes)
+    return found
+
+
+TO_LAST, TO_FIRST = (0, 2, 3, 1), (0, 3, 1, 2)
+"""How axes are exchanged to put the channels of maps last, and first again."""
+
+
+def permutation(node: fx.Node) -> tuple[int, ...]:
+    """Return the order in which a node puts the axes; empty where it does something else."""
+    if node.op not in ("call_function", "call_method") or node.target not in (torch.permute, "permute"):
+        return ()
+    given: Any = node.args[1:] or (node.kwargs["dims"],)
+    return tuple(given[0] if isinstance(given[0], (list, tuple)) else given)
+
+
+def channels_are_last(traced: fx.GraphModule, node: fx.Node) -> bool:
+    """Tell whether the maps of a node are `(N, H, W, C)`, as between two permutations."""
+    while node.op != "placeholder" and not isinstance(module_of(traced, node), nn.Conv2d):
+        if order := permutation(node):
+            return order == TO_LAST
+        if not node.all_input_nodes:
+            break
+        node = node.all_input_nodes[0]
+    return False
+
+
+def in_channels(net: nn.Module) -> int:
+    """Return how many channels the images of a network have: those of its first convolution, or else 3."""
+    return next((module.in_channels for module in net.modules() if isinstance(module, nn.Conv2d)), 3)
+
+
+def shapes(traced: fx.GraphModule) -> dict[str, tuple[int, ...]]:
+    """Return the shape of every value of a pass with an image of `EXAMPLE` px, empty for what is no tensor."""
+    found: dict[str, tuple[int, ...]] = {}
+
+    class Noting(fx.Interpreter):
+        def run_node(self, n: fx.Node) -> Any:
+            value = super().run_node(n)
+            found[n.name] = tuple(value.shape) if isinstance(value, Tensor) else ()
+            return value
+
+    image = next(traced.parameters(), torch.empty(0)).new_zeros(1, in_channels(traced), EXAMPLE, EXAMPLE)
+    with torch.no_grad(), evaluating(traced):
+        Noting(traced).run(image)
+    return found
 
 
 def _calls(traced: fx.GraphModule) -> dict[str, list[fx.Node]]:
@@ -140,26 +307,34 @@ def _after_normalization_and_relu(traced: fx.GraphModule, node: fx.Node) -> fx.N
 
 
 def ends_in_relu(traced: fx.GraphModule, node: fx.Node) -> bool:
-    """Tell whether a ReLU ends `node`, looking through max pooling, which commutes with it."""
-    while isinstance(module_of(traced, node), nn.MaxPool2d):
-        node = node.all_input_nodes[0]
-    return is_relu(traced, node)
+    """Tell whether a ReLU ends `node`, or one each part that it puts together; max pooling commutes with it."""
+    if is_relu(traced, node):
+        return True
+    looks_through = node.target is torch.cat or isinstance(module_of(traced, node), _COMMUTING)
+    return looks_through and all(ends_in_relu(traced, source) for source in node.all_input_nodes)
 
 
 def _without_last_relu(traced: fx.GraphModule, node: fx.Node, layer: str) -> fx.Node:
-    """Return what the ReLU that ends `node` rectifies, looking through max pooling, which commutes with it."""
-    poolings, candidate = [], node
-    while isinstance(module_of(traced, candidate), nn.MaxPool2d):
-        poolings.append(candidate)
-        candidate = candidate.all_input_nodes[0]
-    if not is_relu(traced, candidate):
+    """Return what the ReLU that ends `node` rectifies, looking through what commutes with it."""
+    if not ends_in_relu(traced, node):
         raise RfvizError(f"layer {layer!r} does not end in a ReLU: use objective='response' for it.")
-    before = candidate.all_input_nodes[0]
-    for pooling in reversed(poolings):
-        # A second pooling, ahead of the ReLU, which may work in place; deeper layers go on from the first one.
-        with traced.graph.inserting_after(before):
-            before = traced.graph.node_copy(pooling, lambda _, source=before: source)  # type: ignore[misc]
-    return before
+    return _unrectified(traced, node)
+
+
+def _unrectified(traced: fx.GraphModule, node: fx.Node, *, kept: bool = False) -> fx.Node:
+    """Return `node` without the ReLU that ends it; if it is to be kept, it is not overwritten by a ReLU in place."""
+    if is_relu(traced, node):
+        before = node.all_input_nodes[0]
+        if kept:
+            with traced.graph.inserting_after(before):
+                before = traced.graph.call_method("clone", (before,))
+        return before
+    several = len(node.all_input_nodes) > 1
+    sources = {source: _unrectified(traced, source, kept=several) for source in node.all_input_nodes}
+    # A second such node, ahead of the ReLU, which may work in place; deeper layers go on from the first one.
+    last = max(sources.values())
+    with traced.graph.inserting_after(last):
+        return traced.graph.node_copy(node, lambda source: sources[source])
 
 
 def _memory_format(net: nn.Module) -> torch.memory_format:
@@ -188,6 +363,7 @@ class ForwardPass(fx.Interpreter):
     """
 
     def __init__(self, net: nn.Module, layers: Sequence[str], *, before_relu: bool = False, to_output: bool = False):
+        net = unwrapped(net)
         traced = trace(net)
         wanted = [find(traced, layer) for layer in layers]
         if before_relu:
@@ -206,6 +382,8 @@ class ForwardPass(fx.Interpreter):
         self.layers: dict[fx.Node, list[str]] = {}
         for node, layer in zip(wanted, layers, strict=True):
             self.layers.setdefault(node, []).append(layer)
+        self.to_output = to_output
+        self._last = {node for node in self.layers if channels_are_last(traced, node)}
         self._read: Callable[[str, Tensor], None] | None = None
         self.elements = 0  # of all values that the last call computed
 
@@ -244,7 +422,15 @@ class ForwardPass(fx.Interpreter):
         images = images.contiguous(memory_format=self.memory_format)
         try:
             with evaluating(self.net):
-                return self.run(images, initial_env=known or None)
+                value = self.run(images, initial_env=known or None)
+                return value if self.to_output else self._maps(max(self.layers), value)
+        except RuntimeError as error:
+            given_channels, taken = images.shape[1], in_channels(self.net)
+            if given_channels == taken:
+                raise
+            raise RfvizError(
+                f"the network takes images of {taken} channels, but these have {given_channels}."
+            ) from error
         finally:
             self._read = None  # a reader may hold much, this pass among it
             self.env = {}
@@ -255,5 +441,17 @@ class ForwardPass(fx.Interpreter):
         self.elements += value.numel() if isinstance(value, Tensor) else 0
         if self._read is not None:
             for layer in self.layers.get(n, ()):
-                self._read(layer, value)
+                self._read(layer, self._maps(n, value))
         return value
+
+    def _maps(self, node: fx.Node, value: Any) -> Tensor:
+        """Return a response as maps `(N, C, H, W)`; a vector has one position."""
+        if isinstance(value, Tensor) and value.dim() == 2:
+            return value[:, :, None, None]
+        if not isinstance(value, Tensor) or value.dim() != 4:
+            shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise RfvizError(
+                f"{self.layers[node][0]!r} puts out {shape}: only maps (N, C, H, W) and vectors (N, C) can be read. "
+                "Choose another layer."
+            )
+        return value.permute(*TO_FIRST) if node in self._last else value

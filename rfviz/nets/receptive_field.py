@@ -14,17 +14,26 @@ Along one axis, neuron ``y`` of a layer sees the half-open range of input rows :
 that is ``[stride * y + start, stride * y + start + size)``. `start` is negative where padding lets the first neurons
 look past the border. A layer with kernel `k`, stride `s`, padding `p` and dilation `d` on top of a layer with field
 ``(size, stride, start)`` has ``(size + d * (k - 1) * stride, s * stride, start - p * stride)``; two branches that meet
-must agree in stride and centre, and the larger field holds the smaller.
+must agree in stride, and what they see together is the field. Where rows and columns differ, as behind a kernel of
+1 x 7, the field is the smallest square around what a neuron sees.
+
+Not everything is a matter of geometry. `known` says how a field is known:
+
+=================  ===================================================================================================
+``"exact"``        composed: every pixel of it can matter, and no other
+``"bound"``        composed, a square around it: no other pixel can matter
+``"measured"``     the pixels with a gradient in pictures of noise, where an operation on the way is not known
+``"whole image"``  there is none: everything is averaged over positions somewhere on the way
+=================  ===================================================================================================
 """
 
-import operator
-from collections.abc import Iterable, Mapping
+import copy
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, fx, nn
-from torch.nn import functional as F
 
 from rfviz.errors import RfvizError
 from rfviz.nets import graph
@@ -32,15 +41,37 @@ from rfviz.nets import graph
 WINDOWS = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
 """Modules of which one output takes a square of inputs together."""
 
+PADDINGS = (nn.ConstantPad2d, nn.ReflectionPad2d, nn.ReplicationPad2d)
+"""Modules that put something around an image; what that is does not matter to a neuron which does not see it."""
+
 _ELEMENTWISE_MODULES = (
     nn.BatchNorm2d, nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.CELU, nn.SELU, nn.GELU, nn.SiLU,
-    nn.Hardswish, nn.Hardsigmoid, nn.Sigmoid, nn.Tanh, nn.Softplus, nn.Mish, nn.Identity, nn.Dropout, nn.Dropout2d,
+    nn.Hardswish, nn.Hardsigmoid, nn.Hardtanh, nn.Sigmoid, nn.Tanh, nn.Softplus, nn.Mish, nn.Identity, nn.Dropout,
+    nn.Dropout2d, nn.ChannelShuffle,
 )  # fmt: skip
-_ELEMENTWISE_FUNCTIONS = {
-    operator.add, operator.iadd, operator.mul, operator.imul, operator.sub, operator.truediv, torch.add, torch.mul,
-    torch.cat, torch.relu, torch.sigmoid, torch.tanh, F.relu, F.gelu, F.silu, F.leaky_relu, F.dropout,
-    "add", "add_", "mul", "mul_", "relu", "relu_", "contiguous", "clone", "sigmoid", "tanh",
+_ELEMENTWISE = {
+    "add", "iadd", "mul", "imul", "sub", "isub", "truediv", "div", "neg", "abs", "pow", "exp", "log", "sqrt", "rsqrt",
+    "cat", "relu", "relu6", "sigmoid", "tanh", "gelu", "silu", "leaky_relu", "elu", "softplus", "hardswish",
+    "hardsigmoid", "hardtanh", "mish", "clamp", "maximum", "minimum", "contiguous", "clone", "detach", "float", "to",
+    "type", "half", "dropout", "dropout2d", "stochastic_depth", "batch_norm", "channel_shuffle",
 }  # fmt: skip
+"""Names of functions and methods, without the underscore of those that work in place."""
+
+_OF_CHANNELS = (nn.LayerNorm, nn.Linear)
+"""Modules that mix the last axis: local where that is the axis of the channels."""
+
+_EVERYWHERE = (
+    nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.InstanceNorm2d, nn.GroupNorm, nn.Flatten, nn.MultiheadAttention,
+    *_OF_CHANNELS,
+)  # fmt: skip
+_EVERYWHERE_FUNCTIONS = {
+    "adaptive_avg_pool2d", "adaptive_max_pool2d", "mean", "flatten", "linear", "layer_norm", "group_norm",
+    "instance_norm",
+}  # fmt: skip
+"""What takes all positions together."""
+
+_REGROUPING = {"view", "reshape", "transpose", "chunk", "split", "unsqueeze", "squeeze", "expand", "getitem"}
+"""What may leave positions where they are; the shapes tell."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +91,11 @@ class ReceptiveField:
     size: int
     stride: int
     start: int
+
+    @property
+    def is_whole_image(self) -> bool:
+        """Whether a neuron sees all of an image, however large it is; `size` is then `BOUNDLESS`."""
+        return self.size >= BOUNDLESS
 
     @property
     def centre(self) -> float:
@@ -141,78 +177,264 @@ class ReceptiveField:
         return patch, inside
 
 
+BOUNDLESS = 2**16
+"""Side of a field that holds any image, px."""
+
 IMAGE = ReceptiveField(size=1, stride=1, start=0)
 """A pixel sees itself."""
 
+EXACT, BOUND, MEASURED, WHOLE_IMAGE = "exact", "bound", "measured", "whole image"
+"""How a field is known; see the module's docstring."""
 
-def of(net: nn.Module, layer: str) -> ReceptiveField:
-    """Compose the receptive field of a layer from the geometry of everything before it.
+
+class Known(NamedTuple):
+    """The receptive field of a layer, and how it is known; where that is the whole image, only its stride says much."""
+
+    field: ReceptiveField
+    how: str
+
+
+def known(
+    net: nn.Module, layers: Iterable[str], side: int = graph.EXAMPLE, *, measure: bool = True
+) -> dict[str, Known]:
+    """Return what can be known of the receptive fields of some layers.
 
     Parameters
     ----------
     net : nn.Module
-        Any network of convolutions, poolings and elementwise operations that `torch.fx` can trace.
+        Any network that `torch.fx` can trace.
+    layers : iterable of str
+        Names as in `rfviz.nets.graph`.
+    side : int
+        Of the images in which fields are measured, px: larger fields count as the whole image.
+    measure : bool
+        Measure what cannot be composed; else it is told as the whole image, and as measured all the same.
+
+    Raises
+    ------
+    RfvizError
+        If a layer does not exist, branches that meet disagree in stride, or a stride is not the same for rows and
+        columns.
+    """
+    traced = graph.trace(net)
+    nodes, shapes = {layer: graph.find(traced, layer) for layer in layers}, Shapes(traced)
+    found = {}
+    for layer, seen in _composed(traced, nodes, shapes).items():
+        if isinstance(seen, _NotComposedError):
+            found[layer] = _measured(net, layer, side) if measure else Known(_boundless(1), MEASURED)
+        else:
+            found[layer] = _together(seen, layer)
+        if found[layer].field.is_whole_image and (shape := shapes(nodes[layer])):
+            last = graph.channels_are_last(traced, nodes[layer])
+            across = shape[1 if last else 2] if len(shape) == 4 else 1
+            found[layer] = Known(_boundless(graph.EXAMPLE // across), found[layer].how)
+    return found
+
+
+def _boundless(stride: int) -> ReceptiveField:
+    return ReceptiveField(BOUNDLESS, stride, -(BOUNDLESS - stride) // 2)
+
+
+def of(net: nn.Module, layer: str) -> ReceptiveField:
+    """Return the receptive field of a layer, composed from the geometry of everything before it, or else measured.
+
+    Parameters
+    ----------
+    net : nn.Module
+        Any network that `torch.fx` can trace.
     layer : str
         Name of the layer; see `rfviz.nets.graph`.
 
     Raises
     ------
     RfvizError
-        If the layer does not exist, if branches that meet disagree in stride or centre, or if an operation on the way
-        is not local (a global pooling, a linear layer) or not square.
+        If the layer does not exist, has no field but the whole image, or has one that is not the same everywhere.
     """
     return of_layers(net, [layer])[layer]
 
 
 def of_layers(net: nn.Module, layers: Iterable[str]) -> dict[str, ReceptiveField]:
     """Return the receptive fields of several layers, as `of` does for one, walking through the network once."""
-    traced = graph.trace(net)
-    return of_nodes(traced, {layer: graph.find(traced, layer) for layer in layers})
+    return {layer: _field_of(layer, each.field) for layer, each in known(net, layers).items()}
+
+
+def _field_of(layer: str, field: ReceptiveField) -> ReceptiveField:
+    if field.is_whole_image:
+        raise RfvizError(
+            f"every neuron of {layer!r} sees the whole image: it has no receptive field. Choose a layer before it."
+        )
+    return field
 
 
 def of_nodes(traced: fx.GraphModule, targets: Mapping[str, fx.Node]) -> dict[str, ReceptiveField]:
-    """Return the receptive fields of nodes of a graph, by name."""
-    needed = set().union(*(_ancestors(target) for target in targets.values()))
-    fields: dict[fx.Node, ReceptiveField] = {}
+    """Return the receptive fields of nodes of a graph, by name, where they can be composed."""
+    return {
+        layer: _field_of(layer, _together(seen, layer).field)
+        for layer, seen in _composed(traced, targets, Shapes(traced)).items()
+    }
+
+
+def _composed(traced: fx.GraphModule, targets: Mapping[str, fx.Node], shapes: "Shapes") -> "dict[str, _Seen]":
+    needed = set().union(*(graph.ancestors(target) for target in targets.values()))
+    seen: dict[fx.Node, _Seen] = {}
     for node in traced.graph.nodes:
         if node in needed:
-            fields[node] = _field(traced, node, [fields[source] for source in node.all_input_nodes])
-    return {layer: fields[target] for layer, target in targets.items()}
+            try:
+                seen[node] = _seen(traced, node, [seen[source] for source in node.all_input_nodes], shapes)
+            except RfvizError as error:
+                seen[node] = error
+    return {layer: seen[target] for layer, target in targets.items()}
 
 
-def _ancestors(node: fx.Node) -> set[fx.Node]:
-    found, waiting = set(), [node]
-    while waiting:
-        node = waiting.pop()
-        if node not in found:
-            found.add(node)
-            waiting.extend(node.all_input_nodes)
-    return found
+class _NotComposedError(RfvizError):
+    """An operation on the way is not known."""
 
 
-def _field(traced: fx.GraphModule, node: fx.Node, sources: list[ReceptiveField]) -> ReceptiveField:
+class _Axes(NamedTuple):
+    """What neurons see along rows and along columns."""
+
+    rows: ReceptiveField
+    columns: ReceptiveField
+
+
+_Seen = _Axes | str | RfvizError | None
+"""What a node sees: a field along either axis, `WHOLE_IMAGE`, why that is not known, or no pixel at all."""
+
+
+def _together(seen: _Seen, name: str) -> Known:
+    """Return the smallest square that holds both axes."""
+    if isinstance(seen, RfvizError):
+        raise seen
+    if not isinstance(seen, _Axes):
+        return Known(_boundless(1), WHOLE_IMAGE)
+    rows, columns = seen
+    if rows.stride != columns.stride:
+        raise RfvizError(
+            f"{name!r} steps by {rows.stride} px down and by {columns.stride} px across: only one stride for both is "
+            "supported. Choose a layer before it."
+        )
+    return Known(_union([rows, columns]), EXACT if rows == columns else BOUND)
+
+
+def _union(fields: Sequence[ReceptiveField]) -> ReceptiveField:
+    start = min(field.start for field in fields)
+    return ReceptiveField(max(field.start + field.size for field in fields) - start, fields[0].stride, start)
+
+
+class Shapes:
+    """Shapes of what nodes put out, for an image of `rfviz.nets.graph.EXAMPLE` px; found out when first asked for."""
+
+    def __init__(self, traced: fx.GraphModule):
+        self._traced, self._found = traced, dict[str, Any]()
+
+    def __call__(self, node: fx.Node) -> tuple[int, ...]:
+        """Return the shape, empty where it is not that of one tensor."""
+        if not self._found:
+            self._found = graph.shapes(copy.deepcopy(self._traced).to("meta"))
+        return self._found[node.name]
+
+
+def _seen(traced: fx.GraphModule, node: fx.Node, sources: list[_Seen], shapes: Shapes) -> _Seen:
     if node.op == "placeholder":
-        return IMAGE
-    module = graph.module_of(traced, node)
-    if isinstance(module, WINDOWS):
-        return _through_window(sources[0], window(module, node.name))
-    if isinstance(module, _ELEMENTWISE_MODULES) or (module is None and node.target in _ELEMENTWISE_FUNCTIONS):
-        if node.target is torch.cat and (node.args[1:] or [node.kwargs.get("dim", 0)])[0] not in (0, 1, -4, -3):
-            raise RfvizError(f"the receptive field of {node.name!r} is not known: it puts maps side by side.")
-        return _join(sources, node.name)
-    operation = type(module).__name__ if module is not None else getattr(node.target, "__name__", str(node.target))
-    raise RfvizError(
+        return _Axes(IMAGE, IMAGE)
+    if graph.asks_for_shape(node):
+        return None
+    pixels = [source for source in sources if source is not None]
+    if WHOLE_IMAGE in pixels:
+        return WHOLE_IMAGE
+    for source in pixels:
+        if isinstance(source, RfvizError):
+            raise source
+    fields = [source for source in pixels if isinstance(source, _Axes)]
+    if not fields:  # a constant
+        return None
+    module, operation = graph.module_of(traced, node), operation_of(traced, node)
+    last = graph.channels_are_last(traced, node.all_input_nodes[0])
+    if isinstance(module, (*WINDOWS, *PADDINGS)) and not last:
+        down, across = (_through_window(field, window(module, node.name, axis)) for axis, field in enumerate(fields[0]))
+        return _Axes(down, across)
+    if isinstance(module, _ELEMENTWISE_MODULES) or (module is None and operation in _ELEMENTWISE):
+        if node.target is torch.cat and _puts_side_by_side(node, last):
+            raise _NotComposedError(f"the receptive field of {node.name!r} is not known: it puts maps side by side.")
+        return _join(fields, node.name)
+    if last and (isinstance(module, _OF_CHANNELS) or operation in ("linear", "layer_norm")):
+        return fields[0]
+    if graph.permutation(node) in (graph.TO_LAST, graph.TO_FIRST):
+        return fields[0]
+    if isinstance(module, _EVERYWHERE) or (module is None and operation in _EVERYWHERE_FUNCTIONS):
+        if operation != "mean" or _is_spatial(node):
+            return WHOLE_IMAGE
+        return fields[0]
+    if module is None and operation in _REGROUPING and (found := _regrouped(node, fields[0], shapes)):
+        return found
+    if operation == "pad":
+        sides: Any = (node.args[1:] or [node.kwargs.get("pad", ())])[0]
+        if not any(sides[:4]):
+            return fields[0]  # only channels are added
+    raise _NotComposedError(
         f"the receptive field of {node.name!r} is not known: {operation} is not a convolution, a pooling or an "
         "elementwise operation. Choose a layer before it."
     )
 
 
-def _square(value: int | tuple[int, ...], what: str, name: str) -> int:
-    if isinstance(value, tuple):
-        if len(set(value)) != 1:
-            raise RfvizError(f"{name!r} has the rectangular {what} {value}: only square geometry is supported.")
-        return value[0]
-    return value
+def operation_of(traced: fx.GraphModule, node: fx.Node) -> str:
+    """Return what a node does: the type of its module, or the name of its function or method."""
+    module = graph.module_of(traced, node)
+    if module is not None:
+        return type(module).__name__
+    name = getattr(node.target, "__name__", str(node.target))
+    return name.strip("_") if name.startswith("__") else name.rstrip("_")
+
+
+def _puts_side_by_side(node: fx.Node, channels_last: bool) -> bool:
+    dim = (node.args[1:] or [node.kwargs.get("dim", 0)])[0]
+    return dim not in ((0, 3, -1, -4) if channels_last else (0, 1, -4, -3))
+
+
+def _is_spatial(node: fx.Node) -> bool:
+    """Tell whether a mean takes positions together, of maps whose channels come first."""
+    dims: Any = (node.args[1:] or [node.kwargs.get("dim", (2, 3))])[0]
+    return not {dims if isinstance(dims, int) else each for each in ([dims] if isinstance(dims, int) else dims)} <= {
+        0, 1, -3, -4,
+    }  # fmt: skip
+
+
+def _regrouped(node: fx.Node, field: _Axes, shapes: Shapes) -> _Axes | None:
+    """Return what the result of a change of shape sees, if positions are where they were; None if they may not be."""
+    source = node.all_input_nodes[0]
+    operation = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+    before, after = shapes(source), shapes(node)
+    if operation == "getitem":
+        index: Any = node.args[1]
+        if isinstance(index, int) and not before:
+            return field  # one of several parts
+        return _sliced(index, field, len(before))
+    if operation in ("chunk", "split"):
+        dim: Any = (node.args[2:] or [node.kwargs.get("dim", 0)])[0]
+        return field if dim in (0, 1, -3, -4) else None
+    if operation == "transpose":
+        moved = {each % len(before) for each in node.args[1:] if isinstance(each, int)}
+        return field if max(moved, default=len(before)) < len(before) - 2 else None
+    return field if before[-2:] == after[-2:] and min(len(before), len(after)) > 2 else None
+
+
+def _sliced(index: Any, field: _Axes, dims: int) -> _Axes | None:
+    """Return what the positions see that a slice leaves over, such as every second one."""
+    index = index if isinstance(index, tuple) else (index,)
+    parts = [*index, *[slice(None)] * (dims - len(index))]
+    if dims < 3 or Ellipsis in parts or None in parts or not all(isinstance(part, slice) for part in parts[-2:]):
+        return None
+    along = []
+    for part, axis in zip(parts[-2:], field, strict=True):
+        first, step = part.start or 0, part.step or 1
+        if not isinstance(first, int) or not isinstance(step, int) or first < 0 or step < 1:
+            return None
+        along.append(ReceptiveField(axis.size, axis.stride * step, axis.start + first * axis.stride))
+    return _Axes(*along)
+
+
+def _along(value: int | tuple[int, ...], axis: int) -> int:
+    return value[axis] if isinstance(value, tuple) else value
 
 
 class Window(NamedTuple):
@@ -224,24 +446,30 @@ class Window(NamedTuple):
     dilation: int
 
 
-def window(module: nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d, name: str) -> Window:
-    """Return the geometry of a module.
+def window(module: nn.Module, name: str, axis: int | None = None) -> Window:
+    """Return the geometry of a convolution, a pooling or a padding, along rows (0) or columns (1).
 
     Raises
     ------
     RfvizError
-        If it is not square.
+        If no axis is given, and they differ.
     """
-    kernel = _square(module.kernel_size, "kernel", name)
-    stride = _square(module.stride, "stride", name)
-    dilation = _square(getattr(module, "dilation", 1), "dilation", name)
+    if axis is None:
+        down, across = (window(module, name, each) for each in (0, 1))
+        if down != across:
+            raise RfvizError(f"{name!r} is not square ({down} against {across}): only square geometry is supported.")
+        return down
+    if isinstance(module, PADDINGS):
+        return Window(1, 1, module.padding[2 if axis == 0 else 0], 1)  # what is behind the last pixel shifts nothing
+    assert isinstance(module, WINDOWS)
+    kernel, dilation = _along(module.kernel_size, axis), _along(getattr(module, "dilation", 1), axis)
     if module.padding == "same":
         padding = dilation * (kernel - 1) // 2
     elif module.padding == "valid":
         padding = 0
     else:
-        padding = _square(module.padding, "padding", name)  # type: ignore[arg-type]  # a string was dealt with above
-    return Window(kernel, stride, padding, dilation)
+        padding = _along(module.padding, axis)  # type: ignore[arg-type]  # a string was dealt with above
+    return Window(kernel, _along(module.stride, axis), padding, dilation)
 
 
 def _through_window(source: ReceptiveField, geometry: Window) -> ReceptiveField:
@@ -252,12 +480,52 @@ def _through_window(source: ReceptiveField, geometry: Window) -> ReceptiveField:
     )
 
 
-def _join(sources: list[ReceptiveField], name: str) -> ReceptiveField:
-    largest = max(sources, key=lambda field: field.size)
-    for field in sources:
-        if field.stride != largest.stride or field.centre != largest.centre:
+def _join(sources: list[_Axes], name: str) -> _Axes:
+    along = []
+    for fields in zip(*sources, strict=True):
+        if len({field.stride for field in fields}) > 1:
+            strides = " against ".join(f"{stride} px" for stride in sorted({field.stride for field in fields}))
             raise RfvizError(
-                f"the branches that meet at {name!r} disagree: stride {field.stride} px and centre {field.centre} px "
-                f"against {largest.stride} px and {largest.centre} px, so its neurons have no common receptive field."
+                f"the branches that meet at {name!r} disagree in stride ({strides}), so its neurons have no common "
+                "receptive field."
             )
-    return largest
+        along.append(_union(fields))
+    return _Axes(*along)
+
+
+DRAWS, BESIDE = 4, 8
+"""Pictures of noise in which a field is measured, and neighbouring neurons that are looked at in each."""
+
+
+def _measured(net: nn.Module, layer: str, side: int) -> Known:
+    """Find the pixels that have a gradient for some neurons in the middle of the map, whatever the operations are."""
+    forward = graph.ForwardPass(net, [layer])
+    parameter = next(net.parameters())
+    random = torch.Generator().manual_seed(0)
+    edges: list[tuple[int, int]] = []
+    stride = 0
+    with torch.inference_mode(False), torch.enable_grad():
+        for _ in range(DRAWS):
+            noise = torch.rand(1, graph.in_channels(net), side, side, generator=random)
+            images = noise.to(parameter).expand(BESIDE, -1, -1, -1).clone().requires_grad_(True)
+            maps = forward(images)
+            height, width = maps.shape[2:]
+            stride = max(1, round(side / height))
+            places = [min(height - 1, max(0, height // 2 - BESIDE // 2 + number)) for number in range(BESIDE)]
+            if height != width or height < 2:
+                return Known(_boundless(1), WHOLE_IMAGE)
+            weights = torch.randn(maps.shape[1], generator=random).to(parameter)
+            neurons = [(maps[number, :, place, place] * weights).sum() for number, place in enumerate(places)]
+            (slope,) = torch.autograd.grad(torch.stack(neurons).sum(), images)
+            for place, of_neuron in zip(places, slope.abs().amax(1), strict=True):
+                for along in (of_neuron.amax(1), of_neuron.amax(0)):
+                    pixels = along.nonzero().flatten()
+                    if len(pixels):
+                        first, last = int(pixels[0]), int(pixels[-1]) + 1
+                        if first == 0 and last == side:
+                            return Known(_boundless(1), WHOLE_IMAGE)
+                        edges.append((first - stride * place, last - stride * place))
+    if not edges:
+        raise RfvizError(f"no pixel has an influence on {layer!r}: its receptive field cannot be measured.")
+    start = min(first for first, _ in edges)
+    return Known(ReceptiveField(max(last for _, last in edges) - start, stride, start), MEASURED)

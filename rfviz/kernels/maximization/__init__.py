@@ -13,18 +13,19 @@ batch, one image each. The result is that of the full image, where the full imag
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from rfviz.errors import RfvizError, check_channel, unknown
-from rfviz.images.whitening import Whitening
+from rfviz.images import whitening
 from rfviz.kernels.maximization.objectives import OBJECTIVES, Objective
-from rfviz.kernels.maximization.parametrizations import PIXELS, Fourier, Parametrization, faint_noise
+from rfviz.kernels.maximization.parametrizations import Fourier, Parametrization, Pixels, faint_noise
 from rfviz.kernels.maximization.regularizers import L2, Jitter, Regularizer, TotalVariation
 from rfviz.kernels.responses import LayerResponses
-from rfviz.nets import receptive_field
+from rfviz.nets import graph, receptive_field
 from rfviz.nets.cone import Cone
 from rfviz.nets.graph import ForwardPass
 from rfviz.nets.precision import exact
@@ -72,9 +73,9 @@ def maximize(
     *,
     steps: int = 31,
     learning_rate: float = 0.1,
-    objective: str | Objective = "before_relu",
+    objective: str | Objective | None = None,
     regularizers: Sequence[Regularizer] = (L2(1e-6),),
-    parametrization: Parametrization = PIXELS,
+    parametrization: Parametrization | None = None,
     units: Tensor | None = None,
     canvas: int | None = None,
     batch_size: int | None = None,
@@ -95,12 +96,13 @@ def maximize(
         All channels by default.
     steps, learning_rate : int, float
         Of Adam; the paper's are the defaults.
-    objective : {"before_relu", "response", "channel_mean"} or Objective
+    objective : {"before_relu", "response", "channel_mean"} or Objective, optional
         What is maximised: the centre neuron's value before the layer's last ReLU, its response, the mean of the channel
-        over a canvas, or anything like those in `rfviz.kernels.maximization.objectives`.
+        over a canvas, or anything like those in `rfviz.kernels.maximization.objectives`. By default the first where a
+        ReLU ends the layer, else the second.
     regularizers : sequence of Regularizer
         See `rfviz.kernels.maximization.regularizers`. The default is the paper's weight decay.
-    parametrization : Parametrization
+    parametrization : Parametrization, optional
         What is changed: `rfviz.kernels.maximization.parametrizations.Pixels`, the paper's, or ``Fourier``.
     units : Tensor, shape (channels,), optional
         What the activation of each channel is divided by when it is weighed against penalties, such as its strongest
@@ -121,15 +123,19 @@ def maximize(
     RfvizError
         If the layer, a channel or the objective is unknown, or an option is impossible.
     """
+    if objective is None:
+        objective = objective_of(net, layer)
     if isinstance(objective, str):
         if objective not in OBJECTIVES:
             raise unknown("objective", objective, OBJECTIVES)
         objective = OBJECTIVES[objective]
     if any(value is not None and value < 1 for value in (steps, batch_size, canvas)):
         raise RfvizError(f"steps ({steps}), batch_size ({batch_size}) and canvas ({canvas}) must be at least 1.")
-    field = receptive_field.of(net, layer)
+    colours = graph.in_channels(net)
+    parametrization = parametrization or Pixels(colours)
     forward: ForwardPass
     if canvas is None and objective.one_neuron:
+        field = receptive_field.of(net, layer)
         forward = Cone(net, layer, before_relu=objective.before_relu)
         side = field.size
     elif canvas is None:
@@ -138,7 +144,7 @@ def maximize(
         forward, side = ForwardPass(net, [layer], before_relu=objective.before_relu), canvas
     parameter = next(net.parameters())
     with torch.inference_mode(), exact(parameter.device):
-        available = forward(parameter.new_zeros(1, 3, side, side)).shape[1]
+        available = forward(parameter.new_zeros(1, colours, side, side)).shape[1]
     chosen = list(range(available)) if channels is None else list(channels)
     if not chosen:
         raise RfvizError("no channels were asked for: name at least one, or leave them out to take all.")
@@ -171,6 +177,12 @@ def maximize(
     )  # fmt: skip
 
 
+def objective_of(net: nn.Module, layer: str) -> str:
+    """Return what `maximize` maximises of a layer: before its last ReLU, or its response where none ends it."""
+    traced = graph.trace(net)
+    return "before_relu" if graph.ends_in_relu(traced, graph.find(traced, layer)) else "response"
+
+
 SMOOTHING = 1e-3
 """Weight of the total variation in `clear`: of 0.0003, 0.001 and 0.003 the largest with which, in each layer of the
 figures of the default run, the picture of the median channel still drives it as the best photograph does, or more."""
@@ -180,7 +192,7 @@ def clear(
     net: nn.Module,
     layer: str,
     responses: LayerResponses,
-    whitening: Whitening,
+    preprocess: Any,
     channels: Sequence[int] | None = None,
     *,
     steps: int = 128,
@@ -198,8 +210,8 @@ def clear(
     layer : str
     responses : LayerResponses
         Of the layer to photographs.
-    whitening : Whitening
-        What the network sees of a picture.
+    preprocess : Whitening, transform, str or pair
+        What the network sees of a picture; see `rfviz.images.whitening.of`.
     channels : sequence of int, optional
         All channels by default.
     steps, learning_rate : int, float
@@ -210,7 +222,7 @@ def clear(
     chosen = list(range(responses.channels)) if channels is None else list(channels)
     best = responses.top_values[chosen, 0]
     return maximize(
-        net, layer, chosen, steps=steps, learning_rate=learning_rate, parametrization=Fourier(whitening),
+        net, layer, chosen, steps=steps, learning_rate=learning_rate, parametrization=Fourier(whitening.of(preprocess)),
         regularizers=(Jitter(2), TotalVariation(SMOOTHING)), units=torch.where(best > 0, best, 1.0), progress=progress,
     )  # fmt: skip
 

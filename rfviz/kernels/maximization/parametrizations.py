@@ -30,18 +30,23 @@ class Parametrization(Protocol):
 
 @dataclass(frozen=True)
 class Pixels:
-    """The values that the network sees, from zeros: the mean colour. The paper's."""
+    """The values that the network sees, from zeros: the mean colour. The paper's.
+
+    Parameters
+    ----------
+    colours : int
+        Channels of the images.
+    """
+
+    colours: int = 3
 
     def start(self, channels: Tensor, side: int, like: Tensor) -> Tensor:
         """Return zeros `(N, 3, side, side)`."""
-        return like.new_zeros(len(channels), 3, side, side)
+        return like.new_zeros(len(channels), self.colours, side, side)
 
     def images(self, parameters: Tensor, side: int) -> Tensor:
         """Return the pixels themselves."""
         return parameters
-
-
-PIXELS = Pixels()
 
 
 @dataclass(frozen=True)

@@ -17,17 +17,19 @@ what is a sum the same to rounding. A pass that was killed goes on from its last
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from rfviz.errors import RfvizError, check_channel
-from rfviz.images.batches import Images, is_indexed
+from rfviz.images import whitening
+from rfviz.images.batches import Images, image_of, is_indexed
 from rfviz.images.data import Indexed
-from rfviz.images.whitening import NONE, Whitening
 from rfviz.kernels.responses.checkpoint import Checkpoint
 from rfviz.kernels.responses.passes import Options, Pass, made_of
 from rfviz.kernels.responses.top_stimuli import EMPTY
+from rfviz.nets import zoo
 from rfviz.nets.receptive_field import ReceptiveField
 
 FLAT = 1e-6
@@ -137,7 +139,7 @@ def collect(
     strongest: int | None = None,
     neuron: tuple[int, int] | None = None,
     borders: bool = False,
-    preprocess: Whitening = NONE,
+    preprocess: Any = None,
     batch_size: int = 64,
     workers: int = 0,
     checkpoint: Path | None = None,
@@ -161,8 +163,9 @@ def collect(
     per_image : 1 or None
         1 takes the strongest neuron of each image, None every neuron.
     mean_stimulus : bool
-        Also average the patches of all neurons with response > 0 (eqs. 3 and 4). For a layer of C channels whose field
-        is R px wide, the answer takes 20 C R^2 bytes: 14 MB for layer1.2 of ResNet34, 8 GB for layer4.2.
+        Also average the patches of all neurons with response > 0 (eqs. 3 and 4), of layers with a receptive field. For
+        a layer of C channels whose field is R px wide, the answer takes 20 C R^2 bytes: 14 MB for layer1.2 of ResNet34,
+        8 GB for layer4.2.
     strongest : int, optional
         Also average the patches of this many strongest neurons. Takes a second look at the images, without the
         network, so `images` must be a tensor or a data set.
@@ -173,8 +176,9 @@ def collect(
         Let neurons at the border compete for the preferred stimuli and for the strongest, too. By default those compete
         whose receptive field lies inside the image; where it is larger than the image, those that see all of it. A
         neuron that looks past the border sees the edge of the padding there, which is no part of the photograph.
-    preprocess : Whitening or callable
-        Applied to the images just before the network.
+    preprocess : Whitening, transform, str or pair, optional
+        What normalises the images, just before the network; see `rfviz.images.whitening.of`. Without it they stay as
+        they are, with a warning where the weights are probably such that expect it.
     batch_size, workers : int
         Change the speed, never the result beyond rounding.
     checkpoint : Path, optional
@@ -205,14 +209,14 @@ def collect(
         raise RfvizError(f"per_image is {per_image!r}: it must be 1 (one neuron per image) or None (every neuron).")
     if strongest is not None and not is_indexed(images):
         raise RfvizError("strongest needs a second look at the images: give a tensor or a data set, not an iterator.")
+    if preprocess is None:
+        whitening.warn_without(zoo.expected_preprocess(net), type(net).__name__)
     once = tuple(dict.fromkeys(layers))  # a layer that is named twice must not be counted twice
     options = Options(once, top_k, per_image, mean_stimulus, strongest, neuron, borders, batch_size)
-    file = None
+    file, white = None, whitening.of(preprocess)
     if checkpoint is not None:
-        file = Checkpoint(
-            Path(checkpoint), made_of(net, images, preprocess, options), checkpoint_every, discard_unusable
-        )
-    found = Pass(net, images, preprocess, options).run(file, workers, progress)
+        file = Checkpoint(Path(checkpoint), made_of(net, images, white, options), checkpoint_every, discard_unusable)
+    found = Pass(net, images, white, options).run(file, workers, progress)
     return {layer: LayerResponses(**of_layer) for layer, of_layer in found.items()}
 
 
@@ -229,7 +233,8 @@ def preferred_stimuli(images: Tensor | Indexed, responses: LayerResponses, chann
     Returns
     -------
     patches : Tensor, shape (n, 3, R, R)
-        RGB in [0, 1], strongest first; n is k, or less where there were fewer candidates.
+        RGB in [0, 1], strongest first; n is k, or less where fewer neurons have a response above 0: a silent channel
+        has no preferred stimuli. Of a layer that sees the whole image, the images.
     inside : Tensor of bool, shape (n, R, R)
         Which pixels exist.
 
@@ -239,15 +244,23 @@ def preferred_stimuli(images: Tensor | Indexed, responses: LayerResponses, chann
         If there is no such channel.
     """
     check_channel(channel, responses.channels)
+    field = responses.receptive_field
     patches, inside = [], []
-    for index, (y, x) in zip(
-        responses.top_images[channel].tolist(), responses.top_positions[channel].tolist(), strict=True
+    for value, index, (y, x) in zip(
+        *(each[channel].tolist() for each in (responses.top_values, responses.top_images, responses.top_positions)),
+        strict=True,
     ):
-        if index == EMPTY:
+        if index == EMPTY or not value > 0:
             break
-        item = images[index]
-        image = item[0] if isinstance(item, (tuple, list)) else item
-        patch, there = responses.receptive_field.crop(image, y, x)
+        image = image_of(images[index])
+        whole = image, torch.ones(image.shape[1:], dtype=torch.bool)
+        patch, there = whole if field.is_whole_image else field.crop(image, y, x)
         patches.append(patch)
         inside.append(there)
+    if not patches:
+        image = image_of(images[0])
+        shape = tuple(image.shape[1:]) if field.is_whole_image else (field.size, field.size)
+        return image.new_zeros(0, len(image), *shape), torch.zeros(0, *shape, dtype=torch.bool)
+    if len({patch.shape for patch in patches}) > 1:
+        raise RfvizError("this layer sees whole images, which are of several sizes: give images of one size.")
     return torch.stack(patches), torch.stack(inside)

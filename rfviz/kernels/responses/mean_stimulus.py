@@ -41,7 +41,8 @@ class MeanStimulus:
         neurons = chosen.sum(0).permute(2, 0, 1).long().cpu()
         self._neurons = neurons if self._neurons is None else self._neurons + neurons
         self._size = size
-        self._reach(len(sums), top, left, *sums.shape[2:])
+        channels, colours, *sides = sums.shape
+        self._reach(channels, colours, top, left, *sides)
         self._part(self.total, top, left, *sums.shape[2:]).add_(sums.cpu())
 
     def _part(self, whole: Tensor | None, top: int, left: int, rows: int, columns: int) -> Tensor:
@@ -50,11 +51,11 @@ class MeanStimulus:
         return whole[..., y : y + rows, x : x + columns]
 
     @torch.inference_mode(False)  # what is made in inference mode could not be added to outside it
-    def _reach(self, channels: int, top: int, left: int, rows: int, columns: int) -> None:
+    def _reach(self, channels: int, colours: int, top: int, left: int, rows: int, columns: int) -> None:
         """Make room for a part of the field."""
         if self.total is None or self.count is None:
             self.corner = top, left
-            self.total = torch.zeros(channels, 3, rows, columns, dtype=torch.float64)
+            self.total = torch.zeros(channels, colours, rows, columns, dtype=torch.float64)
             self.count = torch.zeros(channels, rows, columns, dtype=torch.int64)
             return
         (y, x), (height, width) = self.corner, self.count.shape[1:]
@@ -84,7 +85,8 @@ class MeanStimulus:
         other._count()
         if other.total is not None and other.count is not None:
             where = *other.corner, *other.count.shape[1:]
-            self._reach(len(other.total), *where)
+            channels, colours = other.total.shape[:2]
+            self._reach(channels, colours, *where)
             self._part(self.total, *where).add_(other.total)
             self._part(self.count, *where).add_(other.count)
 
@@ -108,7 +110,7 @@ class MeanStimulus:
         self._count()
         assert self.total is not None and self.count is not None
         size, (top, left), (rows, columns) = self.field.size, self.corner, self.count.shape[1:]
-        mean = torch.zeros(len(self.total), 3, size, size)
+        mean = torch.zeros(*self.total.shape[:2], size, size)
         count = torch.zeros(len(self.total), size, size, dtype=torch.int64)
         seen = self.count[:, None]
         part = (self.total / seen.clamp(min=1)).add_(MIDDLE).mul_(seen > 0)

@@ -46,9 +46,10 @@ class Layer:
         self.name, self.field, self.neuron, self.borders = name, field, options.neuron, options.borders
         self.activity = Activity()
         self.top = TopStimuli(options.top_k, options.per_image)
-        self.mean = MeanStimulus(field) if options.mean_stimulus else None
-        self.all = TopStimuli(options.strongest, None) if options.strongest else None
-        self.strongest = MeanStimulus(field) if options.strongest else None
+        patches = not field.is_whole_image  # which has no patches to average
+        self.mean = MeanStimulus(field) if options.mean_stimulus and patches else None
+        self.all = TopStimuli(options.strongest, None) if options.strongest and patches else None
+        self.strongest = MeanStimulus(field) if options.strongest and patches else None
         self.patches = MeanStimulus(field) if self.mean or self.strongest else None
 
     @property
@@ -110,8 +111,8 @@ class Pass:
     def __init__(self, net: nn.Module, images: Images, preprocess: Whitening, options: Options):
         self.net, self.images, self.preprocess, self.options = net, images, preprocess, options
         self.forward = ForwardPass(net, options.layers)
-        fields = receptive_field.of_nodes(self.forward.traced, self.forward.nodes)
-        self.layers = {layer: Layer(layer, fields[layer], options) for layer in options.layers}
+        fields = receptive_field.known(net, options.layers)
+        self.layers = {layer: Layer(layer, fields[layer].field, options) for layer in options.layers}
         self.parameter = next(net.parameters())
         self.stage = 0
         self.batches = 0  # of this stage, that have been seen
@@ -135,8 +136,8 @@ class Pass:
         images = batch.images.to(self.parameter.device, non_blocking=True)
         # Few patches make a mean here, and at borders fewer still: in float64, which costs little without the network.
         phases = Phases(images.double(), self.workspace)
-        for name, layer in self.layers.items():
-            values, found, positions = self.strongest[name]
+        for name, (values, found, positions) in self.strongest.items():
+            layer = self.layers[name]
             start, stride = layer.field.start, layer.field.stride
             # As large for every batch, and at least as large as the layer's maps without the neurons that see nothing
             # of the image: what is not chosen does not matter.
@@ -159,6 +160,8 @@ class Pass:
             return None
         self.strongest = {name: layer.all.result() for name, layer in self.layers.items() if layer.all is not None}
         chosen = [found[values > 0] for values, found, _ in self.strongest.values()]
+        if not chosen:
+            return [0]
         return torch.cat(chosen).unique().tolist() or [0]  # where no neuron fires, one image: it gives empty sums
 
     def run(self, checkpoint: Checkpoint | None, workers: int, progress: bool) -> dict[str, dict[str, Any]]:

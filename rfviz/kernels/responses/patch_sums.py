@@ -127,7 +127,7 @@ def summed_patches(phases: Phases, chosen: Tensor, field: ReceptiveField) -> tup
     stride = field.stride
     vertical, horizontal = _Axis.of(field, h, images.shape[2]), _Axis.of(field, w, images.shape[3])
     window = vertical.window, horizontal.window
-    sums = images.new_zeros(channels, 3, *(end - begin for begin, end in window))
+    sums = images.new_zeros(channels, images.shape[1], *(end - begin for begin, end in window))
     corner = window[0][0], window[1][0]
     used = chosen.sum(0).amax((0, 1)).nonzero().flatten()  # silent channels have empty sums
     if not sums.numel() or not len(used):
@@ -145,7 +145,7 @@ def summed_patches(phases: Phases, chosen: Tensor, field: ReceptiveField) -> tup
         product = space.empty("product", (frequencies, len(part), q2), images)
         torch.bmm(factor, right, out=product)
         back = _back(product, vertical, horizontal, space)  # offsets, offsets, channels * 3 * phases
-        pixels = back.unflatten(2, (len(part), 3, stride, stride)).permute(2, 3, 0, 4, 1, 5)
+        pixels = back.unflatten(2, (len(part), images.shape[1], stride, stride)).permute(2, 3, 0, 4, 1, 5)
         whole = pixels.flatten(4).flatten(2, 3)
         (top, bottom), (start, end) = (axis.inside(stride) for axis in (vertical, horizontal))
         sums[used[part].to(sums.device)] = whole[:, :, top:bottom, start:end]

@@ -1,0 +1,312 @@
+"""Networks and images of one's own in the explorer: `explore`, and where its layers come from."""
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from rfviz import _torchvision_ops  # isort: skip  # noqa: F401  # torchvision may not load without it
+from torchvision.models import ResNet
+
+from rfviz.errors import RfvizError, unknown
+from rfviz.explorer import static
+from rfviz.explorer.atlas import draw
+from rfviz.explorer.facts import LayerFacts
+from rfviz.explorer.sources import Drawn, check, encoded, layer_row, manifest, with_places
+from rfviz.images import batches, folders, whitening
+from rfviz.images.data import Evaluation, Indexed
+from rfviz.images.whitening import Whitening
+from rfviz.kernels import maximization, responses, tuning
+from rfviz.kernels.maximization import Maximization
+from rfviz.kernels.responses import LayerResponses
+from rfviz.kernels.tuning import spots
+from rfviz.lab.reading import Reader
+from rfviz.lab.result import result
+from rfviz.nets import graph, receptive_field, zoo
+from rfviz.nets.cone import Cone
+from rfviz.nets.models import ResidualNet, recognize
+from rfviz.nets.receptive_field import WHOLE_IMAGE, Known
+from rfviz.nets.zoo import Loaded
+from rfviz.storage.digests import digest, tensor_digest
+
+SIZE = 224
+"""Side of the squares that are cut from the images of a folder, unless the weights of a network say otherwise, px."""
+
+MEANS = 2**30
+"""Bytes that the means of a layer may take to be computed."""
+
+DRIVEN = 2**21
+"""Pixels that the maximization images of a layer may have together to be computed: more take minutes."""
+
+TUNED = 128
+"""Receptive fields up to which gratings and spots are shown to a layer, px."""
+
+FORBIDDEN = "/&#%"
+"""What names of networks may not have in them: they stand in addresses."""
+
+
+class NetSource(Reader):
+    """The layers of any networks, over any images; each is computed when it is first looked at, and kept.
+
+    Parameters
+    ----------
+    nets : dict from str to nn.Module or Loaded
+    images : Tensor (N, 3, H, W), data set, list of images, or path of a folder
+        RGB in [0, 1], or PIL images; a folder is read as `rfviz.images.folders.photographs` says.
+    layers : sequence of str, optional
+        By default some that give an overview; see `rfviz.nets.zoo.shown`.
+    preprocess : Whitening, transform, str or pair, optional
+        What normalises the images, just before the networks; see `rfviz.images.whitening.of`. By default what the
+        weights of a network expect, where that is known.
+    size : int, optional
+        Side of the squares that are cut from images of a folder, px.
+    folder : Path, optional
+        Where results are kept, to be there the next time; a temporary one by default.
+    top_k, strongest, steps : int
+        See `rfviz.kernels.responses.collect` and `rfviz.kernels.maximization.maximize`.
+    strict, progress : bool
+        Refuse broken images instead of leaving them out; show progress bars.
+
+    Raises
+    ------
+    RfvizError
+        If a layer is unknown, the images cannot be read or there are none, or a name has one of ``/&#%`` in it.
+    """
+
+    def __init__(
+        self,
+        nets: Mapping[str, nn.Module | Loaded],
+        images: Tensor | Indexed | str | Path,
+        layers: Sequence[str] | None = None,
+        preprocess: Any = None,
+        *,
+        size: int | None = None,
+        folder: Path | None = None,
+        top_k: int = 16,
+        strongest: int = 256,
+        steps: int = 31,
+        strict: bool = False,
+        progress: bool = False,
+    ):
+        for name in nets:
+            if not name or set(name) & set(FORBIDDEN):
+                raise RfvizError(f"a network is called {name!r}: give it a name without /, &, # and %.")
+        if folder is None:
+            self._temporary = tempfile.TemporaryDirectory(prefix="rfviz-")
+            folder = Path(self._temporary.name)
+        super().__init__(folder)
+        loaded = {name: net if isinstance(net, Loaded) else Loaded(net, name) for name, net in nets.items()}
+        self.nets = {name: graph.unwrapped(each.net) for name, each in loaded.items()}
+        self.top_k, self.strongest, self.steps, self.progress = top_k, strongest, steps, progress
+        self._layers = {name: _chosen(net, layers) for name, net in self.nets.items()}
+        self._preprocess = {name: _preprocess(each, preprocess) for name, each in loaded.items()}
+        first = next(iter(loaded.values()))
+        crop = size or first.crop or SIZE
+        resize = round(crop * (first.resize or 1) / (first.crop or 1)) if first.crop else crop
+        self.images = _read(images, resize, crop, graph.in_channels(first.net), strict, progress)
+        self._digests: dict[str, str] = {}
+
+    @property
+    def identity(self) -> list[Any]:
+        """See `rfviz.lab.reading.Reader`."""
+        return ["own", list(self.nets)]
+
+    def told(self, kind: str, name: str, *, compute: bool) -> str | None:
+        """See `rfviz.lab.reading.Reader`."""
+        if kind not in self._digests and kind == "images":
+            self._digests[kind] = _fingerprint(self.images)
+        if kind == "network" and name in self.nets and name not in self._digests:
+            state = {key: value for key, value in self.nets[name].state_dict().items() if isinstance(value, Tensor)}
+            self._digests[name] = digest([tensor_digest(state), str(graph.trace(self.nets[name]).graph)])
+        of_kind = {
+            "images": lambda: self._digests["images"],
+            "network": lambda: self._digests.get(name),
+            "preprocess": lambda: digest(self._preprocess[name].to_json()) if name in self._preprocess else None,
+            "option": lambda: digest(getattr(self, name, None)),
+        }
+        return of_kind[kind]() if kind in of_kind else None
+
+    def manifest(self) -> dict[str, Any]:
+        """See `rfviz.explorer.sources.Source`."""
+        rows = []
+        for model, layers in self._layers.items():
+            titles = _titles(self.nets[model])
+            rows += [
+                layer_row(model, layer, titles.get(layer, layer), channels, known.field)
+                for layer, (channels, known) in layers.items()
+            ]
+        return manifest({model: model for model in self.nets}, rows, f"{rows[0]['model']}/{rows[0]['key']}/0")
+
+    def drawn(self, model: str, layer: str) -> Drawn:
+        """See `rfviz.explorer.sources.Source`."""
+        check(model, layer, self._layers)
+        return own_layer(self, model, layer)
+
+    def net(self, model: str) -> tuple[nn.Module, Whitening]:
+        """Return a network, and what its images are normalised with."""
+        self.read(f"network {model}")
+        self.read(f"preprocess {model}")
+        return self.nets[model], self._preprocess[model]
+
+    def known(self, model: str, layer: str) -> tuple[int, Known]:
+        """Return the number of channels of a layer and its receptive field."""
+        return self._layers[model][layer]
+
+    def option(self, name: str) -> int:
+        """Return one of the options."""
+        self.read(f"option {name}")
+        return getattr(self, name)
+
+
+def _chosen(net: nn.Module, layers: Sequence[str] | None) -> dict[str, tuple[int, Known]]:
+    """Return channels and receptive field of the layers that are to be seen."""
+    net = graph.unwrapped(net)
+    rows = {row.name: row for row in zoo.layers(net)}
+    names = zoo.shown(net) if layers is None else [layers] if isinstance(layers, str) else list(layers)
+    for name in names:
+        if name not in rows:
+            raise unknown("layer", name, rows)
+    known = receptive_field.known(net, names)
+    return {name: (rows[name].channels, known[name]) for name in names}
+
+
+def _preprocess(loaded: Loaded, given: Any) -> Whitening:
+    """Return what normalises the images of a network; say so where that is not certain."""
+    if given is not None:
+        return whitening.of(given)
+    if loaded.preprocess is not None:
+        return loaded.preprocess
+    whitening.warn_without(zoo.expected_preprocess(loaded.net), loaded.name)
+    return whitening.NONE
+
+
+def _read(images: Any, resize: int, crop: int, colours: int, strict: bool, progress: bool) -> Tensor | Indexed:
+    if isinstance(images, (str, Path)):
+        return Evaluation(folders.photographs(images, resize, crop, colours=colours, strict=strict, progress=progress))
+    if not batches.is_indexed(images):
+        raise RfvizError(
+            f"images are a {type(images).__name__}, which passes by once: give a tensor, a data set (loader.dataset), "
+            "a list of images, or the path of a folder."
+        )
+    if not len(images):
+        raise RfvizError("there are no images to explore: give at least one.")
+    return images if isinstance(images, (Tensor, Evaluation)) else batches.AsTensors(images)
+
+
+def _fingerprint(images: Any) -> str:
+    told = getattr(images, "fingerprint", None)
+    if told is not None:
+        return str(told)
+    if isinstance(images, Tensor):
+        return tensor_digest({"images": images})
+    return digest([tensor_digest({"image": batches.image_of(images[number])}) for number in range(len(images))])
+
+
+def _titles(net: nn.Module) -> dict[str, str]:
+    """Return the paper's names of the layers of a ResNet or PlainNet, counted in it; none of another network's."""
+    network = recognize(net.state_dict()) if isinstance(net, (ResidualNet, ResNet)) else None
+    return {layer: network.layer_title(layer) for layer in network.layers} if network else {}
+
+
+def _responses(source: NetSource, model: str, layer: str, checkpoint: Path | None) -> LayerResponses:
+    net, preprocess = source.net(model)
+    channels, known = source.known(model, layer)
+    means = 20 * channels * known.field.size**2 <= MEANS
+    return responses.collect(
+        net, source.images, [layer], source.option("top_k"), mean_stimulus=means, preprocess=preprocess,
+        strongest=source.option("strongest") if means else None, checkpoint=checkpoint, progress=source.progress,
+    )[layer]  # fmt: skip
+
+
+@result
+def own_layer(source: NetSource, model: str, layer: str) -> Drawn:
+    """Return what is known of a layer of a network of one's own, drawn for a browser."""
+    source.read("images all")
+    net, preprocess = source.net(model)
+    channels, known = source.known(model, layer)
+    found = _responses(source, model, layer, source.scratch())
+    size, cost = known.field.size, channels * known.field.size**2
+    described = LayerFacts(source.images, found, None, preprocess, how=known.how)
+    alone = _alone(net, layer)
+    if alone and cost <= DRIVEN:
+        driven = maximization.maximize(net, layer, steps=source.option("steps"))
+        described = described._replace(maxima=on_cpu(driven), objective=maximization.objective_of(net, layer))
+    if alone and graph.in_channels(net) == 3:
+        if 4 * cost <= DRIVEN:
+            described = described._replace(clear=on_cpu(maximization.clear(net, layer, found, preprocess)))
+        if size <= TUNED:
+            described = described._replace(
+                orientation=tuning.measure(net, layer, preprocess=preprocess),
+                colour=spots.measure(net, layer, preprocess=preprocess),
+            )
+    described = described._replace(filters=_first_filters(net, layer, channels))
+    return encoded(draw(with_places(described, net, layer, borders=False)))
+
+
+def _alone(net: nn.Module, layer: str) -> bool:
+    """Tell whether a neuron of a layer can be looked at without the others; the rest is seen through photographs."""
+    try:
+        Cone(net, layer)
+    except RfvizError:
+        return False
+    return True
+
+
+def _first_filters(net: nn.Module, layer: str, channels: int) -> Tensor | None:
+    """Return the filters that the channels of a layer are, where there is but one convolution of RGB before them."""
+    traced = graph.trace(net)
+    before = graph.ancestors(graph.find(traced, layer))
+    found = [module for node in before if isinstance(module := graph.module_of(traced, node), nn.Conv2d)]
+    if len(found) != 1 or found[0].weight.shape[:2] != (channels, 3):
+        return None
+    return found[0].weight.detach().cpu()
+
+
+def on_cpu(found: Maximization) -> Maximization:
+    """Return what a maximization on another device has found."""
+    return Maximization(found.images.cpu(), found.activations.cpu(), found.from_noise.cpu())
+
+
+def explorer_page(source: NetSource) -> bytes:
+    """Return the page of the explorer of one's own networks: which they are, and what they were shown."""
+    names = " and ".join(source.nets)
+    return static.page(
+        f"What the channels of {names} respond to",
+        f"{len(source.images):,} images. For every channel of a layer: the images that drive it most strongly, their "
+        "mean, what it would draw, how it is tuned; channels that never fire are a class of their own.",
+    )
+
+
+def save(source: NetSource, folder: str | Path, *, progress: bool = False) -> Path:
+    """Write the explorer as a folder of files that opens without a server, and return its page.
+
+    Parameters
+    ----------
+    source : NetSource
+    folder : path
+        Results are kept in ``results`` inside if the source keeps them there; the page needs only the other files.
+    progress : bool
+        Show a progress bar.
+
+    Raises
+    ------
+    RfvizError
+        If a file cannot be written.
+    """
+    folder = Path(folder).expanduser()
+    static.write(source, folder, {"index.html": explorer_page(source)}, progress)
+    return folder / "index.html"
+
+
+def summary(source: NetSource) -> list[str]:
+    """Return a line per layer: its channels, its receptive field, and which of them are silent."""
+    lines = []
+    for row in source.manifest()["layers"]:
+        facts = source.drawn(row["model"], row["key"]).facts
+        silent = [str(number) for number, channel in enumerate(facts["channels"]) if not channel["fires"]]
+        named = f"{len(silent)} never fire: {', '.join(silent)}" if silent else "all fire"
+        extent = "whole image" if facts["field"]["how"] == WHOLE_IMAGE else f"field of {row['size']} px"
+        lines.append(f"{row['model']}, {row['key']}: {row['channels']} channels, {extent}; {named}")
+    return lines

@@ -1,0 +1,308 @@
+"""Networks of one's own and of others: found by name, with what their weights expect of images; and their layers.
+
+==========================  ==============================================================================
+``torchvision:resnet18``    a network of torchvision
+``timm:resnet10t``          a network of timm, where that is installed
+``rfviz:plainnet34``        one of `rfviz.nets.network.NETWORKS`
+``mine.py:build``           what a function in a file of one's own returns: **this runs the code of the file**
+==========================  ==============================================================================
+"""
+
+import importlib.util
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from rfviz import _torchvision_ops  # isort: skip  # noqa: F401  # torchvision may not load without it
+import torchvision
+from torchvision.models import get_model, get_model_weights, list_models
+
+from rfviz.errors import RfvizError, first_line, unknown
+from rfviz.images import whitening
+from rfviz.images.whitening import Whitening
+from rfviz.nets import graph, models, receptive_field, weights
+from rfviz.nets.network import NETWORKS
+from rfviz.nets.receptive_field import MEASURED, Known
+
+SHOWN = 8
+"""Layers that are shown of a network unless others are asked for, at most."""
+
+RANDOM = "random"
+"""In place of weights: those that a network begins with, from a fixed seed."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A network, in evaluation mode.
+
+    Parameters
+    ----------
+    net : nn.Module
+    name : str
+        What to call it, without ``/&#%``.
+    preprocess : Whitening, optional
+        What its weights expect images to be normalised with, where that is known.
+    resize, crop : int, optional
+        Short side that its weights expect images to be resized to, and side of the square that is cut from the middle.
+    """
+
+    net: nn.Module
+    name: str
+    preprocess: Whitening | None = None
+    resize: int | None = None
+    crop: int | None = None
+
+
+def load(address: str, source: str | None = None) -> Loaded:
+    """Return a network by name.
+
+    Parameters
+    ----------
+    address : str
+        See the module's docstring.
+    source : str, optional
+        Weights: a file or address (`rfviz.nets.weights.read`), the name of published ones, or ``"random"``. By default
+        those that torchvision or timm publish; of a file of one's own, what its function returns.
+
+    Raises
+    ------
+    RfvizError
+        If there is no such network, or its weights cannot be had or do not fit.
+    """
+    kind, _, name = address.partition(":")
+    kinds: dict[str, Callable[[str, str | None], Loaded]] = {"torchvision": _torchvision, "timm": _timm, "rfviz": _ours}
+    file, _, function = address.rpartition(":")
+    if kind in kinds and name:
+        loaded = kinds[kind](name, source)
+    elif file.endswith(".py"):
+        loaded = _of_file(Path(file).expanduser(), function, source)
+    else:
+        raise RfvizError(
+            f"{address!r} is no network: write torchvision:NAME such as torchvision:resnet18, timm:NAME, rfviz:NAME, "
+            "or FILE.py:FUNCTION."
+        )
+    loaded.net.eval()
+    return loaded
+
+
+def _torchvision(name: str, source: str | None) -> Loaded:
+    known = list_models(torchvision.models)
+    if name not in known:
+        raise unknown("network of torchvision", name, known)
+    published = get_model_weights(name)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        if source == RANDOM:
+            return Loaded(_built(name), f"{name}-random")
+        if source not in (None, *published.__members__):
+            return Loaded(_filled(lambda classes: _built(name, classes), weights.read(str(source), name)), name)
+        chosen: Any = published[source or "DEFAULT"]
+        try:
+            net = get_model(name, weights=chosen)
+        except (OSError, RuntimeError) as error:
+            raise RfvizError(
+                f"the weights {chosen.name} of {name} cannot be downloaded ({first_line(error)}): give a file that "
+                "holds them with --weights, or --weights random."
+            ) from error
+    expected = chosen.transforms()
+    return Loaded(net, name, whitening.of(expected), expected.resize_size[0], expected.crop_size[0])
+
+
+def _built(name: str, classes: int = 1000) -> nn.Module:
+    heavy = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
+    return get_model(name, weights=None, num_classes=classes, **heavy)
+
+
+def _timm(name: str, source: str | None) -> Loaded:
+    try:
+        import timm
+    except ImportError as error:
+        raise RfvizError(f"timm:{name} needs timm, which is not installed: pip install timm.") from error
+    if name not in timm.list_models() and name not in timm.list_pretrained():
+        raise unknown("network of timm", name, timm.list_models())
+    try:
+        net = timm.create_model(name, pretrained=source is None)
+    except Exception as error:  # timm's hub raises many types
+        raise RfvizError(
+            f"the weights of timm:{name} cannot be had ({first_line(error)}): give a file that holds them with "
+            "--weights, or --weights random."
+        ) from error
+    expected = net.pretrained_cfg
+    if source not in (None, RANDOM):
+        net = _filled(lambda classes: timm.create_model(name, num_classes=classes), weights.read(source, name))
+    crop = expected["input_size"][-1]
+    title = f"{name}-random" if source == RANDOM else name
+    return Loaded(net, title, whitening.of(expected), round(crop / (expected.get("crop_pct") or 1)), crop)
+
+
+def _ours(name: str, source: str | None) -> Loaded:
+    if name not in NETWORKS:
+        raise unknown("network", name, NETWORKS)
+    if source in (None, RANDOM):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return Loaded(models.build(name), f"{name}-random")
+    stored = weights.read(source, name)
+    return Loaded(models.load(stored, NETWORKS[name]), name, stored.whitening)
+
+
+def _of_file(path: Path, function: str, source: str | None) -> Loaded:
+    if not path.is_file():
+        raise RfvizError(f"there is no file {str(path)!r}: give FILE.py:FUNCTION.")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.path.insert(0, str(path.parent.resolve()))  # what lies beside it can be imported, as if it were run
+    try:
+        spec.loader.exec_module(module)
+        if not callable(getattr(module, function, None)):
+            raise unknown(f"function of {path}", function, [n for n, each in vars(module).items() if callable(each)])
+        made = getattr(module, function)()
+    except RfvizError:
+        raise
+    except Exception as error:  # anything can go wrong in the code of others
+        raise RfvizError(f"{path}:{function} failed with {type(error).__name__}: {first_line(error)}.") from error
+    finally:
+        sys.path.remove(str(path.parent.resolve()))
+    net, preprocess = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
+    if not isinstance(net, nn.Module):
+        raise RfvizError(f"{path}:{function} returned a {type(net).__name__}: a torch.nn.Module is expected.")
+    if source is not None and source != RANDOM:
+        net = _filled(lambda classes: net, weights.read(source))
+    return Loaded(net, function, None if preprocess is None else whitening.of(preprocess))
+
+
+def _filled(build: Callable[[int], nn.Module], stored: weights.Stored) -> nn.Module:
+    """Return a network with the weights of a file, for as many classes as these tell apart."""
+    state = {re.sub(r"^module\.", "", str(key)): value for key, value in stored.tensors.items()}
+    tensors = {key: value for key, value in state.items() if isinstance(value, Tensor)}
+    net = build(1000)
+    *_, last = net.state_dict()
+    if last in tensors and tensors[last].dim():
+        net = build(len(tensors[last]))
+    try:
+        net.load_state_dict(tensors)
+    except RuntimeError as error:
+        wrong = str(error).strip().splitlines()[-1].strip()
+        raise RfvizError(f"{stored.origin} does not fit {type(net).__name__}: {wrong}") from error
+    for key, value in tensors.items():
+        if not value.isfinite().all():
+            raise RfvizError(f"{stored.origin}: {key!r} holds NaN or infinity. Take the weights of an earlier epoch.")
+    return net
+
+
+def expected_preprocess(net: nn.Module) -> Whitening | None:
+    """Return what the weights that are published of a network expect, or None where none are known."""
+    net = graph.unwrapped(net)
+    told = getattr(net, "pretrained_cfg", None)
+    if isinstance(told, dict) and "mean" in told and told.get("url", told.get("hf_hub_id")):
+        return whitening.of(told)
+    *_, last = net.parameters()
+    if type(net).__module__.startswith("torchvision.models.") and len(last) == 1000 and _may_be_trained(net):
+        return whitening.IMAGENET
+    return None
+
+
+def _may_be_trained(net: nn.Module) -> bool:
+    """Tell whether batch norms have seen an image, or there are none to tell."""
+    norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
+    means = [norm.running_mean for norm in norms if norm.running_mean is not None]
+    return not means or any(mean.any() for mean in means)
+
+
+class LayerRow(NamedTuple):
+    """A layer: its name, what module it is, its channels, its receptive field and how that is known, and its ReLU."""
+
+    name: str
+    kind: str
+    channels: int
+    known: Known
+    ends_in_relu: bool
+
+    @property
+    def field(self) -> str:
+        """The receptive field in words."""
+        field, how = self.known
+        if how == MEASURED:
+            return "to be measured"
+        if field.is_whole_image:
+            return "whole image"
+        return f"{field.size} px every {field.stride} px" + (" at most" if how == receptive_field.BOUND else "")
+
+    @property
+    def works(self) -> str:
+        """What can be found out about its channels."""
+        if self.known.field.is_whole_image and self.known.how != MEASURED:
+            return "strongest images, activity, maximization on a canvas"
+        return "stimuli, means, activity, maximization"
+
+
+def layers(net: nn.Module) -> list[LayerRow]:
+    """Return every layer of a network that can be read, in the order of the pass.
+
+    Parameters
+    ----------
+    net : nn.Module
+        Any network that `torch.fx` can trace.
+
+    Raises
+    ------
+    RfvizError
+        If it cannot be traced.
+    """
+    net = graph.unwrapped(net)
+    traced = graph.trace(net)
+    names = graph.names(traced)
+    shapes = receptive_field.Shapes(traced)
+    composed = receptive_field.known(net, names, measure=False)
+    rows = []
+    for name in names:
+        node = graph.find(traced, name)
+        shape = shapes(node)
+        if len(shape) not in (2, 4):
+            continue
+        last = graph.channels_are_last(traced, node)
+        rows.append(
+            LayerRow(name, _kind(net, name), shape[-1 if last else 1], composed[name], graph.ends_in_relu(traced, node))
+        )
+    return rows
+
+
+def _kind(net: nn.Module, name: str) -> str:
+    modules = dict(net.named_modules())
+    return type(modules.get(name, modules.get(re.sub(r"\d+$", "", name), net))).__name__
+
+
+def shown(net: nn.Module) -> list[str]:
+    """Choose some layers that give an overview of a network: the parts that it is made of, evenly, `SHOWN` at most."""
+    net = graph.unwrapped(net)
+    rows = {row.name: row for row in layers(net)}
+    parts = [name for name, _ in net.named_children()]
+    while len(mapped := [name for name in parts if name in rows and _is_of_maps(rows[name])]) < 4:
+        inside = [
+            f"{name}.{child}" if name in mapped else name
+            for name in parts
+            for child in ([each for each, _ in net.get_submodule(name).named_children()] if name in mapped else [""])
+        ]
+        if inside == parts or not inside:
+            break
+        parts = inside
+    nodes: dict[Any, str] = {}
+    traced = graph.trace(net)
+    for name in mapped:
+        if rows[name].ends_in_relu or not isinstance(net.get_submodule(name), (nn.Conv2d, nn.BatchNorm2d)):
+            nodes.setdefault(graph.find(traced, name), name)
+    chosen = list(nodes.values()) or mapped or list(rows)[:1]
+    if len(chosen) > SHOWN:
+        chosen = [chosen[round(number * (len(chosen) - 1) / (SHOWN - 1))] for number in range(SHOWN)]
+    return chosen
+
+
+def _is_of_maps(row: LayerRow) -> bool:
+    return row.known.field.stride < graph.EXAMPLE
