@@ -134,7 +134,7 @@ class NetSource(Reader):
         for model, layers in self._layers.items():
             titles = _titles(self.nets[model])
             rows += [
-                layer_row(model, layer, titles.get(layer, layer), channels, known.field)
+                layer_row(model, layer, _title(layer, titles.get(layer)), channels, known.field)
                 for layer, (channels, known) in layers.items()
             ]
         return manifest({model: model for model in self.nets}, rows, f"{rows[0]['model']}/{rows[0]['key']}/0")
@@ -208,6 +208,10 @@ def _titles(net: nn.Module) -> dict[str, str]:
     """Return the paper's names of the layers of a ResNet or PlainNet, counted in it; none of another network's."""
     network = recognize(net.state_dict()) if isinstance(net, (ResidualNet, ResNet)) else None
     return {layer: network.layer_title(layer) for layer in network.layers} if network else {}
+
+
+def _title(layer: str, paper: str | None) -> str:
+    return layer if paper is None else f"{layer}, {paper}"
 
 
 def _responses(source: NetSource, model: str, layer: str, checkpoint: Path | None) -> LayerResponses:

@@ -120,8 +120,8 @@ def trace(net: nn.Module) -> fx.GraphModule:
         ) from error
     except Exception as error:  # fx raises many types; to the user they all mean one thing
         raise RfvizError(
-            f"the forward pass of {type(net).__name__} cannot be drawn as a graph ({type(error).__name__}: "
-            f"{first_line(error)}): torch.fx must be able to trace it."
+            f"the forward pass of {type(net).__name__} cannot be drawn as a graph ({first_line(error)}): torch.fx must "
+            "be able to trace it."
         ) from error
     for node in list(traced.graph.nodes):
         _as_module(traced, node)

@@ -27,6 +27,7 @@ Not everything is a matter of geometry. `known` says how a field is known:
 =================  ===================================================================================================
 """
 
+import contextlib
 import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -35,7 +36,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, fx, nn
 
-from rfviz.errors import RfvizError
+from rfviz.errors import RfvizError, first_line
 from rfviz.nets import graph
 
 WINDOWS = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
@@ -53,9 +54,9 @@ _ELEMENTWISE = {
     "add", "iadd", "mul", "imul", "sub", "isub", "truediv", "div", "neg", "abs", "pow", "exp", "log", "sqrt", "rsqrt",
     "cat", "relu", "relu6", "sigmoid", "tanh", "gelu", "silu", "leaky_relu", "elu", "softplus", "hardswish",
     "hardsigmoid", "hardtanh", "mish", "clamp", "maximum", "minimum", "contiguous", "clone", "detach", "float", "to",
-    "type", "half", "dropout", "dropout2d", "stochastic_depth", "batch_norm", "channel_shuffle",
+    "type", "half", "Normalize", "dropout", "dropout2d", "stochastic_depth", "batch_norm", "channel_shuffle",
 }  # fmt: skip
-"""Names of functions and methods, without the underscore of those that work in place."""
+"""Names of functions and methods, without the underscore of those that work in place; and one of torchvision's."""
 
 _OF_CHANNELS = (nn.LayerNorm, nn.Linear)
 """Modules that mix the last axis: local where that is the axis of the channels."""
@@ -221,13 +222,14 @@ def known(
     found = {}
     for layer, seen in _composed(traced, nodes, shapes).items():
         if isinstance(seen, _NotComposedError):
-            found[layer] = _measured(net, layer, side) if measure else Known(_boundless(1), MEASURED)
+            found[layer] = measured(net, layer, side) if measure else Known(_boundless(1), MEASURED)
         else:
             found[layer] = _together(seen, layer)
-        if found[layer].field.is_whole_image and (shape := shapes(nodes[layer])):
-            last = graph.channels_are_last(traced, nodes[layer])
-            across = shape[1 if last else 2] if len(shape) == 4 else 1
-            found[layer] = Known(_boundless(graph.EXAMPLE // across), found[layer].how)
+        if found[layer].field.is_whole_image:
+            with contextlib.suppress(_NotComposedError):
+                shape = shapes(nodes[layer])
+                across = shape[1 if graph.channels_are_last(traced, nodes[layer]) else 2] if len(shape) == 4 else 1
+                found[layer] = Known(_boundless(graph.EXAMPLE // across), found[layer].how)
     return found
 
 
@@ -330,7 +332,12 @@ class Shapes:
     def __call__(self, node: fx.Node) -> tuple[int, ...]:
         """Return the shape, empty where it is not that of one tensor."""
         if not self._found:
-            self._found = graph.shapes(copy.deepcopy(self._traced).to("meta"))
+            try:
+                self._found = graph.shapes(copy.deepcopy(self._traced).to("meta"))
+            except Exception as error:  # it may ask for values, or for images of another size
+                raise _NotComposedError(
+                    f"the shapes for an image of {graph.EXAMPLE} px are not known ({first_line(error)})."
+                ) from error
         return self._found[node.name]
 
 
@@ -353,9 +360,11 @@ def _seen(traced: fx.GraphModule, node: fx.Node, sources: list[_Seen], shapes: S
     if isinstance(module, (*WINDOWS, *PADDINGS)) and not last:
         down, across = (_through_window(field, window(module, node.name, axis)) for axis, field in enumerate(fields[0]))
         return _Axes(down, across)
-    if isinstance(module, _ELEMENTWISE_MODULES) or (module is None and operation in _ELEMENTWISE):
+    if isinstance(module, _ELEMENTWISE_MODULES) or (
+        (module is None or operation == "Normalize") and operation in _ELEMENTWISE
+    ):
         if node.target is torch.cat and _puts_side_by_side(node, last):
-            raise _NotComposedError(f"the receptive field of {node.name!r} is not known: it puts maps side by side.")
+            raise RfvizError(f"{node.name!r} puts maps side by side, so its neurons have no common receptive field.")
         return _join(fields, node.name)
     if last and (isinstance(module, _OF_CHANNELS) or operation in ("linear", "layer_norm")):
         return fields[0]
@@ -497,35 +506,54 @@ DRAWS, BESIDE = 4, 8
 """Pictures of noise in which a field is measured, and neighbouring neurons that are looked at in each."""
 
 
-def _measured(net: nn.Module, layer: str, side: int) -> Known:
-    """Find the pixels that have a gradient for some neurons in the middle of the map, whatever the operations are."""
+def measured(net: nn.Module, layer: str, side: int = graph.EXAMPLE) -> Known:
+    """Find the pixels that have a gradient for some neurons in the middle of the map, whatever the operations are.
+
+    Parameters
+    ----------
+    net, layer, side
+        As in `known`.
+
+    Raises
+    ------
+    RfvizError
+        If the layer does not exist, or no pixel has a gradient.
+    """
     forward = graph.ForwardPass(net, [layer])
     parameter = next(net.parameters())
     random = torch.Generator().manual_seed(0)
-    edges: list[tuple[int, int]] = []
-    stride = 0
+    seen: list[tuple[int, int, int]] = []  # position of a neuron, first and last row or column that it sees
+    height = 0
     with torch.inference_mode(False), torch.enable_grad():
         for _ in range(DRAWS):
             noise = torch.rand(1, graph.in_channels(net), side, side, generator=random)
             images = noise.to(parameter).expand(BESIDE, -1, -1, -1).clone().requires_grad_(True)
             maps = forward(images)
             height, width = maps.shape[2:]
-            stride = max(1, round(side / height))
-            places = [min(height - 1, max(0, height // 2 - BESIDE // 2 + number)) for number in range(BESIDE)]
             if height != width or height < 2:
                 return Known(_boundless(1), WHOLE_IMAGE)
+            places = [min(height - 1, max(0, height // 2 - BESIDE // 2 + number)) for number in range(BESIDE)]
             weights = torch.randn(maps.shape[1], generator=random).to(parameter)
             neurons = [(maps[number, :, place, place] * weights).sum() for number, place in enumerate(places)]
             (slope,) = torch.autograd.grad(torch.stack(neurons).sum(), images)
             for place, of_neuron in zip(places, slope.abs().amax(1), strict=True):
                 for along in (of_neuron.amax(1), of_neuron.amax(0)):
-                    pixels = along.nonzero().flatten()
-                    if len(pixels):
-                        first, last = int(pixels[0]), int(pixels[-1]) + 1
-                        if first == 0 and last == side:
-                            return Known(_boundless(1), WHOLE_IMAGE)
-                        edges.append((first - stride * place, last - stride * place))
-    if not edges:
+                    pixels = along.nonzero().flatten().tolist()
+                    if pixels:
+                        seen.append((place, pixels[0], pixels[-1] + 1))
+    if not seen:
         raise RfvizError(f"no pixel has an influence on {layer!r}: its receptive field cannot be measured.")
-    start = min(first for first, _ in edges)
-    return Known(ReceptiveField(max(last for _, last in edges) - start, stride, start), MEASURED)
+    middle = min(seen, key=lambda each: abs(each[1] + each[2] - side))[0]
+    if any(place == middle and (first == 0 or end == side) for place, first, end in seen):
+        return Known(_boundless(1), WHOLE_IMAGE)  # or larger than the images
+    seen = [each for each in seen if each[1] > 0 and each[2] < side]  # of the others, a part is cut off
+    # Without padding a map has fewer neurons than its stride tells; the right one makes the fields of all the smallest.
+    usual = max(1, round(side / height))
+    fields = [_around(seen, stride) for stride in range(max(1, usual // 2), usual + 2)]
+    return Known(min(fields, key=lambda field: (field.size, abs(field.stride - usual))), MEASURED)
+
+
+def _around(seen: Sequence[tuple[int, int, int]], stride: int) -> ReceptiveField:
+    """Return the smallest field of a stride that holds what was seen of some neurons."""
+    start = min(first - stride * place for place, first, _ in seen)
+    return ReceptiveField(max(end - stride * place for place, _, end in seen) - start, stride, start)

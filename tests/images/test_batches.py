@@ -2,10 +2,12 @@
 
 import os
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from torch.utils.data import DataLoader, TensorDataset
 
 from rfviz.errors import RfvizError
@@ -30,8 +32,8 @@ class Numbered:
 
 
 def numbered(n, sizes=SIZES[:1]):
-    """Images that show their own number; the size changes from image to image."""
-    return [torch.full((3, *sizes[i % len(sizes)]), float(i)) for i in range(n)]
+    """Images that show their own number in 64ths; the size changes from image to image."""
+    return [torch.full((3, *sizes[i % len(sizes)]), i / 64) for i in range(n)]
 
 
 WAYS = {
@@ -55,7 +57,7 @@ def numbers(found):
     """The image numbers of every batch, after a look at the images themselves."""
     for batch in found:
         assert batch.index.dtype == torch.int64 and batch.images.shape[1] == 3
-        assert batch.images.flatten(1).tolist() == [[i] * batch.images[0].numel() for i in batch.index.tolist()]
+        assert batch.images.flatten(1).tolist() == [[i / 64] * batch.images[0].numel() for i in batch.index.tolist()]
     return [batch.index.tolist() for batch in found]
 
 
@@ -123,7 +125,7 @@ def test_ranges_of_any_step(way, some):
     labels=st.booleans(),
 )
 def test_mixed_sizes_divide_a_batch_where_the_size_changes(sizes, batch_size, share, skip, labels):
-    images = [torch.full((3, *size), float(i)) for i, size in enumerate(sizes)]
+    images = [torch.full((3, *size), i / 64) for i, size in enumerate(sizes)]
     found = list(batches([(image, 1) for image in images] if labels else images, batch_size, share=share, skip=skip))
     numbers(found)
     expected = []  # numbers, size and whether nothing is still to come of what was loaded together
@@ -164,7 +166,7 @@ def test_photographs(tiles):
 )
 def test_a_stream_brings_batches_of_its_own(lengths, way, share, skip):
     parts = torch.arange(sum(lengths)).split(lengths)
-    stream = STREAMS[way]([torch.stack([torch.full((3, 2, 2), float(i)) for i in part]) for part in parts])
+    stream = STREAMS[way]([torch.stack([torch.full((3, 2, 2), i / 64) for i in part]) for part in parts])
     found = list(batches(stream, 1000, share=share, skip=skip))
     rank, processes = share
     assert numbers(found) == [part.tolist() for part in parts][rank::processes][skip:]
@@ -211,7 +213,7 @@ def test_is_indexed():
     kind=st.sampled_from(["data set", "tensor", "stream", "some of them"]),
 )
 def test_all_shares_together_are_everything_in_order(sizes, batch_size, processes, kind):
-    images = [torch.full((3, *(SIZES[0] if kind == "tensor" else size)), float(i)) for i, size in enumerate(sizes)]
+    images = [torch.full((3, *(SIZES[0] if kind == "tensor" else size)), i / 64) for i, size in enumerate(sizes)]
     some = list(range(len(images)))[::-2] if kind == "some of them" else None
 
     def share(rank):
@@ -240,7 +242,7 @@ def test_all_shares_together_are_everything_in_order(sizes, batch_size, processe
     stream=st.booleans(),
 )
 def test_after_any_complete_batch_one_may_stop_and_go_on(sizes, batch_size, share, stop, stream):
-    images = [torch.full((3, *size), float(i)) for i, size in enumerate(sizes)]
+    images = [torch.full((3, *size), i / 64) for i, size in enumerate(sizes)]
 
     def some(skip=0):
         return list(batches((i[None] for i in images) if stream else images, batch_size, share=share, skip=skip))
@@ -280,11 +282,11 @@ def test_a_batch_is_complete_if_nothing_else_is_said():
     ("change", "message"),
     [
         (lambda x: (x * 255).to(torch.uint8), r"image 0: expected floating-point RGB.*uint8"),
-        (lambda x: x[:, :1], r"image 0: expected floating-point RGB.*\(5, 1, 64, 64\)"),
+        (lambda x: x[:, :2], r"image 0: expected floating-point RGB.*\(5, 2, 64, 64\)"),
         (lambda x: x[0], r"image 0: expected floating-point RGB"),
         (lambda x: list(x[:, 0]), r"image 0: expected floating-point RGB"),
         (lambda x: [(image, 0) for image in (x * 255).to(torch.uint8)], r"image 0: expected floating-point RGB"),
-        (lambda x: [x[0], x[1], x[2, :1]], r"image 2: expected floating-point RGB.*\(1, 1, 64, 64\)"),
+        (lambda x: [x[0], x[1], x[2, :2]], r"image 2: expected floating-point RGB.*\(1, 2, 64, 64\)"),
         (lambda x: iter([x[:4], x[4:].short()]), r"image 4: expected floating-point RGB"),
         (lambda x: iter([(x[:4], 0), (x[4:, :2], 0)]), r"image 4: expected floating-point RGB.*\(8, 2, 64, 64\)"),
         (lambda x: x[:0], "no images"),
@@ -296,6 +298,50 @@ def test_what_is_no_rgb_image_is_refused(some_tiles, change, message):
     with pytest.raises(RfvizError, match=message) as error:
         list(batches(change(some_tiles), batch_size=5))
     assert len(str(error.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("way", ["tensor", "data set", "list"])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda x: x * 255,
+            r"^image 0 has values from .* to 2\d\d, but RGB goes from 0 to 1: .* divide them by 255\.$",
+        ),
+        (lambda x: (x - 0.45) / 0.22, r"^image 0 has values from -2.* normalised already; .* as preprocess\.$"),
+        (lambda x: x * 1.5, r"^image \d+ has values from .* to 1\.5, .*: clamp them to \[0, 1\]\.$"),
+    ],
+)
+def test_values_that_are_no_rgb_are_refused_and_the_image_is_named(some_tiles, way, change, message):
+    images = change(some_tiles)
+    images[3, 0, 0, 0] = change(torch.ones(()))
+    with pytest.raises(RfvizError, match=message):
+        list(batches(WAYS[way](list(images)), 5))
+    one = some_tiles.clone()
+    one[7] = images[7] + (change(torch.ones(())) - images[7].max())
+    with pytest.raises(RfvizError, match=r"^image 7 has values"):
+        list(batches(WAYS[way](list(one)), 5))
+
+
+@pytest.mark.parametrize("outside", [-5e-5, 1 + 5e-5])
+def test_rounding_beyond_the_ends_passes(outside):
+    assert len(list(batches(torch.full((2, 3, 4, 4), outside), 2))) == 1
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "P", "CMYK"])
+def test_pictures_are_as_good_as_tensors(mode):
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 5, 3), dtype=np.uint8)
+    picture = Image.fromarray(pixels).convert(mode)
+    (batch,) = batches([picture, (picture, 3)], 2)
+    kept = picture if mode in ("L", "RGBA") else picture.convert("RGB")
+    expected = torch.from_numpy(np.atleast_3d(np.array(kept)).copy()).permute(2, 0, 1) / 255
+    assert torch.equal(batch.images, expected.expand(2, -1, -1, -1))
+
+
+def test_what_is_no_picture_is_refused():
+    for wrong in (["a.jpg"], [np.zeros((3, 4, 4))], [None]):
+        with pytest.raises(RfvizError, match=r"^an image is of type .*: give tensors \(3, H, W\) in \[0, 1\], or PIL"):
+            list(batches(wrong, 2))
 
 
 def test_no_images_asked_for():
@@ -316,7 +362,7 @@ def test_the_message_names_the_image_by_its_number_among_all():
     with pytest.raises(RfvizError, match=r"^image 4: expected .* got torch.int32 of shape \(1, 3, 2, 2\)\.$"):
         list(batches(images, 3, indices=[2, 4]))
     with pytest.raises(RfvizError, match=r"^image 3: "):
-        list(batches(iter([torch.zeros(3, 3, 2, 2), torch.zeros(2, 4, 2, 2)]), 3, share=(1, 2)))
+        list(batches(iter([torch.zeros(3, 3, 2, 2), torch.zeros(2, 2, 2, 2)]), 3, share=(1, 2)))
 
 
 def test_available_cores_are_those_that_the_process_may_use(monkeypatch):

@@ -368,8 +368,8 @@ def test_the_network_is_left_as_it_was(resnet, monkeypatch):
     ("layer", "options", "message"),
     [
         ("layer1.O", {}, r"unknown layer 'layer1\.O'\. Did you mean 'layer1\.[012]"),
-        ("fc", {}, "receptive field .* is not known"),
-        ("bn1", {}, "'bn1' does not end in a ReLU: use objective='response'"),
+        ("fc", {}, "'fc' sees the whole image"),
+        ("bn1", {"objective": "before_relu"}, "'bn1' does not end in a ReLU: use objective='response'"),
         ("layer1.0", {"objective": "respons"}, "unknown objective 'respons'. Did you mean 'response'"),
         ("layer1.0", {"channels": [6]}, "no channel 6: this layer has 6, numbered 0 to 5"),
         ("layer1.0", {"channels": [0, -1]}, "no channel -1"),

@@ -565,8 +565,8 @@ def test_nothing_behind_the_layer_is_run(resnet):
     [
         ("layer1.O", False, r"unknown layer 'layer1\.O'\. Did you mean 'layer1\.[012]"),
         ("bn1", True, "'bn1' does not end in a ReLU"),
-        ("avgpool", False, "receptive field of 'avgpool' is not known: AdaptiveAvgPool2d"),
-        ("fc", False, "receptive field of 'avgpool' is not known"),
+        ("avgpool", False, "every neuron of 'avgpool' sees the whole image"),
+        ("fc", False, "every neuron of 'fc' sees the whole image"),
     ],
 )
 def test_impossible_requests_are_refused(resnet, layer, before_relu, message):
@@ -575,6 +575,6 @@ def test_impossible_requests_are_refused(resnet, layer, before_relu, message):
     assert len(str(error.value).splitlines()) == 1
 
 
-def test_branches_without_a_common_centre_are_refused():
+def test_branches_without_a_common_stride_are_refused():
     with pytest.raises(RfvizError, match="disagree"):
-        Cone(nn.Sequential(Sum(nn.Conv2d(3, 3, 3, padding=1), nn.Conv2d(3, 3, 3)), nn.ReLU()), "1")
+        Cone(nn.Sequential(Sum(nn.Conv2d(3, 3, 3, padding=1), nn.Conv2d(3, 3, 3, 2)), nn.ReLU()), "1")

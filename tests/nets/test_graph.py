@@ -340,7 +340,7 @@ def test_a_network_whose_path_depends_on_values_is_refused():
             return x if x.sum() > 0 else -x
 
     net = Deciding().train()
-    with pytest.raises(RfvizError, match="forward pass of Deciding cannot be drawn as a graph") as caught:
+    with pytest.raises(RfvizError, match="forward pass of Deciding depends on the values of an image") as caught:
         ForwardPass(net, ["conv1"])
     assert "\n" not in str(caught.value)
     assert net.training
