@@ -31,9 +31,6 @@ from rfviz.nets.receptive_field import WHOLE_IMAGE, Known
 from rfviz.nets.zoo import Loaded
 from rfviz.storage.digests import digest, tensor_digest
 
-SIZE = 224
-"""Side of the squares that are cut from the images of a folder, unless the weights of a network say otherwise, px."""
-
 MEANS = 2**30
 """Bytes that the means of a layer may take to be computed."""
 
@@ -56,12 +53,13 @@ class NetSource(Reader):
     images : Tensor (N, 3, H, W), data set, list of images, or path of a folder
         RGB in [0, 1], or PIL images; a folder is read as `rfviz.images.folders.photographs` says.
     layers : sequence of str, optional
-        By default some that give an overview; see `rfviz.nets.zoo.shown`.
+        By default some that give an overview (`rfviz.nets.zoo.shown`); ``"all"`` for all of maps.
     preprocess : Whitening, transform, str or pair, optional
         What normalises the images, just before the networks; see `rfviz.images.whitening.of`. By default what the
         weights of a network expect, where that is known.
     size : int, optional
-        Side of the squares that are cut from images of a folder, px.
+        Side of the squares that are cut from images of a folder, px; by default what the weights of the first network
+        expect, or else 224 where the network takes that.
     folder : Path, optional
         Where results are kept, to be there the next time; a temporary one by default.
     top_k, strongest, steps : int
@@ -103,7 +101,7 @@ class NetSource(Reader):
         self._layers = {name: _chosen(net, layers) for name, net in self.nets.items()}
         self._preprocess = {name: _preprocess(each, preprocess) for name, each in loaded.items()}
         first = next(iter(loaded.values()))
-        crop = size or first.crop or SIZE
+        crop = size if size is not None else first.crop or zoo.natural_side(first.net)
         resize = round(crop * (first.resize or 1) / (first.crop or 1)) if first.crop else crop
         self.images = _read(images, resize, crop, graph.in_channels(first.net), strict, progress)
         self._digests: dict[str, str] = {}
@@ -119,7 +117,9 @@ class NetSource(Reader):
             self._digests[kind] = _fingerprint(self.images)
         if kind == "network" and name in self.nets and name not in self._digests:
             state = {key: value for key, value in self.nets[name].state_dict().items() if isinstance(value, Tensor)}
-            self._digests[name] = digest([tensor_digest(state), str(graph.trace(self.nets[name]).graph)])
+            self._digests[name] = digest(
+                [tensor_digest(state), repr(self.nets[name]), str(graph.trace(self.nets[name]).graph)]
+            )
         of_kind = {
             "images": lambda: self._digests["images"],
             "network": lambda: self._digests.get(name),
@@ -165,11 +165,27 @@ def _chosen(net: nn.Module, layers: Sequence[str] | None) -> dict[str, tuple[int
     net = graph.unwrapped(net)
     rows = {row.name: row for row in zoo.layers(net)}
     names = zoo.shown(net) if layers is None else [layers] if isinstance(layers, str) else list(layers)
+    if names == ["all"]:
+        names = _distinct(net, [name for name, row in rows.items() if row.positions > 1])
     for name in names:
         if name not in rows:
             raise unknown("layer", name, rows)
     known = receptive_field.known(net, names)
     return {name: (rows[name].channels, known[name]) for name in names}
+
+
+def _distinct(net: nn.Module, names: Sequence[str]) -> list[str]:
+    """Return one name for each response: several may mean the same, such as a block and the ReLU that ends it."""
+    traced, modules, titles = graph.trace(net), dict(net.named_modules()), _titles(net)
+    of_nodes: dict[Any, list[str]] = {}
+    for name in names:
+        of_nodes.setdefault(graph.find(traced, name), []).append(name)
+
+    def rank(name: str) -> tuple[bool, bool, int]:
+        module = modules.get(name, modules.get(name.rstrip("0123456789")))
+        return name not in titles, isinstance(module, nn.ReLU), len(name)
+
+    return [min(same, key=rank) for same in of_nodes.values()]
 
 
 def _preprocess(loaded: Loaded, given: Any) -> Whitening:

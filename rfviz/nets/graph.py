@@ -80,6 +80,9 @@ class _Tracer(fx.Tracer):
 EXAMPLE = 224
 """Side of the image that tells the shapes that a network asks for, px."""
 
+SIDES = (EXAMPLE, 32, 28, 64, 96, 256, 299, 384)
+"""Sides of images that may go through a network, px, in the order in which they are tried."""
+
 
 def _is_of_shape(node: fx.Node) -> bool:
     """Tell whether a node depends on images by their shapes alone."""
@@ -235,8 +238,11 @@ def in_channels(net: nn.Module) -> int:
     return next((module.in_channels for module in net.modules() if isinstance(module, nn.Conv2d)), 3)
 
 
-def shapes(traced: fx.GraphModule) -> dict[str, tuple[int, ...]]:
-    """Return the shape of every value of a pass with an image of `EXAMPLE` px, empty for what is no tensor."""
+def shapes(traced: fx.GraphModule, side: int = EXAMPLE) -> dict[str, tuple[int, ...]]:
+    """Return the shape of every value of a pass with a square image, empty for what is no tensor.
+
+    Where the image cannot go through, what is behind is missing.
+    """
     found: dict[str, tuple[int, ...]] = {}
 
     class Noting(fx.Interpreter):
@@ -245,9 +251,15 @@ def shapes(traced: fx.GraphModule) -> dict[str, tuple[int, ...]]:
             found[n.name] = tuple(value.shape) if isinstance(value, Tensor) else ()
             return value
 
-    image = next(traced.parameters(), torch.empty(0)).new_zeros(1, in_channels(traced), EXAMPLE, EXAMPLE)
-    with torch.no_grad(), evaluating(traced):
-        Noting(traced).run(image)
+    image = next(traced.parameters(), torch.empty(0)).new_zeros(1, in_channels(traced), side, side)
+    noting = Noting(traced)
+    noting.extra_traceback = False
+    with (
+        torch.no_grad(),
+        evaluating(traced),
+        contextlib.suppress(Exception),
+    ):  # a linear layer wants one size, and the like
+        noting.run(image)
     return found
 
 

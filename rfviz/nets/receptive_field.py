@@ -31,12 +31,13 @@ import contextlib
 import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, fx, nn
 
-from rfviz.errors import RfvizError, first_line
+from rfviz.errors import RfvizError
 from rfviz.nets import graph
 
 WINDOWS = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
@@ -195,9 +196,7 @@ class Known(NamedTuple):
     how: str
 
 
-def known(
-    net: nn.Module, layers: Iterable[str], side: int = graph.EXAMPLE, *, measure: bool = True
-) -> dict[str, Known]:
+def known(net: nn.Module, layers: Iterable[str], side: int | None = None, *, measure: bool = True) -> dict[str, Known]:
     """Return what can be known of the receptive fields of some layers.
 
     Parameters
@@ -206,8 +205,9 @@ def known(
         Any network that `torch.fx` can trace.
     layers : iterable of str
         Names as in `rfviz.nets.graph`.
-    side : int
-        Of the images in which fields are measured, px: larger fields count as the whole image.
+    side : int, optional
+        Of the images in which fields are measured, px: larger fields count as the whole image. 224 px by default, or
+        what the network takes.
     measure : bool
         Measure what cannot be composed; else it is told as the whole image, and as measured all the same.
 
@@ -222,14 +222,14 @@ def known(
     found = {}
     for layer, seen in _composed(traced, nodes, shapes).items():
         if isinstance(seen, _NotComposedError):
-            found[layer] = measured(net, layer, side) if measure else Known(_boundless(1), MEASURED)
+            found[layer] = measured(net, layer, side or shapes.side) if measure else Known(_boundless(1), MEASURED)
         else:
             found[layer] = _together(seen, layer)
         if found[layer].field.is_whole_image:
             with contextlib.suppress(_NotComposedError):
                 shape = shapes(nodes[layer])
                 across = shape[1 if graph.channels_are_last(traced, nodes[layer]) else 2] if len(shape) == 4 else 1
-                found[layer] = Known(_boundless(graph.EXAMPLE // across), found[layer].how)
+                found[layer] = Known(_boundless(max(1, shapes.side // across)), found[layer].how)
     return found
 
 
@@ -324,21 +324,35 @@ def _union(fields: Sequence[ReceptiveField]) -> ReceptiveField:
 
 
 class Shapes:
-    """Shapes of what nodes put out, for an image of `rfviz.nets.graph.EXAMPLE` px; found out when first asked for."""
+    """Shapes of what nodes put out, found out when first asked for.
+
+    For an image of that one of `rfviz.nets.graph.SIDES` px which goes through the whole network, or else as far as it
+    goes.
+    """
 
     def __init__(self, traced: fx.GraphModule):
-        self._traced, self._found = traced, dict[str, Any]()
+        self._traced = traced
+
+    @cached_property
+    def _found(self) -> tuple[int, dict[str, tuple[int, ...]]]:
+        abstract = copy.deepcopy(self._traced).to("meta")
+        found = {side: graph.shapes(abstract, side) for side in graph.SIDES[:1]}
+        for side in graph.SIDES[1:]:
+            if len(found[graph.EXAMPLE]) == len(self._traced.graph.nodes):
+                break
+            found[side] = graph.shapes(abstract, side)
+        return max(found.items(), key=lambda each: len(each[1]))
+
+    @property
+    def side(self) -> int:
+        """Side of the image, px."""
+        return self._found[0]
 
     def __call__(self, node: fx.Node) -> tuple[int, ...]:
         """Return the shape, empty where it is not that of one tensor."""
-        if not self._found:
-            try:
-                self._found = graph.shapes(copy.deepcopy(self._traced).to("meta"))
-            except Exception as error:  # it may ask for values, or for images of another size
-                raise _NotComposedError(
-                    f"the shapes for an image of {graph.EXAMPLE} px are not known ({first_line(error)})."
-                ) from error
-        return self._found[node.name]
+        if node.name not in self._found[1]:
+            raise _NotComposedError(f"no image of {graph.SIDES} px gets as far as {node.name!r}.")
+        return self._found[1][node.name]
 
 
 def _seen(traced: fx.GraphModule, node: fx.Node, sources: list[_Seen], shapes: Shapes) -> _Seen:
@@ -511,8 +525,10 @@ def measured(net: nn.Module, layer: str, side: int = graph.EXAMPLE) -> Known:
 
     Parameters
     ----------
-    net, layer, side
-        As in `known`.
+    net : nn.Module
+    layer : str
+    side : int
+        Of the images, px.
 
     Raises
     ------

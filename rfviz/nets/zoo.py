@@ -219,13 +219,16 @@ def _may_be_trained(net: nn.Module) -> bool:
 
 
 class LayerRow(NamedTuple):
-    """A layer: its name, what module it is, its channels, its receptive field and how that is known, and its ReLU."""
+    """A layer: its name, what module it is, its channels, its receptive field and how that is known, whether a ReLU
+    ends it, and the positions that its maps have down and across, for an image of 224 px.
+    """
 
     name: str
     kind: str
     channels: int
     known: Known
     ends_in_relu: bool
+    positions: int
 
     @property
     def field(self) -> str:
@@ -266,13 +269,19 @@ def layers(net: nn.Module) -> list[LayerRow]:
     rows = []
     for name in names:
         node = graph.find(traced, name)
-        shape = shapes(node)
+        try:
+            shape = shapes(node)
+        except RfvizError:  # no image gets there
+            continue
         if len(shape) not in (2, 4):
             continue
         last = graph.channels_are_last(traced, node)
         rows.append(
-            LayerRow(name, _kind(net, name), shape[-1 if last else 1], composed[name], graph.ends_in_relu(traced, node))
-        )
+            LayerRow(
+                name, _kind(net, name), shape[-1 if last else 1], composed[name], graph.ends_in_relu(traced, node),
+                1 if len(shape) == 2 else shape[1 if last else 2],
+            )
+        )  # fmt: skip
     return rows
 
 
@@ -287,12 +296,8 @@ def shown(net: nn.Module) -> list[str]:
     rows = {row.name: row for row in layers(net)}
     parts = [name for name, _ in net.named_children()]
     while len(mapped := [name for name in parts if name in rows and _is_of_maps(rows[name])]) < 4:
-        inside = [
-            f"{name}.{child}" if name in mapped else name
-            for name in parts
-            for child in ([each for each, _ in net.get_submodule(name).named_children()] if name in mapped else [""])
-        ]
-        if inside == parts or not inside:
+        inside = [part for name in parts for part in (_children(net, name) if name in mapped else ()) or [name]]
+        if inside == parts:
             break
         parts = inside
     nodes: dict[Any, str] = {}
@@ -300,11 +305,24 @@ def shown(net: nn.Module) -> list[str]:
     for name in mapped:
         if rows[name].ends_in_relu or not isinstance(net.get_submodule(name), (nn.Conv2d, nn.BatchNorm2d)):
             nodes.setdefault(graph.find(traced, name), name)
-    chosen = list(nodes.values()) or mapped or list(rows)[:1]
+    chosen = list(nodes.values()) or mapped or [name for name, row in rows.items() if row.kind == "Linear"][:1]
+    if not chosen:
+        raise RfvizError(
+            f"{type(net).__name__} has no layer of maps or vectors for any image: there is nothing to show."
+        )
     if len(chosen) > SHOWN:
         chosen = [chosen[round(number * (len(chosen) - 1) / (SHOWN - 1))] for number in range(SHOWN)]
     return chosen
 
 
+def _children(net: nn.Module, name: str) -> list[str]:
+    return [f"{name}.{child}" for child, _ in net.get_submodule(name).named_children()]
+
+
+def natural_side(net: nn.Module) -> int:
+    """Return the side of images that go through a network, px: 224 if these do."""
+    return receptive_field.Shapes(graph.trace(net)).side
+
+
 def _is_of_maps(row: LayerRow) -> bool:
-    return row.known.field.stride < graph.EXAMPLE
+    return row.positions > 1

@@ -13,7 +13,8 @@ from torch import nn
 from rfviz.errors import RfvizError
 from rfviz.explorer import atlas, sources
 from rfviz.explorer.facts import RANGES, LayerFacts
-from rfviz.explorer.sources import KeptSource, NetSource, RunSource, Shelf
+from rfviz.explorer.own import NetSource
+from rfviz.explorer.sources import KeptSource, RunSource, Shelf
 from rfviz.images.data import Evaluation
 from rfviz.images.whitening import IMAGENET
 from rfviz.kernels import maximization, responses
@@ -214,7 +215,7 @@ def test_any_network(tiles: Evaluation) -> None:
         nn.Conv2d(3, 5, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(5, 7, 3, stride=2), nn.ReLU(),
         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(7, 2),
     )  # fmt: skip
-    source = NetSource({"mine": net}, tiles, IMAGENET, top_k=3, strongest=4, steps=2)
+    source = NetSource({"mine": net}, tiles, preprocess=IMAGENET, top_k=3, strongest=4, steps=2)
     rows = source.manifest()["layers"]
     # a convolution is read after its ReLU, so each pair is one layer
     assert [(row["key"], row["channels"]) for row in rows] == [("0", 5), ("2", 5), ("3", 7)]
@@ -234,7 +235,7 @@ def test_the_layers_of_a_resnet_in_the_order_of_the_pass(
     resnet: models.ResidualNet, plainnet: models.ResidualNet
 ) -> None:
     images = torch.rand(2, 3, 64, 64)
-    source = NetSource({"with skips": resnet, "without": plainnet}, images)
+    source = NetSource({"with skips": resnet, "without": plainnet}, images, "all")
     keys = [row["key"] for row in source.manifest()["layers"] if row["model"] == "with skips"]
     layers = NETWORKS["resnet34"].layers
     assert [key for key in keys if key in layers] == list(layers)
@@ -244,15 +245,17 @@ def test_the_layers_of_a_resnet_in_the_order_of_the_pass(
 
 
 def titles(net: nn.Module) -> dict[str, str]:
-    return {row["key"]: row["title"] for row in NetSource({"a": net}, torch.rand(1, 3, 64, 64)).manifest()["layers"]}
+    return {
+        row["key"]: row["title"] for row in NetSource({"a": net}, torch.rand(1, 3, 64, 64), "all").manifest()["layers"]
+    }
 
 
 def test_layers_are_counted_in_their_own_network() -> None:
     """The last block of ResNet18 is conv. layer 17, not the 31 that it would be in ResNet34."""
     for net in (torchvision.models.resnet18(), models.build("resnet18", 4, 2), models.build("plainnet18", 4, 2)):
         found = titles(net)
-        assert (found["maxpool"], found["layer1.0"]) == ("first pooling layer", "conv. layer 3")
-        assert found["layer4.1"] == "conv. layer 17" and found["layer4.1.conv1"] == "layer4.1.conv1"
+        assert (found["maxpool"], found["layer1.0"]) == ("maxpool, first pooling layer", "layer1.0, conv. layer 3")
+        assert found["layer4.1"] == "layer4.1, conv. layer 17" and found["layer4.1.conv1"] == "layer4.1.conv1"
         assert found["conv1"] == "conv1"  # its responses; the paper's name is that of the filters
 
 
@@ -268,7 +271,7 @@ def test_other_networks_keep_the_names_of_their_modules() -> None:
 
 
 def test_every_layer_that_is_offered_can_be_drawn(resnet: models.ResidualNet) -> None:
-    source = NetSource({"a": resnet}, torch.rand(2, 3, 64, 64), top_k=1, strongest=1, steps=1)
+    source = NetSource({"a": resnet}, torch.rand(2, 3, 64, 64), "all", top_k=1, strongest=1, steps=1)
     rows = [row for row in source.manifest()["layers"] if row["size"] < 100]
     assert len(rows) > 15
     for row in rows:
@@ -285,14 +288,14 @@ def test_chosen_layers_only(resnet: models.ResidualNet) -> None:
     ]
     with pytest.raises(RfvizError, match="unknown layer 'maxpol'"):
         NetSource({"a": resnet}, images, layers=["maxpol"])
-    with pytest.raises(RfvizError, match="nothing to explore"):
+    with pytest.raises(RfvizError, match="nothing to show"):
         NetSource({"a": nn.Sequential(nn.Flatten(), nn.Linear(12, 2))}, images)
 
 
 def test_means_that_would_fill_the_memory_are_left_out(
     resnet: models.ResidualNet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rfviz.explorer.sources.MEANS", 20 * 6 * 11**2)
+    monkeypatch.setattr("rfviz.explorer.own.MEANS", 20 * 6 * 11**2)
     source = NetSource({"a": resnet}, torch.rand(2, 3, 64, 64), top_k=1, steps=1)
     keys = {
         layer: [each["key"] for each in source.drawn("a", layer).facts["columns"]] for layer in ("maxpool", "layer1.0")

@@ -33,7 +33,7 @@ def ask(explorer: Explorer, **message: object) -> tuple[dict, list]:
 
 @pytest.fixture
 def explorer(resnet: models.ResidualNet, tiles: Evaluation) -> Explorer:
-    return Explorer(resnet, tiles, IMAGENET, ["maxpool", "layer1.0"], top_k=3, strongest=4, steps=2)
+    return Explorer(resnet, tiles, ["maxpool", "layer1.0"], IMAGENET, top_k=3, strongest=4, steps=2)
 
 
 def test_a_layer_comes_as_a_message(explorer: Explorer) -> None:

@@ -52,7 +52,7 @@ def nearest(
         Neuron (y, x).
     """
     device = next(net.parameters()).device
-    forward, field = ForwardPass(net, [layer]), receptive_field.of(net, layer)
+    forward, field = ForwardPass(net, [layer]), receptive_field.known(net, [layer])[layer].field
     tops = [TopStimuli(k) for _ in range(levels.shape[1])]
     wanted = levels.to(device)[..., None, None]
     with torch.inference_mode(), exact(device):

@@ -1,0 +1,253 @@
+"""Any network and any images: from one command, or one call, to a folder of files that opens without a server."""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import rfviz
+from rfviz.book import cli
+from rfviz.errors import RfvizError
+from rfviz.explorer import own, static
+from rfviz.explorer.own import NetSource
+from rfviz.images.data import Evaluation
+from rfviz.kernels import responses
+from rfviz.nets import receptive_field
+
+SILENT = 2
+
+NETWORK = f"""
+import torch
+from torch import nn
+
+def planted():
+    net = nn.Sequential(nn.Conv2d(3, 6, 5, 2), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(6, 5, 3), nn.ReLU(),
+                        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 2))
+    net[0].weight.data[{SILENT}] = 0
+    net[0].bias.data[{SILENT}] = -1
+    return net
+"""
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory, tiles: Evaluation) -> Path:
+    """A folder with images of several sizes and kinds, flat and nested, and what is no image."""
+    folder = tmp_path_factory.mktemp("photographs")
+    (folder / "birds" / "owls").mkdir(parents=True)
+    for number in range(6):
+        pixels = (tiles[number][0] * 255).byte().permute(1, 2, 0).numpy()
+        image = Image.fromarray(np.tile(pixels, (1, 2, 1)) if number % 2 else pixels)
+        image.save(folder / ("" if number < 4 else "birds/owls") / f"{number}.{'png' if number % 3 else 'jpg'}")
+    Image.fromarray(pixels[:, :, 0]).save(folder / "birds" / "grey.png")
+    (folder / "notes.txt").write_text("no image")
+    (folder / "broken.jpg").write_bytes(b"not a picture")
+    return folder
+
+
+@pytest.fixture
+def network(tmp_path: Path) -> str:
+    (tmp_path / "mine.py").write_text(NETWORK)
+    return f"{tmp_path / 'mine.py'}:planted"
+
+
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, *words: str) -> tuple[int, str, str]:
+    monkeypatch.setattr(sys, "argv", ["rfviz", *words])
+    monkeypatch.setattr(cli.process, "prepare", lambda: None)
+    code = 0
+    try:
+        cli.main()
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_one_command_writes_a_folder_that_can_be_sent(
+    network: str, photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    out = tmp_path / "explorer"
+    words = ["explore", network, str(photographs), "--out", str(out), "--size", "48"]
+    code, said, _ = call(monkeypatch, capsys, *words)
+    assert code == 0
+    assert f"planted, 0: 6 channels, field of 5 px; 1 never fire: {SILENT}" in said
+    assert said.strip().splitlines()[-1] == f"open {out / 'index.html'}"
+    assert "1 of 8 images left out" in caplog.text and "broken.jpg: not an image" in caplog.text
+    rows = json.loads((out / "manifest.js").read_text().partition("]=")[2].rstrip().rstrip(";"))["layers"]
+    assert [row["key"] for row in rows] == ["0", "2", "3"]
+    for row in rows:
+        for part in static.PARTS:
+            with Image.open(out / f"planted-{row['key']}{part}.webp") as opened:
+                opened.load()
+    page = (out / "index.html").read_text()
+    assert not re.search(r"https?://", page) and "7 images" in page
+    facts = json.loads((out / "planted-0.js").read_text().partition("]=")[2].rstrip().rstrip(";"))
+    assert [channel["fires"] for channel in facts["channels"]] == [number != SILENT for number in range(6)]
+    assert facts["channels"][SILENT]["stimuli"] == []
+    assert {source["class"] for source in facts["sources"]} == {None, "birds", "birds/owls"}
+    # Called again, everything is there; and of what is not wanted any more, nothing is left.
+    monkeypatch.setattr(own.responses, "collect", None)
+    code, again, _ = call(monkeypatch, capsys, *words, "--layers", "0,2")
+    assert code == 0 and "planted, 2" in again and "planted, 3" not in again
+    assert not list(out.glob("planted-3*"))
+
+
+def test_results_of_other_images_or_weights_are_not_taken(
+    photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 2, 3), nn.ReLU()).eval()
+    images = torch.rand(4, 3, 16, 16)
+    collected = []
+    collect = responses.collect
+    monkeypatch.setattr(
+        own.responses, "collect", lambda *args, **kwargs: collected.append(1) or collect(*args, **kwargs)
+    )
+
+    def drawn(net: nn.Module, images: torch.Tensor, **options: object) -> int:
+        collected.clear()
+        NetSource({"a": net}, images, ["0"], folder=tmp_path, steps=2, **options).drawn("a", "0")
+        return len(collected)
+
+    assert drawn(net, images) == 1 and drawn(net, images) == 0
+    assert drawn(net, images + 1e-6) == 1 and drawn(net, images, preprocess="imagenet") == 1
+    assert drawn(net, images, top_k=3) == 1 and drawn(net, images) == 0
+    net[0].weight.data[0, 0, 0, 0] += 1
+    assert drawn(net, images) == 1
+    other = nn.Sequential(net[0], nn.LeakyReLU()).eval()
+    assert drawn(other, images) == 1
+
+
+def test_live_and_static_are_the_same(photographs: Path, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    net = nn.Sequential(nn.Conv2d(3, 3, 3), nn.ReLU())
+    explorer = rfviz.explore({"mine": net, "other": net}, photographs, ["0"], size=24, steps=2)
+    page = explorer.save(tmp_path / "mine")
+    assert page == tmp_path / "mine" / "index.html" and page.is_file()
+    drawn = explorer.source.drawn("mine", "0")
+    assert (tmp_path / "mine" / "mine-0.webp").read_bytes() == drawn.cells
+    assert {row["model"] for row in explorer.manifest["layers"]} == {"mine", "other"}
+
+
+@pytest.mark.parametrize("way", ["tensor", "list of pictures", "data set", "folder"])
+def test_images_in_every_form(way: str, photographs: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 20, 24, 3), dtype=np.uint8)
+    tensor = torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255
+    images = {
+        "tensor": tensor,
+        "list of pictures": [Image.fromarray(each) for each in pixels],
+        "data set": TensorDataset(tensor, torch.arange(5)),
+        "folder": str(photographs),
+    }[way]
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 3, 3), nn.ReLU()).eval()
+    source = NetSource({"a": net}, images, ["0"], size=20, steps=2)
+    facts = source.drawn("a", "0").facts
+    largest = [channel["statistics"]["maximum"] for channel in facts["channels"]]
+    if way == "folder":
+        assert facts["images"] == 7 and source.images[0][0].shape == (3, 20, 20)
+    else:
+        with torch.no_grad():
+            assert largest == pytest.approx(net(tensor).amax((0, 2, 3)).tolist(), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (lambda: iter([torch.rand(2, 3, 9, 9)]), r"passes by once: give a tensor, a data set"),
+        (lambda: DataLoader(TensorDataset(torch.rand(2, 3, 9, 9))), r"images are a DataLoader, .*loader\.dataset"),
+        (list, "there are no images to explore"),
+        (lambda: "nowhere", "there is no image folder 'nowhere'"),
+        (lambda: torch.rand(2, 3, 9, 9) * 255, "8-bit values"),
+        (lambda: torch.rand(2, 1, 9, 9), "takes images of 3 channels, but these have 1"),
+    ],
+)
+def test_images_that_do_not_do(images: object, message: str) -> None:
+    net = nn.Sequential(nn.Conv2d(3, 3, 3), nn.ReLU())
+    with pytest.raises(RfvizError, match=message) as caught:
+        NetSource({"a": net}, images(), ["0"]).drawn("a", "0")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_grey_and_four_channels(channels: int, photographs: Path) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(channels, 3, 3), nn.ReLU()).eval()
+    source = NetSource({"a": net}, torch.rand(3, channels, 20, 20), ["0"], steps=2)
+    keys = [column["key"] for column in source.drawn("a", "0").facts["columns"]]
+    assert keys == ["mean", "stretched", "strongest", "maximization"]
+    if channels == 1:
+        grey = NetSource({"a": net}, photographs, ["0"], size=20, steps=2)
+        assert grey.images[0][0].shape == (1, 20, 20)
+        assert grey.drawn("a", "0").facts["images"] == 7
+    else:
+        with pytest.raises(RfvizError, match="not of 4 channels"):
+            NetSource({"a": net}, photographs, ["0"])
+
+
+def test_a_layer_that_sees_the_whole_image(tmp_path: Path) -> None:
+    net = nn.Sequential(nn.Conv2d(3, 3, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Conv2d(3, 4, 1), nn.ReLU()).eval()
+    images = torch.rand(5, 3, 20, 24)
+    source = NetSource({"a": net}, images, ["3"])
+    facts = source.drawn("a", "3").facts
+    assert facts["field"]["how"] == receptive_field.WHOLE_IMAGE and facts["columns"] == []
+    with torch.no_grad():
+        best = net(images).amax((2, 3)).argmax(0).tolist()
+    for channel, image in zip(facts["channels"], best, strict=True):
+        if channel["fires"]:
+            assert facts["sources"][channel["stimuli"][0][1]]["image"] == image
+    own.save(source, tmp_path)
+    assert own.summary(source)[0].startswith("a, 3: 4 channels, whole image")
+
+
+def test_first_filters_are_those_of_the_only_convolution_before() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(4, 4, 3), nn.ReLU()).eval()
+    source = NetSource({"a": net}, torch.rand(3, 3, 24, 24), ["2", "3"], steps=2)
+    columns = {layer: [each["key"] for each in source.drawn("a", layer).facts["columns"]] for layer in ("2", "3")}
+    assert "filter" in columns["2"] and "filter" not in columns["3"]
+
+
+def test_without_preprocess_there_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    net = rfviz.nets.zoo.load("torchvision:squeezenet1_1", "random").net
+    NetSource({"a": net}, torch.rand(2, 3, 64, 64), ["features.0"])
+    assert "preprocess='imagenet'" in caplog.text
+    caplog.clear()
+    responses.collect(net, torch.rand(2, 3, 64, 64), ["features.0"])
+    assert "published weights of SqueezeNet expect images that are normalised" in caplog.text
+    caplog.clear()
+    NetSource({"a": net}, torch.rand(2, 3, 64, 64), ["features.0"], preprocess="none")
+    responses.collect(net, torch.rand(2, 3, 64, 64), ["features.0"], preprocess="imagenet")
+    assert not caplog.text
+
+
+def test_layers_are_listed(network: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    code, said, _ = call(monkeypatch, capsys, "layers", network)
+    lines = said.strip().splitlines()
+    assert code == 0 and lines[0].split() == ["layer", "kind", "channels", "receptive", "field", "works"]
+    assert re.match(r"0 +Conv2d +6 +5 px every 2 px +stimuli, means", lines[1])
+    assert re.match(r"7 +Linear +2 +whole image +strongest images", lines[-1])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--layers", "4x"], "unknown layer '4x'"),
+        (["--preprocess", "imagnet"], "unknown preprocess 'imagnet'"),
+        (["--strict"], "broken.jpg: not an image"),
+        (["--size", "0"], r"cut \(0 px\)"),
+    ],
+)
+def test_bad_input_is_one_line(
+    words: list[str], message: str, network: str, photographs: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture,
+) -> None:  # fmt: skip
+    code, _, err = call(monkeypatch, capsys, "explore", network, str(photographs), "--out", str(tmp_path / "o"), *words)
+    assert code == 2
+    assert re.search(message, err.strip().splitlines()[-1])
