@@ -379,6 +379,21 @@ def list_layers(network: str, *, weights: str = "random") -> None:
 
 
 @app.command
+def families(to: Path) -> None:
+    """Survey what works with every family of torchvision's networks, and keep the table as JSON: about three minutes.
+
+    Parameters
+    ----------
+    to
+        File to write, such as book/evidence/families.json.
+    """
+    from rfviz.nets import families
+
+    families.export(families.survey(families.smallest(), progress=True), to)
+    _say(f"written to {to}")
+
+
+@app.command
 def series(to: Path, *, only: str | None = None) -> None:
     """Train the series of the page "When channels fall silent", and keep its numbers as JSON.
 

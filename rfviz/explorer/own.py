@@ -294,8 +294,7 @@ def explorer_page(source: NetSource) -> bytes:
     names = " and ".join(source.nets)
     return static.page(
         f"What the channels of {names} respond to",
-        f"{len(source.images):,} images. For every channel of a layer: the images that drive it most strongly, their "
-        "mean, what it would draw, how it is tuned; channels that never fire are a class of their own.",
+        f"Measured on {len(source.images):,} images. Channels that never fire stand by themselves.",
     )
 
 

@@ -129,6 +129,7 @@ def page(title: str, told: str) -> bytes:
 body {{ margin: 0 auto; padding: 0.5rem 1rem; max-width: 90rem; font-family: system-ui, sans-serif; }}
 h1 {{ margin: 0; font-size: 1.3rem; }}
 h1 + p {{ margin: 0 0 0.5rem; }}
+@media (prefers-color-scheme: dark) {{ .rfviz-explorer {{ --rx-mark: #56b4e9 !important; }} }}
 </style>
 </head>
 <body>

@@ -326,6 +326,12 @@ def ends_in_relu(traced: fx.GraphModule, node: fx.Node) -> bool:
     return looks_through and all(ends_in_relu(traced, source) for source in node.all_input_nodes)
 
 
+def is_rectified(net: nn.Module, layer: str) -> bool:
+    """Tell whether a ReLU ends a layer of a network."""
+    traced = trace(net)
+    return ends_in_relu(traced, find(traced, layer))
+
+
 def _without_last_relu(traced: fx.GraphModule, node: fx.Node, layer: str) -> fx.Node:
     """Return what the ReLU that ends `node` rectifies, looking through what commutes with it."""
     if not ends_in_relu(traced, node):

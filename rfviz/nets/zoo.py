@@ -33,6 +33,11 @@ from rfviz.nets.receptive_field import MEASURED, Known
 SHOWN = 8
 """Layers that are shown of a network unless others are asked for, at most."""
 
+UNFINISHED = (
+    "Conv2d", "BatchNorm2d", "LayerNorm", "LayerNorm2d", "Permute", "AdaptiveAvgPool2d", "AdaptiveMaxPool2d",
+)  # fmt: skip
+"""Kinds of modules that are shown only if nothing else is: what follows them says more."""
+
 RANDOM = "random"
 """In place of weights: those that a network begins with, from a fixed seed."""
 
@@ -296,14 +301,18 @@ def shown(net: nn.Module) -> list[str]:
     rows = {row.name: row for row in layers(net)}
     parts = [name for name, _ in net.named_children()]
     while len(mapped := [name for name in parts if name in rows and _is_of_maps(rows[name])]) < 4:
-        inside = [part for name in parts for part in (_children(net, name) if name in mapped else ()) or [name]]
+        inside = [
+            part
+            for name in parts
+            for part in (_children(net, name) if name in mapped or name not in rows else ()) or [name]
+        ]
         if inside == parts:
             break
         parts = inside
     nodes: dict[Any, str] = {}
     traced = graph.trace(net)
     for name in mapped:
-        if rows[name].ends_in_relu or not isinstance(net.get_submodule(name), (nn.Conv2d, nn.BatchNorm2d)):
+        if rows[name].ends_in_relu or rows[name].kind not in UNFINISHED:
             nodes.setdefault(graph.find(traced, name), name)
     chosen = list(nodes.values()) or mapped or [name for name, row in rows.items() if row.kind == "Linear"][:1]
     if not chosen:

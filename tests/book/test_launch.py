@@ -84,6 +84,7 @@ def test_exported_notebooks_install_what_they_need(tmp_path: Path) -> None:
         assert all(not cell.get("outputs") for cell in notebook.cells)
         assert any("parameters" in cell.metadata.get("tags", []) for cell in notebook.cells[1:]) or path.stem in (
             "index", "methods", "speed", "reference_run", "silence_by_decay", "imagenet_network",
+            "your_network",
         )  # fmt: skip
     with pytest.raises(RfvizError, match="RFVIZ_REPOSITORY=OWNER/NAME"):
         launch.export_notebooks(chosen, tmp_path, None)

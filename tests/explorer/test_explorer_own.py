@@ -87,7 +87,7 @@ def test_one_command_writes_a_folder_that_can_be_sent(
             with Image.open(out / f"planted-{row['key']}{part}.webp") as opened:
                 opened.load()
     page = (out / "index.html").read_text()
-    assert not re.search(r"https?://", page) and "7 images" in page
+    assert not re.search(r"https?://", page) and "Measured on 7 images" in page
     facts = json.loads((out / "planted-0.js").read_text().partition("]=")[2].rstrip().rstrip(";"))
     assert [channel["fires"] for channel in facts["channels"]] == [number != SILENT for number in range(6)]
     assert facts["channels"][SILENT]["stimuli"] == []

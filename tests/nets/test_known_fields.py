@@ -4,14 +4,12 @@ import copy
 
 import pytest
 import torch
-import torchvision
 from torch import nn
 from torch.nn import functional as F
 from torchvision import transforms
-from torchvision.models import get_model_builder, get_model_weights, list_models
 
 from rfviz.errors import RfvizError
-from rfviz.nets import receptive_field, zoo
+from rfviz.nets import families, receptive_field, zoo
 from rfviz.nets.cone import Cone
 from rfviz.nets.graph import ForwardPass
 from rfviz.nets.receptive_field import BOUND, EXACT, MEASURED, WHOLE_IMAGE, ReceptiveField, known
@@ -176,21 +174,11 @@ def test_a_transposed_convolution_is_measured():
     assert known(net, ["0"])["0"] == (ReceptiveField(3, 1, -2), MEASURED)
 
 
-def families():
-    """Return the smallest network of every family of torchvision."""
-    smallest = {}
-    for name in list_models(torchvision.models):
-        family = get_model_builder(name).__module__
-        size = get_model_weights(name).DEFAULT.meta["num_params"]
-        smallest[family] = min(smallest.get(family, (size, name)), (size, name))
-    return sorted(name for _, name in smallest.values())
-
-
 QUICK = ("alexnet", "inception_v3", "mobilenet_v3_small", "shufflenet_v2_x0_5", "squeezenet1_1", "resnet18")
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.thorough) for name in families()]
+    "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.thorough) for name in families.smallest()]
 )
 def test_every_family_of_torchvision_at_an_early_a_middle_and_the_last_layer(name):
     net = zoo.load(f"torchvision:{name}", "random").net

@@ -179,8 +179,7 @@ def maximize(
 
 def objective_of(net: nn.Module, layer: str) -> str:
     """Return what `maximize` maximises of a layer: before its last ReLU, or its response where none ends it."""
-    traced = graph.trace(net)
-    return "before_relu" if graph.ends_in_relu(traced, graph.find(traced, layer)) else "response"
+    return "before_relu" if graph.is_rectified(net, layer) else "response"
 
 
 SMOOTHING = 1e-3

@@ -12,11 +12,12 @@ Signs of cone weights alone would not do: L and M cones overlap so much that a s
 opposite signs.
 
 - **Neurons** (`measure`) are shown a spot and the ring around it, of several sizes, in colours along the three axes of
-  `rfviz.kernels.tuning.opponent`, on grey. What counts is the value before the ReLU, minus that for grey. One half of
-  what is shown has the one sign and is moved sideways by a pixel, the other half has the opposite sign and is moved up
-  and down: a linear neuron with coarse weights does the same in both, and the index must hold in each. Of the sizes,
-  those count that drive the neuron by colours half as much as the best, and of these the one of the largest index. How
-  strongly a neuron follows greys is told by gratings as well: an edge cell has no use for spots.
+  `rfviz.kernels.tuning.opponent`, on grey. What counts is the value before the ReLU, where one ends the layer, minus
+  that for grey. One half of what is shown has the one sign and is moved sideways by a pixel, the other half has the
+  opposite sign and is moved up and down: a linear neuron with coarse weights does the same in both, and the index must
+  hold in each. Of the sizes, those count that drive the neuron by colours half as much as the best, and of these the
+  one of the largest index. How strongly a neuron follows greys is told by gratings as well: an edge cell has no use for
+  spots.
 - **First filters** (`of_filters`) are linear, so their weights say everything exactly. The two places are where the
   main chromatic profile of the filter is positive and where it is negative; they may lie side by side. The two halves
   are the pixels of a chequerboard: what the profile is at one colour of squares must be told by the other (their
@@ -34,7 +35,7 @@ from rfviz.images.whitening import NONE, Whitening
 from rfviz.kernels.pictures import VANISHED
 from rfviz.kernels.tuning import Neuron, opponent
 from rfviz.kernels.tuning.gratings import for_field
-from rfviz.nets import receptive_field
+from rfviz.nets import graph, receptive_field
 
 CLASSES = ("achromatic", "single-opponent", "double-opponent", "silent")
 
@@ -171,10 +172,10 @@ def measure(net: nn.Module, layer: str, *, preprocess: Whitening = NONE) -> Colo
     Raises
     ------
     RfvizError
-        If the layer is unknown or does not end in a ReLU.
+        If the layer is unknown, or a neuron of it cannot be looked at alone.
     """
     size = receptive_field.of(net, layer).size
-    respond = Neuron(net, layer, preprocess, before_relu=True)
+    respond = Neuron(net, layer, preprocess, before_relu=graph.is_rectified(net, layer))
     blank = respond(torch.full((1, 3, size, size), opponent.GREY))[0]
     shapes = torch.stack([_shape(size, radius, ring, shift) for radius in RADII for ring in (False, True)
                           for half in _SHIFTS for shift in half])  # fmt: skip
