@@ -100,7 +100,7 @@ def diversity(images: Tensor | Indexed, responses: LayerResponses, side: int) ->
     found = []
     for channel in range(responses.channels):
         patches, inside = preferred_stimuli(images, responses, channel)
-        whole = central(inside, side).flatten(1).all(1) & (responses.top_values[channel] > 0)
+        whole = central(inside, side).flatten(1).all(1)
         alike = _shifted_likeness(central(patches[whole], side))
         count = len(alike)
         pairs = alike.sum() - alike.diagonal().sum()

@@ -297,7 +297,7 @@ def readability(run: Run, network: str, layer: str) -> Tensor:
     assert found.competing_patch is not None
     for channel in found.competes.nonzero().flatten().tolist():
         patches, inside = preferred_stimuli(run.stimuli, found, channel)
-        there = inside[:, None].expand_as(patches) & (found.top_values[channel][: len(patches)] > 0).view(-1, 1, 1, 1)
+        there = inside[:, None].expand_as(patches)
         single[channel] = (patches - found.competing_patch).double()[there].square().mean().sqrt()
     assert found.mean_count is not None
     covered = (found.mean_count > 0)[:, None].expand_as(found.mean_deviation)

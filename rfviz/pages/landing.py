@@ -71,9 +71,9 @@ def poster(shown: Shown, channels: int = 5) -> BookFigure:
     for column, channel in zip(grid.T, chosen, strict=True):
         column[0].set_title(f"channel {channel}")
         fires = bool(found.competes[channel])
-        patch, inside = (part[0] for part in preferred_stimuli(shown.images, found, channel))
+        patches, inside = preferred_stimuli(shown.images, found, channel)
         of = place(shown.network, shown.layer, channel)
-        show(column[0], patch if fires else None, inside, of=of)
+        show(column[0], patches[0] if fires else None, inside[0] if fires else None, of=of)
         show(column[1], stretch(means[channel])[0] if fires else None, counts[channel] > 0, of=of)
         show(column[2], shown.whitening.to_rgb(shown.maxima.images[channel]), of=of)
     return figure

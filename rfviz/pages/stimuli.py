@@ -115,7 +115,7 @@ def _stimulus_panel(
     panel: SubFigure, images: Tensor | Indexed, found: LayerResponses, channel: int, of: Place | None
 ) -> None:
     patches, inside = cut_stimuli(images, found, channel)
-    firing = int((found.top_values[channel] > 0).sum())
+    firing = len(patches)
     rows, step = -(-found.top_values.shape[1] // COLUMNS), _step(found)
     axes = panel.subplots()
     for i in range(firing):

@@ -177,8 +177,8 @@ def test_any_networks_of_a_run() -> None:
 def test_filters_are_shown_where_a_channel_has_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """In ResNet50, channel 3 of the first block is not channel 3 of the stem."""
     monkeypatch.setattr(sources, "draw", lambda layer: layer)
-    monkeypatch.setattr(sources, "_encoded", lambda layer: layer)
-    monkeypatch.setattr(sources, "_with_places", lambda layer, *_: layer)
+    monkeypatch.setattr(sources, "encoded", lambda layer: layer)
+    monkeypatch.setattr(sources, "with_places", lambda layer, *_: layer)
     found = SimpleNamespace(channels=20, maximum=torch.tensor([1.0, 0, 2])), SimpleNamespace(channels=80)
     planted = dict(zip(("maxpool", "layer1.0"), found, strict=True))
     for name in ("stimuli", "maxima", "clear_maxima", "orientation", "colour"):
@@ -296,9 +296,9 @@ def test_means_that_would_fill_the_memory_are_left_out(
     resnet: models.ResidualNet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("rfviz.explorer.own.MEANS", 20 * 6 * 11**2)
-    source = NetSource({"a": resnet}, torch.rand(2, 3, 64, 64), top_k=1, steps=1)
+    source = NetSource({"a": resnet}, torch.rand(2, 3, 64, 64), ["maxpool", "layer1.0"], top_k=1, steps=1)
     keys = {
         layer: [each["key"] for each in source.drawn("a", layer).facts["columns"]] for layer in ("maxpool", "layer1.0")
     }
     assert "mean" in keys["maxpool"]
-    assert keys["layer1.0"] == ["maximization"]
+    assert keys["layer1.0"] == ["maximization", "clear"]
