@@ -35,7 +35,7 @@ def brute_top(responses, channel, k, per_image=1, competes=lambda i, y, x: True)
     for i, response in enumerate(responses):
         rows = enumerate(response[channel].tolist())
         neurons = [(-value, i, y, x) for y, row in rows for x, value in enumerate(row) if competes(i, y, x)]
-        candidates += [min(neurons)] if per_image == 1 else neurons
+        candidates += sorted(neurons)[:per_image]
     return [(-value, i, y, x) for value, i, y, x in sorted(candidates)[:k]]
 
 

@@ -63,7 +63,8 @@ class NetSource(Reader):
     folder : Path, optional
         Where results are kept, to be there the next time; a temporary one by default.
     top_k, strongest, steps : int
-        See `rfviz.kernels.responses.collect` and `rfviz.kernels.maximization.maximize`.
+        See `rfviz.kernels.responses.collect` and `rfviz.kernels.maximization.maximize`. Of the strongest neurons,
+        `top_k` may be of one image.
     strict, progress : bool
         Refuse broken images instead of leaving them out; show progress bars.
 
@@ -234,9 +235,10 @@ def _responses(source: NetSource, model: str, layer: str, checkpoint: Path | Non
     net, preprocess = source.net(model)
     channels, known = source.known(model, layer)
     means = 20 * channels * known.field.size**2 <= MEANS
+    few, many = source.option("top_k"), source.option("strongest") if means else None
     return responses.collect(
-        net, source.images, [layer], source.option("top_k"), mean_stimulus=means, preprocess=preprocess,
-        strongest=source.option("strongest") if means else None, checkpoint=checkpoint, progress=source.progress,
+        net, source.images, [layer], few, mean_stimulus=means, preprocess=preprocess, strongest=many,
+        strongest_per_image=few, checkpoint=checkpoint, progress=source.progress,
     )[layer]  # fmt: skip
 
 

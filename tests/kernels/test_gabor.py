@@ -29,6 +29,21 @@ def test_planted_gabors_are_found(degrees: float, frequency: float) -> None:
     assert found.profile == pytest.approx(1)
 
 
+@pytest.mark.parametrize("seed", [0, 1, 2, 65, 85])  # in the last two, higher frequencies fitted as well
+def test_the_frequency_is_one_that_the_filter_has(seed: int) -> None:
+    """Within one cycle per side of the strongest of its spectrum, also where a filter is no Gabor."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:7, :7] - 3.0
+    f, phase, angle = rng.uniform(0.05, 0.5), rng.uniform(0, 6), rng.uniform(0, 3)
+    wave = np.cos(2 * np.pi * f * (x * np.sin(angle) + y * np.cos(angle)) + phase)
+    noisy = np.exp(-(x**2 + y**2) / rng.uniform(2, 20)) * wave + rng.normal(0, 0.1, (7, 7))
+    fitted = gabor.fit(torch.from_numpy(np.stack([noisy] * 3)))
+    power = np.abs(np.fft.fft2(noisy - noisy.mean(), (112, 112)))
+    steps = np.fft.fftfreq(112)
+    strongest = np.hypot(*np.meshgrid(steps, steps)).flat[power.argmax()]
+    assert abs(fitted.frequency - min(0.5, strongest)) <= 1 / 7 + 1e-6
+
+
 def test_all_of_the_parameters() -> None:
     found = gabor.fit(planted(40, 0.2))
     assert found.centre == pytest.approx((0.3, -0.4), abs=0.02)

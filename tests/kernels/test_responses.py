@@ -345,6 +345,20 @@ def test_the_mean_of_the_strongest_breaks_ties_as_the_top_list_does(integers, in
         assert_strongest_is(found, images, responses, n, FIELDS[layer])
 
 
+@pytest.mark.parametrize("batch_size", [2, 64])
+def test_the_mean_of_the_strongest_may_take_a_few_of_each_image(integers, integer_responses, batch_size):
+    net, images = integers
+    found = collect(net, images, ["layer1.0"], strongest=20, strongest_per_image=3, batch_size=batch_size)["layer1.0"]
+    assert_mean_is(
+        found.strongest_stimulus, found.strongest_count, images,
+        lambda channel: [n for value, *n in brute_top(integer_responses["layer1.0"], channel, 20, 3) if value > 0],
+        FIELDS["layer1.0"],
+    )  # fmt: skip
+    assert not torch.equal(
+        found.strongest_stimulus, collect(net, images, ["layer1.0"], strongest=20)["layer1.0"].strongest_stimulus
+    )
+
+
 @pytest.mark.parametrize("batch_size", [1, 2, 64])
 def test_the_mean_of_the_strongest_where_padding_makes_maps_larger_than_images(batch_size):
     torch.manual_seed(0)

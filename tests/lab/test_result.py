@@ -403,7 +403,9 @@ DEPENDENTS = {
 
 
 def test_the_tiny_run_has_every_result(everything):
-    assert names_of(everything) == ALL == RESULTS.keys() - {"top1", "own_layer"}  # of given weights, and of other networks
+    assert (
+        names_of(everything) == ALL == RESULTS.keys() - {"top1", "own_layer"}
+    )  # of given weights, and of other networks
     assert stale(Run(everything.given, 0, everything.folder)) == set()
 
 

@@ -137,6 +137,7 @@ def collect(
     per_image: int | None = 1,
     mean_stimulus: bool = True,
     strongest: int | None = None,
+    strongest_per_image: int | None = None,
     neuron: tuple[int, int] | None = None,
     borders: bool = False,
     preprocess: Any = None,
@@ -169,6 +170,8 @@ def collect(
     strongest : int, optional
         Also average the patches of this many strongest neurons. Takes a second look at the images, without the
         network, so `images` must be a tensor or a data set.
+    strongest_per_image : int, optional
+        How many of these may be of one image, so that a few images do not make the mean; any number by default.
     neuron : (int, int), optional
         Average over the positive images of this one neuron (y, x), as eq. 3 has it to the letter, instead of over the
         neurons at all positions.
@@ -203,8 +206,11 @@ def collect(
     """
     if not layers:
         raise RfvizError("no layers were asked for: name at least one.")
-    if top_k < 1 or batch_size < 1 or (strongest is not None and strongest < 1):
-        raise RfvizError(f"top_k ({top_k}), batch_size ({batch_size}) and strongest ({strongest}) must be at least 1.")
+    if any(value is not None and value < 1 for value in (top_k, batch_size, strongest, strongest_per_image)):
+        raise RfvizError(
+            f"top_k ({top_k}), batch_size ({batch_size}), strongest ({strongest}) and strongest_per_image "
+            f"({strongest_per_image}) must be at least 1."
+        )
     if per_image not in (1, None):
         raise RfvizError(f"per_image is {per_image!r}: it must be 1 (one neuron per image) or None (every neuron).")
     if strongest is not None and not is_indexed(images):
@@ -212,7 +218,9 @@ def collect(
     if preprocess is None:
         whitening.warn_without(zoo.expected_preprocess(net), type(net).__name__)
     once = tuple(dict.fromkeys(layers))  # a layer that is named twice must not be counted twice
-    options = Options(once, top_k, per_image, mean_stimulus, strongest, neuron, borders, batch_size)
+    options = Options(
+        once, top_k, per_image, mean_stimulus, strongest, strongest_per_image, neuron, borders, batch_size
+    )
     file, white = None, whitening.of(preprocess)
     if checkpoint is not None:
         file = Checkpoint(Path(checkpoint), made_of(net, images, white, options), checkpoint_every, discard_unusable)

@@ -34,6 +34,7 @@ class Options:
     per_image: int | None
     mean_stimulus: bool
     strongest: int | None
+    strongest_per_image: int | None
     neuron: tuple[int, int] | None
     borders: bool
     batch_size: int
@@ -48,7 +49,7 @@ class Layer:
         self.top = TopStimuli(options.top_k, options.per_image)
         patches = not field.is_whole_image  # which has no patches to average
         self.mean = MeanStimulus(field) if options.mean_stimulus and patches else None
-        self.all = TopStimuli(options.strongest, None) if options.strongest and patches else None
+        self.all = TopStimuli(options.strongest, options.strongest_per_image) if options.strongest and patches else None
         self.strongest = MeanStimulus(field) if options.strongest and patches else None
         self.patches = MeanStimulus(field) if self.mean or self.strongest else None
 

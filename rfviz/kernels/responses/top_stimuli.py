@@ -19,8 +19,8 @@ class TopStimuli:
     Parameters
     ----------
     k : int
-    per_image : 1 or None
-        1 lets every image give its strongest neuron only; None lets all neurons compete.
+    per_image : int, optional
+        How many of its neurons an image gives at most, for each channel; by default all compete.
     """
 
     def __init__(self, k: int, per_image: int | None = 1):
@@ -47,12 +47,15 @@ class TopStimuli:
         else:
             keys = (image + key(torch.arange(maps.flat.shape[maps.positions], device=device))).flatten()
             values = maps.flat.movedim(3 - maps.positions, 0).flatten(1)
-            channel, which = self._better(values, keys.expand_as(values))
+            allowed = None if self.per_image is None else _strongest_of_each(values, len(index), self.per_image)
+            channel, which = self._better(values, keys.expand_as(values), allowed)
             keys = keys[which]
         self._wait(channel, values[channel, which], keys)
 
-    def _better(self, values: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
+    def _better(self, values: Tensor, keys: Tensor, allowed: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return channel and column of those of the candidates `(C, m)`, keys ascending, that may be among the k."""
+        if allowed is not None:
+            values = torch.where(allowed, values, -torch.inf)
         if self.values is None or self.keys is None:
             self.values = values.new_full((len(values), self.k), -torch.inf)
             self.keys = keys.new_full((len(values), self.k), _NO_KEY)
@@ -61,6 +64,8 @@ class TopStimuli:
         better = (values > last) | ((values == last) & (keys < last_key))
         if int(better.sum(1).max()) > self.k:
             better = _strongest(values, self.k)
+        if allowed is not None:
+            better = better & allowed
         channel, column = better.nonzero(as_tuple=True)
         return channel, column
 
@@ -119,6 +124,12 @@ class TopStimuli:
         images[missing] = EMPTY
         positions[missing] = EMPTY
         return values, images, positions
+
+
+def _strongest_of_each(values: Tensor, images: int, k: int) -> Tensor | None:
+    """Mark the k strongest of each image among candidates `(C, images * m)`; None where that is all of them."""
+    of_images = values.unflatten(1, (images, -1)).flatten(0, 1)
+    return None if of_images.shape[1] <= k else _strongest(of_images, k).view_as(values)
 
 
 def _strongest(values: Tensor, k: int) -> Tensor:

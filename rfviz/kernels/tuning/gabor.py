@@ -94,14 +94,26 @@ def slopes(parameters: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
     )
 
 
-def _starts(profile: np.ndarray, y: np.ndarray, x: np.ndarray) -> list[list[float]]:
+def _band(profile: np.ndarray) -> tuple[float, float]:
+    """Return the frequencies that a profile can have, cycles/px: one cycle per side from its strongest, either way.
+
+    Sampled by few pixels, a narrow Gabor of a higher frequency can fit as well as the one that is there.
+    """
+    side, padded = len(profile), 16 * len(profile)
+    power = np.abs(np.fft.fft2(profile - profile.mean(), (padded, padded)))
+    steps = np.fft.fftfreq(padded)
+    strongest = min(0.5, float(np.hypot(steps[:, None], steps[None, :]).flat[power.argmax()]))
+    return max(0.0, strongest - 1 / side), min(0.5, strongest + 1 / side)
+
+
+def _starts(profile: np.ndarray, y: np.ndarray, x: np.ndarray, band: tuple[float, float]) -> list[list[float]]:
     """Return the points of the grid that fit best; amplitude and phase follow from the rest by linear least squares."""
     side = len(profile)
     ranked = []
     for i in range(ANGLES):
         angle = math.pi * i / ANGLES
         across = x * math.sin(angle) + y * math.cos(angle)
-        for frequency in FREQUENCIES:
+        for frequency in sorted({min(max(each, band[0]), band[1]) for each in FREQUENCIES}):
             turn = 2 * math.pi * frequency * across
             for width in WIDTHS:
                 envelope = np.exp(-0.5 * (x**2 + y**2) / (width * side) ** 2)
@@ -118,8 +130,8 @@ def fit(weight: Tensor) -> Gabor | None:
     """Fit a Gabor to a filter `(3, F, F)`; None where the filter is 0.
 
     The search (least squares, bounded: the centre stays in the filter, the widths between half a pixel and the
-    filter's side, the frequency below half a cycle per pixel) begins at the best points of a fixed grid, and the
-    best end counts: nothing is drawn at random.
+    filter's side, the frequency below half a cycle per pixel and near the strongest in the filter's spectrum) begins
+    at the best points of a fixed grid, and the best end counts: nothing is drawn at random.
     """
     filters = weight.detach().cpu().double().numpy()
     if not filters.any():
@@ -128,11 +140,11 @@ def fit(weight: Tensor) -> Gabor | None:
     side = profile.shape[0]
     place = np.arange(side) - (side - 1) / 2
     y, x = place[:, None] + 0 * place[None, :], place[None, :] + 0 * place[:, None]
-    half = side / 2
-    low = np.array([0, -np.inf, 0.0, -np.inf, -half, -half, math.log(0.5), math.log(0.5)])
-    high = np.array([np.inf, np.inf, 0.5, np.inf, half, half, math.log(side), math.log(side)])
+    half, band = side / 2, _band(profile)
+    low = np.array([0, -np.inf, band[0], -np.inf, -half, -half, math.log(0.5), math.log(0.5)])
+    high = np.array([np.inf, np.inf, band[1], np.inf, half, half, math.log(side), math.log(side)])
     best = None
-    for start in _starts(profile, y, x):
+    for start in _starts(profile, y, x, band):
         found = least_squares(
             lambda values: (wave(values, y, x) - profile).ravel(),
             start,
