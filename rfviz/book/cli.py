@@ -288,12 +288,13 @@ def reference(
     numbers_only
         Keep no pictures.
     """
-    from rfviz.lab import provenance
+    from rfviz.lab import provenance, together
     from rfviz.pages.evidence import reference
 
     run = options.open()
     replicas = run.replicas(seeds)
     run.check_weights()
+    together.train(replicas)
     command = shlex.join(["rfviz", *sys.argv[1:]])
     reference.export(replicas, to, {"command": command, "commit": provenance.commit()}, numbers_only)
     _say(f"written to {to}")

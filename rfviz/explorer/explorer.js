@@ -859,7 +859,7 @@ class Explorer {
       "div", { class: "rx-responses" },
       h("h4", {}, `Among the ${layer.facts.channels.length} channels of the layer${layer.facts.images ? `, on ${number(layer.facts.images)} images` : ""}`),
       h("dl", { class: "rx-numbers" }, rows),
-      facts.colour ? h("p", { class: "rx-note" }, `Colour: ${facts.colour}.`) : null,
+      facts.colour ? h("p", { class: "rx-note" }, facts.colour === "silent" ? "Colour: no spot and no grating drives it." : `Colour: ${facts.colour}.`) : null,
     ), charts.length ? h("div", { class: "rx-charts" }, charts) : null];
   }
 

@@ -203,7 +203,7 @@ def known(net: nn.Module, layers: Iterable[str], side: int | None = None, *, mea
     ----------
     net : nn.Module
         Any network that `torch.fx` can trace.
-    layers : iterable of str
+    layers : str or iterable of str
         Names as in `rfviz.nets.graph`.
     side : int, optional
         Of the images in which fields are measured, px: larger fields count as the whole image. 224 px by default, or
@@ -217,7 +217,7 @@ def known(net: nn.Module, layers: Iterable[str], side: int | None = None, *, mea
         If a layer does not exist, branches that meet disagree in stride, or a stride is not the same for rows and
         columns.
     """
-    traced = graph.trace(net)
+    traced, layers = graph.trace(net), [layers] if isinstance(layers, str) else layers
     nodes, shapes = {layer: graph.find(traced, layer) for layer in layers}, Shapes(traced)
     found = {}
     for layer, seen in _composed(traced, nodes, shapes).items():

@@ -413,6 +413,12 @@ def test_pixels_outside_the_image_do_not_darken_the_mean(resnet):
     assert (found.mean_stimulus[~counted] == 0).all()
 
 
+def test_a_string_is_one_layer(resnet, some_tiles):
+    found = collect(resnet, some_tiles, "maxpool", mean_stimulus=False)
+    assert list(found) == ["maxpool"]
+    assert torch.equal(found["maxpool"].maximum, collect(resnet, some_tiles, ["maxpool"])["maxpool"].maximum)
+
+
 def test_the_mean_stimulus_may_be_left_out(resnet, some_tiles):
     found = collect(resnet, some_tiles, ["maxpool"], mean_stimulus=False)["maxpool"]
     assert found.mean_stimulus is None and found.mean_count is None

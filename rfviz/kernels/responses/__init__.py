@@ -131,7 +131,7 @@ def _deviation(mean: Tensor | None, count: Tensor | None, patch: Tensor | None) 
 def collect(
     net: nn.Module,
     images: Images,
-    layers: Sequence[str],
+    layers: str | Sequence[str],
     top_k: int = 16,
     *,
     per_image: int | None = 1,
@@ -157,8 +157,8 @@ def collect(
         memory format of its weights: after ``net.to(memory_format=torch.channels_last)`` the pass is usually faster.
     images : Tensor (N, 3, H, W), data set or iterable of batches
         RGB in [0, 1]; see `rfviz.images.batches`.
-    layers : sequence of str
-        Names as in `rfviz.nets.graph`.
+    layers : str or sequence of str
+        Names as in `rfviz.nets.graph`; `rfviz.nets.zoo.layers` lists them.
     top_k : int
         Number of preferred stimuli per channel.
     per_image : 1 or None
@@ -204,6 +204,7 @@ def collect(
         If a layer is unknown, an option is impossible, the images are not RGB, a response is not finite (the message
         names the image), or a checkpoint cannot be read, is damaged or is another pass's.
     """
+    layers = [layers] if isinstance(layers, str) else layers
     if not layers:
         raise RfvizError("no layers were asked for: name at least one.")
     if any(value is not None and value < 1 for value in (top_k, batch_size, strongest, strongest_per_image)):
