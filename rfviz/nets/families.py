@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from rfviz.errors import RfvizError
 from rfviz.nets import receptive_field, zoo
 from rfviz.nets.graph import EXAMPLE, ForwardPass
-from rfviz.nets.receptive_field import Known
+from rfviz.nets.receptive_field import EXACT, WHOLE_IMAGE, Known
 from rfviz.storage import places
 from rfviz.storage.files import atomic
 
@@ -87,3 +87,24 @@ def export(rows: list[dict[str, Any]], to: Path) -> None:
 def kept() -> list[dict[str, Any]]:
     """Return the survey that is kept in the repository."""
     return json.loads((places.repository() / "book" / "evidence" / "families.json").read_text(encoding="utf-8"))
+
+
+def by_network(rows: Iterable[dict[str, Any]]) -> list[dict[str, str]]:
+    """Return a survey with a row per network: its layers in the order of the pass, each with its field."""
+    table: dict[str, dict[str, str]] = {}
+    for row in rows:
+        of_network = table.setdefault(row["network"], {"network": row["network"]})
+        known = "" if row["known"] in (EXACT, WHOLE_IMAGE) else f" ({row['known']})"
+        told = f"{row['layer']}: {row['receptive field']}{known}"
+        is_output = row["seen by gradients"] == ""
+        place = "output" if is_output else ("early", "middle", "last")[len(of_network) - 1]
+        of_network[place] = told if row["what works"].startswith(("stimuli", "strongest")) else row["what works"]
+    return [dict.fromkeys(("network", "early", "middle", "last", "output"), "") | each for each in table.values()]
+
+
+def filled(rows: Iterable[dict[str, Any]]) -> str:
+    """Say how many of the composed fields that fit into the images are filled by pixels with a gradient, to the px."""
+    fit = [row for row in rows if row["known"] == EXACT and row["seen by gradients"].endswith(" px")
+           and not row["seen by gradients"].startswith("all")]  # fmt: skip
+    same = [row for row in fit if row["seen by gradients"] == row["receptive field"]]
+    return f"{len(same)} of {len(fit)}"
