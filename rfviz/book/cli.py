@@ -341,7 +341,6 @@ def explore(
     serve
         Show it at http://localhost:8000 afterwards.
     """
-    from rfviz.book import launch
     from rfviz.explorer import own
     from rfviz.nets import zoo
 
@@ -355,6 +354,8 @@ def explore(
         _say(line)
     _say(f"open {page}")
     if serve:
+        from rfviz.book import launch
+
         launch.serve(page.parent)
 
 

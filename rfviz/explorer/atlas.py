@@ -6,6 +6,7 @@ Small files and few: a browser loads one sheet and shows any channel of the laye
 
 import io
 import math
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,8 +76,10 @@ class Atlas:
     def files(self) -> tuple[bytes, bytes, bytes, bytes]:
         """Return the sheets as WebP: without loss but for photographs of some size."""
         exact = self.facts["field"]["size"] <= LOSSLESS
-        photographs = webp(self.stimuli, lossless=exact), webp(self.sources, lossless=False)
-        return webp(self.cells), *photographs, webp(self.maps)
+        sheets = (self.cells, True), (self.stimuli, exact), (self.sources, False), (self.maps, True)
+        with ThreadPoolExecutor() as pool:  # Pillow encodes without holding Python's lock
+            cells, stimuli, sources, maps = pool.map(lambda sheet: webp(*sheet), sheets)
+        return cells, stimuli, sources, maps
 
 
 def webp(pixels: Tensor, lossless: bool = True) -> bytes:

@@ -23,6 +23,9 @@ from rfviz.nets.network import NETWORKS
 from rfviz.nets.receptive_field import ReceptiveField
 from rfviz.pages.evidence.reference import Reference
 
+KEPT = 2**28
+"""Bytes that the responses of a layer may take to be kept between two looks at them."""
+
 OF_RANGE = 4
 """Stimuli from each of the lower ranges of the response."""
 
@@ -247,7 +250,8 @@ def with_places(layer: LayerFacts, net: nn.Module, name: str, borders: bool) -> 
     """Add the stimuli of `RANGES`, and where over the images of all stimuli the channels fire."""
     found, images, white = layer.found, layer.images, layer.whitening
     levels = found.top_values[:, :1].clamp(min=0) * torch.tensor(list(RANGES.values()))
-    chosen, positions = nearest(net, images, name, levels, OF_RANGE, preprocess=white, borders=borders)
+    kept: dict[int, Tensor] | None = {} if 4 * found.channels * found.neuron_count <= KEPT else None
+    chosen, positions = nearest(net, images, name, levels, OF_RANGE, preprocess=white, borders=borders, kept=kept)
     wanted: dict[int, set[int]] = {}
     fires = found.competes.tolist()
     for numbers in (found.top_images, chosen.flatten(1)):
@@ -255,7 +259,10 @@ def with_places(layer: LayerFacts, net: nn.Module, name: str, borders: bool) -> 
             for number in row if fires[channel] else ():
                 wanted.setdefault(number, set()).add(channel)
     wanted.pop(EMPTY, None)
-    fired = maps(net, images, name, wanted, preprocess=white)
+    if kept is None:
+        fired = maps(net, images, name, wanted, preprocess=white)
+    else:
+        fired = {(number, channel): kept[number][channel] for number, of in wanted.items() for channel in of}
     values = torch.zeros(chosen.shape)
     for place in (chosen != EMPTY).nonzero().tolist():
         channel, number, (y, x) = place[0], int(chosen[tuple(place)]), positions[tuple(place)].tolist()

@@ -24,6 +24,7 @@ def nearest(
     preprocess: Whitening = NONE,
     borders: bool = False,
     batch_size: int = 64,
+    kept: dict[int, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Find the neurons of each channel whose response is nearest to given ones.
 
@@ -43,6 +44,8 @@ def nearest(
         As in `rfviz.kernels.responses.collect`: whether neurons whose field leaves the image are found, too.
     batch_size : int
         Changes the speed only.
+    kept : dict, optional
+        Where the responses to every image are put, `(C, h, w)` on the CPU, for those who need them as well.
 
     Returns
     -------
@@ -65,6 +68,8 @@ def nearest(
                     for neurons, pixels in zip(response.shape[2:], sides, strict=True)
                 )
                 seen = response[..., rows, columns]
+                if kept is not None:
+                    kept.update(zip(index.tolist(), response.float().cpu(), strict=True))
                 for number, top in enumerate(tops):
                     away = (seen - wanted[:, number]).abs()
                     merit = torch.where(seen > 0, -away, -torch.inf).to(seen.dtype)
