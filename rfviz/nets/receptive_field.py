@@ -43,8 +43,8 @@ from rfviz.nets import graph
 WINDOWS = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
 """Modules of which one output takes a square of inputs together."""
 
+# What they put around an image does not matter to a neuron that does not see it.
 PADDINGS = (nn.ConstantPad2d, nn.ReflectionPad2d, nn.ReplicationPad2d)
-"""Modules that put something around an image; what that is does not matter to a neuron which does not see it."""
 
 _ELEMENTWISE_MODULES = (
     nn.BatchNorm2d, nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.CELU, nn.SELU, nn.GELU, nn.SiLU,

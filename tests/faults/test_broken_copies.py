@@ -107,8 +107,8 @@ COPIES = (
     Broken(
         "mean stimuli are summed in 32 bits",
         "rfviz/kernels/responses/mean_stimulus.py",
-        "self.total = torch.zeros(channels, 3, rows, columns, dtype=torch.float64)",
-        "self.total = torch.zeros(channels, 3, rows, columns)",
+        "self.total = torch.zeros(channels, colours, rows, columns, dtype=torch.float64)",
+        "self.total = torch.zeros(channels, colours, rows, columns)",
         "tests/faults/test_numbers.py::test_mean_stimuli_of_ten_to_the_thirteen_patches",
     ),
     Broken(

@@ -461,12 +461,17 @@ def test_mean_over_groups_of_different_sizes():
 
 def test_a_loss_that_is_not_finite_names_the_image(net, photographs):
     images = Labelled64(photographs.images.clone(), photographs.labels)
-    images.images[5] *= 1e300
+    images.images[5] = 1
     net.fc.weight.data *= 1e10  # finite in the stem, infinite in the logits
     responses = collect(net, images, ["maxpool"])["maxpool"]
+
+    def blinding(seen):
+        white = seen.amin((1, 2, 3), keepdim=True) == 1
+        return torch.where(white, seen * 1e300, seen)
+
     for batch_size in (1, 4, 64):
         with pytest.raises(RfvizError, match=r"^image 5: the loss is not finite") as error:
-            noise_effect(net, images, responses, batch_size=batch_size)
+            noise_effect(net, images, responses, batch_size=batch_size, preprocess=blinding)
         assert len(str(error.value).splitlines()) == 1
 
 

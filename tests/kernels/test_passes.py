@@ -240,11 +240,11 @@ def test_maps_that_are_larger_than_the_image(size, padding, k, mixed, batch_size
     """Padding wider than the field needs: the last neurons see little of the image, or nothing."""
     generator = torch.Generator().manual_seed(size * k)
     sizes = [(8, 6), (8, 6), (5, 5), (5, 9), (8, 6)] if mixed else [(8, 6)] * 5
-    images = [torch.rand(3, *each, generator=generator) for each in sizes]
-    images[0][:, -1, -1] = images[1][:, 3, 3] = 9
+    images = [torch.rand(3, *each, generator=generator) / 10 for each in sizes]
+    images[0][:, -1, -1] = images[1][:, 3, 3] = 0.9
     net = nn.Sequential(nn.Conv2d(3, 3, size, padding=padding), nn.ReLU()).double()
     net[0].weight.data = torch.rand(3, 3, size, size, generator=generator).double() - 0.3
-    net[0].bias.data = torch.tensor([0.0, 0.05, -0.5]).double()
+    net[0].bias.data = torch.tensor([0.0, 0.005, -0.05]).double()
     with torch.no_grad():
         maps = [net(image[None].double())[0] for image in images]
     assert maps[0].shape[1] > 8

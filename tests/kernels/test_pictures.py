@@ -113,7 +113,7 @@ def test_diversity_by_hand(resnet: ResidualNet, tiles: Evaluation) -> None:
             begin = (27 - side) // 2
             kept = [
                 patch[:, begin : begin + side, begin : begin + side]
-                for patch, there, value in zip(patches, inside, found.top_values[channel], strict=True)
+                for patch, there, value in zip(patches, inside, found.top_values[channel], strict=False)
                 if value > 0 and there[begin : begin + side, begin : begin + side].all()
             ]
             alike = [shifted_by_hand(a, b) for i, a in enumerate(kept) for j, b in enumerate(kept) if i != j]
