@@ -210,7 +210,7 @@ def expected_preprocess(net: nn.Module) -> Whitening | None:
     told = getattr(net, "pretrained_cfg", None)
     if isinstance(told, dict) and "mean" in told and told.get("url", told.get("hf_hub_id")):
         return whitening.of(told)
-    *_, last = net.parameters()
+    last = next(iter(reversed(list(net.parameters()))), torch.empty(0))
     if type(net).__module__.startswith("torchvision.models.") and len(last) == 1000 and _may_be_trained(net):
         return whitening.IMAGENET
     return None
