@@ -90,16 +90,16 @@ def kept() -> list[dict[str, Any]]:
 
 
 def by_network(rows: Iterable[dict[str, Any]]) -> list[dict[str, str]]:
-    """Return a survey with a row per network: its layers in the order of the pass, each with its field."""
+    """Return a survey with a row per network: its layers of maps in the order of the pass, each with its field."""
     table: dict[str, dict[str, str]] = {}
     for row in rows:
         of_network = table.setdefault(row["network"], {"network": row["network"]})
-        known = "" if row["known"] in (EXACT, WHOLE_IMAGE) else f" ({row['known']})"
-        told = f"{row['layer']}: {row['receptive field']}{known}"
-        is_output = row["seen by gradients"] == ""
-        place = "output" if is_output else ("early", "middle", "last")[len(of_network) - 1]
-        of_network[place] = told if row["what works"].startswith(("stimuli", "strongest")) else row["what works"]
-    return [dict.fromkeys(("network", "early", "middle", "last", "output"), "") | each for each in table.values()]
+        if row["seen by gradients"] or not row["what works"].startswith(("stimuli", "strongest")):
+            known = "" if row["known"] in (EXACT, WHOLE_IMAGE) else f" ({row['known']})"
+            told = f"{row['layer']}: {row['receptive field']}{known}"
+            place = ("early", "middle", "last")[len(of_network) - 1]
+            of_network[place] = told if row["seen by gradients"] else row["what works"]
+    return [dict.fromkeys(("network", "early", "middle", "last"), "") | each for each in table.values()]
 
 
 def filled(rows: Iterable[dict[str, Any]]) -> str:
