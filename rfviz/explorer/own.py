@@ -92,10 +92,10 @@ class NetSource(Reader):
         for name in nets:
             if not name or set(name) & set(FORBIDDEN):
                 raise RfvizError(f"a network is called {name!r}: give it a name without /, &, # and %.")
-        if folder is None:
-            self._temporary = tempfile.TemporaryDirectory(prefix="rfviz-")
-            folder = Path(self._temporary.name)
-        super().__init__(folder)
+        if size is not None and size < 1:
+            raise RfvizError(f"size is {size}: images must be cut to at least 1 px.")
+        if folder is not None:
+            check_folder(folder)
         loaded = {name: net if isinstance(net, Loaded) else Loaded(net, name) for name, net in nets.items()}
         self.nets = {name: graph.unwrapped(each.net) for name, each in loaded.items()}
         self.top_k, self.strongest, self.steps, self.progress = top_k, strongest, steps, progress
@@ -106,6 +106,10 @@ class NetSource(Reader):
         resize = round(crop * (first.resize or 1) / (first.crop or 1)) if first.crop else crop
         self.images = _read(images, resize, crop, graph.in_channels(first.net), strict, progress)
         self._digests: dict[str, str] = {}
+        if folder is None:
+            self._temporary = tempfile.TemporaryDirectory(prefix="rfviz-")
+            folder = Path(self._temporary.name)
+        super().__init__(folder)
 
     @property
     def identity(self) -> list[Any]:
@@ -159,6 +163,13 @@ class NetSource(Reader):
         """Return one of the options."""
         self.read(f"option {name}")
         return getattr(self, name)
+
+
+def check_folder(folder: Path) -> None:
+    """Raise RfvizError if a file stands where a folder is to be, before anything is computed for it."""
+    for path in (folder, *folder.parents):
+        if path.exists() and not path.is_dir():
+            raise RfvizError(f"{path} is a file: name a folder to write to.")
 
 
 def _chosen(net: nn.Module, layers: Sequence[str] | None) -> dict[str, tuple[int, Known]]:
@@ -329,5 +340,9 @@ def summary(source: NetSource) -> list[str]:
         silent = [str(number) for number, channel in enumerate(facts["channels"]) if not channel["fires"]]
         named = f"{len(silent)} never fire: {', '.join(silent)}" if silent else "all fire"
         extent = "whole image" if facts["field"]["how"] == WHOLE_IMAGE else f"field of {row['size']} px"
-        lines.append(f"{row['model']}, {row['key']}: {row['channels']} channels, {extent}; {named}")
+        drawn = {column["key"] for column in facts["columns"]}
+        left_out = (
+            "" if "maximization" in drawn else "; not maximized: too many pixels, or none of its neurons stands alone"
+        )
+        lines.append(f"{row['model']}, {row['key']}: {row['channels']} channels, {extent}; {named}{left_out}")
     return lines

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from rfviz.errors import RfvizError, first_line
 from rfviz.explorer.atlas import LARGEST_CELL, to_cell, webp
-from rfviz.explorer.own import NetSource, save
+from rfviz.explorer.own import NetSource, check_folder, save
 from rfviz.explorer.sources import LiveSource, RunSource
 from rfviz.explorer.static import MODULE, STYLE
 from rfviz.images.data import Indexed
@@ -41,6 +41,8 @@ class Explorer(anywidget.AnyWidget):
     preprocess : Whitening, transform, str or pair, optional
         What normalises the images, just before the networks; see `rfviz.images.whitening.of`. By default what the
         weights of a network expect, where that is known.
+    weights : str, optional
+        Of networks that are given by name; see `rfviz.nets.zoo.load`.
     **options
         `size`, `folder`, `top_k`, `strongest`, `steps`, `strict` and `progress`; see `rfviz.explorer.own.NetSource`.
 
@@ -66,9 +68,11 @@ class Explorer(anywidget.AnyWidget):
         images: Tensor | Indexed | str | Path,
         layers: Sequence[str] | None = None,
         preprocess: Any = None,
+        *,
+        weights: str | None = None,
         **options: Any,
     ):
-        self._begin(NetSource(_named(net), images, layers, preprocess, **options))
+        self._begin(NetSource(_named(net, weights), images, layers, preprocess, **options))
 
     @classmethod
     def of_run(cls, run: Run, state: str = "") -> "Explorer":
@@ -92,6 +96,7 @@ class Explorer(anywidget.AnyWidget):
         """
         if not isinstance(self.source, NetSource):
             raise RfvizError("this is the explorer of a run: its book has it as files, on the page Explorer.")
+        check_folder(Path(folder).expanduser())
         return save(self.source, folder)
 
     def _answer(self, _widget: object, message: dict[str, Any], _buffers: list) -> None:
@@ -140,14 +145,14 @@ class Explorer(anywidget.AnyWidget):
         )
 
 
-def _named(net: nn.Module | str | Mapping[str, nn.Module | str]) -> dict[str, nn.Module | Loaded]:
+def _named(net: nn.Module | str | Mapping[str, nn.Module | str], weights: str | None) -> dict[str, nn.Module | Loaded]:
     """Return networks by name; those that are given by an address are loaded."""
     if isinstance(net, nn.Module):
         return {type(graph.unwrapped(net)).__name__: net}
     if isinstance(net, str):
-        found = zoo.load(net)
+        found = zoo.load(net, weights)
         return {found.name: found}
-    return {name: zoo.load(each) if isinstance(each, str) else each for name, each in net.items()}
+    return {name: zoo.load(each, weights) if isinstance(each, str) else each for name, each in net.items()}
 
 
 def explore(

@@ -57,8 +57,7 @@ class Cone(ForwardPass):
         """Compute the positions of one node that the neuron needs."""
         if n not in self.spans or n.op == "placeholder":
             return super().run_node(n)
-        module = module_of(self.traced, n)
-        geometry = window(module, n.name) if isinstance(module, _GEOMETRIC) else None
+        module, geometry = module_of(self.traced, n), _geometry(self.traced, n)
         needed = self.spans[n] if geometry is None else _before(self.spans[n], geometry)
 
         def fetch(source: fx.Node) -> Any:
@@ -72,6 +71,9 @@ class Cone(ForwardPass):
         kwargs: Any = fx.map_arg(n.kwargs, fetch)
         if isinstance(module, PADDINGS):
             value = args[0]
+        elif geometry is not None and module is None:
+            every = slice(None, None, geometry.stride)
+            value = args[0][(*args[1][:2], every, every)]
         elif geometry is not None:
             assert module is not None
             value = _unpadded(module, args[0], geometry, self._folded.get(n))
@@ -98,11 +100,8 @@ def _spans(traced: fx.GraphModule, neuron: fx.Node) -> dict[fx.Node, Span]:
     for node in reversed(traced.graph.nodes):
         if node not in spans:
             continue
-        module = module_of(traced, node)
-        if operation_of(traced, node) == "getitem" and _skips_positions(node.args[1]):
-            raise RfvizError(f"{node.name!r} takes every second position or the like, which is not supported here.")
-        geometric = isinstance(module, _GEOMETRIC)
-        needed = _before(spans[node], window(module, node.name)) if geometric else spans[node]  # type: ignore[arg-type]
+        geometry = _geometry(traced, node)
+        needed = spans[node] if geometry is None else _before(spans[node], geometry)
         for source in node.all_input_nodes:
             if source.op != "get_attr":  # a constant has no positions
                 begin, end = spans.get(source, needed)
@@ -110,8 +109,18 @@ def _spans(traced: fx.GraphModule, neuron: fx.Node) -> dict[fx.Node, Span]:
     return spans
 
 
-def _skips_positions(index: Any) -> bool:
-    return isinstance(index, tuple) and any(part != slice(None) for part in index[2:])
+def _geometry(traced: fx.GraphModule, node: fx.Node) -> Window | None:
+    """Return what a node takes together, or which positions it leaves over; None where it leaves them as they are."""
+    module = module_of(traced, node)
+    if module is not None:
+        return window(module, node.name) if isinstance(module, _GEOMETRIC) else None
+    index: Any = node.args[1] if operation_of(traced, node) == "getitem" else ()
+    parts = index[2:] if isinstance(index, tuple) else ()
+    if all(part == slice(None) for part in parts):
+        return None
+    if len(parts) != 2 or parts[0] != parts[1]:
+        raise RfvizError(f"{node.name!r} leaves over other rows than columns: only square geometry is supported.")
+    return Window(1, parts[0].step or 1, -(parts[0].start or 0), 1)
 
 
 def _before(span: Span, geometry: Window) -> Span:

@@ -263,7 +263,8 @@ def of_layers(net: nn.Module, layers: Iterable[str]) -> dict[str, ReceptiveField
 def _field_of(layer: str, field: ReceptiveField) -> ReceptiveField:
     if field.is_whole_image:
         raise RfvizError(
-            f"every neuron of {layer!r} sees the whole image: it has no receptive field. Choose a layer before it."
+            f"every neuron of {layer!r} sees the whole image: it has no receptive field. Choose a layer before it, or "
+            "maximize it on a canvas, such as canvas=224."
         )
     return field
 

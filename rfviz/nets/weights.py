@@ -175,7 +175,8 @@ def _of_file(path: Path, name: str) -> Stored:
             f"{name} cannot be read as weights (it is damaged, or would run code): save the state dict alone."
         ) from error
     except Exception as error:  # damaged files fail in many ways; to the user they all mean one thing
-        raise RfvizError(f"{name} cannot be read as weights ({first_line(error)}).") from error
+        reason = first_line(error) if any(map(str.isalpha, first_line(error))) else "torch has not written it"
+        raise RfvizError(f"{name} cannot be read as weights ({reason}).") from error
     for name_of_weights in ("state_dict", "model"):  # what training scripts put them under
         if isinstance(state, Mapping) and isinstance(state.get(name_of_weights), Mapping):
             state = state[name_of_weights]

@@ -113,7 +113,7 @@ def _torchvision(name: str, source: str | None) -> Loaded:
         except (OSError, RuntimeError) as error:
             raise RfvizError(
                 f"the weights {chosen.name} of {name} cannot be downloaded ({first_line(error)}): give a file that "
-                "holds them with --weights, or --weights random."
+                "holds them as weights, or 'random'."
             ) from error
     expected = chosen.transforms()
     return Loaded(net, name, whitening.of(expected), expected.resize_size[0], expected.crop_size[0])
@@ -135,8 +135,8 @@ def _timm(name: str, source: str | None) -> Loaded:
         net = timm.create_model(name, pretrained=source is None)
     except Exception as error:  # timm's hub raises many types
         raise RfvizError(
-            f"the weights of timm:{name} cannot be had ({first_line(error)}): give a file that holds them with "
-            "--weights, or --weights random."
+            f"the weights of timm:{name} cannot be had ({first_line(error)}): give a file that holds them as "
+            "weights, or 'random'."
         ) from error
     expected = net.pretrained_cfg
     if source not in (None, RANDOM):
@@ -253,20 +253,20 @@ class LayerRow(NamedTuple):
         return "stimuli, means, activity, maximization"
 
 
-def layers(net: nn.Module) -> list[LayerRow]:
+def layers(net: nn.Module | str) -> list[LayerRow]:
     """Return every layer of a network that can be read, in the order of the pass.
 
     Parameters
     ----------
-    net : nn.Module
-        Any network that `torch.fx` can trace.
+    net : nn.Module or str
+        Any network that `torch.fx` can trace, or the name of one.
 
     Raises
     ------
     RfvizError
         If it cannot be traced.
     """
-    net = graph.unwrapped(net)
+    net = graph.unwrapped(load(net, RANDOM).net if isinstance(net, str) else net)
     traced = graph.trace(net)
     names = graph.names(traced)
     shapes = receptive_field.Shapes(traced)

@@ -227,6 +227,22 @@ def test_without_preprocess_there_is_a_warning(caplog: pytest.LogCaptureFixture)
     assert not caplog.text
 
 
+def test_a_file_where_a_folder_is_to_be_is_told_at_once(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("")
+    net = nn.Sequential(nn.Conv2d(3, 3, 3), nn.ReLU())
+    with pytest.raises(RfvizError, match="mine is a file: name a folder"):
+        NetSource({"a": net}, torch.rand(2, 3, 9, 9), ["0"], folder=tmp_path / "mine" / "results")
+    explorer = rfviz.explore(net, torch.rand(2, 3, 9, 9), ["0"])
+    with pytest.raises(RfvizError, match="mine is a file: name a folder"):
+        explorer.save(tmp_path / "mine")
+
+
+def test_networks_by_name_take_weights() -> None:
+    explorer = rfviz.explore("torchvision:squeezenet1_1", torch.rand(2, 3, 64, 64), ["features.0"], weights="random")
+    assert list(explorer.source.nets) == ["squeezenet1_1-random"]
+    assert rfviz.layers("torchvision:squeezenet1_1")[0].name == "features.0"
+
+
 def test_layers_are_listed(network: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     code, said, _ = call(monkeypatch, capsys, "layers", network)
     lines = said.strip().splitlines()
@@ -241,7 +257,7 @@ def test_layers_are_listed(network: str, monkeypatch: pytest.MonkeyPatch, capsys
         (["--layers", "4x"], "unknown layer '4x'"),
         (["--preprocess", "imagnet"], "unknown preprocess 'imagnet'"),
         (["--strict"], "broken.jpg: not an image"),
-        (["--size", "0"], r"cut \(0 px\)"),
+        (["--size", "0"], r"size is 0: images must be cut to at least 1 px"),
     ],
 )
 def test_bad_input_is_one_line(

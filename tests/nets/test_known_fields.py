@@ -104,7 +104,7 @@ def test_what_is_composed_holds_every_pixel_with_a_gradient(case):
         assert (top, left, bottom, right) == seen
 
 
-@pytest.mark.parametrize("case", [case for case in COMPOSED if COMPOSED[case][2] == EXACT and case != "every second"])
+@pytest.mark.parametrize("case", [case for case in COMPOSED if COMPOSED[case][2] == EXACT])
 @pytest.mark.parametrize("whole", ["tall and wide"])
 def test_one_neuron_alone_gives_what_it_gives_among_all(case, whole):
     net = built(COMPOSED[case][0])
@@ -115,11 +115,6 @@ def test_one_neuron_alone_gives_what_it_gives_among_all(case, whole):
     image = torch.rand(2, 3, 30, 30, dtype=torch.float64)
     patch, _ = receptive_field.of(net, "end").crop(image, 7, 6)
     torch.testing.assert_close(Cone(net, "end")(patch), net(image)[:, :, 7:8, 6:7], rtol=1e-12, atol=1e-12)
-
-
-def test_a_neuron_alone_takes_no_every_second_position():
-    with pytest.raises(RfvizError, match="every second position"):
-        Cone(built(COMPOSED["every second"][0]), "end")
 
 
 EVERYWHERE = {
