@@ -344,9 +344,14 @@ def explore(
     from rfviz.explorer import own
     from rfviz.nets import zoo
 
-    loaded = [zoo.load(each, weights) for each in network.split(",")]
+    loaded: dict[str, zoo.Loaded] = {}
+    for address in network.split(","):
+        each = zoo.load(address, weights)
+        if each.name in loaded:
+            raise RfvizError(f"two networks are called {each.name!r}: give their functions different names.")
+        loaded[each.name] = each
     source = own.NetSource(
-        {each.name: each for each in loaded}, images, layers.split(",") if layers else None, preprocess, size=size,
+        loaded, images, layers.split(",") if layers else None, preprocess, size=size,
         folder=out.expanduser() / "results", strict=strict, progress=True,
     )  # fmt: skip
     page = own.save(source, out, progress=True)

@@ -83,15 +83,17 @@ def load(address: str, source: str | None = None) -> Loaded:
     kind, _, name = address.partition(":")
     kinds: dict[str, Callable[[str, str | None], Loaded]] = {"torchvision": _torchvision, "timm": _timm, "rfviz": _ours}
     file, _, function = address.rpartition(":")
-    if kind in kinds and name:
-        loaded = kinds[kind](name, source)
-    elif file.endswith(".py"):
-        loaded = _of_file(Path(file).expanduser(), function, source)
-    else:
+    if not (kind in kinds and name) and not file.endswith(".py"):
         raise RfvizError(
             f"{address!r} is no network: write torchvision:NAME such as torchvision:resnet18, timm:NAME, rfviz:NAME, "
             "or FILE.py:FUNCTION."
         )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # weights that are not read are the same the next time
+        if kind in kinds and name:
+            loaded = kinds[kind](name, source)
+        else:
+            loaded = _of_file(Path(file).expanduser(), function, source)
     loaded.net.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # usually the faster order
     return loaded
 
@@ -101,20 +103,18 @@ def _torchvision(name: str, source: str | None) -> Loaded:
     if name not in known:
         raise unknown("network of torchvision", name, known)
     published = get_model_weights(name)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        if source == RANDOM:
-            return Loaded(_built(name), f"{name}-random")
-        if source not in (None, *published.__members__):
-            return Loaded(_filled(lambda classes: _built(name, classes), weights.read(str(source), name)), name)
-        chosen: Any = published[source or "DEFAULT"]
-        try:
-            net = get_model(name, weights=chosen)
-        except (OSError, RuntimeError) as error:
-            raise RfvizError(
-                f"the weights {chosen.name} of {name} cannot be downloaded ({first_line(error)}): give a file that "
-                "holds them as weights, or 'random'."
-            ) from error
+    if source == RANDOM:
+        return Loaded(_built(name), f"{name}-random")
+    if source not in (None, *published.__members__):
+        return Loaded(_filled(lambda classes: _built(name, classes), weights.read(str(source), name)), name)
+    chosen: Any = published[source or "DEFAULT"]
+    try:
+        net = get_model(name, weights=chosen)
+    except (OSError, RuntimeError) as error:
+        raise RfvizError(
+            f"the weights {chosen.name} of {name} cannot be downloaded ({first_line(error)}): give a file that holds "
+            "them as weights, or 'random'."
+        ) from error
     expected = chosen.transforms()
     return Loaded(net, name, whitening.of(expected), expected.resize_size[0], expected.crop_size[0])
 
@@ -150,9 +150,7 @@ def _ours(name: str, source: str | None) -> Loaded:
     if name not in NETWORKS:
         raise unknown("network", name, NETWORKS)
     if source in (None, RANDOM):
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            return Loaded(models.build(name), f"{name}-random")
+        return Loaded(models.build(name), f"{name}-random")
     stored = weights.read(source, name)
     return Loaded(models.load(stored, NETWORKS[name]), name, stored.whitening)
 
@@ -168,9 +166,7 @@ def _of_file(path: Path, function: str, source: str | None) -> Loaded:
         spec.loader.exec_module(module)
         if not callable(getattr(module, function, None)):
             raise unknown(f"function of {path}", function, [n for n, each in vars(module).items() if callable(each)])
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)  # weights that are not read are the same the next time
-            made = getattr(module, function)()
+        made = getattr(module, function)()
     except RfvizError:
         raise
     except Exception as error:  # anything can go wrong in the code of others

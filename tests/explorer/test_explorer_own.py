@@ -243,6 +243,14 @@ def test_networks_by_name_take_weights() -> None:
     assert rfviz.layers("torchvision:squeezenet1_1")[0].name == "features.0"
 
 
+def test_two_networks_of_one_name_are_refused(
+    network: str, photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    words = ["explore", f"{network},{network}", str(photographs), "--out", str(tmp_path / "o")]
+    code, _, err = call(monkeypatch, capsys, *words)
+    assert code == 2 and "two networks are called 'planted'" in err
+
+
 def test_layers_are_listed(network: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     code, said, _ = call(monkeypatch, capsys, "layers", network)
     lines = said.strip().splitlines()
