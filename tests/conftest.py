@@ -2,7 +2,8 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import browsing
@@ -72,6 +73,26 @@ def smoke(smoke_runs: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     run = open_run("smoke")
     run.progress = False
     return run
+
+
+@pytest.fixture
+def rfviz(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, str, str]]:
+    """Run a command in this process; return exit code, standard output and the last line of standard error."""
+    from rfviz.book import cli
+
+    def call(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["rfviz", *words])
+        monkeypatch.setattr(cli.process, "prepare", lambda: None)  # of this process and its environment, others test
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        captured = capsys.readouterr()
+        lines = captured.err.strip().splitlines()
+        return code, captured.out, lines[-1] if lines else ""
+
+    return call
 
 
 @pytest.fixture(scope="session")

@@ -24,25 +24,6 @@ def runs_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         yield folder
 
 
-def call(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, *words: str) -> tuple[int, str, str]:
-    """Run a command in this process; return exit code, standard output and the last line of standard error."""
-    monkeypatch.setattr(sys, "argv", ["rfviz", *words])
-    monkeypatch.setattr(cli.process, "prepare", lambda: None)  # of this process and its environment, others test
-    code = 0
-    try:
-        cli.main()
-    except SystemExit as stop:
-        code = int(stop.code or 0)
-    captured = capsys.readouterr()
-    lines = captured.err.strip().splitlines()
-    return code, captured.out, lines[-1] if lines else ""
-
-
-@pytest.fixture
-def rfviz(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch):
-    return lambda *words: call(capsys, monkeypatch, *words)
-
-
 def test_presets_lists_all(rfviz) -> None:
     code, out, _ = rfviz("presets")
     assert code == 0

@@ -2,7 +2,6 @@
 
 import json
 import re
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +11,13 @@ from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-import rfviz
-from rfviz.book import cli
+from rfviz import explore, layers
 from rfviz.errors import RfvizError
 from rfviz.explorer import own, static
 from rfviz.explorer.own import NetSource
 from rfviz.images.data import Evaluation
 from rfviz.kernels import responses
-from rfviz.nets import receptive_field
+from rfviz.nets import receptive_field, zoo
 
 SILENT = 2
 
@@ -57,25 +55,13 @@ def network(tmp_path: Path) -> str:
     return f"{tmp_path / 'mine.py'}:planted"
 
 
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, *words: str) -> tuple[int, str, str]:
-    monkeypatch.setattr(sys, "argv", ["rfviz", *words])
-    monkeypatch.setattr(cli.process, "prepare", lambda: None)
-    code = 0
-    try:
-        cli.main()
-    except SystemExit as stop:
-        code = int(stop.code or 0)
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
-
-
 def test_one_command_writes_a_folder_that_can_be_sent(
-    network: str, photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture,
+    network: str, photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rfviz,
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
     out = tmp_path / "explorer"
     words = ["explore", network, str(photographs), "--out", str(out), "--size", "48"]
-    code, said, _ = call(monkeypatch, capsys, *words)
+    code, said, _ = rfviz(*words)
     assert code == 0
     assert f"planted, 0: 6 channels, field of 5 px; 1 never fire: {SILENT}" in said
     assert said.strip().splitlines()[-1] == f"open {out / 'index.html'}"
@@ -94,7 +80,7 @@ def test_one_command_writes_a_folder_that_can_be_sent(
     assert {source["class"] for source in facts["sources"]} == {None, "birds", "birds/owls"}
     # Called again, everything is there; and of what is not wanted any more, nothing is left.
     monkeypatch.setattr(own.responses, "collect", None)
-    code, again, _ = call(monkeypatch, capsys, *words, "--layers", "0,2")
+    code, again, _ = rfviz(*words, "--layers", "0,2")
     assert code == 0 and "planted, 2" in again and "planted, 3" not in again
     assert not list(out.glob("planted-3*"))
 
@@ -128,7 +114,7 @@ def test_results_of_other_images_or_weights_are_not_taken(
 def test_live_and_static_are_the_same(photographs: Path, tmp_path: Path) -> None:
     torch.manual_seed(1)
     net = nn.Sequential(nn.Conv2d(3, 3, 3), nn.ReLU())
-    explorer = rfviz.explore({"mine": net, "other": net}, photographs, ["0"], size=24, steps=2)
+    explorer = explore({"mine": net, "other": net}, photographs, ["0"], size=24, steps=2)
     page = explorer.save(tmp_path / "mine")
     assert page == tmp_path / "mine" / "index.html" and page.is_file()
     drawn = explorer.source.drawn("mine", "0")
@@ -215,7 +201,7 @@ def test_first_filters_are_those_of_the_only_convolution_before() -> None:
 
 
 def test_without_preprocess_there_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
-    net = rfviz.nets.zoo.load("torchvision:squeezenet1_1", "random").net
+    net = zoo.load("torchvision:squeezenet1_1", "random").net
     NetSource({"a": net}, torch.rand(2, 3, 64, 64), ["features.0"])
     assert "preprocess='imagenet'" in caplog.text
     caplog.clear()
@@ -232,27 +218,25 @@ def test_a_file_where_a_folder_is_to_be_is_told_at_once(tmp_path: Path) -> None:
     net = nn.Sequential(nn.Conv2d(3, 3, 3), nn.ReLU())
     with pytest.raises(RfvizError, match="mine is a file: name a folder"):
         NetSource({"a": net}, torch.rand(2, 3, 9, 9), ["0"], folder=tmp_path / "mine" / "results")
-    explorer = rfviz.explore(net, torch.rand(2, 3, 9, 9), ["0"])
+    explorer = explore(net, torch.rand(2, 3, 9, 9), ["0"])
     with pytest.raises(RfvizError, match="mine is a file: name a folder"):
         explorer.save(tmp_path / "mine")
 
 
 def test_networks_by_name_take_weights() -> None:
-    explorer = rfviz.explore("torchvision:squeezenet1_1", torch.rand(2, 3, 64, 64), ["features.0"], weights="random")
+    explorer = explore("torchvision:squeezenet1_1", torch.rand(2, 3, 64, 64), ["features.0"], weights="random")
     assert list(explorer.source.nets) == ["squeezenet1_1-random"]
-    assert rfviz.layers("torchvision:squeezenet1_1")[0].name == "features.0"
+    assert layers("torchvision:squeezenet1_1")[0].name == "features.0"
 
 
-def test_two_networks_of_one_name_are_refused(
-    network: str, photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
+def test_two_networks_of_one_name_are_refused(network: str, photographs: Path, tmp_path: Path, rfviz) -> None:
     words = ["explore", f"{network},{network}", str(photographs), "--out", str(tmp_path / "o")]
-    code, _, err = call(monkeypatch, capsys, *words)
+    code, _, err = rfviz(*words)
     assert code == 2 and "two networks are called 'planted'" in err
 
 
-def test_layers_are_listed(network: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
-    code, said, _ = call(monkeypatch, capsys, "layers", network)
+def test_layers_are_listed(network: str, rfviz) -> None:
+    code, said, _ = rfviz("layers", network)
     lines = said.strip().splitlines()
     assert code == 0 and lines[0].split() == ["layer", "kind", "channels", "receptive", "field", "works"]
     assert re.match(r"0 +Conv2d +6 +5 px every 2 px +stimuli, means", lines[1])
@@ -270,8 +254,8 @@ def test_layers_are_listed(network: str, monkeypatch: pytest.MonkeyPatch, capsys
 )
 def test_bad_input_is_one_line(
     words: list[str], message: str, network: str, photographs: Path, tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture,
+    rfviz,
 ) -> None:  # fmt: skip
-    code, _, err = call(monkeypatch, capsys, "explore", network, str(photographs), "--out", str(tmp_path / "o"), *words)
+    code, _, err = rfviz("explore", network, str(photographs), "--out", str(tmp_path / "o"), *words)
     assert code == 2
     assert re.search(message, err.strip().splitlines()[-1])
