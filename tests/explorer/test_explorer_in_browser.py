@@ -665,7 +665,8 @@ from rfviz.images.data import Evaluation
 from rfviz.explorer import Explorer
 torch.manual_seed(0)
 images = Evaluation(photographs.load(64, classes=2).evaluation)
-Explorer({"mine": models.resnet34(6, 2).eval(), "plain": models.plainnet34(6, 2).eval()}, images, steps=2)""",
+nets = {"mine": models.resnet34(6, 2).eval(), "plain": models.plainnet34(6, 2).eval()}
+Explorer(nets, images, ["bn1", "maxpool"], steps=2)""",
 }
 
 
