@@ -63,7 +63,9 @@ class RunOptions:
     networks
         Networks of the run, such as resnet34,plainnet34,resnet18; the first is the one that the pages are about.
     images
-        Folder of images, train/CLASS/ and val/CLASS/, in place of the preset's.
+        Folder of images, train/CLASS/ and val/CLASS/, in place of the preset's; any folder where weights are given.
+    split
+        Share of the images of each class to put aside for evaluation, such as 0.2, where --images has only CLASS/.
     weights
         Weights to read instead of training, as NETWORK=FILE or NETWORK=ADDRESS#sha256=...; once per network.
     epochs
@@ -79,6 +81,7 @@ class RunOptions:
     seed: Whole = 0
     networks: str | None = None
     images: str | None = None
+    split: float | None = None
     weights: tuple[str, ...] = ()
     epochs: Whole | None = None
     strict: bool = False
@@ -91,6 +94,7 @@ class RunOptions:
         given = {
             "networks": self.networks,
             "images": self.images,
+            "split": self.split,
             "weights": dict(_pair(text, "--weights") for text in self.weights) or None,
             "epochs": self.epochs,
             "strict": self.strict or None,
@@ -268,7 +272,8 @@ def train(
                 where = there.origin if there else trained.path(replica, network.name)
                 called = f"{network.title}{f', seed {replica.seed}' if seeds > 1 else ''}"
                 if distributed.world()[0] == 0:
-                    _say(f"{called}: {top1:.1%} top-1 on held-out images; weights in {where}")
+                    said = "no labels to measure top-1 by" if top1 is None else f"{top1:.1%} top-1 on held-out images"
+                    _say(f"{called}: {said}; weights in {where}")
 
 
 @app.command

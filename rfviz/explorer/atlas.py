@@ -18,7 +18,7 @@ from rfviz import _torchvision_ops  # isort: skip  # noqa: F401  # torchvision m
 from torchvision.transforms.v2 import functional as resizing
 
 from rfviz.explorer.facts import LayerFacts, describe, nearest
-from rfviz.images.folders import NO_CLASS
+from rfviz.images.data import NO_CLASS
 from rfviz.kernels.tuning.opponent import opponent
 from rfviz.nets.receptive_field import EXACT, ReceptiveField
 from rfviz.pages.evidence.reference import Reference

@@ -69,7 +69,7 @@ class LayerFacts(NamedTuple):
     wrote : Tensor, shape (C,), or None
         Share of the variance of each channel that the block wrote; see `rfviz.kernels.stream.written`.
     removal : Tensor, shape (C,), or None
-        Change of the mean loss if a channel is set to 0 here, nats.
+        Change of the mean loss if a channel is set to 0 here, nats; without labels, divergence of the output.
     how : str
         How the receptive field is known; see `rfviz.nets.receptive_field`.
     """
@@ -167,7 +167,8 @@ STATISTICS = (
         lambda layer: _unknown(layer) if layer.wrote is None else 100 * layer.wrote,
     ),
     Statistic(
-        "removal", "cost of removing it", "nats", "change of the mean loss if the channel is set to 0 here",
+        "removal", "cost of removing it", "nats",
+        "change of the mean loss (without labels, divergence of the output) if the channel is set to 0 here",
         lambda layer: _unknown(layer) if layer.removal is None else layer.removal,
     ),
 )  # fmt: skip

@@ -35,7 +35,7 @@ class Labelled(Protocol):
 
     @property
     def labels(self) -> Sequence[int]:
-        """Index of each image's class."""
+        """Index of each image's class; `NO_CLASS` where it has none."""
 
     @property
     def fingerprint(self) -> str:
@@ -44,6 +44,17 @@ class Labelled(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]: ...
+
+
+NO_CLASS = -1
+"""Label of an image that has no class."""
+
+
+def labels_of(images: Any) -> Tensor | None:
+    """Return the labels of a set of images, int64 `(N,)`; None if it has none, or some images have no class."""
+    labels = getattr(images, "labels", None)
+    found = None if labels is None else torch.tensor([int(label) for label in labels])
+    return None if found is None or (found == NO_CLASS).any() else found
 
 
 @dataclass(frozen=True)
@@ -100,12 +111,17 @@ class Evaluation(Dataset):
     short_side, crop : int or None
         Resize the short side to `short_side` px, then cut the central `crop` x `crop` px; None leaves images as they
         are.
+    labelled : bool
+        Whether the labels are those that the networks tell apart; if not, all are `NO_CLASS`.
     """
 
-    def __init__(self, source: Labelled, short_side: int | None = None, crop: int | None = None):
+    def __init__(
+        self, source: Labelled, short_side: int | None = None, crop: int | None = None, *, labelled: bool = True
+    ):
         self.source = source
-        self.classes, self.labels = source.classes, source.labels
-        self.fingerprint = f"{source.fingerprint}-{short_side}-{crop}"
+        self.classes, self.labels = source.classes, source.labels if labelled else [NO_CLASS] * len(source)
+        self.fingerprint = f"{source.fingerprint}-{short_side}-{crop}{'' if labelled else '-unlabelled'}"
+        self.short_side, self.crop, self.labelled = short_side, crop, labelled
         steps: list[Callable] = []
         if short_side is not None:
             steps.append(v2.Resize(short_side, antialias=True))
@@ -119,7 +135,11 @@ class Evaluation(Dataset):
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         image, label = self.source[index]
-        return self.transform(image), label
+        return self.transform(image), label if self.labelled else NO_CLASS
+
+    def unlabelled(self) -> "Evaluation":
+        """Return the same images without their labels."""
+        return Evaluation(self.source, self.short_side, self.crop, labelled=False)
 
 
 class Box(NamedTuple):

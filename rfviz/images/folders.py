@@ -1,4 +1,4 @@
-"""Labelled images in folders: ``train/<class>/<image>`` and ``val/<class>/<image>``, the layout of ImageNet."""
+"""Images in folders: ``train/<class>/<image>`` and ``val/<class>/<image>``, the layout of ImageNet, or any other."""
 
 import hashlib
 import io
@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,10 +23,14 @@ from tqdm.auto import tqdm
 
 from rfviz.errors import RfvizError, first_line, one_line
 from rfviz.images.batches import available_cores
-from rfviz.images.data import Box, Region, Split, cut
+from rfviz.images.data import NO_CLASS, Box, Region, Split, cut
 
 _log = logging.getLogger(__name__)
 _PARTS = ("train", "val")
+_SIDECARS = ("thumbs.db", "desktop.ini", "__macosx")
+"""What systems put beside images without being asked, in lower case; other such names begin with a dot."""
+_SEED = 0
+"""Of the choice of images for evaluation, where a folder is split."""
 _TURNED, _LAST_ROW_FIRST, _LAST_COLUMN_FIRST = (5, 6, 7, 8), (3, 4, 7, 8), (2, 3, 6, 7)
 """Orientations of EXIF that exchange height and width, and that put the last row or column (upright) first."""
 _SPARE = 3  # how much larger an image is before its last, careful reduction
@@ -240,13 +245,13 @@ def load(
     RfvizError
         If the folder, ``train/``, ``val/`` or images in them are missing, or ``val/`` has a class of its own.
     """
-    root = Path(root)
-    if not root.is_dir():
-        raise RfvizError(f"there is no image folder {str(root)!r}.")
+    root = _existing(root)
     for part in _PARTS:
         if not (root / part).is_dir():
             raise RfvizError(
-                f"{root} has no folder {part!r}: images must lie in {root}/train/<class>/ and {root}/val/<class>/."
+                f"{root} has no folder {part!r}: images must lie in {root}/train/<class>/ and {root}/val/<class>/. Or "
+                f"let --split 0.2 take a fifth of those in {root}/<class>/ for evaluation, or give weights of every "
+                "network: what needs no labels takes any folder."
             )
     train, evaluation = (_list(root / part, short_side) for part in _PARTS)
     unknown = sorted(set(evaluation.classes) - set(train.classes))
@@ -260,12 +265,119 @@ def load(
     return Split(train, evaluation)
 
 
+def has_parts(root: str | Path) -> bool:
+    """Tell whether a folder has ``train/`` or ``val/`` in it."""
+    return any((Path(root) / part).is_dir() for part in _PARTS)
+
+
+def split(
+    root: str | Path, share: float, *, short_side: int | None = None, keep: bool = True, strict: bool = False,
+    progress: bool = False,
+) -> Split:  # fmt: skip
+    """Read ``<class>/`` folders, and put a part of the images of each class aside for evaluation.
+
+    Which ones depends on nothing but the names of the files, so it is the same whenever and wherever they are read.
+
+    Parameters
+    ----------
+    root : path
+    share : float
+        Of the images of each class, rounded, but at least one and not all.
+    short_side, keep, strict, progress
+        As for `load`.
+
+    Raises
+    ------
+    RfvizError
+        If the folder or images in it are missing, it is split already, `share` is not between 0 and 1, or a class has
+        only one image.
+    """
+    root = _existing(root)
+    if has_parts(root):
+        raise RfvizError(f"{root} has folders train/ or val/ in it, so it is split already: leave --split out.")
+    if not 0 < share < 1:
+        raise RfvizError(f"split is {share}: it must be a share between 0 and 1, such as 0.2.")
+    listed = _list(root, short_side)
+    aside: list[int] = []
+    for label, name in enumerate(listed.classes):
+        files = [number for number, each in enumerate(listed.labels) if each == label]
+        if len(files) == 1:
+            raise RfvizError(f"{root / name} has one image: to be split, a class must have at least two.")
+        count = min(max(1, round(share * len(files))), len(files) - 1)
+        aside += [files[number] for number in np.random.default_rng(_SEED).permutation(len(files))[:count]]
+    parts = []
+    for chosen in (sorted({*range(len(listed))} - {*aside}), sorted(aside)):
+        of_part = [listed.files[i] for i in chosen], [listed.labels[i] for i in chosen]
+        parts.append(FolderImages(root, *of_part, listed.classes, short_side))
+    if keep:
+        for images in parts:
+            images.load_all(strict=strict, progress=progress)
+    return Split(*parts)
+
+
+def unsplit(root: str | Path, **options: Any) -> Split:
+    """Read `everything` in a folder for evaluation; the same images stand in the place of those for training."""
+    images = everything(root, **options)
+    return Split(images, images)
+
+
+def everything(
+    root: str | Path, *, short_side: int | None = None, finish: Callable[[Tensor], Tensor] | None = None,
+    keep: bool = True, strict: bool = False, progress: bool = False,
+) -> FolderImages:  # fmt: skip
+    """Read every image in a folder and the folders in it.
+
+    What folder an image lies in counts as its class; images that lie in `root` itself have none.
+
+    Parameters
+    ----------
+    root : path
+    short_side, finish
+        See `FolderImages`.
+    keep, strict, progress
+        As for `load`.
+
+    Raises
+    ------
+    RfvizError
+        If there is no such folder, or no image in it can be read.
+    """
+    root = _existing(root)
+    unfollowed: list[str] = []
+    files = sorted(
+        str((parent / name).relative_to(root))
+        for parent, names in _walk(root, root, unfollowed)
+        for name in names
+        if has_file_allowed_extension(name, IMG_EXTENSIONS) and not _is_sidecar(name)
+    )
+    if unfollowed:
+        _log.warning("rfviz: %d folders in %s are not looked into: %s", len(unfollowed), root, first_few(unfollowed))
+    if not files:
+        raise RfvizError(f"{root} holds no images ({', '.join(IMG_EXTENSIONS)}).")
+    of_files = [str(Path(file).parent) for file in files]
+    classes = sorted(set(of_files) - {"."})
+    labels = [classes.index(name) if name in classes else NO_CLASS for name in of_files]
+    images = FolderImages(root, files, labels, classes, short_side, finish)
+    if keep:
+        images.load_all(strict=strict, progress=progress)
+    return images
+
+
+def _existing(root: str | Path) -> Path:
+    root = Path(root).expanduser()
+    if not root.is_dir():
+        raise RfvizError(f"there is no image folder {str(root)!r}.")
+    return root
+
+
+def _is_sidecar(name: str) -> bool:
+    return name.startswith(".") or name.lower() in _SIDECARS
+
+
 def photographs(
     root: str | Path, resize: int, crop: int, *, colours: int = 3, strict: bool = False, progress: bool = False
 ) -> FolderImages:
-    """Read every image in a folder and the folders in it, cut to squares of one size, and keep them in memory.
-
-    What folder an image lies in counts as its class; images that lie in `root` itself have none.
+    """Read `everything` in a folder, cut to squares of one size, and keep it in memory.
 
     Parameters
     ----------
@@ -283,36 +395,13 @@ def photographs(
     RfvizError
         If there is no such folder, or no image in it can be read.
     """
-    root = Path(root).expanduser()
-    if not root.is_dir():
-        raise RfvizError(f"there is no image folder {str(root)!r}.")
     if colours not in (1, 3) or not 1 <= crop <= resize:
         raise RfvizError(
             f"images of a folder are RGB or grey, not of {colours} channels, and cut ({crop} px) to no more than they "
             f"are resized to ({resize} px): give a tensor (N, {colours}, H, W) otherwise."
         )
-    unfollowed: list[str] = []
-    files = sorted(
-        str((parent / name).relative_to(root))
-        for parent, names in _walk(root, root, unfollowed)
-        for name in names
-        if has_file_allowed_extension(name, IMG_EXTENSIONS) and not name.startswith(".")
-    )
-    if unfollowed:
-        _log.warning("rfviz: %d folders in %s are not looked into: %s", len(unfollowed), root, first_few(unfollowed))
-    if not files:
-        raise RfvizError(f"{root} holds no images ({', '.join(IMG_EXTENSIONS)}).")
-    of_files = [str(Path(file).parent) for file in files]
-    classes = sorted(set(of_files) - {"."})
     steps = [v2.Resize(resize, antialias=True), v2.CenterCrop(crop)] + ([v2.Grayscale()] if colours == 1 else [])
-    labels = [classes.index(name) if name in classes else NO_CLASS for name in of_files]
-    images = FolderImages(root, files, labels, classes, finish=v2.Compose(steps))
-    images.load_all(strict=strict, progress=progress)
-    return images
-
-
-NO_CLASS = -1
-"""Label of an image that lies in no folder of its own."""
+    return everything(root, finish=v2.Compose(steps), strict=strict, progress=progress)
 
 
 def first_few(names: Sequence[str], at_most: int = 5) -> str:
@@ -322,7 +411,7 @@ def first_few(names: Sequence[str], at_most: int = 5) -> str:
 
 def _list(folder: Path, short_side: int | None) -> FolderImages:
     try:
-        classes, _ = find_classes(folder)
+        classes = [name for name in find_classes(folder)[0] if not _is_sidecar(name)]
     except FileNotFoundError as error:
         raise RfvizError(f"{folder} holds no class folders: images must lie in {folder}/<class>/.") from error
     files: list[str] = []
@@ -333,10 +422,12 @@ def _list(folder: Path, short_side: int | None) -> FolderImages:
         for parent, names in sorted(_walk(folder, folder / name, unfollowed)):
             found = [str((parent / each).relative_to(folder)) for each in sorted(names)]
             for each in found:
+                if _is_sidecar(Path(each).name):
+                    continue
                 if has_file_allowed_extension(each, IMG_EXTENSIONS):
                     files.append(each)
                     labels.append(label)
-                elif not Path(each).name.startswith("."):
+                else:
                     others.append(each)
     if unfollowed:
         _log.warning("rfviz: %d folders in %s are not looked into: %s", len(unfollowed), folder, first_few(unfollowed))
@@ -344,6 +435,8 @@ def _list(folder: Path, short_side: int | None) -> FolderImages:
         _log.warning("rfviz: %d files in %s are of kinds that are not read: %s", len(others), folder, first_few(others))
     if not files:
         raise RfvizError(f"{folder} holds no images ({', '.join(IMG_EXTENSIONS)}) in class folders.")
+    if empty := [name for label, name in enumerate(classes) if label not in set(labels)]:
+        _log.warning("rfviz: %d class folders in %s hold no image: %s", len(empty), folder, first_few(empty))
     return FolderImages(folder, files, labels, classes, short_side)
 
 
@@ -366,7 +459,9 @@ def _walk(root: Path, folder: Path, unfollowed: list[str]) -> Iterator[tuple[Pat
         for name in list(folders):
             path = Path(parent, name)
             target = path.resolve()
-            if path.is_symlink() and any(each.is_relative_to(target) for each in chain):
+            if _is_sidecar(name):
+                folders.remove(name)
+            elif path.is_symlink() and any(each.is_relative_to(target) for each in chain):
                 folders.remove(name)
                 unfollowed.append(f"{path.relative_to(root)} (a link that leads back)")
             else:

@@ -4,6 +4,7 @@ import csv
 from collections.abc import Mapping
 from pathlib import Path
 
+from rfviz.images.data import NO_CLASS
 from rfviz.images.folders import FolderImages
 from rfviz.storage.files import atomic
 
@@ -38,9 +39,9 @@ def write(parts: Mapping[str, FolderImages], path: Path) -> None:
             for name, label in zip(part.files, part.labels, strict=True):
                 first = same.get(f"{of}/{name}")
                 status = f"used; the same picture as {first}" if first else "used" if part.in_memory else UNREAD
-                table.writerow([of, part.classes[label], name, status])
+                table.writerow([of, "" if label == NO_CLASS else part.classes[label], name, status])
             for name, reason in part.left_out.items():
-                table.writerow([of, Path(name).parts[0], name, f"left out: {reason}"])
+                table.writerow([of, "".join(Path(name).parts[:-1][:1]), name, f"left out: {reason}"])
 
 
 def repeated(parts: Mapping[str, FolderImages]) -> dict[str, str]:

@@ -1,6 +1,11 @@
-"""What the classification loses when the responses of a layer are changed, image by image."""
+"""What the classification loses when the responses of a layer are changed, image by image.
+
+Of images whose classes the network does not tell apart there is no loss. In its place stands how far the output moves
+from the one without the change: the Kullback-Leibler divergence of the distributions over classes.
+"""
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple, TypeVar
 
 import torch
@@ -10,7 +15,7 @@ from tqdm.auto import tqdm
 
 from rfviz.errors import RfvizError
 from rfviz.images.batches import batches
-from rfviz.images.data import Labelled
+from rfviz.images.data import Indexed, labels_of
 from rfviz.images.whitening import NONE, Whitening
 from rfviz.nets.graph import ForwardPass
 from rfviz.nets.precision import exact
@@ -30,9 +35,11 @@ class Outcome(NamedTuple):
     Parameters
     ----------
     loss : Tensor of float64, shape (n,)
-        Cross-entropy of each image, nats.
+        Cross-entropy of each image, nats; of images without labels, Kullback-Leibler divergence of the output from that
+        without any change, sum over classes of ``p log(p / q)`` where p is without and q with the change.
     correct : Tensor of bool, shape (n,)
-        Whether the true class has the highest score.
+        Whether the true class has the highest score; of images without labels, whether the class that has it without
+        any change still does.
     """
 
     loss: Tensor
@@ -41,7 +48,7 @@ class Outcome(NamedTuple):
 
 def outcomes(
     net: nn.Module,
-    images: Labelled,
+    images: Tensor | Indexed,
     layer: str,
     changes: Callable[[Sequence[int]], Iterable[tuple[Key, Change]]],
     *,
@@ -71,22 +78,26 @@ def outcomes(
     Raises
     ------
     RfvizError
-        If a loss is not finite; the message names the image.
+        If a label is none of the network's classes, or a loss is not finite; the message names the image.
     """
     stem, rest = ForwardPass(net, [layer]), ForwardPass(net, [layer], to_output=True)
     device = next(net.parameters()).device
-    labels = torch.tensor([int(label) for label in images.labels])
+    labels = labels_of(images)
     chosen = range(len(images)) if indices is None else indices
     with tqdm(total=len(chosen), desc=f"changes of {layer}", unit="image", disable=not progress) as bar:
         for batch in batches(images, batch_size, indices=chosen):
             numbers = batch.index.tolist()
             with torch.inference_mode(), exact(device):
-                whitened, target = preprocess(batch.images.to(device)), labels[batch.index].to(device)
+                whitened = preprocess(batch.images.to(device))
                 responses = stem(whitened)  # cloned below: deeper layers may work in place
-                unchanged = _outcome(rest(whitened, given={layer: responses.clone()}), target, numbers)
+                logits = rest(whitened, given={layer: responses.clone()})
+                judge = partial(_by_output, logits.double().log_softmax(1))
+                if labels is not None:
+                    judge = partial(_by_labels, labels[batch.index].to(device))
+                unchanged = _finite(judge(logits), numbers)
                 changed = {
-                    key: _outcome(
-                        rest(whitened, given=_given(layer, change(responses.clone(), numbers))), target, numbers
+                    key: _finite(
+                        judge(rest(whitened, given=_given(layer, change(responses.clone(), numbers)))), numbers
                     )
                     for key, change in changes(numbers)
                 }
@@ -98,17 +109,33 @@ def _given(layer: str, changed: Tensor | tuple[str, Tensor]) -> dict[str, Tensor
     return {layer: changed} if isinstance(changed, Tensor) else dict([changed])
 
 
-def _outcome(logits: Tensor, target: Tensor, numbers: Sequence[int]) -> Outcome:
-    losses = F.cross_entropy(logits, target, reduction="none").double().cpu()
-    if not losses.isfinite().all():
-        worst = int(losses.isfinite().logical_not().nonzero()[0])
+def _by_labels(target: Tensor, logits: Tensor) -> Outcome:
+    if (highest := int(target.max())) >= logits.shape[1]:
+        raise RfvizError(
+            f"an image has the label {highest}, but the network tells {logits.shape[1]} classes apart: give images of "
+            "its classes, or images without labels."
+        )
+    return Outcome(F.cross_entropy(logits, target, reduction="none").double(), logits.argmax(1) == target)
+
+
+def _by_output(before: Tensor, logits: Tensor) -> Outcome:
+    """Compare with the logarithms of the distributions over classes without any change."""
+    after = logits.double().log_softmax(1)
+    divergence = F.kl_div(after, before, reduction="none", log_target=True).sum(1)
+    return Outcome(divergence.clamp(min=0), after.argmax(1) == before.argmax(1))
+
+
+def _finite(outcome: Outcome, numbers: Sequence[int]) -> Outcome:
+    finite = outcome.loss.isfinite()
+    if not finite.all():
+        worst = int(finite.logical_not().nonzero()[0])
         raise RfvizError(f"image {numbers[worst]}: the loss is not finite. Check the weights.")
-    return Outcome(losses, (logits.argmax(1) == target).cpu())
+    return Outcome(outcome.loss.cpu(), outcome.correct.cpu())
 
 
 def loss_changes(
     net: nn.Module,
-    images: Labelled,
+    images: Tensor | Indexed,
     layer: str,
     changes: Mapping[Key, Change],
     *,
@@ -117,14 +144,14 @@ def loss_changes(
     batch_size: int = 128,
     progress: bool = False,
 ) -> dict[Key, Tensor]:
-    """Measure how changes of a layer's responses change the cross-entropy of each image.
+    """Measure how changes of a layer's responses change the cross-entropy of each image, or move its output.
 
     Parameters
     ----------
     net : nn.Module
         A classifier that `torch.fx` can trace, in which every path runs through `layer`.
-    images : Labelled
-        RGB in [0, 1], floating point.
+    images : Tensor (N, 3, H, W) or data set
+        RGB in [0, 1], floating point. Labels are read from an attribute `labels`, indices into the network's classes.
     layer : str
         See `rfviz.nets.graph` for the names.
     changes : mapping to Change
@@ -141,7 +168,7 @@ def loss_changes(
     Returns
     -------
     dict to Tensor of float64, shape (N,)
-        Cross-entropy with the change minus without, nats, per image.
+        Cross-entropy with the change minus without, nats, per image; without labels the divergence, see `Outcome`.
 
     Raises
     ------
@@ -237,7 +264,7 @@ def cutting(net: nn.Module, layers: Sequence[str], channels: Sequence[int]) -> C
 
 def deviation(
     net: nn.Module,
-    images: Labelled,
+    images: Tensor | Indexed,
     layer: str,
     channels: Sequence[int],
     *,

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from rfviz import stats
 from rfviz.errors import RfvizError
-from rfviz.images.data import Labelled
+from rfviz.images.data import Indexed, labels_of
 from rfviz.images.whitening import NONE, Whitening
 from rfviz.kernels.intervene import (
     Change,
@@ -99,9 +99,10 @@ class Effect:
     channels : tuple of int
         Channels that may get noise (in ``random_active``: those of the first seed).
     loss : Tensor
-        Mean evaluation cross-entropy with noise minus without, nats.
+        Mean evaluation cross-entropy with noise minus without, nats; without labels, mean divergence of the output.
     top1 : Tensor
-        Top-1 accuracy with noise minus without, as a share in [-1, 1].
+        Top-1 accuracy with noise minus without, as a share in [-1, 1]; without labels, minus the share of images to
+        which the network gives another class than without noise.
     loss_interval, top1_interval : Interval
         Their means over noise seeds, with intervals over images (over the groups that belong together).
     """
@@ -126,9 +127,11 @@ class NoiseEffect:
     images : int
         Evaluation images.
     clean_loss, clean_top1 : float
-        Mean evaluation cross-entropy in nats and top-1 accuracy without noise.
+        Mean evaluation cross-entropy in nats and top-1 accuracy without noise; without labels 0 and 1.
     effects : dict
         One `Effect` per row of `ROWS`; the first two are missing where no channel is inactive.
+    labelled : bool
+        Whether the images have labels.
     """
 
     inactive: tuple[int, ...]
@@ -137,11 +140,12 @@ class NoiseEffect:
     clean_loss: float
     clean_top1: float
     effects: dict[str, Effect] = field(default_factory=dict)
+    labelled: bool = True
 
 
 def noise_effect(
     net: nn.Module,
-    images: Labelled,
+    images: Tensor | Indexed,
     responses: LayerResponses,
     *,
     layer: str = "maxpool",
@@ -158,8 +162,9 @@ def noise_effect(
     ----------
     net : nn.Module
         A classifier that `torch.fx` can trace, in which every path runs through `layer`.
-    images : Labelled
-        The evaluation images, RGB in [0, 1], floating point.
+    images : Tensor (N, 3, H, W) or data set
+        The evaluation images, RGB in [0, 1], floating point. Labels are read from an attribute `labels`; without them,
+        the divergence of the output takes the place of the loss (`rfviz.kernels.intervene.Outcome`).
     responses : LayerResponses
         What `rfviz.kernels.responses.collect` found for `layer` on the same images.
     layer : str
@@ -239,7 +244,10 @@ def noise_effect(
         return Effect(channels, loss, top1, *(over_groups(each, together) for each in change.mean(0)))
 
     loss, top1 = clean.mean(1).tolist()
-    return NoiseEffect(inactive, responses.channels, len(images), loss, top1, {row: effect(row) for row in rows})
+    return NoiseEffect(
+        inactive, responses.channels, len(images), loss, top1, {row: effect(row) for row in rows},
+        labels_of(images) is not None,
+    )  # fmt: skip
 
 
 def over_groups(values: Tensor, groups: Tensor) -> Interval:
@@ -278,6 +286,8 @@ class NoiseDose:
         The same with noise (sigma 1, the first seed) in a single channel, for each channel of the layer.
     groups : Tensor of int64, shape (N,)
         Images of one group belong together, such as the crops of one photograph: intervals are over groups.
+    labelled : bool
+        Whether the images have labels; if not, losses are divergences (`rfviz.kernels.intervene.Outcome`).
     """
 
     tested: tuple[int, ...]
@@ -287,6 +297,7 @@ class NoiseDose:
     loss: dict[str, Tensor]
     single: Tensor
     groups: Tensor
+    labelled: bool = True
 
     def mean(self, losses: Tensor) -> Interval:
         """Return the mean of N losses with its interval over groups."""
@@ -327,7 +338,7 @@ class Disturbances:
 
 def disturbances(
     net: nn.Module,
-    images: Labelled,
+    images: Tensor | Indexed,
     layers: Sequence[str],
     dose: NoiseDose,
     *,
@@ -381,7 +392,7 @@ def disturbances(
 
 def noise_dose(
     net: nn.Module,
-    images: Labelled,
+    images: Tensor | Indexed,
     responses: LayerResponses,
     strength: Tensor,
     *,
@@ -444,5 +455,5 @@ def noise_dose(
     }
     return NoiseDose(
         tuple(tested), bool(inactive), matched, tuple(doses), loss, torch.stack([found[channel] for channel in single]),
-        torch.tensor(chosen if groups is None else [groups[i] for i in chosen]),
+        torch.tensor(chosen if groups is None else [groups[i] for i in chosen]), labels_of(images) is not None,
     )  # fmt: skip

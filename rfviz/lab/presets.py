@@ -53,7 +53,10 @@ class Preset:
     picture_channels : int
         Channels of a layer, at most, whose pictures are tested as stimuli.
     images : str or None
-        Folder with ``train/`` and ``val/``, in place of the source.
+        Folder in place of the source: with ``train/`` and ``val/``, or with class folders and a `split`; any folder, if
+        all networks come with weights.
+    split : float or None
+        Share of the images of each class that is put aside for evaluation (`rfviz.images.folders.split`).
     weights : dict from network to str
         Weights to read instead of training; see `rfviz.nets.weights.read`.
     strict : bool
@@ -81,6 +84,7 @@ class Preset:
     picture_channels: int = 24
     maximization_steps: int = 31
     images: str | None = None
+    split: float | None = None
     weights: dict[str, str] = field(default_factory=dict)
     strict: bool = False
     borders: bool = False
@@ -108,6 +112,11 @@ class Preset:
             side = getattr(self, name)
             if side is not None and (not isinstance(side, int) or side < 1):
                 raise RfvizError(f"{name} is {side!r}: it must be a whole number of px from 1 up, or None.")
+        wrong = not isinstance(self.split, float) or not 0 < self.split < 1 or self.images is None
+        if self.split is not None and wrong:
+            raise RfvizError(
+                f"split is {self.split!r}: it must be a share between 0 and 1, such as 0.2, of images in a folder."
+            )
         if self.short_side is not None and (self.evaluation_crop or 0) > self.short_side:
             raise RfvizError(
                 f"evaluation_crop is {self.evaluation_crop}: images with a short side of {self.short_side} px do not "
@@ -119,6 +128,11 @@ class Preset:
         for name in self.weights:
             if name not in self.networks:
                 raise unknown("network", name, self.networks)
+
+    @property
+    def trains(self) -> list[str]:
+        """The networks that are trained, wholly or from a layer on; the others come with weights."""
+        return [name for name in self.networks if name not in self.weights or self.recipe(name).frozen is not None]
 
     @property
     def crop(self) -> int:
@@ -243,7 +257,8 @@ def get(name: str, **overrides: Any) -> Preset:
     **overrides
         Fields of `Preset`, or of `Recipe`: for all networks alike (``epochs=2``), or for one
         (``**{"plainnet34.epochs": 2}``). ``images`` replaces the source: the folder's images are then reduced to the
-        size of the preset's tiles, unless the preset says otherwise.
+        size of the preset's tiles, unless the preset says otherwise. With ``images`` and ``weights``, the networks are
+        those with weights, unless ``networks`` says otherwise.
 
     Raises
     ------
@@ -272,6 +287,8 @@ def get(name: str, **overrides: Any) -> Preset:
             # a few images make few steps, in which a large cumulative decay would leave nothing learnt
             few = {"window": None, "repeats": 1, "crop": crop, "batch_size": 32, "decay": None}
             recipe_changes = {**few, **recipe_changes}
+        if isinstance(with_weights := changes.get("weights"), dict) and with_weights and "networks" not in changes:
+            changes["networks"] = sorted(with_weights, key=[*preset.networks, *with_weights].index)
     if isinstance(changes.get("networks"), str):
         changes["networks"] = changes["networks"].replace(" ", "").split(",")
     recipes = {key: _replaced(recipe, recipe_changes) for key, recipe in preset.recipes.items()}

@@ -54,8 +54,10 @@ def history(run: Run, network: str) -> list[dict]:
     return trained(run, network).history if stored is None else stored.history
 
 
-def accuracy(run: Run, network: str) -> float:
-    """Return the top-1 accuracy on the evaluation images, a share."""
+def accuracy(run: Run, network: str) -> float | None:
+    """Return the top-1 accuracy on the evaluation images, a share; None where these have no labels."""
+    if not run.labelled:
+        return None
     return top1(run, network) if run.stored(network) else history(run, network)[-1]["evaluation_top1"]
 
 
@@ -99,7 +101,7 @@ def halves(run: Run, network: str) -> list[LayerResponses]:
     The halves share no photograph: every second image, or every second class where images are crops of few.
     """
     images, layer = run.stimuli, run.network(network).figure_layers[-1]
-    numbers = images.labels if _crops(run) else range(len(images))
+    numbers = images.source.labels if _crops(run) else range(len(images))
     parts: list[Any] = [
         Subset(images, [i for i, number in enumerate(numbers) if number % 2 == half]) for half in (0, 1)
     ]
@@ -156,7 +158,7 @@ def _crops(run: Run) -> bool:
 
 def _groups(run: Run) -> list[int] | None:
     """Return which evaluation images are crops of one photograph; None where each is a photograph."""
-    return [int(label) for label in run.evaluation.labels] if _crops(run) else None
+    return [int(label) for label in run.evaluation.source.labels] if _crops(run) else None
 
 
 # -- silent channels ---------------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 
 from rfviz.errors import RfvizError, check_channel, first_line, reraising, unknown
 from rfviz.images import folders, image_list, whitening
-from rfviz.images.data import Evaluation, Labelled, in_memory
+from rfviz.images.data import Evaluation, Labelled, in_memory, labels_of
 from rfviz.images.folders import FolderImages
 from rfviz.images.whitening import Whitening
 from rfviz.lab import presets, provenance, sources
@@ -156,7 +156,7 @@ class Run(Reader):
             "recipe": lambda: digest(dataclasses.asdict(self.given.recipe(name))),
             "seed": lambda: str(self._seed),
             "device": lambda: self.device.type,
-            "images": lambda: getattr(self.images, name).fingerprint,
+            "images": lambda: self._part(name).fingerprint,
             "network": lambda: self.weights_digest(name),
             "whitening": lambda: digest(self.whitening(name).to_json()),
             "beginning": lambda: self._beginning_digest(name),
@@ -197,10 +197,58 @@ class Run(Reader):
 
     @cached_property
     def images(self) -> sources.Images:
-        """Training, evaluation and stimulus images."""
+        """Training, evaluation and stimulus images; see `labelled` for the labels of those of evaluation."""
+        found = self._loaded
+        return found if self.labelled else found._replace(evaluation=found.evaluation.unlabelled())
+
+    @cached_property
+    def labelled(self) -> bool:
+        """Whether the images have classes that the networks tell apart. If not, what needs labels is left out.
+
+        Raises
+        ------
+        RfvizError
+            If some networks do and others do not.
+        """
+        reasons = {name: reason for name in self.given.networks if (reason := self._unlike(name))}
+        trained = [name for name in self.given.trains if name not in reasons]
+        if reasons and trained:
+            (name, reason), *_ = reasons.items()
+            raise RfvizError(
+                f"{reason}, on which {self._described(trained[0]).title} is to be trained: give images of the same "
+                f"classes, or --networks {name} to look at that network without labels."
+            )
+        if reasons:
+            _log.warning(
+                "rfviz: labels are not used, and the output takes the place of the loss: %s",
+                "; ".join(dict.fromkeys(reasons.values())),
+            )
+        return not reasons
+
+    def _unlike(self, network: str) -> str | None:
+        """Say why the labels of the images are none of the classes of a network whose weights were given, if so."""
+        stored = self.stored(network)
+        if stored is None:
+            return None
+        classes = self._loaded.train.classes
+        told = self._net_of(network, stored).fc.out_features
+        if labels_of(self._loaded.evaluation) is None:
+            return "the images lie in no class folders"
+        if stored.classes is not None and list(stored.classes) != list(classes):
+            return (
+                f"{stored.origin} was trained on the classes {', '.join(stored.classes[:5])}, ..., the images have "
+                f"{', '.join(classes[:5])}, ..."
+            )
+        if told != len(classes):
+            return f"{stored.origin} tells {told} classes apart, but the images have {len(classes)}"
+        return None
+
+    @cached_property
+    def _loaded(self) -> sources.Images:
+        """What `images` are, with the labels that they came with."""
         with distributed.first_of_machine():  # it downloads and unpacks, the others find everything there
             loaded = sources.load(self.given)
-        if len(loaded.train.classes) < 2:
+        if self.given.trains and len(loaded.train.classes) < 2:
             raise RfvizError(
                 f"{self.given.images or self.given.source} has only the class {loaded.train.classes[0]!r}: training "
                 "needs at least two."
@@ -211,6 +259,8 @@ class Run(Reader):
     def _list(self, loaded: sources.Images) -> None:
         """Keep which images these are, and say how many of them are twice the same."""
         both = {"train": loaded.train, "val": loaded.evaluation.source}
+        if loaded.train is loaded.evaluation.source:
+            both = {"all": loaded.train}
         parts = {name: part for name, part in both.items() if isinstance(part, FolderImages)}
         path = self.folder / f"images-{digest([[part.fingerprint, part.left_out] for part in parts.values()])}.csv"
         if not parts or path.exists() or distributed.world()[0] > 0:
@@ -226,7 +276,11 @@ class Run(Reader):
     def _images(self, part: str) -> Any:
         self.read(f"images {part}")
         self.read(f"code {Evaluation.__module__}")
-        return getattr(self.images, part)
+        return self._part(part)
+
+    def _part(self, part: str) -> Any:
+        """Return some of the images; whether networks know their classes matters to those of evaluation alone."""
+        return getattr(self.images if part == "evaluation" else self._loaded, part)
 
     @property
     def train(self) -> Labelled:
@@ -235,7 +289,7 @@ class Run(Reader):
 
     @property
     def evaluation(self) -> Evaluation:
-        """The images that are classified: top-1, inactive channels and Table 1."""
+        """The images that are classified: top-1, inactive channels and Table 1; see `labelled`."""
         return self._images("evaluation")
 
     @property
@@ -352,28 +406,22 @@ class Run(Reader):
         """Look at all weights that were given: a wrong file is refused before another network is trained."""
         for network in self.networks:
             self._told(network.name)
+        _ = self.labelled
 
     def _told(self, network: str) -> Stored | None:
         """Return what was given for a network, to take as it is or to begin with."""
         return self.stored(network) or self.beginning(network)
 
     def _fitting(self, network: str, given: str) -> Stored:
-        stored, described = weights.read(given, network), self._described(network)
-        net = models.load(stored, described if described.plain_stages else None)
-        classes = self.images.train.classes
+        stored = weights.read(given, network)
+        net = self._net_of(network, stored)
         if net.name != network:
             raise RfvizError(f"{given} holds a {net.network.title}, but was given as {self._described(network).title}.")
-        if stored.classes is not None and list(stored.classes) != list(classes):
-            raise RfvizError(
-                f"{given} was trained on the classes {', '.join(stored.classes[:5])}, ..., the images have "
-                f"{', '.join(classes[:5])}, ...: give images of the same classes."
-            )
-        if net.fc.out_features != len(classes):
-            raise RfvizError(
-                f"{given} tells {net.fc.out_features} classes apart, but the images have {len(classes)}: "
-                "give images of the classes that it was trained on."
-            )
         return stored
+
+    def _net_of(self, network: str, stored: Stored) -> ResidualNet:
+        described = self._described(network)
+        return models.load(stored, described if described.plain_stages else None)
 
     def replicas(self, seeds: int) -> list["Run"]:
         """Return this run and others that differ in nothing but the seed: `seeds` of them, with consecutive seeds.
@@ -392,7 +440,7 @@ class Run(Reader):
             for i in range(1, seeds)
         ]
         for other in others:
-            other.__dict__["images"] = self.images  # read once
+            other.__dict__ |= {"images": self.images, "labelled": self.labelled}  # read once
         return [self, *others]
 
     def loaders(self, images: Any) -> int:
@@ -421,7 +469,7 @@ class Run(Reader):
     def provenance(self) -> dict[str, Any]:
         """Return what the results of this run were made with, for people."""
         parts = (self.images.train, self.images.evaluation.source)
-        skipped = [name for part in parts for name in getattr(part, "skipped", [])]
+        skipped = dict.fromkeys(name for part in parts for name in getattr(part, "skipped", []))
         return {
             "preset": self.given.name,
             "seed": self._seed,
@@ -443,7 +491,7 @@ class Run(Reader):
             },
             "training images (hash)": self.images.train.fingerprint,
             "evaluation images (hash)": f"{self.images.evaluation.fingerprint}, {len(self.images.evaluation)} images",
-            "images left out": f"{len(skipped)}: {folders.first_few(skipped)}" if skipped else "none",
+            "images left out": f"{len(skipped)}: {folders.first_few([*skipped])}" if skipped else "none",
             **provenance.environment(self.device),
         }
 

@@ -1,5 +1,7 @@
 """Where the images of a preset come from: the bundled photographs, a folder, or a data set that torchvision knows."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -63,6 +65,7 @@ class Images(NamedTuple):
     """What a run works on; training shares no pixel with the other two."""
 
     train: Labelled
+    """Where nothing is trained and a folder is not split, those of evaluation."""
     evaluation: Evaluation
     """Classified: top-1, inactive channels and Table 1."""
     stimuli: Evaluation
@@ -99,7 +102,12 @@ def _split(preset: Preset) -> Split:
     if preset.source == "folder":
         keep = preset.name != "imagenet"  # too large to be decoded before it is used
         side = preset.short_side if keep else None  # crops are cut from images of full size, as ImageNet's are
-        return folders.load(str(preset.images), short_side=side, keep=keep, strict=preset.strict, progress=True)
+        read: Callable[..., Split] = folders.load
+        if preset.split is not None:
+            read = partial(folders.split, share=preset.split)
+        elif not (preset.trains or folders.has_parts(str(preset.images))):
+            read = folders.unsplit
+        return read(str(preset.images), short_side=side, keep=keep, strict=preset.strict, progress=True)
     try:
         if preset.source == "caltech101":
             return caltech101(data_folder(), preset.short_side)

@@ -23,7 +23,7 @@ from rfviz.lab.run import Run
 from rfviz.nets.network import Network
 from rfviz.pages import colour, higher, maximization, orientation, sharing
 from rfviz.pages.inactive import more_inactive, noise_change
-from rfviz.pages.sharing import TRAININGS, few_trainings
+from rfviz.pages.sharing import NO_LABELS, TRAININGS, few_trainings
 from rfviz.pages.style import no_contrast
 from rfviz.stats import AGREES, CANNOT_TELL, DISAGREES, NOTHING, Interval, all_of, judge
 
@@ -394,6 +394,8 @@ def _harms(runs: Sequence[Run]) -> Claim:
     measure = "Table 1, nats; where a network has no inactive channel, nothing changes."
     if contrast is None and not subject.skips:
         return _open("h", says, measure, no_contrast(runs[0]))
+    if not runs[0].labelled:
+        return _open("h", says, measure, NO_LABELS)
     pair = (subject.name, contrast.name if contrast else None)
     ours, other = pair if subject.skips else pair[::-1]
     assert ours is not None
@@ -515,6 +517,8 @@ def _hypothesis(runs: Sequence[Run]) -> Claim:
     having = [each for each in evidence if each.inactive]
     if not having:
         return _open("l", says, measure, sharing.none_inactive(subject))
+    if not runs[0].labelled:
+        return _open("l", says, measure, NO_LABELS)
     cut = stats.over_seeds([each.dose.mean(each.cut[0]) for each in having])
     further = stats.over_seeds([each.dose.mean(each.cut[0] - each.cut[1]) for each in having])
     return _claim(

@@ -19,7 +19,7 @@ from rfviz.kernels.silent import RARE, Silence, control_count, inactive_channels
 from rfviz.lab import results
 from rfviz.lab.run import Run
 from rfviz.nets.network import NETWORKS, Network
-from rfviz.pages.style import GREY, BookFigure, channel_link, link_points, listed, roles
+from rfviz.pages.style import DIVERGENCE, GREY, BookFigure, channel_link, link_points, listed, measure, roles
 from rfviz.stats import AGREES, CANNOT_TELL, DISAGREES, NOTHING, Interval, judge
 
 Effects = Mapping[str, Sequence[NoiseEffect]]
@@ -83,12 +83,15 @@ class Why(NamedTuple):
         Noise in the skip of the first block alone minus noise in its convolutions alone; `NOTHING` without skips.
     noise_minus_offset : Interval
         Noise minus the constant offset of its mean.
+    labelled : bool
+        Whether the images have labels; if not, the changes are divergences of the output.
     """
 
     inactive: bool
     changes: Mapping[str, Mapping[str, Interval]]
     paths: Interval
     noise_minus_offset: Interval
+    labelled: bool = True
 
 
 def gather(runs: Sequence[Run]) -> Shown:
@@ -199,6 +202,7 @@ def why(runs: Sequence[Run], network: str) -> Why:
         },
         over(lambda each: each.tested["skip"] - each.tested["convolutions"]) if "skip" in variants else NOTHING,
         over(lambda each: each.tested["noise"] - each.tested["offset"]),
+        found[0][0].labelled,
     )
 
 
@@ -255,11 +259,12 @@ def elsewhere(found: Mapping[str, Effects]) -> pd.DataFrame:
         for name, numbers in PAPER_TABLE.items()
     ]
     for place, effects in found.items():
+        called = place if _labelled(effects) else f"{place} ({DIVERGENCE.symbol} in place of ΔL)"
         for name, entries in noise_table(effects).groupby("network", sort=False):
             by_row = entries.set_index("noise")
             first = by_row.iloc[0]
             rows.append(
-                {"run": place, "network": NETWORKS[str(name)].title}
+                {"run": called, "network": NETWORKS[str(name)].title}
                 | {"inactive": f"{first['inactive']:.3g} of {first['channels']}"}
                 | {
                     text: _interval(by_row, row).brief("+.3g") if row in by_row.index else "–"
@@ -515,11 +520,16 @@ def _over_replicas(found: Sequence[Interval], replicas: int) -> Interval:
     return stats.over_seeds(found)
 
 
+def _labelled(effects: Effects) -> bool:
+    return next(iter(effects.values()))[0].labelled
+
+
 def table1(effects: Effects) -> pd.DataFrame:
     """Return Table 1 with our two control rows, as text for people; the paper's numbers stand beside ours."""
+    by = measure(_labelled(effects))
     names = {
-        "inactive": "all inactive: ΔL",
-        "random_inactive": "one inactive, drawn per 256 images: ΔL_rnd",
+        "inactive": f"all inactive: {by.symbol}",
+        "random_inactive": f"one inactive, drawn per 256 images: {by.of_one}",
         "least_active": "the {} least active (control)",
         "random_active": "{} random active (control)",
     }
@@ -538,12 +548,22 @@ def table1(effects: Effects) -> pd.DataFrame:
                 "network": NETWORKS[entry["network"]].title,
                 "inactive": f"{count} of {entry['channels']} (paper: {in_paper})",
                 "noise in": noisy,
-                "ΔL (nats)": entry["dL"].brief("+.3g"),
+                f"{by.symbol} (nats)": entry["dL"].brief("+.3g"),
                 "ΔL in the paper": "–" if pd.isna(entry["paper_dL"]) else f"{entry['paper_dL']:.6g}",
-                "Δ top-1 (points)": entry["dtop1"].times(100).brief("+.2g"),
+                by.top1: entry["dtop1"].times(100).brief("+.2g"),
             }
         )
     return pd.DataFrame(rows).set_index(["network", "inactive", "noise in"])
+
+
+def measured(effects: Effects) -> str:
+    """Say what `table1` measures."""
+    if _labelled(effects):
+        return "the change of the evaluation loss and of top-1 accuracy"
+    return (
+        "the Kullback-Leibler divergence of the output from that without noise, and minus the share of images whose "
+        "top-1 choice is another one"
+    )
 
 
 def spread_note(effects: Effects) -> str:
@@ -606,6 +626,12 @@ def _verdict(network: str, replicas: Sequence[NoiseEffect]) -> str:
         0: f"it cannot be told whether noise in the {which} raises the loss",
         -1: f"noise in the {which} lowers the loss",
     }[change.sign]
+    if not having[0].labelled:
+        others = _change(replicas, "random_active")
+        return (
+            f"In {title}, noise in the {which} moves the output by a divergence of {change:.3g} nats{how_many}; noise "
+            f"in randomly drawn active ones by {others:.3g}."
+        )
     return f"In {title}, {words}: ΔL, in nats, is {change:+.3g}{how_many}."
 
 
@@ -649,8 +675,9 @@ def noise_doses(shown: Shown) -> Figure:
         bottom.plot(rates[silent], middle[silent], "x", color=colour)
         bottom.axhline(0, color="black", linewidth=0.8, linestyle=":")
         bottom.set_xlabel("neurons that fire (%)")
-    grid[0, 0].set_ylabel("change of the loss (nats)")
-    grid[1, 0].set_ylabel("change of the loss (nats),\nnoise in one channel")
+    by = measure(next(iter(shown.doses.values())).labelled)
+    grid[0, 0].set_ylabel(f"{by.name} (nats)")
+    grid[1, 0].set_ylabel(f"{by.name} (nats),\nnoise in one channel")
     for ax in grid.flat:
         ax.spines[["top", "right"]].set_visible(False)
     return figure
@@ -673,8 +700,8 @@ def dose_answer(shown: Shown) -> Markdown:
         }[gap.sign]
         which = _channels(len(found.tested), "inactive" if found.inactive else "least active")
         sentences.append(
-            f"In {title}, noise of the paper's strength in the {which} changes the loss, in nats, by {tested:+.3f}, "
-            f"{words} (difference {gap:+.3f})."
+            f"In {title}, noise of the paper's strength in the {which} {measure(found.labelled).changes} by "
+            f"{tested:+.3f} nats, {words} (difference {gap:+.3f})."
         )
     stand_in = [NETWORKS[network].title for network, found in shown.doses.items() if not found.inactive]
     if stand_in:
@@ -697,7 +724,8 @@ def single_answer(shown: Shown) -> Markdown:
             -1: "channels that fire less are the more sensitive ones",
         }[order.sign]
         sentence = (
-            f"In {NETWORKS[network].title}, {words}: rank correlation of firing rate and change of the loss {order}."
+            f"In {NETWORKS[network].title}, {words}: rank correlation of firing rate and "
+            f"{measure(found.labelled).name} {order}."
         )
         if found.inactive:
             mask = torch.zeros(len(each), dtype=torch.bool)
@@ -735,7 +763,7 @@ def why_answer(found: Mapping[str, Why]) -> Markdown:
         if not each.inactive:
             sentences.append(f"{title} has no silent channel to disturb; the table shows its least active ones.")
             continue
-        change = {variant: both["tested"] for variant, both in each.changes.items()}
+        change, by = {variant: both["tested"] for variant, both in each.changes.items()}, measure(each.labelled)
         over = change["noise"]
         sentences.append(f"Over {over.n:,} {over.of} (Table 1 takes all):")
         words = {
@@ -744,14 +772,14 @@ def why_answer(found: Mapping[str, Why]) -> Markdown:
             -1: "less than a constant offset of its mean does",
         }[each.noise_minus_offset.sign]
         sentences.append(
-            f"In the silent channels of {title}, noise changes the loss by {change['noise']:+.3f} nats, {words} "
+            f"In the silent channels of {title}, noise {by.changes} by {change['noise']:+.3f} nats, {words} "
             f"({change['offset']:+.3f})."
         )
         if "skip" in change:
             words = {
-                1: "It harms more by the skip of the first block than by its convolutions",
-                0: "By which path of the first block it harms more is undecided",
-                -1: "It harms more by the convolutions of the first block than by its skip",
+                1: "It does more by the skip of the first block than by its convolutions",
+                0: "By which path of the first block it does more is undecided",
+                -1: "It does more by the convolutions of the first block than by its skip",
             }[each.paths.sign]
             cut = each.changes["cut"]
             missed = {
@@ -760,8 +788,9 @@ def why_answer(found: Mapping[str, Why]) -> Markdown:
                 -1: "the network does better without it",
             }[cut["tested"].sign]
             sentences.append(
-                f"{words}: {change['skip']:+.3f} against {change['convolutions']:+.3f}. Without what the blocks of "
-                f"layer1 write to these channels, the loss changes by {cut['tested']:+.3f}: {missed}; the same cut in "
-                f"matched active channels changes it by {cut['matched']:+.3f}."
+                f"{words}: {change['skip']:+.3f} against {change['convolutions']:+.3f}. To write nothing to these "
+                f"channels in the blocks of layer1 {by.changes} by {cut['tested']:+.3f}"
+                f"{f': {missed}' if each.labelled else ''}; the same cut in matched active channels "
+                f"does so by {cut['matched']:+.3f}."
             )
     return Markdown("**Answer.** " + " ".join(sentences))

@@ -35,7 +35,18 @@ from rfviz.lab.results import Evidence
 from rfviz.lab.run import Run
 from rfviz.nets.network import NETWORKS, Network
 from rfviz.pages import inactive
-from rfviz.pages.style import GREY, BookFigure, Roles, in_sentences, link_points, listed, missing, no_contrast, roles
+from rfviz.pages.style import (
+    GREY,
+    BookFigure,
+    Roles,
+    in_sentences,
+    link_points,
+    listed,
+    measure,
+    missing,
+    no_contrast,
+    roles,
+)
 from rfviz.stats import AGREES, CANNOT_TELL, DISAGREES, NOTHING, Interval, because, judge
 
 Pair = tuple[str, str]
@@ -94,6 +105,11 @@ class Shown(NamedTuple):
     def networks(self) -> list[Network]:
         """The networks whose layer1 has the channels of the stem."""
         return _comparable(self.roles)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the images have labels that the networks know."""
+        return all(each.dose.labelled for replicas in self.evidence.values() for each in replicas)
 
     @property
     def left_out(self) -> str:
@@ -469,7 +485,7 @@ def ablations(shown: Shown) -> Figure:
             ax.spines[["top", "right"]].set_visible(False)
         column[-1].set_xlabel("firing rate in the\nfirst pooling layer (%)")
     for ax in grid[:, 0]:
-        ax.set_ylabel("change of the loss (nats)")
+        ax.set_ylabel(f"{measure(shown.labelled).name} (nats)")
     return figure
 
 
@@ -544,8 +560,12 @@ def ownership_answer(shown: Shown) -> Markdown:
             DISAGREES: f"{title} depends on {them} less {behind}",
             CANNOT_TELL: f"Whether {title} depends on {them} more {behind} is undecided",
         }[judge(gap)]
-        sentences.append(f"{sentence} (difference of the changes of the loss, in nats: {gap:+.3f}).")
+        sentences.append(f"{sentence} (in nats, difference of the {_plural(found.dose.labelled)}: {gap:+.3f}).")
     return Markdown("**Answer.** " + " ".join(filter(None, [*sentences, shown.left_out])))
+
+
+def _plural(labelled: bool) -> str:
+    return measure(labelled).name.replace("change", "changes").replace("divergence", "divergences")
 
 
 # -- five predictions --------------------------------------------------------------------------------------------------
@@ -569,6 +589,10 @@ def few_trainings(count: int) -> str:
     """Say that there are too few trainings to compare networks."""
     trained = "one training" if count == 1 else f"{count} trainings"
     return f"{trained} of each network: a comparison of networks takes {TRAININGS}"
+
+
+NO_LABELS = "the images have no labels that the networks know, and a divergence does not tell harm from help"
+"""Why a statement on the loss is undecided."""
 
 
 class Prediction(NamedTuple):
@@ -604,12 +628,15 @@ def predictions(shown: Shown) -> list[Prediction]:
         return stats.over_seeds([measure(networks[i]) for i in having]) if networks else NOTHING
 
     def verdict(
-        measured: Interval, expected: int = 1, compares: bool = False, controlled: Interval | None = None
-    ) -> tuple[str, str]:
+        measured: Interval, expected: int = 1, compares: bool = False, controlled: Interval | None = None,
+        of_loss: bool = False,
+    ) -> tuple[str, str]:  # fmt: skip
         if compares and contrast is None:
             return CANNOT_TELL, no_contrast(shown.roles)
         if not any_inactive:
             return CANNOT_TELL, none_inactive(subject)
+        if of_loss and not shown.labelled:
+            return CANNOT_TELL, NO_LABELS
         if compares and len(ours) < TRAININGS:
             return CANNOT_TELL, few_trainings(len(ours))
         found = judge(measured, expected)
@@ -655,8 +682,8 @@ def predictions(shown: Shown) -> list[Prediction]:
         ),
         Prediction(
             f"The {tested} channels are in use behind {last}.",
-            "change of the loss (nats) when one of them is set to 0 there",
-            f"{late:+.3f}", f"in the first pooling layer: {early:+.3f}", *verdict(late),
+            f"{measure(shown.labelled).name} (nats) when one of them is set to 0 there",
+            f"{late:+.3f}", f"in the first pooling layer: {early:+.3f}", *verdict(late, of_loss=True),
         ),
         Prediction(
             f"The {tested} channels hold something at {last} that no mixture of the filters makes.",
@@ -665,9 +692,9 @@ def predictions(shown: Shown) -> list[Prediction]:
         ),
         Prediction(
             f"Noise in the {tested} channels hurts {subject.title} more than {other}.",
-            "difference of the changes of the loss (nats), σ = 1",
+            f"difference of the {_plural(shown.labelled)} (nats), σ = 1",
             f"{hurts:+.3f}", f"in matched active channels: {matched:+.3f}{at_equal_accuracy}",
-            *verdict(hurts, compares=True, controlled=same),
+            *verdict(hurts, compares=True, controlled=same, of_loss=True),
         ),
     ]  # fmt: skip
 

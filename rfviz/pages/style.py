@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-from IPython.display import HTML
+from IPython.display import HTML, Markdown
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure, SubFigure
@@ -302,6 +302,51 @@ def bands(height: float, found: Mapping[str, bool], nothing: str) -> tuple[Figur
     for band, (title, there) in zip(drawn, found.items(), strict=True):
         band.suptitle(title if there else f"{title}: {nothing}")
     return figure, {title: band for band, (title, there) in zip(drawn, found.items(), strict=True) if there}
+
+
+class Measure(NamedTuple):
+    """What says how much a disturbance matters, in words: the loss where the images have labels, else the output.
+
+    Parameters
+    ----------
+    name : str
+        For axes.
+    symbol, of_one, top1 : str
+        For tables; `of_one` where one channel at a time is disturbed.
+    changes : str
+        A verb and what follows it.
+    """
+
+    name: str
+    symbol: str
+    of_one: str
+    top1: str
+    changes: str
+
+
+LOSS = Measure("change of the loss", "ΔL", "ΔL_rnd", "Δ top-1 (points)", "changes the loss")
+DIVERGENCE = Measure(
+    "divergence of the output", "KL divergence", "KL divergence, one channel", "Δ same top-1 choice (points)",
+    "moves the output",
+)  # fmt: skip
+
+
+def measure(labelled: bool) -> Measure:
+    """Return what says how much a disturbance matters, given whether the images have labels that the networks know."""
+    return LOSS if labelled else DIVERGENCE
+
+
+def note_on_labels(labelled: bool) -> Markdown:
+    """Say what stands in the place of the loss, if anything does."""
+    if labelled:
+        return Markdown("")
+    return Markdown(
+        "The networks of this run do not know the classes of its images, so there is no loss and no accuracy. In their "
+        "place stand how far a change moves the output, which is the Kullback-Leibler divergence (KL, in nats) of the "
+        "distribution over classes with the change from that without it, and the share of images that keep their top-1 "
+        "choice. A divergence is never below 0, so it cannot tell harm from help, only more from less: the controls "
+        "say how much noise in other channels moves the output."
+    )
 
 
 class Roles(NamedTuple):

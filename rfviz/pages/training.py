@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from rfviz import stats
-from rfviz.images.data import Evaluation
+from rfviz.images.data import NO_CLASS, Evaluation
 from rfviz.lab import results
 from rfviz.lab.run import Run
 from rfviz.nets.network import NETWORKS, Network
@@ -36,12 +36,13 @@ class Shown(NamedTuple):
     run : Run
         The first.
     recipes : dict from network to Recipe
+        Of networks that are trained, or whose training is told.
     steps : dict from network to int
         Steps per epoch.
     histories : Histories
         Of networks whose training is told.
     accuracies : dict from network to list of float
-        Top-1 accuracy on the evaluation images, a share, one per seed.
+        Top-1 accuracy on the evaluation images, a share, one per seed; empty where these have no labels.
     """
 
     run: Run
@@ -52,34 +53,46 @@ class Shown(NamedTuple):
 
     @property
     def chance(self) -> float:
-        """Top-1 accuracy of guessing, a share."""
-        return 1 / len(self.run.classes)
+        """Top-1 accuracy of guessing, a share; 0 where the images have no labels."""
+        return 1 / len(self.run.classes) if self.run.labelled else 0.0
+
+    @property
+    def example(self) -> tuple[str, Recipe, int]:
+        """A recipe, whose it is, and its steps per epoch: the subject's, or the paper's where that was not trained."""
+        subject = self.run.subject
+        if subject.name in self.recipes:
+            return subject.title, self.recipes[subject.name], self.steps[subject.name]
+        return "the paper", Recipe(), PAPER_STEPS
 
 
 def gather(runs: Sequence[Run]) -> Shown:
     """Return what the page shows of some runs that differ in their seed."""
     run = runs[0]
     names = [each.name for each in run.networks]
-    recipes = {name: run.recipe(name).for_images(len(run.train)) for name in names}
-    steps = {name: recipe.steps(len(run.train)) for name, recipe in recipes.items()}
     histories = {name: [results.history(each, name) for each in runs] for name in names}
+    trained = [name for name in names if name in run.given.trains or all(histories[name])]
+    recipes = {name: run.recipe(name).for_images(len(run.train)) for name in trained}
+    steps = {name: recipe.steps(len(run.train)) for name, recipe in recipes.items()}
     return Shown(
         run, recipes, steps, {name: found for name, found in histories.items() if all(found)},
-        {name: [results.accuracy(each, name) for each in runs] for name in names},
+        {name: [top1 for each in runs if (top1 := results.accuracy(each, name)) is not None] for name in names}
+        if run.labelled
+        else {},
     )  # fmt: skip
 
 
 def images_summary(shown: Shown) -> Markdown:
     """Say which images the run uses."""
-    evaluation, stimuli = shown.run.evaluation, shown.run.stimuli
+    evaluation, stimuli, labelled = shown.run.evaluation, shown.run.stimuli, shown.run.labelled
     height, width = evaluation[0][0].shape[1:]
     tile = stimuli[0][0].shape
     return Markdown(
-        f"The preset `{shown.run.given.name}` uses {shown.run.given.summary}. Here that means {len(shown.run.classes)} "
-        f"classes, {len(evaluation):,} held-out images of {height} × {width} px that are classified. The preferred "
+        f"The preset `{shown.run.given.name}` uses {shown.run.given.summary}. Here that means "
+        + (f"{len(shown.run.classes)} classes, {len(evaluation):,} held-out" if labelled else f"{len(evaluation):,}")
+        + f" images of {height} × {width} px that are classified. The preferred "
         + (
             "stimuli are looked for in the same images."
-            if stimuli is evaluation
+            if stimuli.unlabelled().fingerprint == evaluation.unlabelled().fingerprint
             else f"stimuli are looked for in {len(stimuli):,} held-out images of {tile[1]} × {tile[2]} px."
         )
         + " None of these is used in training here."
@@ -87,10 +100,10 @@ def images_summary(shown: Shown) -> Markdown:
 
 
 def example_images(images: Evaluation, columns: int = 7) -> Figure:
-    """Draw Fig. S2: one example image of each class."""
+    """Draw Fig. S2: one example image of each class; the first images where they have none."""
     first_of: dict[int, int] = {}
     for index, label in enumerate(images.labels):
-        first_of.setdefault(label, index)
+        first_of.setdefault(index if label == NO_CLASS else label, index)
     shown = [first_of[label] for label in sorted(first_of)][: 4 * columns]
     rows = -(-len(shown) // columns)
     figure = BookFigure(1.25 * rows)
@@ -99,8 +112,9 @@ def example_images(images: Evaluation, columns: int = 7) -> Figure:
     for ax, index in zip(grid.flat, shown, strict=False):
         image, label = images[index]
         show(ax, image)
-        name = textwrap.fill(images.classes[label].replace("_", " "), 14, max_lines=2, placeholder="…")
-        ax.set_title(name, parse_math=False)
+        if label != NO_CLASS:
+            name = textwrap.fill(images.classes[label].replace("_", " "), 14, max_lines=2, placeholder="…")
+            ax.set_title(name, parse_math=False)
     return figure
 
 
@@ -178,7 +192,7 @@ def training_summary(histories: Histories, chance: float) -> Markdown:
             f"{fmean(last['evaluation_loss']):.2f} nats{count}."
         )
     sentences = sentences or ["All networks came with their weights, so there is no history to show."]
-    return Markdown(" ".join([*sentences, f"Chance is {chance:.1%}."]))
+    return Markdown(" ".join([*sentences, *([f"Chance is {chance:.1%}."] if chance else [])]))
 
 
 def _percent(values: Sequence[float]) -> str:
@@ -192,6 +206,8 @@ def accuracy_answer(accuracies: Mapping[str, Sequence[float]]) -> Markdown:
 
     The first network is compared with the first that differs from it in having skips or not.
     """
+    if not accuracies:
+        return Markdown("**Answer.** The images have no labels that the networks know: accuracy cannot be told.")
     each = [f"{NETWORKS[name].title} classifies {_percent(found)}" for name, found in accuracies.items()]
     answer = f"**Answer.** {listed(each)} of the held-out images correctly."
     first, other, controlled = roles([NETWORKS[name] for name in accuracies])[1:]

@@ -4,10 +4,14 @@ import re
 
 import nbformat
 import pytest
+import torch
+from PIL import Image
 from reference import TINY
 
 from rfviz.book import batch
+from rfviz.images import photographs
 from rfviz.lab.run import open_run
+from rfviz.nets import models
 
 
 def text_of(path) -> str:
@@ -20,9 +24,9 @@ def text_of(path) -> str:
     return re.sub(r"\s+", " ", " ".join(map(str, found)))
 
 
-def pages(networks: list[str], monkeypatch, folder) -> dict[str, str]:
+def pages(networks: list[str] | None, monkeypatch, folder, **more) -> dict[str, str]:
     monkeypatch.setenv("RFVIZ_RUNS", str(folder))
-    overrides = {**TINY, "networks": networks}
+    overrides = {**TINY, **({"networks": networks} if networks else {}), **more}
     run = open_run("smoke", **overrides)
     run.progress = False
     batch.compute([run])
@@ -59,3 +63,27 @@ def test_a_book_with_three_networks_shows_all_of_them(monkeypatch, tmp_path):
         for title in ("ResNet34", "PlainNet34", "ResNet18"):
             assert title in told[name], (name, title)
     assert "conv. layer 5" in told["07_higher_layers"] or "conv. layer 9" in told["07_higher_layers"]
+
+
+@pytest.mark.book
+@pytest.mark.thorough
+def test_a_book_of_weights_and_images_that_they_were_not_trained_on(monkeypatch, tmp_path):
+    """One network, no training, a flat folder: every page, and the output in the place of the loss."""
+    images = tmp_path / "images"
+    images.mkdir()
+    for number, tile in enumerate(photographs.load(96, 4).evaluation):
+        Image.fromarray(tile[0].permute(1, 2, 0).numpy()).save(images / f"{number}.jpg")
+    torch.manual_seed(0)
+    net = models.build("resnet18", 20, 1000)
+    net.bn1.weight.data[3], net.bn1.bias.data[3] = 0, -1  # a silent channel
+    torch.save(net.state_dict(), tmp_path / "weights.pth")
+    overrides = {"images": str(images), "weights": {"resnet18": str(tmp_path / "weights.pth")}}
+    told = pages(None, monkeypatch, tmp_path / "runs", **overrides)
+    assert "accuracy cannot be told" in told["01_training"]
+    assert "ResNet18 has one inactive channel of 20" in told["04_inactive_neurons"]
+    for said in ("noise in the one inactive channel moves the output by a divergence", "KL divergence in place of"):
+        assert said in told["04_inactive_neurons"]
+    assert "difference of the divergences of the output" in told["06_channel_sharing"]
+    assert "no labels that the networks know" in told["claims"]
+    for name in ("04_inactive_neurons", "06_channel_sharing"):
+        assert not re.search("(changes|raises|lowers) the loss|change of the loss", told[name]), name

@@ -31,7 +31,7 @@ def interrupt(arguments: list[str], runs: Path, seen: str) -> tuple[int, str]:
         while not kernels(process.pid):
             time.sleep(0.05)
     os.killpg(process.pid, signal.SIGINT)  # a terminal interrupts all that a command started
-    _, rest = process.communicate(timeout=60)
+    _, rest = process.communicate(timeout=180)
     asked = [each.info["environ"] or {} for each in psutil.process_iter(["environ"])]
     assert str(runs) not in [environment.get("RFVIZ_RUNS") for environment in asked]  # nothing goes on
     return process.returncode, (said + rest).strip().splitlines()[-1]

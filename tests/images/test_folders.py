@@ -3,6 +3,7 @@
 import hashlib
 import io
 import itertools
+import os
 import time
 
 import numpy as np
@@ -14,7 +15,7 @@ from PIL import Image
 
 from rfviz.errors import RfvizError
 from rfviz.images import folders, photographs
-from rfviz.images.data import Box, Evaluation, Region
+from rfviz.images.data import NO_CLASS, Box, Evaluation, Region
 from rfviz.images.folders import FolderImages
 from rfviz.lab import presets, sources
 from rfviz.training.augmentation import Augmentation, TrainingBatch
@@ -322,6 +323,64 @@ def test_empty_class_folders_are_refused(root):
 def test_a_class_that_training_does_not_know_is_refused(root):
     (root / "val" / "rocket").rename(root / "val" / "submarine")
     refused(root, "val has the class 'submarine', which .*train has not")
+
+
+def test_sidecars_of_systems_are_no_images(root, caplog):
+    """Nor a reason for `strict` to refuse, whichever way a folder is read."""
+    for folder in (root, root / "train", root / "train" / "coffee", root / "val" / "rocket"):
+        for name in ("._0.png", ".DS_Store", "Thumbs.db", "desktop.ini", "Desktop.INI"):
+            (folder / name).write_bytes(b"Mac OS X")
+        (folder / ".thumbnails").mkdir()
+        (folder / ".thumbnails" / "0.png").write_bytes(b"small")
+    (root / "train" / "__MACOSX" / "coffee").mkdir(parents=True)
+    (root / "train" / "__MACOSX" / "coffee" / "._1.png").write_bytes(b"Mac OS X")
+    train, evaluation = folders.load(root, strict=True)
+    assert train.classes == CLASSES and (len(train), len(evaluation)) == (12, 6)
+    assert len(folders.everything(root, strict=True)) == 18
+    assert not caplog.messages
+
+
+def test_an_empty_class_folder_is_named(root, caplog):
+    (root / "train" / "submarine").mkdir()
+    folders.load(root)
+    assert [message for message in caplog.messages if message.endswith("hold no image: submarine")]
+
+
+# --- any folder, and folders that are split here ---------------------------------------------------------------------
+
+
+def test_any_folder_is_read_with_what_it_lies_in_as_class(root):
+    picture("coffee", 1).save(root / "loose.png")
+    found = folders.everything(root, short_side=20)
+    assert len(found) == 19 and found.labels[found.files.index("loose.png")] == NO_CLASS
+    assert found.classes == tuple(f"{part}/{name}" for part in ("train", "val") for name in CLASSES)
+    for file, label in zip(found.files, found.labels, strict=True):
+        assert ("" if label == NO_CLASS else found.classes[label]) == os.path.dirname(file)
+    assert found[0][0].shape == (3, 20, 25)
+
+
+@pytest.mark.parametrize(("share", "aside"), [(0.01, 1), (0.25, 1), (0.5, 2), (0.99, 3)])
+def test_a_split_puts_a_part_of_each_class_aside(root, share, aside):
+    found = folders.split(root / "train", share)
+    train, evaluation = (set(part.files) for part in found)
+    assert not train & evaluation and len(train | evaluation) == 12
+    for label in range(3):
+        assert list(found.evaluation.labels).count(label) == aside
+        assert list(found.train.labels).count(label) == 4 - aside
+    again = folders.split(root / "train", share)
+    assert again.evaluation.files == found.evaluation.files
+    assert found.train.classes == found.evaluation.classes == CLASSES
+
+
+def test_a_split_that_cannot_be_is_refused(root):
+    with pytest.raises(RfvizError, match="split already: leave --split out"):
+        folders.split(root, 0.2)
+    with pytest.raises(RfvizError, match="split is 20: it must be a share between 0 and 1"):
+        folders.split(root / "train", 20)
+    for path in sorted((root / "train" / "coffee").iterdir())[1:]:
+        path.unlink()
+    with pytest.raises(RfvizError, match="coffee has one image"):
+        folders.split(root / "train", 0.2)
 
 
 # --- fingerprints ----------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Changing the responses of a layer, against the network itself with that change built in."""
 
 import copy
+import math
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from rfviz.errors import RfvizError
-from rfviz.images.data import Evaluation
+from rfviz.images.data import NO_CLASS, Evaluation
 from rfviz.images.whitening import IMAGENET
 from rfviz.kernels.intervene import (
     adding,
@@ -70,6 +71,67 @@ def test_losses_are_those_of_a_hook(
             expected = losses(net, few, change, layer) - unchanged
             torch.testing.assert_close(found[key], expected, atol=1e-9, rtol=1e-9)
             assert found[key].abs().max() > 1e-5
+
+
+class Plain(Labelled64):
+    """The same images without labels."""
+
+    def __init__(self, tiles: Evaluation):
+        super().__init__(tiles)
+        del self.labels
+
+    def __getitem__(self, index: int) -> torch.Tensor:  # type: ignore[override]
+        return self.images[index]
+
+
+def distributions(net: ResidualNet, images: Plain, change=None) -> torch.Tensor:
+    """The distribution over classes of every image, one at a time, `(N, classes)`."""
+    number = [0]
+    handle = net.maxpool.register_forward_hook(
+        lambda _module, _inputs, output: output if change is None else change(output.clone(), [number[0]])
+    )
+    found = []
+    with torch.inference_mode():
+        for number[0] in range(len(images)):
+            found.append(net(IMAGENET(images[number[0]][None])).softmax(1)[0])
+    handle.remove()
+    return torch.stack(found)
+
+
+@pytest.mark.parametrize("batch_size", [3, 64])
+def test_without_labels_it_is_the_divergence_from_the_unchanged_output(
+    resnet: ResidualNet, tiles: Evaluation, batch_size: int
+) -> None:
+    few, net, change = Plain(tiles), resnet.double(), adding_noise([0, 3], 5)
+    net.fc.weight.data *= 0.01  # or one class has everything
+    found = loss_changes(
+        net, few, "maxpool", {"noise": change, "nothing": adding([], 1.0)}, preprocess=IMAGENET, batch_size=batch_size
+    )
+    before, after = distributions(net, few), distributions(net, few, change)
+    expected = [
+        sum(p * math.log(p / q) for p, q in zip(*pair, strict=True)) for pair in zip(before, after, strict=True)
+    ]
+    torch.testing.assert_close(found["noise"], torch.tensor(expected).double(), atol=1e-12, rtol=1e-9)
+    assert found["noise"].min() > 1e-7 and found["nothing"].abs().max() < 1e-12
+
+
+def test_a_set_of_which_some_images_have_no_class_has_no_labels(resnet: ResidualNet, tiles: Evaluation) -> None:
+    few, change = Labelled64(tiles), {"noise": adding_noise([0], 5)}
+    resnet.fc.weight.data *= 0.01
+    divergence = loss_changes(resnet.double(), Plain(tiles), "maxpool", change)["noise"]
+    assert not torch.equal(loss_changes(resnet, few, "maxpool", change)["noise"], divergence)
+    few.labels[-1] = NO_CLASS
+    assert torch.equal(loss_changes(resnet, few, "maxpool", change)["noise"], divergence)
+
+
+def test_labels_that_the_network_does_not_know_are_refused(resnet: ResidualNet, tiles: Evaluation) -> None:
+    few = Labelled64(tiles)
+    few.labels[0] = resnet.fc.out_features
+    with pytest.raises(
+        RfvizError, match=r"an image has the label (\d+), but the network tells \1 classes apart"
+    ) as caught:
+        loss_changes(resnet.double(), few, "maxpool", {})
+    assert "\n" not in str(caught.value)
 
 
 def test_some_images_only(resnet: ResidualNet, tiles: Evaluation) -> None:

@@ -92,6 +92,23 @@ def uncertain(net, photographs, preprocess=NONE):
 # -------------------------------------------------------------------------------------------------- the noise
 
 
+def test_without_labels_table_1_is_of_the_output(net, photographs):
+    """Of images whose labels are the network's own answers, top-1 changes alike."""
+    net = uncertain(net, photographs)
+    with torch.no_grad():
+        answers = net(photographs.images).argmax(1).tolist()
+    found = collect(net, photographs, ["maxpool"], top_k=1)["maxpool"]
+    named, unnamed = (
+        noise_effect(net, given, found, seeds=[0, 3], batch_size=5)
+        for given in (Labelled64(photographs.images, answers), photographs.images)
+    )
+    assert named.labelled and not unnamed.labelled
+    assert (unnamed.clean_loss, unnamed.clean_top1) == (0, 1)
+    for row, effect in unnamed.effects.items():
+        assert torch.equal(effect.top1, named.effects[row].top1) and (effect.loss > 0).all()
+    assert unnamed.effects["random_active"].top1.min() < 0
+
+
 def test_noise_is_rectified_gaussian():
     drawn = torch.stack([noise(0, image, channel, (56, 56)) for image in range(20) for channel in range(5)])
     values = drawn.numpy().astype(np.float64)

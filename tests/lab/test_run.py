@@ -416,7 +416,8 @@ def test_weights_of_the_other_architecture_are_refused(first, empty_folder):
 def test_weights_for_other_classes_are_refused(empty_folder, tmp_path):
     torch.save(models.plainnet34(20, 5).state_dict(), tmp_path / "five.pth")
     run = opened(weights={"plainnet34": str(tmp_path / "five.pth")}, **TINY)
-    with pytest.raises(RfvizError, match=r"five\.pth tells 5 classes apart, but the images have 3") as caught:
+    said = r"five\.pth tells 5 classes apart, but the images have 3, on which ResNet34 is to be trained: .*--networks p"
+    with pytest.raises(RfvizError, match=said) as caught:
         results.noise_effect(run, "plainnet34")
     one_line(caught)
 
@@ -788,9 +789,84 @@ def test_weights_of_other_classes_are_refused(empty_folder, tmp_path):
     save_tensors(net.state_dict(), path, {"values": {"classes": ["ant", "bee", "cow", "dog"]}})
     run = open_run("smoke", weights={"resnet34": path})
     with pytest.raises(RfvizError, match=r"other\.safetensors was trained on the classes ant, bee, cow, dog"):
-        run.net("resnet34")
+        run.check_weights()
     save_tensors(net.state_dict(), path, {"values": {"classes": list(run.classes)}})
-    assert open_run("smoke", weights={"resnet34": path}).net("resnet34").name == "resnet34"
+    run = open_run("smoke", weights={"resnet34": path})
+    run.check_weights()
+    assert run.labelled and run.net("resnet34").name == "resnet34"
+
+
+# -- weights whose classes are not those of the images -----------------------------------------------------------------
+
+
+@pytest.fixture
+def of_others(tmp_path) -> Path:
+    torch.manual_seed(2)
+    torch.save(models.build("resnet34", 20, 7).state_dict(), tmp_path / "others.pth")
+    return tmp_path / "others.pth"
+
+
+@pytest.mark.parametrize("layout", ["flat", "nested", "train and val"])
+def test_weights_and_a_folder_make_every_result_that_needs_no_label(layout, images, of_others, empty_folder, tmp_path):
+    if layout == "flat":
+        flat = tmp_path / "flat"
+        flat.mkdir()
+        for number, path in enumerate(sorted(images.rglob("*.*"))):
+            path.rename(flat / f"{number}{path.suffix}")
+        images = flat
+    elif layout == "nested":
+        (images / "train").rename(images / "some")
+        (images / "val").rename(images / "more")
+    run = opened(images=str(images), weights={"resnet34": str(of_others)}, **SHORT)
+    assert run.given.networks == ("resnet34",) and not run.given.trains
+    run.check_weights()
+    assert not run.labelled and results.accuracy(run, "resnet34") is None
+    count = len(run.evaluation)
+    assert count == (9 if layout == "train and val" else 27)
+    effect, dose = results.noise_effect(run, "resnet34"), results.noise_dose(run, "resnet34")
+    assert not effect.labelled and not dose.labelled and effect.images == count
+    assert results.stimuli(run, "resnet34")["maxpool"].image_count == count
+    assert (dose.loss["matched"] >= 0).all() and dose.loss["matched"].max() > 0
+    (listed,) = run.folder.glob("images-*.csv")
+    assert len(listed.read_text().splitlines()) == 1 + len(list(images.rglob("*.*")))
+
+
+def test_what_stands_in_the_place_of_labels_is_said_once(images, of_others, empty_folder, caplog):
+    run = opened(images=str(images), weights={"resnet34": str(of_others)}, **SHORT)
+    run.check_weights()
+    _ = run.evaluation, run.stimuli
+    told = [message for message in caplog.messages if "labels are not used" in message]
+    assert len(told) == 1 and "others.pth tells 7 classes apart, but the images have 3" in told[0]
+
+
+def test_labels_decide_which_results_are_read(images, of_others, empty_folder, tmp_path):
+    """The same weights with a classifier for the classes of the images: losses, in a file of their own."""
+    run = opened(images=str(images), weights={"resnet34": str(of_others)}, **SHORT)
+    divergence = results.noise_effect(run, "resnet34")
+    state = torch.load(of_others)
+    torch.save(state | {"fc.weight": state["fc.weight"][:3], "fc.bias": state["fc.bias"][:3]}, of_others)
+    run = opened(images=str(images), weights={"resnet34": str(of_others)}, **SHORT)
+    loss = results.noise_effect(run, "resnet34")
+    assert run.labelled and loss.labelled and not divergence.labelled
+    assert loss.clean_loss > 0 == divergence.clean_loss
+
+
+def test_a_network_that_is_to_be_trained_needs_labels(images, of_others, empty_folder):
+    flat = images / "train" / "coffee"
+    with pytest.raises(RfvizError, match=r"--split 0\.2 .*or give weights of every network") as caught:
+        _ = opened(images=str(flat), **SHORT).images
+    one_line(caught)
+    run = opened(images=str(flat), networks="resnet34,plainnet34", weights={"resnet34": str(of_others)}, **SHORT)
+    with pytest.raises(RfvizError, match=r"coffee has no folder 'train'"):
+        run.check_weights()
+
+
+def test_a_folder_of_classes_is_split_and_the_list_says_how(images, empty_folder):
+    run = opened(images=str(images / "train"), split=0.5, **SHORT)
+    assert (len(run.images.train), len(run.images.evaluation)) == (9, 9)
+    (listed,) = run.folder.glob("images-*.csv")
+    rows = [row.split(",")[:2] for row in listed.read_text().splitlines()[1:]]
+    assert all(rows.count([part, name]) == 3 for part in ("train", "val") for name in NAMES)
 
 
 # -- networks that begin with given weights ----------------------------------------------------------------------------

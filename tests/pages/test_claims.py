@@ -37,6 +37,7 @@ def fake(*names: str, seed: int = 0, **parts: object) -> SimpleNamespace:
     common = {
         "networks": networks, "network": NETWORKS.get, "subject": networks[0], "contrast": contrast(networks),
         "accuracy_control": accuracy_control(networks), "seed": seed, "stored": lambda name: True, "stimuli": None,
+        "labelled": True,
     }  # fmt: skip
     return SimpleNamespace(**{**common, **parts})
 
@@ -145,6 +146,17 @@ def test_networks_like_those_of_the_paper() -> None:
     assert found["g"].measured.startswith("share +19%") and "n = 3 seeds" in found["g"].measured
     assert "n = 192 channels" in found["f"].measured
     assert "minus the same in matched active channels +0.210" in found["l"].measured
+
+
+def test_without_labels_no_statement_on_the_loss_is_decided() -> None:
+    runs = three(like_the_paper)
+    for run in runs:
+        run.labelled = False
+    found = verdicts(*runs)
+    assert {letter: claim.verdict for letter, claim in found.items()} == {
+        "f": AGREES, "g": AGREES, "h": CANNOT_TELL, "l": CANNOT_TELL
+    }  # fmt: skip
+    assert "no labels that the networks know" in found["h"].why == found["l"].why
 
 
 def test_a_comparison_takes_three_trainings() -> None:

@@ -330,6 +330,32 @@ def test_other_pages_get_the_intervals_of_this_page(monkeypatch: pytest.MonkeyPa
     assert page.noise_change(runs_of("plainnet34"), "plainnet34", "least_active").value == pytest.approx(0.15)
 
 
+def test_without_labels_the_output_stands_in_the_place_of_the_loss() -> None:
+    found = dataclasses.replace(
+        experiment((1, 2), inactive=effect(0.3), least_active=effect(0.4), random_active=effect(0.9)), labelled=False
+    )
+    table = page.table1({"resnet34": [found]})
+    assert list(table.columns) == ["KL divergence (nats)", "ΔL in the paper", "Δ same top-1 choice (points)"]
+    assert table.index[0][2] == "all inactive: KL divergence" and "divergence" in page.measured({"resnet34": [found]})
+    answer = page.noise_answer({"resnet34": [found]}).data
+    assert "moves the output by a divergence of 0.3 (0.25" in answer and "active ones by 0.9" in answer
+    assert (
+        "loss" not in answer
+        and "loss" in page.noise_answer({"resnet34": [experiment((1,), inactive=effect(0.3))]}).data
+    )
+    assert any(
+        "KL divergence in place of" in row[0] for row in page.elsewhere({"this run": {"resnet34": [found]}}).index
+    )
+    unlabelled = dataclasses.replace(dose(0.5, 0.1), labelled=False)
+    drawn = shown(doses={"resnet34": unlabelled}, pooled={"resnet34": [responses(0.0, 0.1, 0.2, 0.3, 0.4, 0.5)]})
+    labels = [ax.get_ylabel() for ax in page.noise_doses(drawn).axes]
+    assert labels == ["divergence of the output (nats)", "divergence of the output (nats),\nnoise in one channel"]
+    for said in (page.dose_answer(drawn).data, page.single_answer(drawn).data):
+        assert "loss" not in said and "output" in said
+    why = page.why_answer({"resnet34": reasons(UP, UP, UP)._replace(labelled=False)}).data
+    assert "misses" not in why and "moves the output by" in why and "loss" not in why
+
+
 # -- by dose, and one by one -------------------------------------------------------------------------------------------
 
 
@@ -412,7 +438,7 @@ UP, DOWN, OPEN = interval(0.1, 0.2), interval(-0.2, -0.1), interval(-0.1, 0.1)
 def test_words_on_the_reasons_follow_the_intervals(found: page.Why, said: tuple[str, ...]) -> None:
     answer = page.why_answer({"resnet34": found}).data
     assert all(words in answer for words in said)
-    assert "the same cut in matched active channels changes it by +1.100" in answer
+    assert "the same cut in matched active channels does so by +1.100" in answer
 
 
 def test_the_reasons_are_asked_of_silent_channels_only() -> None:
@@ -429,7 +455,10 @@ def test_the_reasons_come_from_the_images_and_over_seeds_from_networks_with_sile
 
     def dose(inactive: bool) -> SimpleNamespace:
         return SimpleNamespace(
-            inactive=inactive, matched=(1,), mean=lambda losses: stats.mean(losses, "images", torch.arange(len(losses)))
+            inactive=inactive,
+            labelled=True,
+            matched=(1,),
+            mean=lambda losses: stats.mean(losses, "images", torch.arange(len(losses))),
         )
 
     def planted(skip: float) -> Disturbances:

@@ -96,6 +96,27 @@ def shown(
     )  # fmt: skip
 
 
+def test_without_labels_no_prediction_on_the_loss_is_decided() -> None:
+    made = {
+        name: [evidence(12, sign, seed + round(9 * sign)) for seed in range(3)]
+        for name, sign in zip(PAIR, (1.0, 0.5), strict=True)
+    }
+    unlabelled = {
+        name: [dataclasses.replace(each, dose=dataclasses.replace(each.dose, labelled=False)) for each in replicas]
+        for name, replicas in made.items()
+    }
+    labelled, divergent = shown(found=made), shown(found=unlabelled)
+    before, after = sharing.predictions(labelled), sharing.predictions(divergent)
+    changed = [number for number, pair in enumerate(zip(before, after, strict=True), 1) if pair[0] != pair[1]]
+    assert changed == [3, 5]
+    for number in changed:
+        assert before[number - 1].verdict == AGREES
+        assert (after[number - 1].verdict, after[number - 1].why) == (CANNOT_TELL, sharing.NO_LABELS)
+        assert "loss" in before[number - 1].test and "ivergence" in after[number - 1].test
+    assert sharing.ablations(divergent).axes[0].get_ylabel() == "divergence of the output (nats)"
+    assert "difference of the divergences of the output" in sharing.ownership_answer(divergent).data
+
+
 # -- does a channel keep its feature? ----------------------------------------------------------------------------------
 
 

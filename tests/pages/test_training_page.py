@@ -18,19 +18,28 @@ ENTRY = {"epoch": 1, "loss": 1.0, "evaluation_loss": 1.2, "train_top1": 0.4, "ev
 
 
 def test_the_summary_says_where_stimuli_are_looked_for(tiles: Evaluation) -> None:
-    def said(stimuli: Evaluation) -> str:
+    def said(stimuli: Evaluation, evaluation: Evaluation = tiles) -> str:
         given = SimpleNamespace(name="smoke", summary="photographs")
-        run: Any = SimpleNamespace(given=given, classes=tiles.classes, evaluation=tiles, stimuli=stimuli)
+        run: Any = SimpleNamespace(
+            given=given, classes=tiles.classes, evaluation=evaluation, stimuli=stimuli, labelled=evaluation.labelled
+        )
         return page.images_summary(page.Shown(run, {}, {}, {}, {})).data
 
     assert f"4 classes, {len(tiles):,} held-out images of 64 × 64 px" in said(tiles)
     assert "looked for in the same images." in said(tiles)
+    assert f"Here that means {len(tiles)} images of 64" in said(tiles, tiles.unlabelled())
     assert f"looked for in {len(tiles)} held-out images of 32 × 32 px." in said(Evaluation(tiles.source, 32, 32))
 
 
 def test_one_example_of_each_class(tiles: Evaluation) -> None:
     shown = [ax for ax in page.example_images(tiles).axes if ax.get_images()]
     assert [ax.get_title().replace("\n", " ") for ax in shown] == [name.replace("_", " ") for name in tiles.classes]
+
+
+def test_of_images_without_classes_the_first_are_shown(tiles: Evaluation) -> None:
+    shown = [ax for ax in page.example_images(tiles.unlabelled()).axes if ax.get_images()]
+    assert len(shown) == min(28, len(tiles)) and not any(ax.get_title() for ax in shown)
+    assert "cannot be told" in page.accuracy_answer({}).data
 
 
 def test_class_names_are_text() -> None:
