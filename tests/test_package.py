@@ -53,3 +53,16 @@ def test_whatever_imports_torchvision_mends_it_first(path: Path) -> None:
     named = imports(path)
     first = next((i for i, name in enumerate(named) if name.partition(".")[0] == "torchvision"), None)
     assert first is None or SHIM in named[:first], f"add `from rfviz import {SHIM}` before torchvision"
+
+
+ORDER = ("net", "images", "layer", "layers", "channels")
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "kernels").rglob("*.py")), ids=lambda path: path.stem)
+def test_kernels_take_their_arguments_in_one_order(path: Path) -> None:
+    """A network, images, a layer of it, channels of that."""
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+            known = [each.arg for each in node.args.args if each.arg in ORDER]
+            assert known == sorted(known, key=ORDER.index), f"{node.name} takes {known}"
+            assert "net" not in known or node.args.args[0].arg == "net", node.name

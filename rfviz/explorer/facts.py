@@ -62,7 +62,7 @@ class LayerFacts(NamedTuple):
     colour : ColourTuning, or None
         How the channels are tuned, where that was measured.
     clear : Maximization, or None
-        Clear pictures of every channel; see `rfviz.kernels.maximization.clear`.
+        Clear pictures of every channel; see `rfviz.kernels.maximization.SETTINGS`.
     ranges : Ranges, or None
     maps : mapping from (image, channel) to Tensor, shape (h, w)
         Where over the images that stimuli come from the channels fire.

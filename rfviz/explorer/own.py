@@ -268,7 +268,8 @@ def own_layer(source: NetSource, model: str, layer: str) -> Drawn:
         described = described._replace(maxima=on_cpu(driven), objective=maximization.objective_of(net, layer))
     if alone and graph.in_channels(net) == 3:
         if 4 * cost <= DRIVEN:
-            described = described._replace(clear=on_cpu(maximization.clear(net, layer, found, preprocess)))
+            pictures = maximization.maximize(net, layer, setting="clear", units=found, preprocess=preprocess)
+            described = described._replace(clear=on_cpu(pictures))
         if size <= TUNED:
             described = described._replace(
                 orientation=tuning.measure(net, layer, preprocess=preprocess),

@@ -100,8 +100,8 @@ def spread(responses: LayerResponses, count: int) -> list[int]:
 @torch.enable_grad()
 def effective_fields(
     net: nn.Module,
-    layer: str,
     images: Images,
+    layer: str,
     responses: LayerResponses,
     channels: Sequence[int],
     *,
@@ -120,10 +120,10 @@ def effective_fields(
         Any network that `torch.fx` can trace; it is run in evaluation mode, and its parameters get no gradients. It
         need not be the one that the responses come from: given a control network, the fields are those of neurons at
         the same places on the same images.
-    layer : str
-        Name as in `rfviz.nets.graph`; it must end in a ReLU.
     images : Tensor (N, 3, H, W) or data set
         The images that the responses were collected from, RGB in [0, 1].
+    layer : str
+        Name as in `rfviz.nets.graph`; it must end in a ReLU.
     responses : LayerResponses
         Of the layer. Only stimuli with a response > 0 count.
     channels : sequence of int

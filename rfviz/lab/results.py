@@ -145,10 +145,11 @@ def maxima(run: Run, network: str, layer: str, control: str | None = None) -> Ma
 
 @result
 def clear_maxima(run: Run, network: str, layer: str) -> Maximization:
-    """Return clear pictures that maximize every channel of a layer of the figures; see `maximization.clear`."""
-    return maximization.clear(
-        run.net(network), layer, stimuli(run, network)[layer], run.whitening(network), progress=run.progress
-    )
+    """Return clear pictures that maximize every channel of a layer of the figures; see `maximization.SETTINGS`."""
+    return maximization.maximize(
+        run.net(network), layer, setting="clear", units=stimuli(run, network)[layer],
+        preprocess=run.whitening(network), progress=run.progress,
+    )  # fmt: skip
 
 
 def _crops(run: Run) -> bool:
@@ -385,7 +386,7 @@ def effective_fields(run: Run, network: str, layer: str, control: str | None = N
     """
     found = high_stimuli(run, network)[layer]
     net, chosen = net_or_control(run, network, control), effective.spread(found, FIELD_CHANNELS)
-    return effective.effective_fields(net, layer, run.stimuli, found, chosen, preprocess=run.whitening(network))
+    return effective.effective_fields(net, run.stimuli, layer, found, chosen, preprocess=run.whitening(network))
 
 
 @result

@@ -28,7 +28,7 @@ class Pictures(NamedTuple):
     ----------
     responses : dict from layer to LayerResponses
     maxima, clear : dict from layer to Maximization
-        With the paper's setting, and as clear pictures (`rfviz.kernels.maximization.clear`).
+        With the paper's setting, and as clear pictures (`rfviz.kernels.maximization.SETTINGS`).
     random_responses, random : dict from layer to LayerResponses and to Maximization
         With random weights, and the paper's setting.
     whitening : Whitening

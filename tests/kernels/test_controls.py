@@ -67,6 +67,6 @@ def test_without_calibration_blocks_of_a_residual_net_say_little(resnet: models.
     assert receptive_field.of(other, "layer2.0") == found.receptive_field
     channels = spread(found, 6)
     plain, ready = (
-        effective_fields(net, "layer2.0", tiles, found, channels) for net in (other, controls.calibrated(other, tiles))
+        effective_fields(net, tiles, "layer2.0", found, channels) for net in (other, controls.calibrated(other, tiles))
     )
     assert plain.diameter.nanmedian() < 0.8 * ready.diameter.nanmedian()

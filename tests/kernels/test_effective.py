@@ -35,7 +35,7 @@ class Spot(nn.Module):
 
 def fields_of(net: nn.Module, layer: str, images: object, **options: object) -> EffectiveFields:
     found = collect(net, images, [layer], 4, mean_stimulus=False, borders=True, preprocess=MIXED)[layer]
-    return effective_fields(net, layer, images, found, spread(found, 3), preprocess=MIXED, **options)
+    return effective_fields(net, images, layer, found, spread(found, 3), preprocess=MIXED, **options)
 
 
 def test_a_planted_spot_holds_all_the_weight() -> None:
@@ -44,7 +44,7 @@ def test_a_planted_spot_holds_all_the_weight() -> None:
     net = Spot()
     found = collect(net, image, ["conv"], 1, mean_stimulus=False, borders=True)["conv"]
     y, x = found.top_positions[0, 0].tolist()
-    fields = effective_fields(net, "conv", image, found, [0, 1], top=1)
+    fields = effective_fields(net, image, "conv", found, [0, 1], top=1)
     expected = torch.zeros(21, 21)
     expected[y - 4 : y - 1, x + 1 : x + 4] = 1 / 9
     torch.testing.assert_close(fields.maps[0], expected)
@@ -160,10 +160,10 @@ def test_only_stimuli_that_drive_the_channel_count(resnet: models.ResidualNet, s
     found = collect(resnet, some_tiles, ["layer1.0"], 4, mean_stimulus=False, borders=True)["layer1.0"]
     found.top_values[2, 1:] = 0
     found.top_values[4] = 0
-    fields = effective_fields(resnet, "layer1.0", some_tiles, found, [4, 2, 0], top=3)
+    fields = effective_fields(resnet, some_tiles, "layer1.0", found, [4, 2, 0], top=3)
     assert fields.channels.tolist() == [2, 0, 0, 0]
     assert fields.images.tolist() == [found.top_images[2, 0].item(), *found.top_images[0, :3].tolist()]
-    nothing = effective_fields(resnet, "layer1.0", some_tiles, found, [4])
+    nothing = effective_fields(resnet, some_tiles, "layer1.0", found, [4])
     assert nothing.maps.shape == (0, 0, 0) and len(nothing.diameter) == 0
 
 
@@ -182,12 +182,12 @@ def one_line(error: pytest.ExceptionInfo) -> str:
 def test_errors_are_one_line(resnet: models.ResidualNet, some_tiles: torch.Tensor) -> None:
     found: LayerResponses = collect(resnet, some_tiles, ["layer1.0"], 2, mean_stimulus=False, borders=True)["layer1.0"]
     for arguments, options, said in [
-        (("layer1.0", some_tiles, found, [0]), {"top": 3}, "top (3) from 1 to 2"),
-        (("layer1.0", some_tiles, found, [6]), {"top": 1}, "there is no channel 6"),
-        (("layer1.0", iter([some_tiles]), found, [0]), {"top": 1}, "give a tensor or a data set"),
-        (("layer1.1", some_tiles, found, [0]), {"top": 1}, "give the responses of 'layer1.1'"),
-        (("layer1.0.bn2", some_tiles, found, [0]), {"top": 1}, "does not end in a ReLU"),
-        (("layer9", some_tiles, found, [0]), {"top": 1}, "unknown layer"),
+        ((some_tiles, "layer1.0", found, [0]), {"top": 3}, "top (3) from 1 to 2"),
+        ((some_tiles, "layer1.0", found, [6]), {"top": 1}, "there is no channel 6"),
+        ((iter([some_tiles]), "layer1.0", found, [0]), {"top": 1}, "give a tensor or a data set"),
+        ((some_tiles, "layer1.1", found, [0]), {"top": 1}, "give the responses of 'layer1.1'"),
+        ((some_tiles, "layer1.0.bn2", found, [0]), {"top": 1}, "does not end in a ReLU"),
+        ((some_tiles, "layer9", found, [0]), {"top": 1}, "unknown layer"),
     ]:
         with pytest.raises(RfvizError) as error:
             effective_fields(resnet, *arguments, **options)

@@ -6,9 +6,9 @@ from torch import nn
 
 from rfviz.errors import RfvizError
 from rfviz.images.whitening import IMAGENET, NONE
-from rfviz.kernels.maximization import clear, maximize
-from rfviz.kernels.maximization.parametrizations import FAINT, Fourier
-from rfviz.kernels.maximization.regularizers import L2
+from rfviz.kernels.maximization import maximize
+from rfviz.kernels.maximization.parametrizations import FAINT, Fourier, Pixels
+from rfviz.kernels.maximization.regularizers import L2, Jitter, TotalVariation
 from rfviz.kernels.responses import collect
 
 LIKE = torch.zeros((), dtype=torch.float64)
@@ -52,13 +52,43 @@ def test_pictures_are_sums_of_waves_weighted_by_their_wavelength(side):
         torch.testing.assert_close(picture.flatten(1).abs().amax(1), expected * wave.abs().max())
 
 
+def clear(net, layer, found, channels=None, **options):
+    return maximize(net, layer, channels, setting="clear", units=found, preprocess=IMAGENET, **options)
+
+
+def test_a_setting_is_its_parts(resnet, some_tiles):
+    """By name and part by part, the same to the bit."""
+    found = collect(resnet, some_tiles, ["layer1.0"], 1, preprocess=IMAGENET)["layer1.0"]
+    best = found.top_values[:, 0]
+    parts = {"parametrization": Fourier(IMAGENET), "regularizers": [Jitter(2), TotalVariation(0.001)]}
+    by_parts = maximize(
+        resnet, "layer1.0", steps=128, learning_rate=0.05, units=torch.where(best > 0, best, 1.0), **parts
+    )
+    assert torch.equal(clear(resnet, "layer1.0", found).images, by_parts.images)
+    of_paper = {"steps": 31, "learning_rate": 0.1, "regularizers": [L2(1e-6)], "parametrization": Pixels()}
+    by_name = maximize(resnet, "layer1.0", setting="paper")
+    assert torch.equal(by_name.images, maximize(resnet, "layer1.0", **of_paper).images)
+    assert torch.equal(by_name.images, maximize(resnet, "layer1.0").images)
+
+
+def test_settings_that_cannot_be_are_refused(resnet, some_tiles):
+    with pytest.raises(RfvizError, match=r"'cleer'.*clear"):
+        maximize(resnet, "layer1.0", setting="cleer")
+    with pytest.raises(RfvizError, match="give what collect found in the layer as units") as caught:
+        maximize(resnet, "layer1.0", setting="clear")
+    assert "\n" not in str(caught.value)
+    other = collect(resnet, some_tiles, ["layer1.0"], 1)["layer1.0"]
+    with pytest.raises(RfvizError, match="no channel 99"):
+        maximize(resnet, "layer1.0", [99], setting="clear", units=other)
+
+
 def test_clear_pictures_can_be_shown_and_drive(resnet, some_tiles):
     found = collect(resnet, some_tiles, ["layer1.0"], 1, preprocess=IMAGENET)["layer1.0"]
-    driven = clear(resnet, "layer1.0", found, IMAGENET, steps=60)
+    driven = clear(resnet, "layer1.0", found, steps=60)
     rgb = IMAGENET.to_rgb(driven.images, clip=False)
     assert rgb.min() >= -1e-5 and rgb.max() <= 1 + 1e-5
     assert (driven.activations[-1] > driven.activations[0]).all()
-    some = clear(resnet, "layer1.0", found, IMAGENET, [4, 1], steps=60)
+    some = clear(resnet, "layer1.0", found, [4, 1], steps=60)
     torch.testing.assert_close(some.images, driven.images[[4, 1]], rtol=0, atol=1e-3)
     rough = maximize(resnet, "layer1.0", steps=60, parametrization=Fourier(IMAGENET), learning_rate=0.05)
     smooth, free = (sum(images.diff(dim=dim).abs().sum() for dim in (2, 3)) for images in (driven.images, rough.images))
@@ -71,7 +101,7 @@ def test_the_clear_picture_of_a_pooling_neuron_is_no_corner(resnet, some_tiles):
     still = (of_paper.images == 0).all(1)
     assert still[:, 7:].all() and still[:, :, 7:].all()
     found = collect(resnet, some_tiles, ["maxpool"], 1, preprocess=IMAGENET)["maxpool"]
-    driven = clear(resnet, "maxpool", found, IMAGENET)
+    driven = clear(resnet, "maxpool", found)
     change = (driven.images - driven.images.mean((2, 3), keepdim=True)).square().sum(1)
     middle = change[:, 2:9, 2:9].sum((1, 2)) / change.sum((1, 2))
     assert middle.median() > 0.5  # 49 of 121 pixels

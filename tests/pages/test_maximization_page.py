@@ -47,7 +47,10 @@ def test_images_and_curves_are_those_of_the_channel(resnet: models.ResidualNet, 
     network = NETWORKS["resnet34"]
     found = collect(resnet, tiles, network.figure_layers)
     of_paper = {layer: maximization.maximize(resnet, layer, steps=3) for layer in network.figure_layers}
-    clear = {layer: maximization.clear(resnet, layer, found[layer], NONE, steps=5) for layer in network.figure_layers}
+    clear = {
+        layer: maximization.maximize(resnet, layer, setting="clear", units=found[layer], steps=5)
+        for layer in network.figure_layers
+    }
     page_shown = shown({"resnet34": Pictures(found, of_paper, clear, {}, {}, NONE)})
     channel = next(c for c in range(6) if all(each.competes[c] for each in found.values()))
     figure = page.maximization(page_shown, network, {"resnet34": channel})

@@ -13,7 +13,7 @@ batch, one image each. The result is that of the full image, where the full imag
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -52,6 +52,28 @@ class Maximization:
     from_noise: Tensor
 
 
+class Setting(NamedTuple):
+    """How the ascent goes where nothing else is asked for; see `maximize`."""
+
+    steps: int
+    learning_rate: float
+    regularizers: Sequence[Regularizer]
+    of_pixels: bool
+
+
+SMOOTHING = 1e-3
+"""Weight of the total variation in the clear setting: of 0.0003, 0.001 and 0.003 the largest with which, in each layer
+of the figures of the default run, the picture of the median channel drives it as the best photograph does, or more."""
+
+SETTINGS = {
+    "paper": Setting(31, 0.1, (L2(1e-6),), of_pixels=True),
+    "clear": Setting(128, 0.05, (Jitter(2), TotalVariation(SMOOTHING)), of_pixels=False),
+}
+"""The paper's, and one for pictures that a screen can show and an eye can read, the same way for all channels: Fourier
+coefficients in place of pixels, a total variation that is weighed against the strongest response to any photograph, and
+a shift of up to 2 px before every step."""
+
+
 @contextlib.contextmanager
 def _frozen(net: nn.Module) -> Iterator[None]:
     trainable = [parameter for parameter in net.parameters() if parameter.requires_grad]
@@ -71,12 +93,14 @@ def maximize(
     layer: str,
     channels: Sequence[int] | None = None,
     *,
-    steps: int = 31,
-    learning_rate: float = 0.1,
+    setting: str = "paper",
+    steps: int | None = None,
+    learning_rate: float | None = None,
     objective: str | Objective | None = None,
-    regularizers: Sequence[Regularizer] = (L2(1e-6),),
+    regularizers: Sequence[Regularizer] | None = None,
     parametrization: Parametrization | None = None,
-    units: Tensor | None = None,
+    units: Tensor | LayerResponses | None = None,
+    preprocess: Any = "none",
     canvas: int | None = None,
     batch_size: int | None = None,
     progress: bool = False,
@@ -94,19 +118,25 @@ def maximize(
         Name as in `rfviz.nets.graph`.
     channels : sequence of int, optional
         All channels by default.
-    steps, learning_rate : int, float
-        Of Adam; the paper's are the defaults.
+    setting : {"paper", "clear"}
+        What steps, learning rate, regularizers and parametrization are where they are not given; see `SETTINGS`.
+        ``"clear"`` needs `units` and `preprocess`.
+    steps, learning_rate : int, float, optional
+        Of Adam.
     objective : {"before_relu", "response", "channel_mean"} or Objective, optional
         What is maximised: the centre neuron's value before the layer's last ReLU, its response, the mean of the channel
         over a canvas, or anything like those in `rfviz.kernels.maximization.objectives`. By default the first where a
         ReLU ends the layer, else the second.
-    regularizers : sequence of Regularizer
-        See `rfviz.kernels.maximization.regularizers`. The default is the paper's weight decay.
+    regularizers : sequence of Regularizer, optional
+        See `rfviz.kernels.maximization.regularizers`.
     parametrization : Parametrization, optional
         What is changed: `rfviz.kernels.maximization.parametrizations.Pixels`, the paper's, or ``Fourier``.
-    units : Tensor, shape (channels,), optional
-        What the activation of each channel is divided by when it is weighed against penalties, such as its strongest
-        response to any photograph: so that a penalty means the same for all.
+    units : LayerResponses, or Tensor of shape (channels,), optional
+        What the activation of each channel is divided by when it is weighed against penalties, so that a penalty means
+        the same for all: its strongest response to photographs, of what `rfviz.kernels.responses.collect` found in the
+        layer, or any number.
+    preprocess : Whitening, transform, str or pair
+        What the network sees of a picture, for the clear setting; see `rfviz.images.whitening.of`.
     canvas : int, optional
         Side of the input in px. By default the input is the receptive field of one neuron, which no padding reaches.
         From layer3.0 of ResNet34 on, the field is larger than the paper's 224 px: there ``canvas=224`` is what the
@@ -121,8 +151,19 @@ def maximize(
     Raises
     ------
     RfvizError
-        If the layer, a channel or the objective is unknown, or an option is impossible.
+        If the layer, a channel, the objective or the setting is unknown, or an option is impossible.
     """
+    if setting not in SETTINGS:
+        raise unknown("setting", setting, SETTINGS)
+    default = SETTINGS[setting]
+    steps = default.steps if steps is None else steps
+    learning_rate = default.learning_rate if learning_rate is None else learning_rate
+    regularizers = default.regularizers if regularizers is None else regularizers
+    if units is None and not default.of_pixels:
+        raise RfvizError(
+            f"the {setting} setting weighs pictures against responses to photographs: give what collect found in the "
+            "layer as units."
+        )
     if objective is None:
         objective = objective_of(net, layer)
     if isinstance(objective, str):
@@ -132,7 +173,8 @@ def maximize(
     if any(value is not None and value < 1 for value in (steps, batch_size, canvas)):
         raise RfvizError(f"steps ({steps}), batch_size ({batch_size}) and canvas ({canvas}) must be at least 1.")
     colours = graph.in_channels(net)
-    parametrization = parametrization or Pixels(colours)
+    if parametrization is None:
+        parametrization = Pixels(colours) if default.of_pixels else Fourier(whitening.of(preprocess))
     forward: ForwardPass
     if canvas is None and objective.one_neuron:
         field = receptive_field.of(net, layer)
@@ -153,6 +195,9 @@ def maximize(
     # Every value is kept for the gradient, which has one of the same size, and the next one is on its way.
     bytes_each = 3 * forward.elements * parameter.element_size()
     at_once = batch_size or max(1, _MEMORY // bytes_each)
+    if isinstance(units, LayerResponses):
+        best = units.top_values[chosen, 0]
+        units = torch.where(best > 0, best, 1.0)
     weights = torch.ones(len(chosen)) if units is None else units
     if len(weights) != len(chosen) or not (weights > 0).all():
         raise RfvizError(f"units has {len(weights)} values for {len(chosen)} channels: give one above 0 for each.")
@@ -180,50 +225,6 @@ def maximize(
 def objective_of(net: nn.Module, layer: str) -> str:
     """Return what `maximize` maximises of a layer: before its last ReLU, or its response where none ends it."""
     return "before_relu" if graph.is_rectified(net, layer) else "response"
-
-
-SMOOTHING = 1e-3
-"""Weight of the total variation in `clear`: of 0.0003, 0.001 and 0.003 the largest with which, in each layer of the
-figures of the default run, the picture of the median channel still drives it as the best photograph does, or more."""
-
-
-def clear(
-    net: nn.Module,
-    layer: str,
-    responses: LayerResponses,
-    preprocess: Any,
-    channels: Sequence[int] | None = None,
-    *,
-    steps: int = 128,
-    learning_rate: float = 0.05,
-    progress: bool = False,
-) -> Maximization:
-    """Maximise channels with pictures that a screen can show and an eye can read, the same way for all channels.
-
-    Fourier coefficients in place of pixels, a total variation that is weighed against the strongest response to any
-    photograph, and a shift of up to 2 px before every step.
-
-    Parameters
-    ----------
-    net : nn.Module
-    layer : str
-    responses : LayerResponses
-        Of the layer to photographs.
-    preprocess : Whitening, transform, str or pair
-        What the network sees of a picture; see `rfviz.images.whitening.of`.
-    channels : sequence of int, optional
-        All channels by default.
-    steps, learning_rate : int, float
-        Of Adam.
-    progress : bool
-        Show a progress bar.
-    """
-    chosen = list(range(responses.channels)) if channels is None else list(channels)
-    best = responses.top_values[chosen, 0]
-    return maximize(
-        net, layer, chosen, steps=steps, learning_rate=learning_rate, parametrization=Fourier(whitening.of(preprocess)),
-        regularizers=(Jitter(2), TotalVariation(SMOOTHING)), units=torch.where(best > 0, best, 1.0), progress=progress,
-    )  # fmt: skip
 
 
 def _ascend(
