@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 
 from benchmarks import measure
 from benchmarks.rows import ROWS
-from rfviz.pages import speed
+from rfviz.pages.evidence import speed
 
 RESULTS = Path(__file__).with_name("results.json")
 

@@ -16,7 +16,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "kernels.responses": ["collect", "preferred_stimuli"],
         "kernels.maximization": ["maximize"],
         "lab.run": ["open_run"],
-        "nets.zoo": ["layers"],
+        "nets.layer_table": ["layers"],
         "explorer": ["Explorer", "explore"],
     },
 )

@@ -370,19 +370,17 @@ def explore(
 
 
 @app.command(name="layers")
-def list_layers(network: str, *, weights: str = "random") -> None:
+def list_layers(network: str) -> None:
     """List the layers of a network: name, kind, channels, receptive field, and what can be measured there.
 
     Parameters
     ----------
     network
         As for `rfviz explore`.
-    weights
-        As for `rfviz explore`; the fields do not depend on them.
     """
-    from rfviz.nets import zoo
+    from rfviz.nets import layer_table
 
-    rows = zoo.layers(zoo.load(network, weights).net)
+    rows = layer_table.layers(network)
     table = [("layer", "kind", "channels", "receptive field", "works")]
     table += [(row.name, row.kind, str(row.channels), row.field, row.works) for row in rows]
     widths = [max(len(line[column]) for line in table) for column in range(4)]

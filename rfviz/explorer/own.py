@@ -24,7 +24,7 @@ from rfviz.kernels.responses import LayerResponses
 from rfviz.kernels.tuning import spots
 from rfviz.lab.reading import Reader
 from rfviz.lab.result import result
-from rfviz.nets import graph, receptive_field, zoo
+from rfviz.nets import graph, layer_table, receptive_field, zoo
 from rfviz.nets.cone import Cone
 from rfviz.nets.models import ResidualNet, recognize
 from rfviz.nets.receptive_field import WHOLE_IMAGE, Known
@@ -53,7 +53,7 @@ class NetSource(Reader):
     images : Tensor (N, 3, H, W), data set, list of images, or path of a folder
         RGB in [0, 1], or PIL images; a folder is read as `rfviz.images.folders.photographs` says.
     layers : sequence of str, optional
-        By default some that give an overview (`rfviz.nets.zoo.shown`); ``"all"`` for all of maps.
+        By default some that give an overview (`rfviz.nets.layer_table.shown`); ``"all"`` for all of maps.
     preprocess : Whitening, transform, str or pair, optional
         What normalises the images, just before the networks; see `rfviz.images.whitening.of`. By default what the
         weights of a network expect, where that is known.
@@ -102,7 +102,7 @@ class NetSource(Reader):
         self._layers = {name: _chosen(net, layers) for name, net in self.nets.items()}
         self._preprocess = {name: _preprocess(each, preprocess) for name, each in loaded.items()}
         first = next(iter(loaded.values()))
-        crop = size if size is not None else first.crop or zoo.natural_side(first.net)
+        crop = size if size is not None else first.crop or layer_table.natural_side(first.net)
         resize = round(crop * (first.resize or 1) / (first.crop or 1)) if first.crop else crop
         self.images = _read(images, resize, crop, graph.in_channels(first.net), strict, progress)
         self._digests: dict[str, str] = {}
@@ -175,8 +175,8 @@ def check_folder(folder: Path) -> None:
 def _chosen(net: nn.Module, layers: Sequence[str] | None) -> dict[str, tuple[int, Known]]:
     """Return channels and receptive field of the layers that are to be seen."""
     net = graph.unwrapped(net)
-    rows = {row.name: row for row in zoo.layers(net)}
-    names = zoo.shown(net) if layers is None else [layers] if isinstance(layers, str) else list(layers)
+    rows = {row.name: row for row in layer_table.layers(net)}
+    names = layer_table.shown(net) if layers is None else [layers] if isinstance(layers, str) else list(layers)
     if names == ["all"]:
         names = _distinct(net, [name for name, row in rows.items() if row.positions > 1])
     for name in names:
@@ -306,10 +306,25 @@ def on_cpu(found: Maximization) -> Maximization:
 def explorer_page(source: NetSource) -> bytes:
     """Return the page of the explorer of one's own networks: which they are, and what they were shown."""
     names = " and ".join(source.nets)
+    without = [f"{row['model']}, {row['key']}" for row in _rows(source) if not _is_maximized(source, row)]
+    missing = f" Without maximization images ({NOT_MAXIMIZED}): {'; '.join(without)}." if without else ""
     return static.page(
         f"What the channels of {names} respond to",
-        f"Measured on {len(source.images):,} images. Channels that never fire stand by themselves.",
+        f"Measured on {len(source.images):,} images. Channels that never fire stand by themselves.{missing}",
     )
+
+
+NOT_MAXIMIZED = "too many pixels, or none of its neurons stands alone"
+"""Why a layer has no maximization images."""
+
+
+def _rows(source: NetSource) -> list[dict[str, Any]]:
+    return source.manifest()["layers"]
+
+
+def _is_maximized(source: NetSource, row: Mapping[str, Any]) -> bool:
+    drawn = source.drawn(row["model"], row["key"]).facts["columns"]
+    return "maximization" in {column["key"] for column in drawn}
 
 
 def save(source: NetSource, folder: str | Path, *, progress: bool = False) -> Path:
@@ -336,14 +351,11 @@ def save(source: NetSource, folder: str | Path, *, progress: bool = False) -> Pa
 def summary(source: NetSource) -> list[str]:
     """Return a line per layer: its channels, its receptive field, and which of them are silent."""
     lines = []
-    for row in source.manifest()["layers"]:
+    for row in _rows(source):
         facts = source.drawn(row["model"], row["key"]).facts
         silent = [str(number) for number, channel in enumerate(facts["channels"]) if not channel["fires"]]
         named = f"{len(silent)} never fire: {', '.join(silent)}" if silent else "all fire"
         extent = "whole image" if facts["field"]["how"] == WHOLE_IMAGE else f"field of {row['size']} px"
-        drawn = {column["key"] for column in facts["columns"]}
-        left_out = (
-            "" if "maximization" in drawn else "; not maximized: too many pixels, or none of its neurons stands alone"
-        )
+        left_out = "" if _is_maximized(source, row) else f"; not maximized: {NOT_MAXIMIZED}"
         lines.append(f"{row['model']}, {row['key']}: {row['channels']} channels, {extent}; {named}{left_out}")
     return lines

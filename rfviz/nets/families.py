@@ -13,7 +13,7 @@ from torchvision.models import get_model_builder, get_model_weights, list_models
 from tqdm.auto import tqdm
 
 from rfviz.errors import RfvizError
-from rfviz.nets import receptive_field, zoo
+from rfviz.nets import layer_table, receptive_field, zoo
 from rfviz.nets.graph import EXAMPLE, ForwardPass
 from rfviz.nets.receptive_field import EXACT, WHOLE_IMAGE, Known
 from rfviz.storage import places
@@ -47,8 +47,8 @@ def survey(networks: Iterable[str], *, progress: bool = False) -> list[dict[str,
     rows = []
     for name in tqdm(list(networks), desc="networks", unit="network", disable=not progress):
         net = zoo.load(f"torchvision:{name}", zoo.RANDOM).net
-        listed = {row.name: row for row in zoo.layers(net)}
-        shown = zoo.shown(net)
+        listed = {row.name: row for row in layer_table.layers(net)}
+        shown = layer_table.shown(net)
         for layer in dict.fromkeys([shown[0], shown[len(shown) // 2], shown[-1], list(listed)[-1]]):
             row = listed[layer]
             known = receptive_field.known(net, [layer])[layer]

@@ -8,30 +8,20 @@ import numpy as np
 import pandas as pd
 import torch
 from IPython.display import Markdown
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from scipy import ndimage
 from torch import Tensor
 
 from rfviz import stats
-from rfviz.kernels.effective import EffectiveFields, core
+from rfviz.kernels.effective import EffectiveFields
 from rfviz.kernels.identify import CHANCE, KINDS
 from rfviz.kernels.responses import preferred_stimuli
 from rfviz.lab import results
 from rfviz.lab.run import Run
 from rfviz.nets import receptive_field
-from rfviz.nets.network import BLUE, GREEN, ORANGE, RED, Network
-from rfviz.pages.style import GREY, NO_IMAGE, BookFigure, Place, listed, place, show
+from rfviz.nets.network import BLUE, GREEN, ORANGE, Network
+from rfviz.pages import figures
+from rfviz.pages.style import GREY, BookFigure, listed, place
 from rfviz.stats import Interval
-
-SMOOTHING = 1 / 48
-"""Standard deviation of the Gaussian that smooths the weights for display, over the shorter side of the picture."""
-
-FULL = 99
-"""Percentile of the smoothed weights from which on a picture is not dimmed."""
-
-DIMMED = 0.5
-"""Grey level that what does not matter is dimmed to."""
 
 KIND_STYLES = dict(zip(KINDS, ((ORANGE, "o"), (GREEN, "s"), (BLUE, "^")), strict=True))
 """Colour and marker of each kind of picture."""
@@ -88,86 +78,21 @@ def judged(network: Network) -> tuple[str, ...]:
 # -- what matters in a stimulus ----------------------------------------------------------------------------------------
 
 
-def smoothed(weights: Tensor) -> Tensor:
-    """Return weights `(H, W)` smoothed for display, in float64."""
-    sigma = SMOOTHING * min(weights.shape)
-    return torch.from_numpy(ndimage.gaussian_filter(weights.double().numpy(), sigma, mode="constant"))
-
-
-def opacity(weights: Tensor) -> Tensor:
-    """Return how much of each pixel to show: smoothed weights over their 99th percentile, `(H, W)` in [0, 1]."""
-    soft = smoothed(weights)
-    full = np.percentile(soft.numpy(), FULL)
-    return (soft / full).clamp(0, 1) if full > 0 else torch.zeros_like(soft)
-
-
 def what_matters(shown: Shown) -> Figure:
-    """Draw Fig. S19: per layer of the subject, the strongest stimulus of one channel, and what in it matters.
-
-    In a row: the image, the same with what does not matter dimmed towards grey, the weights alone, and those of the
-    control. The contour is around the `core` of the smoothed weights, the cross at the centre of the theoretical field.
-    """
+    """Draw Fig. S19: per layer of the subject, the strongest stimulus of one channel, and what in it matters."""
     network = shown.run.subject
-    fields, controls = shown.fields[network.name], shown.controls[network.name]
-    figure = BookFigure(1.9 * len(fields))
-    grid = figure.subplots(len(fields), 4, squeeze=False)
-    for letter, row, (layer, found) in zip("abcdefgh", grid, fields.items(), strict=False):
-        index = len(found.channels) // 2
-        channel = int(found.channels[index])
-        of, image = place(network, layer, channel), shown.run.stimuli[int(found.images[index])][0]
-        _row_of_pictures(row, image, found, controls[layer], index, of)
-        title = network.layer_title(layer).replace("layer ", "")
-        row[0].set_ylabel(f"({letter}) {title}\nchannel {channel}")
-    for ax, name in zip(grid[0], ("stimulus", "what matters", "gradient", "random weights"), strict=True):
-        ax.set_title(name)
-    return figure
-
-
-def _row_of_pictures(
-    row: np.ndarray,
-    image: Tensor,
-    found: EffectiveFields,
-    control: EffectiveFields,
-    index: int,
-    of: Place | None,
-) -> None:
-    weights, random = (_window(each, index, each.maps[index]) for each in (found, control))
-    picture, inside = _window(found, index, image), _window(found, index, torch.ones_like(image[:1]))[0] > 0
-    alpha = opacity(weights)
-    show(row[0], picture, inside, of=of)
-    show(row[1], torch.where(inside, DIMMED + alpha * (picture - DIMMED), torch.tensor(NO_IMAGE)), of=of)
-    for ax, each, to in ((row[2], weights, of), (row[3], random, None)):  # the explorer has no control up there
-        show(ax, opacity(each).expand(3, -1, -1), of=to)
-        _outline(ax, each)
-    _outline(row[1], weights)
-    y, x = _centre(found, index)
-    for ax in row[1:]:
-        ax.plot(x, y, "+", color=BLUE, markersize=6, markeredgewidth=1)
-
-
-def _window(found: EffectiveFields, index: int, picture: Tensor) -> Tensor:
-    """Cut the field of a neuron out of a picture `(..., H, W)`; where it exceeds the picture, take that whole."""
-    height, width = found.sizes[index].tolist()
-    picture = picture[..., :height, :width]
-    if found.receptive_field.size > min(height, width):
-        return picture
-    return found.receptive_field.crop(picture, *found.positions[index].tolist())[0]
-
-
-def _centre(found: EffectiveFields, index: int) -> tuple[float, float]:
-    """Return row and column of a neuron's centre in its `_window`."""
-    if found.receptive_field.size > found.sizes[index].min():
-        y, x = found.centres[index].tolist()
-        return y, x
-    middle = (found.receptive_field.size - 1) / 2
-    return middle, middle
-
-
-def _outline(ax: Axes, weights: Tensor) -> None:
-    soft = smoothed(weights)
-    held = core(soft[None])[0]
-    if held.any():
-        ax.contour(soft.numpy(), [soft[held].min().item()], colors=[RED], linewidths=0.8)
+    layers = shown.fields[network.name]
+    layer_of = {
+        f"({letter}) {network.layer_title(layer).replace('layer ', '')}": layer
+        for letter, layer in zip("abcdefgh", layers, strict=False)
+    }
+    found, controls = (
+        {called: fields[network.name][layer] for called, layer in layer_of.items()}
+        for fields in (shown.fields, shown.controls)
+    )
+    return figures.effective_fields(
+        shown.run.stimuli, found, controls, places=lambda called, channel: place(network, layer_of[called], channel)
+    )
 
 
 def effective_diameters(shown: Shown) -> Figure:

@@ -19,7 +19,8 @@ from rfviz.kernels.silent import RARE, Silence, control_count, inactive_channels
 from rfviz.lab import results
 from rfviz.lab.run import Run
 from rfviz.nets.network import NETWORKS, Network
-from rfviz.pages.style import DIVERGENCE, GREY, BookFigure, channel_link, link_points, listed, measure, roles
+from rfviz.pages import figures
+from rfviz.pages.style import DIVERGENCE, GREY, BookFigure, channel_link, link_points, listed, measure, place, roles
 from rfviz.stats import AGREES, CANNOT_TELL, DISAGREES, NOTHING, Interval, judge
 
 Effects = Mapping[str, Sequence[NoiseEffect]]
@@ -258,8 +259,8 @@ def elsewhere(found: Mapping[str, Effects]) -> pd.DataFrame:
         | {columns[row]: f"{numbers[key]:.3g}" for row, key in _PAPER_ROWS.items()}
         for name, numbers in PAPER_TABLE.items()
     ]
-    for place, effects in found.items():
-        called = place if _labelled(effects) else f"{place} ({DIVERGENCE.symbol} in place of ΔL)"
+    for run, effects in found.items():
+        called = run if _labelled(effects) else f"{run} ({DIVERGENCE.symbol} in place of ΔL)"
         for name, entries in noise_table(effects).groupby("network", sort=False):
             by_row = entries.set_index("noise")
             first = by_row.iloc[0]
@@ -285,30 +286,12 @@ def firing_rates(shown: Shown) -> Figure:
 
     Several networks of a kind, one per seed, are drawn one over the other; only the first has markers.
     """
-    figure = BookFigure(2.9)
-    ax = figure.subplots()
-    for (network, replicas), shape in zip(shown.pooled.items(), "os^Dv", strict=False):
-        colour, title = NETWORKS[network].colour, NETWORKS[network].title
-        crossed = False
-        for i, found in enumerate(replicas):
-            order = found.firing_rate.argsort(descending=True)
-            rate = 100 * found.firing_rate[order]
-            ax.plot(
-                np.arange(len(rate)), rate.numpy(), marker=None if i else shape, markersize=4, color=colour,
-                linewidth=0.8 if i else 1.5, alpha=0.6 if i else 1, label=None if i else title,
-            )  # fmt: skip
-            if not i:
-                link_points(ax, range(len(rate)), rate, NETWORKS[network], "maxpool", order.tolist(), shown.explored)
-            silent = (rate == 0).nonzero().flatten().numpy()
-            if len(silent):
-                label = None if crossed else f"{title}: never fires"
-                ax.plot(silent, np.zeros(len(silent)), "x", color=colour, label=label)
-                crossed = True
-    ax.set(xlabel="channel, sorted", ylabel="neurons that fire (%)", ylim=(-3, 103))
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.legend(frameon=False)
-    return figure
+    of_titles = {NETWORKS[name].title: NETWORKS[name] for name in shown.pooled}
+    return figures.firing_rates(
+        {title: shown.pooled[network.name] for title, network in of_titles.items()},
+        {title: network.colour for title, network in of_titles.items()},
+        lambda title, channel: place(of_titles[title], "maxpool", channel, shown.explored),
+    )
 
 
 def kinds_table(shown: Shown) -> pd.DataFrame:

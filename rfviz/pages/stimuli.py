@@ -7,34 +7,18 @@ from typing import NamedTuple
 import pandas as pd
 import torch
 from IPython.display import Markdown
-from matplotlib.figure import Figure, SubFigure
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from rfviz import stats
 from rfviz.images.data import Indexed
 from rfviz.kernels.responses import LayerResponses
-from rfviz.kernels.responses import preferred_stimuli as cut_stimuli
 from rfviz.lab import results
 from rfviz.lab.run import Run
 from rfviz.nets.network import NETWORKS, Network
-from rfviz.pages.style import (
-    DPI,
-    WIDTH,
-    BookFigure,
-    Place,
-    channel_link,
-    listed,
-    min_max,
-    missing,
-    no_contrast,
-    place,
-    show,
-    stretch,
-)
+from rfviz.pages import figures
+from rfviz.pages.style import BookFigure, channel_link, listed, missing, no_contrast, place
 from rfviz.stats import Interval
-
-COLUMNS = 4
-"""Stimuli side by side."""
 
 
 class Shown(NamedTuple):
@@ -72,8 +56,6 @@ def gather(runs: Sequence[Run]) -> Shown:
 def preferred_stimuli(shown: Shown, network: Network | None, channel: Mapping[str, int]) -> Figure:
     """Draw Figs. 2 and 4: for each layer, the receptive fields of the strongest neurons of a channel.
 
-    Pixels outside the image are grey. Only neurons with response > 0 are shown.
-
     Parameters
     ----------
     shown : Shown
@@ -83,47 +65,19 @@ def preferred_stimuli(shown: Shown, network: Network | None, channel: Mapping[st
     """
     if network is None:
         return missing(no_contrast(shown.run))
-    number, responses = channel[network.name], shown.responses[network.name]
-    widths = _widths([COLUMNS * _step(found) + 1 for found in responses.values()], round(0.98 * WIDTH * DPI))
-    figure = BookFigure(max(widths) / DPI + 0.65)
-    panels = figure.subfigures(1, len(responses), width_ratios=widths, squeeze=False)[0]
-    for letter, panel, (layer, found) in zip("abc", panels, responses.items(), strict=True):
-        _stimulus_panel(panel, shown.run.stimuli, found, number, place(network, layer, number))
-        values = [value for value in found.top_values[number].tolist() if value > 0]
-        silent = "fires at borders only" if found.positive_count[number] else "never fires"
-        spread = f"responses {values[0]:.2f} to {values[-1]:.2f}" if values else silent
-        size = found.receptive_field.size
-        panel.suptitle(f"({letter}) {network.layer_title(layer)}\n{size} × {size} px\n{spread}")
-    return figure
+    titles, places = _titled(network, "abc")
+    found = shown.responses[network.name]
+    return figures.preferred_stimuli(
+        shown.run.stimuli, {titles[layer]: found[layer] for layer in found}, channel[network.name], places
+    )
 
 
-def _widths(sides: Sequence[int], room: int) -> list[int]:
-    """Return how wide to draw squares of some sides: whole multiples that fit the room and differ least."""
-    widths = list(sides)
-    while sum(widths) + sides[least := widths.index(min(widths))] <= room:
-        widths[least] += sides[least]
-    return widths
-
-
-def _step(found: LayerResponses) -> int:
-    """Return from where to where stimuli side by side begin, px: a hair's breadth lies between them."""
-    size = found.receptive_field.size
-    return size + 1 + size // 30
-
-
-def _stimulus_panel(
-    panel: SubFigure, images: Tensor | Indexed, found: LayerResponses, channel: int, of: Place | None
-) -> None:
-    patches, inside = cut_stimuli(images, found, channel)
-    firing = len(patches)
-    rows, step = -(-found.top_values.shape[1] // COLUMNS), _step(found)
-    axes = panel.subplots()
-    for i in range(firing):
-        # One image beside the other in the same axes, however many there are.
-        y, x = divmod(i, COLUMNS)
-        show(axes, patches[i], inside[i], corner=(x * step, y * step), of=of)
-    show(axes, None, of=None if firing else of)
-    axes.set(xlim=(-1, COLUMNS * step), ylim=(rows * step, -1), aspect="equal")
+def _titled(network: Network, letters: str) -> tuple[dict[str, str], figures.Places]:
+    """Return what the layers of the figures are called in one, and where their channels are shown."""
+    layers = network.figure_layers
+    titles = {layer: f"({letter}) {network.layer_title(layer)}" for letter, layer in zip(letters, layers, strict=True)}
+    layer_of = {title: layer for layer, title in titles.items()}
+    return titles, lambda called, channel: place(network, layer_of.get(called, "conv1"), channel)
 
 
 def sticking_out(found: LayerResponses, images: Indexed) -> tuple[float, float]:
@@ -159,7 +113,7 @@ def border_stimuli(shown: Shown, channel: Mapping[str, int]) -> Figure:
     competing = {"all neurons compete": shown.at_borders, "whole fields only": shown.responses[network.name]}
     for column, (title, responses) in enumerate(competing.items()):
         panel = figure.add_subfigure(grid[1, column])
-        _stimulus_panel(panel, images, responses[layer], number, place(network, layer, number))
+        figures.stimulus_panel(panel, images, responses[layer], number, place(network, layer, number))
         panel.suptitle(title)
     return figure
 
@@ -183,38 +137,16 @@ def mean_stimuli(shown: Shown, network: Network | None, channel: Mapping[str, in
     """
     if network is None:
         return missing(no_contrast(shown.run))
-    number, figure = channel[network.name], BookFigure(5.4)
-    responses, filters = shown.responses[network.name], shown.filters[network.name]
-    grid = figure.subplots(3, 1 + len(responses))
-    for ax in grid.flat:
-        show(ax, None)
-    side = filters.shape[-1]
-    show(grid[0, 0], min_max(filters[number]), of=place(network, "conv1", number))
-    grid[0, 0].set_title(f"(a) {network.layer_title('conv1').removesuffix(' filter')}\nfilter, {side} × {side} px")
-    strongest = shown.run.given.strongest
-    rows = ("mean,\nas it is", "mean,\nstretched", f"mean of up to\n{strongest} strongest,\nstretched")
-    for ax, name in zip(grid[:, 1], rows, strict=True):
-        ax.set_ylabel(name, rotation=0, ha="right", va="center")
-    for ax in grid[1:, 1]:
-        ax.yaxis.set_in_layout(False)  # there is room: below the filter is nothing
-    for column, letter, (layer, found) in zip(grid.T[1:], "bcd", responses.items(), strict=True):
-        size = found.receptive_field.size
-        column[0].set_title(f"({letter}) {network.layer_title(layer)}\n{size} × {size} px")
-        of = place(network, layer, number)
-        if not found.positive_count[number]:
-            column[0].set_xlabel("never fires")
-            show(column[0], None, of=of)
-            continue
-        assert found.mean_stimulus is not None and found.mean_count is not None and found.strongest_count is not None
-        inside = found.mean_count[number] > 0, found.strongest_count[number] > 0
-        show(column[0], found.mean_stimulus[number], inside[0], of=of)
-        column[0].set_xlabel(f"N = {int(found.positive_count[number]):,}")
-        deviations = found.mean_deviation[number], found.strongest_deviation[number]
-        for ax, deviation, there in zip(column[1:], deviations, inside, strict=True):
-            stretched, gain = stretch(deviation)
-            show(ax, stretched, there, of=of)
-            ax.set_xlabel(f"gain {gain:.1f}" if gain else "the mean patch")
-    return figure
+    titles, places = _titled(network, "bcd")
+    found = shown.responses[network.name]
+    first = f"(a) {network.layer_title('conv1').removesuffix(' filter')}", shown.filters[network.name]
+    return figures.mean_stimuli(
+        {titles[layer]: found[layer] for layer in found},
+        channel[network.name],
+        first,
+        shown.run.given.strongest,
+        places,
+    )
 
 
 def contrasts(deviations: Tensor) -> Tensor:

@@ -282,13 +282,18 @@ def link_points(
     explored: str | None = "",
 ) -> None:
     """Let the points of a diagram lead to the places of their channels, one point each; see `place`."""
-    for point, channel in zip(np.column_stack([x, y]), channels, strict=True):
+    link_to(axes, x, y, [place(network, layer, channel, explored) for channel in channels])
+
+
+def link_to(axes: Axes, x: ArrayLike, y: ArrayLike, places: Sequence[Place | None]) -> None:
+    """Let each point of a diagram lead to its place, if it has one."""
+    for point, there in zip(np.column_stack([x, y]), places, strict=True):
 
         def box(point: np.ndarray = point) -> Bbox:
             return Bbox([axes.transData.transform(point)] * 2).padded(REACH)
 
         if np.isfinite(point).all():
-            link(axes, box, place(network, layer, channel, explored))
+            link(axes, box, there)
 
 
 def bands(height: float, found: Mapping[str, bool], nothing: str) -> tuple[Figure, dict[str, SubFigure]]:

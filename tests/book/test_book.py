@@ -43,7 +43,7 @@ FIGURES = {
     "silence_by_decay": ["fig-s15"],
     "imagenet_network": [f"fig-i{number}" for number in range(1, 19)],
     "claims": [],
-    "your_network": ["fig-o1"],
+    "your_network": [f"fig-o{number}" for number in range(1, 5)],
 }
 OF_NO_RUN = ("index", "methods", "silence_by_decay", "imagenet_network", "your_network")
 """What they show was computed before."""

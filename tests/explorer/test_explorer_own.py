@@ -63,18 +63,18 @@ def test_one_command_writes_a_folder_that_can_be_sent(
     words = ["explore", network, str(photographs), "--out", str(out), "--size", "48"]
     code, said, _ = rfviz(*words)
     assert code == 0
-    assert f"planted, 0: 6 channels, field of 5 px; 1 never fire: {SILENT}" in said
+    assert f"mine.planted, 0: 6 channels, field of 5 px; 1 never fire: {SILENT}" in said
     assert said.strip().splitlines()[-1] == f"open {out / 'index.html'}"
     assert "1 of 8 images left out" in caplog.text and "broken.jpg: not an image" in caplog.text
     rows = json.loads((out / "manifest.js").read_text().partition("]=")[2].rstrip().rstrip(";"))["layers"]
     assert [row["key"] for row in rows] == ["0", "2", "3"]
     for row in rows:
         for part in static.PARTS:
-            with Image.open(out / f"planted-{row['key']}{part}.webp") as opened:
+            with Image.open(out / f"mine.planted-{row['key']}{part}.webp") as opened:
                 opened.load()
     page = (out / "index.html").read_text()
     assert not re.search(r"https?://", page) and "Measured on 7 images" in page
-    facts = json.loads((out / "planted-0.js").read_text().partition("]=")[2].rstrip().rstrip(";"))
+    facts = json.loads((out / "mine.planted-0.js").read_text().partition("]=")[2].rstrip().rstrip(";"))
     assert [channel["fires"] for channel in facts["channels"]] == [number != SILENT for number in range(6)]
     assert facts["channels"][SILENT]["stimuli"] == []
     assert {source["class"] for source in facts["sources"]} == {None, "birds", "birds/owls"}
@@ -82,7 +82,7 @@ def test_one_command_writes_a_folder_that_can_be_sent(
     monkeypatch.setattr(own.responses, "collect", None)
     code, again, _ = rfviz(*words, "--layers", "0,2")
     assert code == 0 and "planted, 2" in again and "planted, 3" not in again
-    assert not list(out.glob("planted-3*"))
+    assert not list(out.glob("mine.planted-3*"))
 
 
 def test_results_of_other_images_or_weights_are_not_taken(
@@ -232,7 +232,7 @@ def test_networks_by_name_take_weights() -> None:
 def test_two_networks_of_one_name_are_refused(network: str, photographs: Path, tmp_path: Path, rfviz) -> None:
     words = ["explore", f"{network},{network}", str(photographs), "--out", str(tmp_path / "o")]
     code, _, err = rfviz(*words)
-    assert code == 2 and "two networks are called 'planted'" in err
+    assert code == 2 and "two networks are called 'mine.planted'" in err
 
 
 def test_layers_are_listed(network: str, rfviz) -> None:

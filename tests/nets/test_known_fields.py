@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from torchvision import transforms
 
 from rfviz.errors import RfvizError
-from rfviz.nets import families, receptive_field, zoo
+from rfviz.nets import families, layer_table, receptive_field, zoo
 from rfviz.nets.cone import Cone
 from rfviz.nets.graph import ForwardPass
 from rfviz.nets.receptive_field import BOUND, EXACT, MEASURED, WHOLE_IMAGE, ReceptiveField, known
@@ -177,7 +177,7 @@ QUICK = ("alexnet", "inception_v3", "mobilenet_v3_small", "shufflenet_v2_x0_5", 
 )
 def test_every_family_of_torchvision_at_an_early_a_middle_and_the_last_layer(name):
     net = zoo.load(f"torchvision:{name}", "random").net
-    shown = zoo.shown(net)
+    shown = layer_table.shown(net)
     chosen = list(dict.fromkeys([shown[0], shown[len(shown) // 2], shown[-1]]))
     found = known(net, chosen)
     for layer in chosen:
@@ -190,11 +190,11 @@ def test_every_family_of_torchvision_at_an_early_a_middle_and_the_last_layer(nam
                 assert measured.field.start + measured.field.size <= field.start + field.size
         elif found[layer].how == MEASURED:
             assert found[layer] == measured
-    last = [row.name for row in zoo.layers(net)][-1]
+    last = [row.name for row in layer_table.layers(net)][-1]
     maps = []
     image = torch.rand(1, 3, 224, 224)
     ForwardPass(net, [*chosen, last])(image, lambda layer, response: maps.append((layer, response.shape)))
-    channels = {row.name: row.channels for row in zoo.layers(net)}
+    channels = {row.name: row.channels for row in layer_table.layers(net)}
     assert all(len(shape) == 4 and shape[1] == channels[layer] for layer, shape in maps)
     with torch.no_grad():
         torch.testing.assert_close(dict(maps)[last], net(image)[:, :, None, None].shape, rtol=0, atol=0)

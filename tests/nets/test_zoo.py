@@ -14,7 +14,6 @@ from rfviz.errors import RfvizError
 from rfviz.images import whitening
 from rfviz.images.whitening import IMAGENET, NONE, Whitening
 from rfviz.nets import models, zoo
-from rfviz.nets.receptive_field import BOUND, EXACT, MEASURED, WHOLE_IMAGE
 
 MINE = """
 from torch import nn
@@ -92,7 +91,7 @@ def test_a_network_of_ours(tmp_path: Path) -> None:
 
 def test_a_function_of_a_file(mine: Path) -> None:
     loaded = zoo.load(f"{mine}:build")
-    assert loaded.name == "build" and isinstance(loaded.net[0], nn.Conv2d) and loaded.preprocess is None
+    assert loaded.name == "mine.build" and isinstance(loaded.net[0], nn.Conv2d) and loaded.preprocess is None
     again = zoo.load(f"{mine}:build")
     assert torch.equal(loaded.net[0].weight, again.net[0].weight)
     torch.save({"0.weight": torch.ones(4, 3, 3, 3), "0.bias": torch.zeros(4)}, mine.with_name("w.pth"))
@@ -129,6 +128,7 @@ def test_timm(monkeypatch: pytest.MonkeyPatch) -> None:
         ("rfviz:resnet81", None, "unknown network 'resnet81'. Did you mean 'resnet18'"),
         ("nowhere.py:build", None, "there is no file 'nowhere.py'"),
         ("MINE:bild", None, "unknown function of .*mine.py 'bild'. Did you mean 'build'"),
+        ("MINE:build", "random", "brings weights of its own: leave 'random' out"),
         ("MINE:broken", None, r"mine.py:broken failed with KeyError: 'layers'"),
         ("MINE:a_number", None, r"mine.py:a_number returned a int: a torch.nn.Module is expected"),
     ],
@@ -226,65 +226,3 @@ def test_whose_weights_expect_to_be_normalised() -> None:
     assert expected(torchvision.models.resnet18()) is None  # as it begins
     assert expected(trained(torchvision.models.resnet18(num_classes=10))) is None
     assert expected(models.resnet34(2, 1000)) is None
-
-
-# ---------------------------------------------------------------------------------------------------- layers
-
-
-class Mixed(nn.Module):
-    """Layers of every sort."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv, self.relu = nn.Conv2d(3, 4, 3, 2), nn.ReLU()
-        self.tall = nn.Conv2d(4, 5, (3, 1))
-        self.roll = Rolled()
-        self.pool, self.flat, self.fc = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 2)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.fc(self.flat(self.pool(self.roll(self.tall(self.relu(self.conv(x)))))))
-
-
-class Rolled(nn.Module):
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.roll(x, 1, 2)
-
-
-def test_the_table_of_layers() -> None:
-    rows = {row.name: row for row in zoo.layers(nn.DataParallel(Mixed()))}
-    told = {
-        name: (row.kind, row.channels, row.known.how, row.field, row.ends_in_relu, row.positions)
-        for name, row in rows.items()
-    }
-    assert told == {
-        "conv": ("Conv2d", 4, EXACT, "3 px every 2 px", True, 111),
-        "relu": ("ReLU", 4, EXACT, "3 px every 2 px", True, 111),
-        "tall": ("Conv2d", 5, BOUND, "7 px every 2 px at most", False, 109),
-        "roll": ("Rolled", 5, MEASURED, "to be measured", False, 109),
-        "pool": ("AdaptiveAvgPool2d", 5, MEASURED, "to be measured", False, 1),
-        "flat": ("Flatten", 5, MEASURED, "to be measured", False, 1),
-        "fc": ("Linear", 2, MEASURED, "to be measured", False, 1),
-    } or told["pool"][2:4] == (WHOLE_IMAGE, "whole image")
-    assert "canvas" in zoo.layers(nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1)))[1].works
-
-
-def test_an_overview_of_a_resnet() -> None:
-    assert zoo.shown(torchvision.models.resnet18()) == ["conv1", "maxpool", "layer1", "layer2", "layer3", "layer4"]
-    found = zoo.shown(torchvision.models.vgg11())  # evenly among 13, from the first to the last
-    assert (found[0], found[-1], len(set(found))) == ("features.0", "features.20", zoo.SHOWN)
-
-
-@pytest.mark.parametrize(("channels", "side"), [(1, 28), (3, 32)])
-def test_networks_that_take_images_of_one_size_only(channels: int, side: int) -> None:
-    net = nn.Sequential(
-        nn.Conv2d(channels, 4, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(4 * ((side - 4) // 2) ** 2, 10)
-    )
-    assert zoo.natural_side(net) == side
-    rows = {row.name: row for row in zoo.layers(net)}
-    assert list(rows) == ["0", "1", "2", "3", "4"] and rows["4"].channels == 10
-    assert zoo.shown(net)[0] == "0"
-
-
-def test_nothing_to_show() -> None:
-    with pytest.raises(RfvizError, match="nothing to show"):
-        zoo.shown(nn.Sequential(nn.Flatten(), nn.Linear(12, 2)))

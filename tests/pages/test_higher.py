@@ -23,7 +23,7 @@ from rfviz.lab.run import Run
 from rfviz.nets.models import ResidualNet
 from rfviz.nets.network import NETWORKS
 from rfviz.nets.receptive_field import ReceptiveField
-from rfviz.pages import higher
+from rfviz.pages import figures, higher
 from rfviz.pages.higher import Scores, Shown
 from rfviz.pages.style import NO_IMAGE
 
@@ -66,7 +66,7 @@ def test_what_matters_is_shown_and_the_rest_is_grey(resnet: ResidualNet, tiles: 
     found = collect(resnet, tiles, ["layer1.0", "layer3.0"], 1, mean_stimulus=False, borders=True)
     other = controls.calibrated(controls.random_weights(resnet), tiles)
     fields, chance = (
-        {layer: effective_fields(net, layer, tiles, each, [1, 2, 4], top=1) for layer, each in found.items()}
+        {layer: effective_fields(net, tiles, layer, each, [1, 2, 4], top=1) for layer, each in found.items()}
         for net in (resnet, other)
     )
     run: Any = SimpleNamespace(stimuli=tiles, subject=resnet.network)
@@ -87,8 +87,8 @@ def test_what_matters_is_shown_and_the_rest_is_grey(resnet: ResidualNet, tiles: 
     # One that does not is shown with the whole image, the cross at the neuron.
     stimulus, _, weights, random = images_in(large)
     np.testing.assert_allclose(stimulus, tiles[int(fields["layer3.0"].images[1])][0].permute(1, 2, 0))
-    np.testing.assert_allclose(weights[..., 0], higher.opacity(fields["layer3.0"].maps[1]))
-    np.testing.assert_allclose(random[..., 0], higher.opacity(chance["layer3.0"].maps[1]))
+    np.testing.assert_allclose(weights[..., 0], figures.opacity(fields["layer3.0"].maps[1]))
+    np.testing.assert_allclose(random[..., 0], figures.opacity(chance["layer3.0"].maps[1]))
     y, x = fields["layer3.0"].centres[1].tolist()
     assert not large[0].lines
     for ax in large[1:]:
@@ -102,9 +102,9 @@ def test_what_matters_is_shown_and_the_rest_is_grey(resnet: ResidualNet, tiles: 
 def test_opacity_is_full_where_weights_are_and_none_elsewhere() -> None:
     weights = torch.zeros(96, 96)
     weights[40:60, 40:60] = 1
-    alpha = higher.opacity(weights)
+    alpha = figures.opacity(weights)
     assert alpha[50, 50] == 1 and alpha[5, 5] < 1e-6 and alpha.min() >= 0
-    assert not higher.opacity(torch.zeros(9, 9)).any()
+    assert not figures.opacity(torch.zeros(9, 9)).any()
 
 
 @pytest.mark.parametrize(

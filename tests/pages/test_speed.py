@@ -2,7 +2,7 @@
 
 import pytest
 
-from rfviz.pages import speed
+from rfviz.pages.evidence import speed
 
 RESULTS = speed.kept_results()
 

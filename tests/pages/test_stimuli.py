@@ -16,6 +16,7 @@ from rfviz.kernels.responses import LayerResponses
 from rfviz.nets import models
 from rfviz.nets.network import NETWORKS
 from rfviz.nets.receptive_field import ReceptiveField
+from rfviz.pages import figures
 from rfviz.pages import stimuli as page
 from rfviz.pages.style import NO_IMAGE, stretch, with_links
 
@@ -54,7 +55,7 @@ def test_preferred_stimuli_shows_the_patches_with_grey_outside(shown: page.Shown
 @pytest.mark.parametrize("sides", [(45, 113, 241), (49, 109, 237), (241, 241, 241), (45, 1200, 241)])
 def test_panels_are_whole_multiples_that_fit_and_differ_least(sides: tuple[int, ...]) -> None:
     room = 1129
-    widths = page._widths(sides, room)
+    widths = figures._widths(sides, room)
     times = [width // side for width, side in zip(widths, sides, strict=True)]
     assert widths == [side * many for side, many in zip(sides, times, strict=True)] and min(times) >= 1
     least = widths.index(min(widths))

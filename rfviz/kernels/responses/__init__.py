@@ -158,7 +158,7 @@ def collect(
     images : Tensor (N, 3, H, W), data set or iterable of batches
         RGB in [0, 1]; see `rfviz.images.batches`.
     layers : str or sequence of str
-        Names as in `rfviz.nets.graph`; `rfviz.nets.zoo.layers` lists them.
+        Names as in `rfviz.nets.graph`; `rfviz.nets.layer_table.layers` lists them.
     top_k : int
         Number of preferred stimuli per channel.
     per_image : 1 or None

@@ -1,0 +1,156 @@
+"""Figures of any network: every picture is what was measured, any layers and channels fit, and no titles touch."""
+
+import copy
+import itertools
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from torch import nn
+
+from rfviz.errors import RfvizError
+from rfviz.images.data import Evaluation
+from rfviz.kernels.effective import effective_fields
+from rfviz.kernels.responses import LayerResponses, collect
+from rfviz.kernels.responses import preferred_stimuli as cut_stimuli
+from rfviz.pages import figures
+from rfviz.pages.style import NO_IMAGE, BookFigure, Place, stretch
+
+LAYERS = [
+    "features.0", "features.1", "features.3.squeeze_activation", "features.3", "features.4.expand1x1_activation",
+    "features.4", "features.6", "features.7",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def net() -> nn.Module:
+    torch.manual_seed(0)
+    return torchvision.models.squeezenet1_1(num_classes=3).eval()
+
+
+@pytest.fixture(scope="module")
+def found(net: nn.Module, tiles: Evaluation) -> dict[str, LayerResponses]:
+    return collect(net, tiles, LAYERS, 6, strongest=9, borders=True)
+
+
+def overlaps(figure: Figure) -> list[tuple[str, str]]:
+    """The texts of a figure that touch, as drawn."""
+    assert isinstance(figure, BookFigure)
+    figure._repr_png_()
+    texts = [text for text in figure.findobj(Text) if text.get_text().strip() and text.get_visible()]
+    boxes = [(text.get_text(), text.get_window_extent()) for text in texts]
+    whole = figure.bbox
+    outside = [
+        (name, "the edge") for name, box in boxes if box.x0 < -1 or box.x1 > whole.x1 + 1 or box.y1 > whole.y1 + 1
+    ]
+    return outside + [
+        (one, other) for (one, first), (other, second) in itertools.combinations(boxes, 2) if first.overlaps(second)
+    ]
+
+
+def pictures(figure: Figure) -> list[np.ndarray]:
+    return [np.asarray(image.get_array()) for ax in figure.findobj() if hasattr(ax, "images") for image in ax.images]
+
+
+@pytest.mark.parametrize("count", [1, 3, 4, 5, 8])
+@pytest.mark.parametrize("first", [False, True])
+def test_titles_do_not_touch_however_many_layers(net, found, tiles, count: int, first: bool) -> None:
+    some = {layer: found[layer] for layer in LAYERS[:count]}
+    ahead = ("features.0", net.features[0].weight.detach()) if first else None
+    assert not overlaps(figures.mean_stimuli(some, 7, ahead, 9))
+    assert not overlaps(figures.preferred_stimuli(tiles, some, 7))
+    touching = overlaps(figures.firing_rates(some))
+    assert all(one.isdigit() for one, _ in touching)  # ticks out of sight
+
+
+def test_stimuli_are_those_of_the_channel(found, tiles) -> None:
+    layer, channel = "features.3", 5
+    drawn = pictures(figures.preferred_stimuli(tiles, {layer: found[layer]}, channel))
+    patches, inside = cut_stimuli(tiles, found[layer], channel)
+    assert len(drawn) == len(patches) > 0
+    for picture, patch, there in zip(drawn, patches, inside, strict=True):
+        expected = torch.where(there, patch, torch.tensor(NO_IMAGE)).permute(1, 2, 0)
+        np.testing.assert_allclose(picture, expected.numpy(), atol=1e-6)
+
+
+def test_means_are_drawn_as_they_are_and_stretched(net, found) -> None:
+    layer = "features.3"
+    channel = int(found[layer].positive_count.argmax())
+    filters = net.features[0].weight.detach()
+    drawn = pictures(figures.mean_stimuli({layer: found[layer]}, channel, ("features.0", filters)))
+    assert len(drawn) == 4
+    low, high = filters[channel].min(), filters[channel].max()
+    np.testing.assert_allclose(drawn[0], ((filters[channel] - low) / (high - low)).permute(1, 2, 0), atol=1e-6)
+    np.testing.assert_allclose(drawn[1], found[layer].mean_stimulus[channel].permute(1, 2, 0), atol=1e-6)
+    for picture, deviation in zip(
+        drawn[2:], (found[layer].mean_deviation[channel], found[layer].strongest_deviation[channel]), strict=True
+    ):
+        np.testing.assert_allclose(picture, stretch(deviation)[0].permute(1, 2, 0), atol=1e-6)
+    without = {layer: collect(net, torch.rand(2, 3, 64, 64), layer, 1, mean_stimulus=False)[layer]}
+    with pytest.raises(RfvizError, match=r"of features\.3 there is no mean"):
+        figures.mean_stimuli(without, 0)
+
+
+def test_a_sheet_has_a_picture_for_each_channel_under_its_number(found) -> None:
+    each = found["features.3"]
+    figure = figures.sheet(each.strongest_deviation, counts=each.positive_count, stretched=True)
+    assert [ax.get_title() for ax in figure.axes if ax.images] == [str(number) for number in range(each.channels)]
+    assert not overlaps(figure)
+    silent = each.positive_count == 0
+    for channel, picture in enumerate(pictures(figure)):
+        expected = stretch(each.strongest_deviation[channel])[0].permute(1, 2, 0).numpy()
+        np.testing.assert_allclose(
+            picture, np.full_like(expected, NO_IMAGE) if silent[channel] else expected, atol=1e-6
+        )
+    some = figures.sheet(each.mean_stimulus, [9, 2], places=lambda called, channel: Place(f"#{channel}", "there"))
+    some._repr_png_()
+    assert [ax.get_title() for ax in some.axes if ax.images] == ["9", "2"]
+    assert [link.address for link in some.links()] == ["#9", "#2"]
+
+
+def test_silent_channels_are_crosses(found) -> None:
+    layers = {name: copy.copy(found[name]) for name in LAYERS[:2]}
+    (ax,) = figures.firing_rates(layers).axes
+    for line, each in zip([line for line in ax.get_lines() if line.get_marker() != "x"], layers.values(), strict=True):
+        assert line.get_ydata().tolist() == sorted((100 * each.firing_rate).tolist(), reverse=True)
+
+
+def test_effective_fields_need_no_control(net, found, tiles) -> None:
+    layer = "features.4"
+    channels = found[layer].competes.nonzero().flatten().tolist()[:3]
+    fields = effective_fields(net, tiles, layer, found[layer], channels, top=2)
+    figure = figures.effective_fields(tiles, {layer: fields}, index=0)
+    assert len(pictures(figure)) == 3 and f"channel {channels[0]}" in figure.axes[0].get_ylabel()
+    both = figures.effective_fields(tiles, {layer: fields}, {layer: fields})
+    drawn = pictures(both)
+    assert len(drawn) == 4 and np.array_equal(drawn[2], drawn[3])
+    assert not overlaps(both)
+
+
+@pytest.mark.parametrize(
+    ("draw", "said"),
+    [
+        (lambda found, images: figures.preferred_stimuli(images, {}, 0), "at least one layer"),
+        (lambda found, images: figures.preferred_stimuli(images, found, 64), "there is no channel 64"),
+        (lambda found, images: figures.mean_stimuli(found, 999), "there is no channel 999"),
+        (lambda found, images: figures.sheet(torch.zeros(4, 1, 5, 5)), "shape (4, 1, 5, 5)"),
+        (lambda found, images: figures.sheet(torch.zeros(4, 3, 5, 5), [4]), "there is no channel 4"),
+        (lambda found, images: figures.firing_rates({}), "at least one layer"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused_in_one_line(draw, said: str, found, tiles) -> None:
+    with pytest.raises(RfvizError) as caught:
+        draw(found, tiles)
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("inches", [0.5, 1.0, 3.0])
+def test_long_names_break_behind_dots(inches: float) -> None:
+    name = "features.denseblock4.denselayer16.conv2"
+    broken = figures.wrapped(f"{name}\n7 × 7 px", inches)
+    assert broken.replace("\n", "").startswith(name) and broken.endswith("px")
+    assert ("features.\ndenseblock4.\ndenselayer16.\nconv2\n" in broken) == (inches < 2)
+    assert inches < 2 or broken.count("\n") == 1
