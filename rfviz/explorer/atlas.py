@@ -8,7 +8,7 @@ import io
 import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image
@@ -21,8 +21,10 @@ from rfviz.explorer.facts import LayerFacts, describe, nearest
 from rfviz.images.data import NO_CLASS
 from rfviz.kernels.tuning.opponent import opponent
 from rfviz.nets.receptive_field import EXACT, ReceptiveField
-from rfviz.pages.evidence.reference import Reference
 from rfviz.pages.style import NO_IMAGE, covered, min_max, stretch
+
+if TYPE_CHECKING:
+    from rfviz.pages.evidence.reference import Reference
 
 LARGEST_CELL = 96
 """Side of a cell at most, px: pictures of larger receptive fields are reduced to it."""
@@ -175,7 +177,7 @@ def _in_cells(pictures: list[list[Tensor | None]], channels: int, side: int) -> 
     return cells
 
 
-def of_sheets(kept: Reference, network: str, layer: str, field: ReceptiveField) -> Atlas:
+def of_sheets(kept: "Reference", network: str, layer: str, field: ReceptiveField) -> Atlas:
     """Draw what the repository keeps of a layer of a network: its sheets, and how often its channels fire."""
     names = {"stretched": "mean", "strongest": "strongest", "clear": "maximization"}
     sheets = {"filter": kept.sheet(network, "conv1-filter")}

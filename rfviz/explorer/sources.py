@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,9 @@ from rfviz.nets import receptive_field
 from rfviz.nets.models import build, layers
 from rfviz.nets.network import NETWORKS
 from rfviz.nets.receptive_field import ReceptiveField
-from rfviz.pages.evidence.reference import Reference
+
+if TYPE_CHECKING:
+    from rfviz.pages.evidence.reference import Reference
 
 KEPT = 2**28
 """Bytes that the responses of a layer may take to be kept between two looks at them."""
@@ -186,7 +188,7 @@ class KeptSource:
         What it was trained on, for people.
     """
 
-    kept: Reference
+    kept: "Reference"
     data: str
 
     @property

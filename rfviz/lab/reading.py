@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -28,7 +29,14 @@ class Reader(ABC):
         """Values of results that this process has computed or read, by name and arguments."""
         self.kept: dict[tuple, Kept] = {}
         """Files of results that were found good."""
-        self._frames: list[Frame | None] = []
+        self._reading = threading.local()
+
+    @property
+    def _frames(self) -> list[Frame | None]:
+        """What reads are noted in, innermost last; each thread computes results of its own."""
+        if not hasattr(self._reading, "frames"):
+            self._reading.frames = []
+        return self._reading.frames
 
     @property
     @abstractmethod

@@ -14,8 +14,9 @@ A name means a *response*, the value after the ReLU:
 """
 
 import contextlib
+import copy
 import operator
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -101,6 +102,24 @@ def asks_for_shape(node: fx.Node) -> bool:
 _ATTRIBUTES = ("shape", "ndim", "dtype", "device")
 
 
+_REMEMBERED: dict[nn.Module, fx.GraphModule] = {}
+
+
+@contextlib.contextmanager
+def remembering(nets: Iterable[nn.Module]) -> Iterator[None]:
+    """Trace some networks now and not again inside the block, in which several threads may use them.
+
+    `torch.fx` cannot trace while another thread computes: for that time it changes what calling a module does.
+    """
+    before = dict(_REMEMBERED)
+    _REMEMBERED.update({unwrapped(net): trace(net) for net in nets})
+    try:
+        yield
+    finally:
+        _REMEMBERED.clear()
+        _REMEMBERED.update(before)
+
+
 def trace(net: nn.Module) -> fx.GraphModule:
     """Return the graph of the forward pass of `net` in evaluation mode; modules are shared with `net`.
 
@@ -112,6 +131,8 @@ def trace(net: nn.Module) -> fx.GraphModule:
         If the forward pass depends on values, so that no single graph describes it.
     """
     net = unwrapped(net)
+    if net in _REMEMBERED:
+        return fx.GraphModule(_REMEMBERED[net], copy.deepcopy(_REMEMBERED[net].graph))
     tracer = _Tracer()
     try:
         with evaluating(net):

@@ -17,6 +17,7 @@ from rfviz.explorer import own, static
 from rfviz.explorer.own import NetSource
 from rfviz.images.data import Evaluation
 from rfviz.kernels import responses
+from rfviz.kernels.responses.passes import Pass
 from rfviz.nets import receptive_field, zoo
 
 SILENT = 2
@@ -259,3 +260,45 @@ def test_bad_input_is_one_line(
     code, _, err = rfviz("explore", network, str(photographs), "--out", str(tmp_path / "o"), *words)
     assert code == 2
     assert re.search(message, err.strip().splitlines()[-1])
+
+
+def test_layers_that_are_drawn_together_are_as_each_alone(tmp_path: Path) -> None:
+    """One pass of the images for all of them, two threads, and the graph drawn once: the same numbers and pictures."""
+    torch.manual_seed(1)
+    net = nn.Sequential(
+        nn.Conv2d(3, 6, 5, 2), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(6, 8, 3), nn.BatchNorm2d(8), nn.ReLU(),
+        nn.Conv2d(8, 5, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 3),
+    ).eval()  # fmt: skip
+    images = torch.rand(9, 3, 48, 48)
+    layers = ["1", "2", "5", "7", "10"]
+    together = explore({"net": net}, images, layers, preprocess="none", steps=3, folder=tmp_path / "kept")
+    together.save(tmp_path / "page")
+    alone = NetSource({"net": net}, images, layers, preprocess="none", steps=3)
+    for layer in layers:
+        one, other = alone.drawn("net", layer), together.source.drawn("net", layer)
+        for name in ("cells", "stimuli", "sources", "maps"):
+            assert getattr(one, name) == getattr(other, name), (layer, name)
+        assert one.facts == other.facts, layer
+    assert not together.source.collected and not list((tmp_path / "kept").glob("*.checkpoint*"))
+
+
+def test_a_pass_for_all_layers_is_kept_until_they_are_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.ReLU()).eval()
+    images, kept = torch.rand(5, 3, 16, 16), tmp_path / "kept"
+    options = {"preprocess": "none", "steps": 2, "folder": kept}
+
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(own.own_layer, "function", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            own.save(NetSource({"net": net}, images, ["1", "3"], **options), tmp_path / "page")
+    assert len(list(kept.glob("pass-net-*.checkpoint"))) == 1
+    with monkeypatch.context() as patch:
+        patch.setattr(Pass, "respond", None)  # calling it would fail
+        source = NetSource({"net": net}, images, ["1", "3"], **options)
+        (checkpoint,) = kept.glob("pass-net-*.checkpoint")
+        assert own._responses(source, "net", ["3", "1"], checkpoint)["1"].image_count == 5
+    own.save(source, tmp_path / "page")
+    assert not list(kept.glob("pass-net-*")) and (tmp_path / "page" / "index.html").is_file()

@@ -2,6 +2,7 @@
 
 import copy
 import re
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -355,3 +356,26 @@ def test_a_network_that_refuses_to_be_drawn_without_a_word_is_refused():
 
     with pytest.raises(RfvizError, match=r"cannot be drawn as a graph \(TypeError\)"):
         graph.trace(Silent())
+
+
+def test_what_is_remembered_is_traced_once_and_gives_the_same(monkeypatch) -> None:
+    """Also to several threads at once, which torch.fx would let disturb each other."""
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 5, 3), nn.ReLU()).eval()
+    images = torch.rand(2, 3, 12, 12)
+    with torch.inference_mode():
+        expected = {layer: ForwardPass(net, [layer])(images) for layer in ("0", "1", "2", "3")}
+    with graph.remembering([net, net]):
+        monkeypatch.setattr(graph._Tracer, "trace", None)  # calling it would fail
+        assert str(graph.trace(net).graph) == str(graph.trace(net).graph)
+
+        def compute(number: int) -> bool:
+            layer = str(number % 4)
+            with torch.inference_mode():
+                return torch.equal(ForwardPass(net, [layer])(images), expected[layer])
+
+        with ThreadPoolExecutor(4) as pool:
+            assert all(pool.map(compute, range(40)))
+    monkeypatch.undo()
+    net[1] = nn.Identity()  # it is forgotten behind the block
+    with torch.inference_mode():
+        assert ForwardPass(net, ["1"])(images).min() < 0
