@@ -416,7 +416,15 @@ class Run(Reader):
         stored = weights.read(given, network)
         net = self._net_of(network, stored)
         if net.name != network:
-            raise RfvizError(f"{given} holds a {net.network.title}, but was given as {self._described(network).title}.")
+            raise RfvizError(
+                f"{given} holds a {net.network.title}, but was given as {self._described(network).title}: write "
+                f"--weights {net.name}={given}."
+            )
+        if not isinstance(net.fc, torch.nn.Linear):
+            raise RfvizError(
+                f"{given} holds no classifier (fc), which Table 1 needs: rfviz explore rfviz:{network} FOLDER "
+                f"--weights {given} shows what needs none."
+            )
         return stored
 
     def _net_of(self, network: str, stored: Stored) -> ResidualNet:

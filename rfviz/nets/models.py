@@ -8,7 +8,7 @@ import copy
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -179,8 +179,9 @@ def load(source: str | Path | Mapping[str, Tensor] | Stored, described: Network 
     Parameters
     ----------
     source : path, address, mapping or str
-        See `rfviz.nets.weights.read`, whose answer may be given as well. A ``module.`` prefix, which `DataParallel`
-        leaves there, is taken off.
+        See `rfviz.nets.weights.read`, whose answer may be given as well. What wrappers leave before the names, such as
+        ``module.`` or ``_orig_mod.``, is taken off (`rfviz.nets.weights.unprefixed`). Weights without those of ``fc``
+        give a network without a classifier, whose output are the mean responses of the last layer.
     described : Network, optional
         What to build, where the names of the weights do not tell, such as without some of the skips.
 
@@ -197,15 +198,23 @@ def load(source: str | Path | Mapping[str, Tensor] | Stored, described: Network 
     """
     stored = source if isinstance(source, Stored) else weights.read(source)
     origin = stored.origin
-    state = {re.sub(r"^module\.", "", str(key)): value for key, value in stored.tensors.items()}
-    for key in ("conv1.weight", "fc.weight"):
-        if not isinstance(state.get(key), Tensor) or state[key].dim() == 0:
-            raise RfvizError(f"{origin} does not hold a network of the ResNet family: it has no tensor {key!r}.")
+    state = weights.unprefixed(stored, lambda inner: what(inner) is not None, ["conv1.weight"])
+    if not isinstance(state.get("conv1.weight"), Tensor) or state["conv1.weight"].dim() == 0:
+        raise RfvizError(f"{origin} does not hold a network of the ResNet family: it has no tensor 'conv1.weight'.")
     described = described or recognize(state)
     if described is None:
         known = ", ".join(each.title for each in NETWORKS.values())
-        raise RfvizError(f"{origin} holds none of the networks {known}: its blocks are others.")
-    net = ResidualNet(described, width=state["conv1.weight"].shape[0], num_classes=state["fc.weight"].shape[0])
+        held = what(state)
+        remedy = f": rfviz explore torchvision:{held.lower()} shows it" if held else ""
+        raise RfvizError(
+            f"{origin} holds {f'a {held}' if held else 'a network with other blocks'}, none of the networks "
+            f"{known}{remedy}."
+        )
+    held, classifier = what(state), state.get("fc.weight")
+    classes = classifier.shape[0] if isinstance(classifier, Tensor) and classifier.dim() else 0
+    net = ResidualNet(described, width=state["conv1.weight"].shape[0], num_classes=classes or 1)
+    if not classes:
+        net.fc = nn.Identity()  # type: ignore[assignment]
     expected = net.state_dict()
     # Files from before torch 0.4.1 lack these counters, which nothing here reads; torch itself lets that pass.
     state = {key: value for key, value in expected.items() if key.endswith("num_batches_tracked")} | state
@@ -220,7 +229,8 @@ def load(source: str | Path | Mapping[str, Tensor] | Stored, described: Network 
     ]
     if wrong:
         more = f" (and {len(wrong) - 1} more differences)" if len(wrong) > 1 else ""
-        raise RfvizError(f"{origin} does not hold a whole {described.title}: {wrong[0]}{more}.")
+        other = f" It holds a {held}." if held not in (None, described.title) else ""
+        raise RfvizError(f"{origin} does not hold a whole {described.title}: {wrong[0]}{more}.{other}")
     for key, value in state.items():
         if value.dtype not in READABLE:
             raise RfvizError(
@@ -235,12 +245,31 @@ def load(source: str | Path | Mapping[str, Tensor] | Stored, described: Network 
     return net.eval()
 
 
+_OTHERS = {(3, 4, 23, 3): "ResNet101", (3, 8, 36, 3): "ResNet152"}
+"""Networks of bottleneck blocks that are none of ours, by their blocks."""
+
+
+def what(state: Mapping[str, object]) -> str | None:
+    """Return the title of the network of the ResNet family whose weights these are; None if they are of no such."""
+    if "conv1.weight" not in state:
+        return None
+    if (ours := recognize(state)) is not None:
+        return ours.title
+    blocks, skips, bottleneck = _blocks(state)
+    return _OTHERS.get(blocks) if skips and bottleneck else None
+
+
 def recognize(state: Mapping[str, object]) -> Network | None:
     """Return the network whose blocks a state dict names, or None if they are those of no network of ours."""
+    usual = [each for each in NETWORKS.values() if not (each.plain_stages or each.control_of)]
+    kinds = {(each.blocks, each.skips, each.bottleneck): each for each in usual}
+    return kinds.get(_blocks(state))
+
+
+def _blocks(state: Mapping[str, object]) -> tuple[Any, bool, bool]:
+    """Return how many blocks each stage has, whether there are skips, and whether blocks have three convolutions."""
     found = {(int(name[1]), int(name[2])) for key in state if (name := re.match(r"layer([1-4])\.(\d+)\.", key))}
     blocks = tuple(sum(stage == each for stage, _ in found) for each in (1, 2, 3, 4))
     skips = any(".downsample." in key for key in state)
     bottleneck = any(key.endswith(".conv3.weight") for key in state)
-    usual = [each for each in NETWORKS.values() if not (each.plain_stages or each.control_of)]
-    kinds = {(each.blocks, each.skips, each.bottleneck): each for each in usual}
-    return kinds.get((blocks, skips, bottleneck))  # type: ignore[arg-type]
+    return blocks, skips, bottleneck

@@ -4,8 +4,9 @@ Whatever the file, only tensors are read from it; no code in it is run.
 """
 
 import hashlib
+import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from http.client import HTTPException
 from pathlib import Path
@@ -24,6 +25,8 @@ from rfviz.errors import RfvizError, first_line, unknown
 from rfviz.images.whitening import IMAGENET, Whitening
 from rfviz.storage.files import load_tensors
 from rfviz.storage.places import data_folder
+
+_log = logging.getLogger(__name__)
 
 SCHEMES = ("http", "https", "file")
 
@@ -92,6 +95,42 @@ def read(source: str | Path | Mapping[str, Tensor], network: str = "resnet34") -
             ) from error
         return Stored(tensors, name, IMAGENET)
     return _of_file(download(name) if is_address(name) else Path(source), name)
+
+
+def unprefixed(
+    stored: Stored, known: Callable[[Mapping[str, Any]], bool], names: Collection[str], *, say: bool = True
+) -> dict[str, Any]:
+    """Return tensors under the names that a network has: wrappers such as ``torch.compile`` put something before them.
+
+    What stands before is taken off if it stands before all names, or before those of a whole network; it is said which.
+
+    Parameters
+    ----------
+    stored : Stored
+    known : callable
+        Tells whether tensors are those of a whole network, or of one without its classifier.
+    names : collection of str
+        Some that the network has: what stands before one of them may be a prefix.
+    say : bool
+        Say what was taken off.
+    """
+    tensors = {str(key): value for key, value in stored.tensors.items()}
+    for prefix in _prefixes(tensors, names):
+        inner = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+        if known(inner):
+            if prefix and say:
+                left = f" ({len(tensors) - len(inner)} others are left out)" if len(inner) < len(tensors) else ""
+                _log.warning("rfviz: %s: %r is taken off the names of its weights%s.", stored.origin, prefix, left)
+            return inner
+    return tensors
+
+
+def _prefixes(tensors: Mapping[str, Any], names: Collection[str]) -> Iterator[str]:
+    """Give what may stand before the names of a network, shortest first, in the order of the file."""
+    found = dict.fromkeys(
+        key.removesuffix(name) for name in names for key in tensors if key == name or key.endswith(f".{name}")
+    )
+    return iter(sorted(found, key=len))
 
 
 def is_address(source: str) -> bool:
@@ -172,7 +211,9 @@ def _of_file(path: Path, name: str) -> Stored:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:  # torch's own words advise to read it all the same
         raise RfvizError(
-            f"{name} cannot be read as weights (it is damaged, or would run code): save the state dict alone."
+            f"{name} cannot be read as weights (it is damaged, or would run code, as a whole network does): save the "
+            f"state dict alone. If you trust the file: net = torch.load({str(path)!r}, weights_only=False); "
+            "torch.save(net.state_dict(), 'weights.pth')"
         ) from error
     except Exception as error:  # damaged files fail in many ways; to the user they all mean one thing
         reason = first_line(error) if any(map(str.isalpha, first_line(error))) else "torch has not written it"

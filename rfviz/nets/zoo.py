@@ -9,7 +9,7 @@
 """
 
 import importlib.util
-import re
+import logging
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,6 +28,8 @@ from rfviz.images import whitening
 from rfviz.images.whitening import Whitening
 from rfviz.nets import graph, models, weights
 from rfviz.nets.network import NETWORKS
+
+_log = logging.getLogger(__name__)
 
 RANDOM = "random"
 """In place of weights: those that a network begins with, from a fixed seed."""
@@ -187,21 +189,37 @@ def _of_file(path: Path, function: str, source: str | None) -> Loaded:
 
 def _filled(build: Callable[[int], nn.Module], stored: weights.Stored) -> nn.Module:
     """Return a network with the weights of a file, for as many classes as these tell apart."""
-    state = {re.sub(r"^module\.", "", str(key)): value for key, value in stored.tensors.items()}
-    tensors = {key: value for key, value in state.items() if isinstance(value, Tensor)}
     net = build(1000)
+    needed, classifier = _parts(net)
+    state = weights.unprefixed(stored, lambda inner: needed <= set(inner), sorted(needed)[:1])
+    tensors = {key: value for key, value in state.items() if isinstance(value, Tensor)}
     *_, last = net.state_dict()
     if last in tensors and tensors[last].dim():
         net = build(len(tensors[last]))
     try:
-        net.load_state_dict(tensors)
+        missing = net.load_state_dict(tensors, strict=False)
+        without = classifier and set(missing.missing_keys) >= classifier and not missing.unexpected_keys
+        if not (without and needed <= set(tensors)):
+            net.load_state_dict(tensors)
     except RuntimeError as error:
         wrong = str(error).strip().splitlines()[-1].strip()
-        raise RfvizError(f"{stored.origin} does not fit {type(net).__name__}: {wrong}") from error
+        held = models.what(state)
+        other = f". It holds a {held}: ask for that" if held else ""
+        raise RfvizError(f"{stored.origin} does not fit {type(net).__name__}: {wrong.rstrip('.')}{other}.") from error
+    if without:
+        _log.warning("rfviz: %s holds no classifier: what the network puts out means nothing.", stored.origin)
     for key, value in tensors.items():
         if not value.isfinite().all():
             raise RfvizError(f"{stored.origin}: {key!r} holds NaN or infinity. Take the weights of an earlier epoch.")
     return net
+
+
+def _parts(net: nn.Module) -> tuple[set[str], set[str]]:
+    """Return the names of the weights that a network cannot do without, and those of the linear layer that ends it."""
+    linear = [name for name, module in net.named_modules() if isinstance(module, nn.Linear)]
+    names = {name for name in net.state_dict() if not name.endswith("num_batches_tracked")}
+    last = {name for name in names if linear and name.startswith(f"{linear[-1]}.")}
+    return names - last, last
 
 
 def expected_preprocess(net: nn.Module) -> Whitening | None:

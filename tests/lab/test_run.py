@@ -410,7 +410,18 @@ def test_weights_of_the_other_architecture_are_refused(first, empty_folder):
     run = opened(weights={"resnet34": path}, **TINY)
     with pytest.raises(RfvizError) as caught:
         run.net("resnet34")
-    assert one_line(caught) == f"{path} holds a PlainNet34, but was given as ResNet34."
+    said = f"{path} holds a PlainNet34, but was given as ResNet34: write --weights plainnet34={path}."
+    assert one_line(caught) == said
+
+
+def test_a_backbone_is_refused_with_what_can_be_done_with_it(first, empty_folder, tmp_path):
+    state = {key: value for key, value in first[1]["resnet34"]["weights"].items() if not key.startswith("fc.")}
+    torch.save(state, tmp_path / "backbone.pth")
+    run = opened(weights={"resnet34": str(tmp_path / "backbone.pth")}, **TINY)
+    with pytest.raises(
+        RfvizError, match=r"holds no classifier \(fc\).*: rfviz explore rfviz:resnet34 FOLDER --weights"
+    ):
+        run.check_weights()
 
 
 def test_weights_for_other_classes_are_refused(empty_folder, tmp_path):

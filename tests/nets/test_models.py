@@ -12,8 +12,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from rfviz.errors import RfvizError
+from rfviz.kernels import maximization, responses
 from rfviz.nets import models
-from rfviz.nets.network import network
+from rfviz.nets.network import NETWORKS, network
 from rfviz.nets.receptive_field import ReceptiveField
 from rfviz.nets.weights import Stored
 from rfviz.storage.files import save_tensors
@@ -187,6 +188,56 @@ def test_load_reads_every_usual_form(kind, architecture, tmp_path, request, some
         assert torch.equal(loaded(some_tiles), net(some_tiles))
 
 
+WRAPPERS = [
+    "module.",
+    "_orig_mod.",
+    "module._orig_mod.",
+    "_orig_mod.module.",
+    "model.",
+    "backbone.",
+    "encoder.",
+    "net.",
+]
+
+
+@pytest.mark.parametrize("architecture", ["resnet", "plainnet"])
+@pytest.mark.parametrize("prefix", WRAPPERS)
+@pytest.mark.parametrize("more", [False, True])
+def test_what_a_wrapper_puts_before_the_names_is_taken_off(prefix, more, architecture, tmp_path, request, caplog):
+    """Also where other things are beside the network, such as a head or a second network that follows it."""
+    net = request.getfixturevalue(architecture)
+    state = {f"{prefix}{key}": value for key, value in net.state_dict().items()}
+    others = {"projector.0.weight": torch.zeros(2), "momentum.layer1.0.conv1.weight": torch.zeros(2)} if more else {}
+    torch.save({"state_dict": others | state, "epoch": 3}, tmp_path / "w.ckpt")
+    loaded = models.load(tmp_path / "w.ckpt")
+    assert loaded.name == net.name and same(loaded, net.state_dict())
+    said = f"w.ckpt: '{prefix}' is taken off the names of its weights" + (" (2 others are left out)" if more else "")
+    assert said in caplog.text
+
+
+def test_of_two_networks_in_a_file_the_first_is_read(resnet, plainnet, caplog):
+    both = {f"{prefix}.{key}": value for prefix, net in (("encoder_q", resnet), ("encoder_k", plainnet))
+            for key, value in net.state_dict().items()}  # fmt: skip
+    assert models.load(both).name == "resnet34" and "'encoder_q.' is taken off" in caplog.text
+
+
+def test_names_without_a_prefix_stay_without_a_word(resnet, caplog):
+    models.load(resnet.state_dict())
+    assert not caplog.text
+
+
+def test_a_backbone_without_its_classifier_is_read(resnet, some_tiles):
+    state = {key: value for key, value in resnet.state_dict().items() if not key.startswith("fc.")}
+    loaded = models.load(state)
+    seen = ["maxpool", "layer1.0", "layer4.2"]
+    ours, theirs = (responses.collect(net, some_tiles, seen, 2, mean_stimulus=False) for net in (loaded, resnet))
+    for layer in seen:
+        assert torch.equal(ours[layer].top_values, theirs[layer].top_values)
+    with torch.inference_mode():
+        assert loaded(some_tiles).shape == (len(some_tiles), resnet.fc.in_features)
+    assert maximization.maximize(loaded, "layer1.0", steps=2).images.shape[0] == 6
+
+
 def test_load_keeps_a_copy(resnet):
     state = resnet.state_dict()
     loaded = models.load(state)
@@ -233,11 +284,25 @@ def refused(source, match: str) -> None:
 def test_weights_of_other_networks_are_refused(tmp_path):
     path = tmp_path / "resnet101.pth"
     torch.save(torchvision.models.resnet101(num_classes=3).state_dict(), path)
-    refused(path, r"resnet101\.pth holds none of the networks ResNet34, PlainNet34, .*: its blocks are others\.$")
+    refused(
+        path,
+        r"resnet101\.pth holds a ResNet101, none of the networks ResNet34, .*: rfviz explore torchvision:resnet101",
+    )
     one_more = models.build("resnet34", 2, 3).state_dict() | {"layer1.3.conv1.weight": torch.zeros(2, 2, 3, 3)}
-    refused(one_more, "holds none of the networks .*: its blocks are others")
+    refused(one_more, "holds a network with other blocks, none of the networks ResNet34, PlainNet34, ")
     refused(torchvision.models.squeezenet1_1().state_dict(), "it has no tensor 'conv1.weight'")
     refused({}, "it has no tensor 'conv1.weight'")
+
+
+def test_weights_of_another_size_are_named(resnet):
+    """As what they are, whatever they were given as."""
+    small = models.build("resnet18", 3, 4).state_dict()
+    assert models.what(small) == "ResNet18" and models.what({"a": 1}) is None
+    assert models.what(torchvision.models.resnet152(num_classes=2).state_dict()) == "ResNet152"
+    with pytest.raises(RfvizError, match=r"does not hold a whole ResNet34: .* It holds a ResNet18\.$"):
+        models.load(small, NETWORKS["resnet34"])
+    with pytest.raises(RfvizError, match=r"does not hold a whole ResNet34 without skips in layer1: .*a ResNet50\.$"):
+        models.load(models.build("resnet50", 2, 4).state_dict(), NETWORKS["resnet34-plain-layer1"])
 
 
 @pytest.mark.parametrize("architecture", ["resnet", "plainnet"])
@@ -255,7 +320,7 @@ def test_a_missing_a_strange_and_a_misshapen_entry_are_named(architecture, reque
         r"'layer1\.1\.conv2\.weight' has shape \(6, 6, 1, 1\) instead of \(6, 6, 3, 3\)\.$",
     )
     refused(state | {"fc.bias": torch.zeros(5)}, r"'fc\.bias' has shape \(5,\) instead of \(4,\)")
-    refused({key: value for key, value in state.items() if key != "fc.weight"}, "it has no tensor 'fc.weight'")
+    refused({key: value for key, value in state.items() if key != "fc.weight"}, "'fc.bias' does not belong there")
 
 
 def test_an_extra_projection_makes_no_plainnet(plainnet):

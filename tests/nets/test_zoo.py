@@ -226,3 +226,26 @@ def test_whose_weights_expect_to_be_normalised() -> None:
     assert expected(torchvision.models.resnet18()) is None  # as it begins
     assert expected(trained(torchvision.models.resnet18(num_classes=10))) is None
     assert expected(models.resnet34(2, 1000)) is None
+
+
+def test_weights_behind_a_wrapper_or_without_a_classifier(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    state = torchvision.models.squeezenet1_1(num_classes=5).state_dict()
+    torch.save({f"model._orig_mod.{key}": value for key, value in state.items()}, tmp_path / "wrapped.ckpt")
+    net = zoo.load("torchvision:squeezenet1_1", str(tmp_path / "wrapped.ckpt")).net
+    assert torch.equal(net.features[0].weight, state["features.0.weight"])
+    assert "'model._orig_mod.' is taken off" in caplog.text
+    state = torchvision.models.resnet18().state_dict()
+    backbone = {f"encoder.{key}": value for key, value in state.items() if not key.startswith("fc.")}
+    torch.save(backbone | {"head.0.weight": torch.zeros(3)}, tmp_path / "backbone.pth")
+    net = zoo.load("torchvision:resnet18", str(tmp_path / "backbone.pth")).net
+    assert torch.equal(net.layer4[1].conv2.weight, state["layer4.1.conv2.weight"])
+    assert "backbone.pth holds no classifier: what the network puts out means nothing" in caplog.text
+
+
+def test_weights_of_another_network_are_named(tmp_path: Path) -> None:
+    torch.save(torchvision.models.resnet18().state_dict(), tmp_path / "small.pth")
+    with pytest.raises(
+        RfvizError, match=r"small\.pth does not fit ResNet: .*It holds a ResNet18: ask for that"
+    ) as caught:
+        zoo.load("torchvision:resnet34", str(tmp_path / "small.pth"))
+    assert "\n" not in str(caught.value)
