@@ -65,8 +65,19 @@ QUIET = ["--IPKernelApp.log_level=50"]
 
 
 def sources() -> dict[str, Path]:
-    """Return the pages of the book in order: name in the table of contents, and file."""
+    """Return the pages of the book in order: name in the table of contents, and file.
+
+    Raises
+    ------
+    RfvizError
+        If the package was installed without the repository, which holds the pages.
+    """
     root = places.repository()
+    if not (root / "_toc.yml").is_file():
+        raise RfvizError(
+            f"the pages of the book are not in {root}: its commands need a clone of the repository. `rfviz explore`, "
+            "`rfviz train` and the package itself need none."
+        )
     names = parse_toc_yaml(root / "_toc.yml")
     return {name: root / "book" / f"{name}.md" for name in names}
 

@@ -173,6 +173,7 @@ def book(*, options: BookOptions = BookOptions()) -> None:
     """
     from rfviz.book import batch, html
 
+    batch.sources()  # that they are there is known before anything is computed
     run = options.open()
     replicas, parameters = run.replicas(options.seeds), options.parameters(run)
     batch.compute(replicas)
@@ -192,9 +193,9 @@ def run_notebooks(*, options: BookOptions = BookOptions(), only: str | None = No
     """
     from rfviz.book import batch
 
+    batch.choose(only)
     run = options.open()
     replicas, parameters = run.replicas(options.seeds), options.parameters(run)
-    batch.choose(only)
     of = None
     if only is None:
         batch.compute(replicas)
@@ -214,8 +215,9 @@ def build(*, options: RunOptions = RunOptions(), pdf: bool = False) -> None:
     pdf
         The whole book as one PDF, which takes Chromium.
     """
-    from rfviz.book import html
+    from rfviz.book import batch, html
 
+    batch.sources()
     run = options.open()
     html.check_executed(run)
     _say(html.pdf(run) if pdf else html.build(run))

@@ -4,7 +4,9 @@ A page of the book is a module of this room. ``gather(runs)`` returns everything
 be; its figures, tables and sentences take what was gathered and compute nothing that takes time.
 """
 
+import ast
 import io
+import itertools
 import json
 import math
 import time
@@ -15,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import torch
+from IPython.core.getipython import get_ipython
 from IPython.display import HTML, Markdown
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -27,6 +30,7 @@ from numpy.typing import ArrayLike
 from PIL import Image, PngImagePlugin
 from torch import Tensor
 
+from rfviz.errors import unknown
 from rfviz.kernels.responses import FLAT
 from rfviz.lab import provenance
 from rfviz.lab.code import source_digest
@@ -413,6 +417,31 @@ def glue_roles(run: Run, channel: Mapping[str, int] | None = None) -> None:
         glue(role, network.title if network else "a second network", display=False)
         if channel is not None:
             glue(f"{role}_channel", channel[network.name] if network else 0, display=False)
+
+
+def check_parameters() -> None:
+    """Refuse what papermill was given for a notebook that has no parameter of that name; papermill itself goes on.
+
+    Called in the cell behind the parameters.
+
+    Raises
+    ------
+    RfvizError
+        With the nearest right name.
+    """
+    shell = get_ipython()
+    cells: list[str] = shell.user_ns.get("In", []) if shell else []
+    for before, cell in itertools.pairwise(cells):
+        if cell.startswith("# Parameters\n"):  # papermill's own words
+            known = _assigned(before)
+            for name in _assigned(cell):
+                if name not in known:
+                    raise unknown("parameter of this notebook", name, known)
+
+
+def _assigned(cell: str) -> list[str]:
+    statements = (node for node in ast.parse(cell).body if isinstance(node, ast.Assign))
+    return [target.id for node in statements for target in node.targets if isinstance(target, ast.Name)]
 
 
 def page_digest(page: str) -> str:

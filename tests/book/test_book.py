@@ -9,12 +9,15 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import jupytext
 import nbformat
 import pandas as pd
+import papermill
 import pytest
 import torch
 from bs4 import BeautifulSoup
 from conftest import PARAMETERS
+from papermill.exceptions import PapermillExecutionError
 
 from rfviz.book import batch, html
 from rfviz.errors import RfvizError
@@ -299,6 +302,23 @@ def test_building_again_computes_nothing(run: Run, monkeypatch: pytest.MonkeyPat
     assert front == static.front_end()["explorer.js"]
     for file in (run.folder / "explorer").glob("*.webp"):
         assert (run.folder / "html" / "explorer" / file.name).read_bytes() == file.read_bytes()
+
+
+def test_plain_papermill_with_a_parameter_that_a_notebook_does_not_have_ends(tmp_path: Path) -> None:
+    """papermill alone would warn in its log and go on with the default."""
+    source = places.repository() / "notebooks" / "02_preferred_stimuli.md"
+    jupytext.write(jupytext.read(source), tmp_path / "in.ipynb")
+    with pytest.raises(PapermillExecutionError, match=r"unknown parameter of this notebook 'chanels'.*'channels'"):
+        papermill.execute_notebook(
+            tmp_path / "in.ipynb", tmp_path / "out.ipynb", {"preset": "smoke", "chanels": 3}, progress_bar=False
+        )
+
+
+def test_every_notebook_with_parameters_looks_at_them_first() -> None:
+    for page in batch.sources().values():
+        text = page.read_text(encoding="utf-8")
+        if "tags: [parameters" in text:
+            assert re.search(r"style\.check_parameters\(\)\nruns? = \[?open_run\(", text), page
 
 
 def test_unknown_notebook_gets_the_nearest_name(run: Run) -> None:

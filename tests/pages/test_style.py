@@ -2,6 +2,7 @@
 
 import io
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from matplotlib.text import Text
 from PIL import Image
 from torch import Tensor
 
+from rfviz.errors import RfvizError
 from rfviz.kernels.tuning import centre_surround
 from rfviz.nets.network import network
 from rfviz.pages import style
@@ -203,3 +205,25 @@ def test_what_has_no_place_has_no_link() -> None:
     figure = style.BookFigure(2.0)
     style.show(figure.subplots(), checks(7), of=style.place(RESNET, "layer2.0", 5))
     assert links_of(figure)[1] == {}
+
+
+@pytest.mark.parametrize(
+    ("cells", "wrong"),
+    [
+        (["", "a = 1  # one\nb = 2", "import os"], None),
+        (["", "a = 1\nb = 2", "# Parameters\na = 3\nb = {'c': 4}\n", "c = a"], None),
+        (["", "a = 1\nb = 2", "# Parameters\na = 3\nbb = 4\n"], "bb"),
+        ([], None),
+    ],
+)
+def test_parameters_that_a_notebook_does_not_have_are_refused(cells, wrong, monkeypatch) -> None:
+    monkeypatch.setattr(style, "get_ipython", lambda: SimpleNamespace(user_ns={"In": cells}))
+    if wrong is None:
+        style.check_parameters()
+    else:
+        with pytest.raises(RfvizError, match=f"unknown parameter of this notebook '{wrong}'.*'b'"):
+            style.check_parameters()
+
+
+def test_outside_of_a_notebook_there_are_no_parameters() -> None:
+    style.check_parameters()
