@@ -456,12 +456,11 @@ def _walk(root: Path, folder: Path, unfollowed: list[str]) -> Iterator[tuple[Pat
 
     for parent, folders, files in os.walk(folder, followlinks=True, onerror=refused):
         chain = through.pop(parent)
+        folders[:] = [name for name in folders if not _is_sidecar(name)]
         for name in list(folders):
             path = Path(parent, name)
             target = path.resolve()
-            if _is_sidecar(name):
-                folders.remove(name)
-            elif path.is_symlink() and any(each.is_relative_to(target) for each in chain):
+            if path.is_symlink() and any(each.is_relative_to(target) for each in chain):
                 folders.remove(name)
                 unfollowed.append(f"{path.relative_to(root)} (a link that leads back)")
             else:

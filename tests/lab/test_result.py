@@ -397,6 +397,7 @@ DEPENDENTS = {
     "whitening": ("zca", ALL), "width": (24, ALL - {"data_whitening"}), "classes": (3, ALL),
     "source": ("photographs", set()),
     "weights": ({}, set()),
+    "split": (None, set()),  # of a folder: which images these are, is in their fingerprints
     "recipes": (None, ALL - {"data_whitening"}),
 }  # fmt: skip
 """For every field of a preset another value, and the results that would be computed anew with it."""
