@@ -749,6 +749,7 @@ class Explorer {
     const made = this.made.get(`${model}/${of}/${channel}`);
     const note = (kind) => {
       if (kind === "maximization" && made) return made.made_with;
+      if (["maximization", "clear"].includes(kind) && values && Math.max(...values) <= 0) return "it did not fire: a flat picture is where the ascent began";
       if (kind === "mean") return `N = ${number(positive)}`;
       return gains?.[kind] === undefined ? "" : `gain ${number(gains[kind])}`;
     };

@@ -107,7 +107,7 @@ class NetSource(Reader):
         self.nets = {name: graph.unwrapped(each.net) for name, each in loaded.items()}
         self.top_k, self.strongest, self.steps, self.progress = top_k, strongest, steps, progress
         self._layers = {name: _chosen(net, layers) for name, net in self.nets.items()}
-        self._preprocess = {name: _preprocess(each, preprocess) for name, each in loaded.items()}
+        self.preprocess = {name: _preprocess(each, preprocess) for name, each in loaded.items()}
         first = next(iter(loaded.values()))
         crop = size if size is not None else first.crop or layer_table.natural_side(first.net)
         resize = round(crop * (first.resize or 1) / (first.crop or 1)) if first.crop else crop
@@ -137,7 +137,7 @@ class NetSource(Reader):
         of_kind = {
             "images": lambda: self._digests["images"],
             "network": lambda: self._digests.get(name),
-            "preprocess": lambda: digest(self._preprocess[name].to_json()) if name in self._preprocess else None,
+            "preprocess": lambda: digest(self.preprocess[name].to_json()) if name in self.preprocess else None,
             "option": lambda: digest(getattr(self, name, None)),
         }
         return of_kind[kind]() if kind in of_kind else None
@@ -162,7 +162,7 @@ class NetSource(Reader):
         """Return a network, and what its images are normalised with."""
         self.read(f"network {model}")
         self.read(f"preprocess {model}")
-        return self.nets[model], self._preprocess[model]
+        return self.nets[model], self.preprocess[model]
 
     def known(self, model: str, layer: str) -> tuple[int, Known]:
         """Return the number of channels of a layer and its receptive field."""
@@ -215,7 +215,8 @@ def _preprocess(loaded: Loaded, given: Any) -> Whitening:
         return whitening.of(given)
     if loaded.preprocess is not None:
         return loaded.preprocess
-    whitening.warn_without(zoo.expected_preprocess(loaded.net), loaded.name)
+    if not loaded.random:
+        whitening.warn_without(zoo.expected_preprocess(loaded.net), loaded.name)
     return whitening.NONE
 
 
@@ -328,8 +329,23 @@ def explorer_page(source: NetSource) -> bytes:
     missing = f" Without maximization images ({NOT_MAXIMIZED}): {'; '.join(without)}." if without else ""
     return static.page(
         f"What the channels of {names} respond to",
-        f"Measured on {len(source.images):,} images. Channels that never fire stand by themselves.{missing}",
+        f"Measured on {len(source.images):,} images, {_normalised(source)}. Channels that never fire stand by "
+        f"themselves.{missing}",
     )
+
+
+def _normalised(source: NetSource) -> str:
+    """Say what the networks got of the images."""
+    usual = ((whitening.NONE, "not normalised"), (whitening.IMAGENET, "normalised as for ImageNet"))
+    told = {
+        name: next(
+            (words for other, words in usual if each.to_json() == other.to_json()),
+            "normalised by means and deviations of its own",
+        )
+        for name, each in source.preprocess.items()
+    }
+    alike = len(set(told.values())) == 1
+    return next(iter(told.values())) if alike else "; ".join(f"for {name} {each}" for name, each in told.items())
 
 
 NOT_MAXIMIZED = "too many pixels, or none of its neurons stands alone"
@@ -410,7 +426,8 @@ def summary(source: NetSource) -> list[str]:
     for row in _rows(source):
         facts = source.drawn(row["model"], row["key"]).facts
         silent = [str(number) for number, channel in enumerate(facts["channels"]) if not channel["fires"]]
-        named = f"{len(silent)} never fire: {', '.join(silent)}" if silent else "all fire"
+        verb = "never fires" if len(silent) == 1 else "never fire"
+        named = f"{len(silent)} {verb}: {', '.join(silent)}" if silent else "all fire"
         extent = "whole image" if facts["field"]["how"] == WHOLE_IMAGE else f"field of {row['size']} px"
         left_out = "" if _is_maximized(source, row) else f"; not maximized: {NOT_MAXIMIZED}"
         lines.append(f"{row['model']}, {row['key']}: {row['channels']} channels, {extent}; {named}{left_out}")

@@ -159,8 +159,8 @@ def warn_without(expected: Whitening | None, name: str) -> None:
     numbers = ",".join(f"{each:.3g}" for each in (*mean, *deviation))
     given = "imagenet" if mean == list(IMAGENET_MEAN) else numbers
     _log.warning(
-        "rfviz: the published weights of %s expect images that are normalised: give preprocess='%s', or "
-        "preprocess='none' if these weights are others.", name, given,
+        "rfviz: the published weights of %s expect images that are normalised, and these are not: give "
+        "preprocess='%s' (--preprocess), or preprocess='none' if the weights are others.", name, given,
     )  # fmt: skip
 
 

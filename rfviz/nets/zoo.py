@@ -23,7 +23,7 @@ from rfviz import _torchvision_ops  # isort: skip  # noqa: F401  # torchvision m
 import torchvision
 from torchvision.models import get_model, get_model_weights, list_models
 
-from rfviz.errors import RfvizError, first_line, unknown
+from rfviz.errors import RfvizError, first_line, one_line, unknown
 from rfviz.images import whitening
 from rfviz.images.whitening import Whitening
 from rfviz.nets import graph, models, weights
@@ -46,6 +46,8 @@ class Loaded:
         What to call it, without ``/&#%``.
     preprocess : Whitening, optional
         What its weights expect images to be normalised with, where that is known.
+    random : bool
+        Whether its weights are random: nothing was trained to expect images of any kind.
     resize, crop : int, optional
         Short side that its weights expect images to be resized to, and side of the square that is cut from the middle.
     """
@@ -55,6 +57,7 @@ class Loaded:
     preprocess: Whitening | None = None
     resize: int | None = None
     crop: int | None = None
+    random: bool = False
 
 
 def load(address: str, source: str | None = None) -> Loaded:
@@ -108,7 +111,7 @@ def _torchvision(name: str, source: str | None) -> Loaded:
         raise unknown("network of torchvision", name, known)
     published = get_model_weights(name)
     if source == RANDOM:
-        return Loaded(_built(name), f"{name}-random")
+        return Loaded(_built(name), f"{name}-random", random=True)
     if source not in (None, *published.__members__):
         return Loaded(_filled(lambda classes: _built(name, classes), weights.read(str(source), name)), name)
     chosen: Any = published[source or "DEFAULT"]
@@ -146,15 +149,15 @@ def _timm(name: str, source: str | None) -> Loaded:
     if source not in (None, RANDOM):
         net = _filled(lambda classes: timm.create_model(name, num_classes=classes), weights.read(source, name))
     crop = expected["input_size"][-1]
-    title = f"{name}-random" if source == RANDOM else name
-    return Loaded(net, title, whitening.of(expected), round(crop / (expected.get("crop_pct") or 1)), crop)
+    resize, random = round(crop / (expected.get("crop_pct") or 1)), source == RANDOM
+    return Loaded(net, f"{name}-random" if random else name, whitening.of(expected), resize, crop, random)
 
 
 def _ours(name: str, source: str | None) -> Loaded:
     if name not in NETWORKS:
         raise unknown("network", name, NETWORKS)
     if source in (None, RANDOM):
-        return Loaded(models.build(name), f"{name}-random")
+        return Loaded(models.build(name), f"{name}-random", random=True)
     stored = weights.read(source, name)
     return Loaded(models.load(stored, NETWORKS[name]), name, stored.whitening)
 
@@ -204,8 +207,9 @@ def _filled(build: Callable[[int], nn.Module], stored: weights.Stored) -> nn.Mod
     except RuntimeError as error:
         wrong = str(error).strip().splitlines()[-1].strip()
         held = models.what(state)
-        other = f". It holds a {held}: ask for that" if held else ""
-        raise RfvizError(f"{stored.origin} does not fit {type(net).__name__}: {wrong.rstrip('.')}{other}.") from error
+        other = f"holds a {held}, another network than was asked for" if held else ""
+        kind = type(net).__name__
+        raise RfvizError(f"{stored.origin} {other or f'does not fit {kind}'}: {one_line(wrong)[:200]}") from error
     if without:
         _log.warning("rfviz: %s holds no classifier: what the network puts out means nothing.", stored.origin)
     for key, value in tensors.items():

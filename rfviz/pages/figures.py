@@ -35,6 +35,9 @@ SHEET = 16
 LETTER = 0.55
 """Mean width of a letter over the size of the type."""
 
+MUCH = 100
+"""Gain above which a mean hardly differs from the mean patch: what is seen may be of one image."""
+
 SMOOTHING = 1 / 48
 """Standard deviation of the Gaussian that smooths weights of effective fields, over the shorter side of the picture."""
 
@@ -134,8 +137,22 @@ def _heading(name: str, found: LayerResponses, channel: int, inches: float) -> s
     return wrapped(f"{name}\n{size} × {size} px\n{spread}", inches)
 
 
+LEAST = 0.16
+"""Share of the width of a figure that a column takes at least."""
+
+
 def _widths(sides: Sequence[int], room: int) -> list[int]:
-    """Return how wide to draw squares of some sides: whole multiples that fit the room and differ least."""
+    """Return how wide to draw squares of some sides: whole multiples that fit the room and differ least.
+
+    All alike, where these would leave one of them too little.
+    """
+    widths = _multiples(sides, room)
+    if sum(widths) <= room and min(widths) >= min(LEAST * WIDTH * DPI, room / len(sides) / 2):
+        return widths
+    return [room // len(sides)] * len(sides)
+
+
+def _multiples(sides: Sequence[int], room: int) -> list[int]:
     widths = list(sides)
     while sum(widths) + sides[least := widths.index(min(widths))] <= room:
         widths[least] += sides[least]
@@ -245,7 +262,8 @@ def _mean_column(column: np.ndarray, found: LayerResponses, channel: int, of: Pl
     for ax, deviation, there in zip(column[1:], deviations, inside, strict=True):
         stretched, gain = stretch(deviation)
         show(ax, stretched, there, of=of)
-        ax.set_xlabel(f"gain {gain:.1f}" if gain else "the mean patch")
+        flat = ",\nhardly anything" if gain > MUCH else ""
+        ax.set_xlabel(f"gain {gain:.1f}{flat}" if gain else "the mean patch")
 
 
 # -- all channels of a layer -------------------------------------------------------------------------------------------
@@ -307,7 +325,7 @@ def sheet(
 def firing_rates(
     found: Mapping[str, LayerResponses | Sequence[LayerResponses]],
     colours: Mapping[str, str] | None = None,
-    places: Places = nowhere,
+    where: Places = nowhere,
 ) -> BookFigure:
     """Draw the share of neurons of each channel that fire, sorted; channels that never fire are crosses.
 
@@ -318,31 +336,35 @@ def firing_rates(
         other, and only the first has markers.
     colours : dict from str to str, optional
         Of their lines.
-    places : callable, optional
+    where : callable, optional
         Where a click leads.
     """
     _check(found)
     figure = BookFigure(2.9)
     ax = figure.subplots()
     palette = (BLUE, ORANGE, GREEN, RED)
-    for number, (name, given) in enumerate(found.items()):
+    replicas = {name: [given] if isinstance(given, LayerResponses) else given for name, given in found.items()}
+    alike = len({each.channels for given in replicas.values() for each in given}) == 1
+    for number, (name, given) in enumerate(replicas.items()):
         colour = colours[name] if colours else palette[number % len(palette)]
         crossed = False
-        for i, each in enumerate([given] if isinstance(given, LayerResponses) else given):
+        for i, each in enumerate(given):
             order = each.firing_rate.argsort(descending=True)
             rate = 100 * each.firing_rate[order]
+            places = np.arange(len(rate)) if alike else np.linspace(0, 100, len(rate))
             ax.plot(
-                np.arange(len(rate)), rate.numpy(), marker=None if i else "os^Dv"[number % 5], markersize=4,
+                places, rate.numpy(), marker=None if i else "os^Dv"[number % 5], markersize=4,
                 color=colour, linewidth=0.8 if i else 1.5, alpha=0.6 if i else 1, label=None if i else name,
             )  # fmt: skip
             if not i:
-                link_to(ax, range(len(rate)), rate, [places(name, channel) for channel in order.tolist()])
+                link_to(ax, places, rate, [where(name, channel) for channel in order.tolist()])
             silent = (rate == 0).nonzero().flatten().numpy()
             if len(silent):
                 label = None if crossed else f"{name}: never fires"
-                ax.plot(silent, np.zeros(len(silent)), "x", color=colour, label=label)
+                ax.plot(places[silent], np.zeros(len(silent)), "x", color=colour, label=label, zorder=3)
                 crossed = True
-    ax.set(xlabel="channel, sorted", ylabel="neurons that fire (%)", ylim=(-3, 103))
+    ax.set(xlabel=f"channel{'' if alike else 's'}, sorted{'' if alike else ' (%)'}", ylabel="neurons that fire (%)")
+    ax.set_ylim(-3, 103)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.spines[["top", "right"]].set_visible(False)
     ax.legend(frameon=False)

@@ -670,7 +670,7 @@ def dose_answer(shown: Shown) -> Markdown:
     """Say whether noise of the paper's strength matters more in silent channels than in matched ones."""
     sentences = []
     for network, found in shown.doses.items():
-        title = NETWORKS[network].title
+        title, by = NETWORKS[network].title, measure(found.labelled)
         if len(found.matched) < len(found.tested):
             sentences.append(f"In {title}, too few active channels are left to compare with.")
             continue
@@ -683,8 +683,8 @@ def dose_answer(shown: Shown) -> Markdown:
         }[gap.sign]
         which = _channels(len(found.tested), "inactive" if found.inactive else "least active")
         sentences.append(
-            f"In {title}, noise of the paper's strength in the {which} {measure(found.labelled).changes} by "
-            f"{tested:+.3f} nats, {words} (difference {gap:+.3f})."
+            f"In {title}, noise of the paper's strength in the {which} {by.changes} by "
+            f"{tested:{by.form}} nats, {words} (difference {gap:{by.form}})."
         )
     stand_in = [NETWORKS[network].title for network, found in shown.doses.items() if not found.inactive]
     if stand_in:
@@ -714,7 +714,7 @@ def single_answer(shown: Shown) -> Markdown:
             mask = torch.zeros(len(each), dtype=torch.bool)
             mask[list(found.tested)] = True
             gap = stats.difference(each[mask], each[~mask])
-            sentence += f" Inactive minus active channels, one by one, in nats: {gap:+.3f}."
+            sentence += f" Inactive minus active channels, one by one, in nats: {gap:{measure(found.labelled).form}}."
         sentences.append(sentence)
     return Markdown("**Answer.** " + " ".join(sentences))
 
@@ -728,9 +728,11 @@ def why_table(found: Mapping[str, Why]) -> pd.DataFrame:
         {
             "network": NETWORKS[network].title,
             "disturbance": VARIANTS[variant],
-            "silent channels" if each.inactive else "least active channels": change["tested"].brief("+.3f"),
-            "matched active channels": change["matched"].brief("+.3f"),
-            "difference": change["difference"].brief("+.3f"),
+            "silent channels" if each.inactive else "least active channels": change["tested"].brief(
+                measure(each.labelled).form
+            ),
+            "matched active channels": change["matched"].brief(measure(each.labelled).form),
+            "difference": change["difference"].brief(measure(each.labelled).form),
         }
         for network, each in found.items()
         for variant, change in each.changes.items()
@@ -755,8 +757,8 @@ def why_answer(found: Mapping[str, Why]) -> Markdown:
             -1: "less than a constant offset of its mean does",
         }[each.noise_minus_offset.sign]
         sentences.append(
-            f"In the silent channels of {title}, noise {by.changes} by {change['noise']:+.3f} nats, {words} "
-            f"({change['offset']:+.3f})."
+            f"In the silent channels of {title}, noise {by.changes} by {change['noise']:{by.form}} nats, {words} "
+            f"({change['offset']:{by.form}})."
         )
         if "skip" in change:
             words = {
@@ -771,9 +773,9 @@ def why_answer(found: Mapping[str, Why]) -> Markdown:
                 -1: "the network does better without it",
             }[cut["tested"].sign]
             sentences.append(
-                f"{words}: {change['skip']:+.3f} against {change['convolutions']:+.3f}. To write nothing to these "
-                f"channels in the blocks of layer1 {by.changes} by {cut['tested']:+.3f}"
+                f"{words}: {change['skip']:{by.form}} against {change['convolutions']:{by.form}}. To write nothing to "
+                f"these channels in the blocks of layer1 {by.changes} by {cut['tested']:{by.form}}"
                 f"{f': {missed}' if each.labelled else ''}; the same cut in matched active channels "
-                f"does so by {cut['matched']:+.3f}."
+                f"does so by {cut['matched']:{by.form}}."
             )
     return Markdown("**Answer.** " + " ".join(sentences))

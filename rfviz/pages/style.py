@@ -324,6 +324,8 @@ class Measure(NamedTuple):
         For tables; `of_one` where one channel at a time is disturbed.
     changes : str
         A verb and what follows it.
+    form : str
+        Of its numbers: divergences may be small.
     """
 
     name: str
@@ -331,12 +333,13 @@ class Measure(NamedTuple):
     of_one: str
     top1: str
     changes: str
+    form: str = "+.3f"
 
 
 LOSS = Measure("change of the loss", "ΔL", "ΔL_rnd", "Δ top-1 (points)", "changes the loss")
 DIVERGENCE = Measure(
     "divergence of the output", "KL divergence", "KL divergence, one channel", "Δ same top-1 choice (points)",
-    "moves the output",
+    "moves the output", "+.2g",
 )  # fmt: skip
 
 

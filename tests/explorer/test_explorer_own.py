@@ -64,7 +64,7 @@ def test_one_command_writes_a_folder_that_can_be_sent(
     words = ["explore", network, str(photographs), "--out", str(out), "--size", "48"]
     code, said, _ = rfviz(*words)
     assert code == 0
-    assert f"mine.planted, 0: 6 channels, field of 5 px; 1 never fire: {SILENT}" in said
+    assert f"mine.planted, 0: 6 channels, field of 5 px; 1 never fires: {SILENT}" in said
     assert said.strip().splitlines()[-1] == f"open {out / 'index.html'}"
     assert "1 of 8 images left out" in caplog.text and "broken.jpg: not an image" in caplog.text
     rows = json.loads((out / "manifest.js").read_text().partition("]=")[2].rstrip().rstrip(";"))["layers"]
@@ -212,6 +212,17 @@ def test_without_preprocess_there_is_a_warning(caplog: pytest.LogCaptureFixture)
     NetSource({"a": net}, torch.rand(2, 3, 64, 64), ["features.0"], preprocess="none")
     responses.collect(net, torch.rand(2, 3, 64, 64), ["features.0"], preprocess="imagenet")
     assert not caplog.text
+
+
+def test_the_page_says_what_the_networks_got_of_the_images(caplog: pytest.LogCaptureFixture) -> None:
+    images = torch.rand(2, 3, 64, 64)
+    at_random = NetSource({"a": zoo.load("torchvision:alexnet", "random")}, images, ["features.0"], size=64)
+    assert (
+        b"2 images, not normalised." in own.explorer_page(at_random) and not caplog.text
+    )  # random ones expect nothing
+    net = nn.Sequential(nn.Conv2d(3, 3, 3), nn.ReLU()).eval()
+    page = own.explorer_page(NetSource({"a": net, "b": net}, images, ["1"], "imagenet"))
+    assert b"2 images, normalised as for ImageNet." in page
 
 
 def test_a_file_where_a_folder_is_to_be_is_told_at_once(tmp_path: Path) -> None:

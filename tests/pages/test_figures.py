@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import re
 
 import numpy as np
 import pytest
@@ -63,7 +64,7 @@ def test_titles_do_not_touch_however_many_layers(net, found, tiles, count: int, 
     assert not overlaps(figures.mean_stimuli(some, 7, ahead, 9))
     assert not overlaps(figures.preferred_stimuli(tiles, some, 7))
     touching = overlaps(figures.firing_rates(some))
-    assert all(one.isdigit() for one, _ in touching)  # ticks out of sight
+    assert all(re.fullmatch(r"\W?[\d.]+", one) for one, _ in touching)  # ticks out of sight
 
 
 def test_stimuli_are_those_of_the_channel(found, tiles) -> None:
@@ -154,3 +155,18 @@ def test_long_names_break_behind_dots(inches: float) -> None:
     assert broken.replace("\n", "").startswith(name) and broken.endswith("px")
     assert ("features.\ndenseblock4.\ndenselayer16.\nconv2\n" in broken) == (inches < 2)
     assert inches < 2 or broken.count("\n") == 1
+
+
+def test_fields_of_very_different_sizes_leave_room_for_titles() -> None:
+    """As of AlexNet: 11, 51, 99 and 163 px side by side."""
+    room = 1129
+    sides = [figures.COLUMNS * (size + 1 + size // 30) + 1 for size in (11, 51, 99, 163)]
+    assert figures._widths(sides, room) == [room // 4] * 4
+    sides = [figures.COLUMNS * (size + 1) + 1 for size in (11, 27, 29)]
+    assert figures._widths(sides, room) == figures._multiples(sides, room)
+
+
+def test_layers_of_different_numbers_of_channels_share_an_axis(found) -> None:
+    (ax,) = figures.firing_rates({"features.0": found["features.0"], "features.3": found["features.3"]}).axes
+    assert ax.get_xlabel() == "channels, sorted (%)"
+    assert {line.get_xdata()[-1] for line in ax.get_lines() if line.get_marker() != "x"} == {100}
