@@ -1,8 +1,10 @@
 """Networks and images of one's own in the explorer: `explore`, and where its layers come from."""
 
+import glob
 import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -276,6 +278,9 @@ def own_layer(source: NetSource, model: str, layer: str) -> Drawn:
     source.read("images all")
     net, preprocess = source.net(model)
     channels, known = source.known(model, layer)
+    source.option("top_k")  # also of what was collected for all layers at once
+    if _has_means(source, model, layer):
+        source.option("strongest")
     found = source.collected.pop((model, layer), None)
     if found is None:
         found = _responses(source, model, [layer], source.scratch())[layer]
@@ -392,32 +397,50 @@ def _draw_all(source: NetSource, progress: bool) -> None:
     waiting = [(row["model"], row["key"]) for row in _rows(source)]
     waiting = [each for each in waiting if own_layer.find(source, each) is None]
     waiting.sort(key=lambda each: -source.known(*each)[1].field.size)  # what takes longest goes first
-    checkpoints = []
-    for model in source.nets:
-        for means in (True, False):
-            layers = [layer for of, layer in waiting if of == model and _has_means(source, of, layer) == means]
-            if len(layers) < 2:
-                continue
-            checkpoint = source.results / f"pass-{model}-{digest([layers, means])[:8]}.checkpoint"
-            found = _responses(source, model, layers, checkpoint)
-            source.collected |= {(model, layer): each for layer, each in found.items()}
-            checkpoints.append(checkpoint)
-    # a GPU has one setting for all threads, and a network in training mode is set to evaluation and back by each
-    alone = any(next(net.parameters()).is_cuda or net.training for net in source.nets.values())
+    # a GPU has one setting for all threads, and what is in training mode is set to evaluation and back by each
+    modules = [module for net in source.nets.values() for module in net.modules()]
+    alone = any(module.training for module in modules) or any(
+        next(net.parameters()).is_cuda for net in source.nets.values()
+    )
     threads = torch.get_num_threads()
     of_each = max(1, threads // AT_ONCE)
-    bar = tqdm(total=len(waiting), desc="layers", unit="layer", disable=not progress)
-    pool = ThreadPoolExecutor(1 if alone else AT_ONCE, initializer=torch.set_num_threads, initargs=(of_each,))
-    with bar, graph.remembering(source.nets.values()), pool:
-        try:
-            for _ in pool.map(lambda each: source.drawn(*each), waiting):
-                bar.update()
-        finally:
-            pool.shutdown(cancel_futures=True)
-            torch.set_num_threads(threads)
-    for checkpoint in checkpoints:
-        for file in source.results.glob(f"{checkpoint.name}*"):
-            file.unlink()
+    with tqdm(total=len(waiting), desc="layers", unit="layer", disable=not progress) as bar:
+        for model, layers in _together(source, waiting):
+            checkpoint = source.results / f"pass-{model}-{digest(layers)[:8]}.checkpoint"
+            if len(layers) > 1:
+                found = _responses(source, model, layers, checkpoint)
+                source.collected |= {(model, layer): each for layer, each in found.items()}
+            pool = ThreadPoolExecutor(1 if alone else AT_ONCE, initializer=torch.set_num_threads, initargs=(of_each,))
+            with graph.remembering([source.nets[model]]), pool:
+                try:
+                    for _ in pool.map(partial(source.drawn, model), layers):
+                        bar.update()
+                finally:
+                    pool.shutdown(cancel_futures=True)
+                    torch.set_num_threads(threads)
+            for file in source.results.glob(f"{glob.escape(checkpoint.name)}*"):
+                file.unlink(missing_ok=True)
+
+
+TOGETHER = 2**31
+"""Bytes that the means of layers which are collected together may take."""
+
+
+def _together(source: NetSource, waiting: Sequence[tuple[str, str]]) -> list[tuple[str, list[str]]]:
+    """Return which layers go into one pass: of one network, all with means or all without, and not too large."""
+    groups: list[tuple[str, list[str]]] = []
+    room = 0
+    kind: tuple[str, bool] | None = None
+    for model, layer in sorted(waiting, key=lambda each: (each[0], _has_means(source, *each))):
+        channels, known = source.known(model, layer)
+        means = _has_means(source, model, layer)
+        takes = 20 * channels * known.field.size**2 if means else 0
+        if (model, means) != kind or takes > room:
+            groups.append((model, []))
+            kind, room = (model, means), TOGETHER
+        groups[-1][1].append(layer)
+        room -= takes
+    return groups
 
 
 def summary(source: NetSource) -> list[str]:

@@ -17,6 +17,8 @@ from torch.utils.data import Dataset
 from rfviz import _torchvision_ops  # isort: skip  # noqa: F401  # torchvision may not load without it
 from torchvision.transforms import v2
 
+from rfviz.errors import RfvizError, first_line
+
 
 class Indexed(Protocol):
     """Anything with a length and numbered items, such as a data set; an item is an image or (image, label)."""
@@ -51,9 +53,18 @@ NO_CLASS = -1
 
 
 def labels_of(images: Any) -> Tensor | None:
-    """Return the labels of a set of images, int64 `(N,)`; None if it has none, or some images have no class."""
+    """Return the labels of a set of images, int64 `(N,)`; None if it has none, or some images have no class.
+
+    Raises
+    ------
+    RfvizError
+        If a label is no whole number.
+    """
     labels = getattr(images, "labels", None)
-    found = None if labels is None else torch.tensor([int(label) for label in labels])
+    try:
+        found = None if labels is None else torch.tensor([int(label) for label in labels])
+    except (TypeError, ValueError) as error:
+        raise RfvizError(f"labels must be whole numbers, indices into the classes: {first_line(error)}.") from error
     return None if found is None or (found == NO_CLASS).any() else found
 
 
@@ -96,7 +107,7 @@ def in_memory(images: Any) -> bool:
 
 
 class Split(NamedTuple):
-    """Training and evaluation images of one source; no pixel is in both."""
+    """Training and evaluation images of one source: no pixel is in both, or they are the same set and none trains."""
 
     train: Labelled
     evaluation: Labelled

@@ -40,8 +40,9 @@ def write(parts: Mapping[str, FolderImages], path: Path) -> None:
                 first = same.get(f"{of}/{name}")
                 status = f"used; the same picture as {first}" if first else "used" if part.in_memory else UNREAD
                 table.writerow([of, "" if label == NO_CLASS else part.classes[label], name, status])
+            depth = max((name.count("/") + 1 for name in part.classes), default=1)
             for name, reason in part.left_out.items():
-                table.writerow([of, "".join(Path(name).parts[:-1][:1]), name, f"left out: {reason}"])
+                table.writerow([of, "/".join(Path(name).parts[:-1][:depth]), name, f"left out: {reason}"])
 
 
 def repeated(parts: Mapping[str, FolderImages]) -> dict[str, str]:

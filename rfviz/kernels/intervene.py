@@ -110,10 +110,10 @@ def _given(layer: str, changed: Tensor | tuple[str, Tensor]) -> dict[str, Tensor
 
 
 def _by_labels(target: Tensor, logits: Tensor) -> Outcome:
-    if (highest := int(target.max())) >= logits.shape[1]:
+    if len(wrong := target[(target < 0) | (target >= logits.shape[1])]):
         raise RfvizError(
-            f"an image has the label {highest}, but the network tells {logits.shape[1]} classes apart: give images of "
-            "its classes, or images without labels."
+            f"an image has the label {int(wrong[0])}, but the network tells {logits.shape[1]} classes apart: give "
+            "images of its classes, or images without labels."
         )
     return Outcome(F.cross_entropy(logits, target, reduction="none").double(), logits.argmax(1) == target)
 

@@ -208,7 +208,7 @@ class Run(Reader):
         Raises
         ------
         RfvizError
-            If some networks do and others do not.
+            If some networks do not and another is to be trained on them.
         """
         reasons = {name: reason for name in self.given.networks if (reason := self._unlike(name))}
         trained = [name for name in self.given.trains if name not in reasons]
@@ -233,7 +233,7 @@ class Run(Reader):
         classes = self._loaded.train.classes
         told = self._net_of(network, stored).fc.out_features
         if labels_of(self._loaded.evaluation) is None:
-            return "the images lie in no class folders"
+            return "some or all images lie in no class folder"
         if stored.classes is not None and list(stored.classes) != list(classes):
             return (
                 f"{stored.origin} was trained on the classes {', '.join(stored.classes[:5])}, ..., the images have "
@@ -448,7 +448,7 @@ class Run(Reader):
             for i in range(1, seeds)
         ]
         for other in others:
-            other.__dict__ |= {"images": self.images, "labelled": self.labelled}  # read once
+            other.__dict__ |= {"_loaded": self._loaded, "images": self.images, "labelled": self.labelled}  # read once
         return [self, *others]
 
     def loaders(self, images: Any) -> int:

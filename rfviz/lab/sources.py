@@ -62,7 +62,7 @@ def imagenet(root: Path) -> Split:
 
 
 class Images(NamedTuple):
-    """What a run works on; training shares no pixel with the other two."""
+    """What a run works on; where something is trained, training shares no pixel with the other two."""
 
     train: Labelled
     """Where nothing is trained and a folder is not split, those of evaluation."""

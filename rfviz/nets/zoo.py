@@ -194,7 +194,7 @@ def _filled(build: Callable[[int], nn.Module], stored: weights.Stored) -> nn.Mod
     """Return a network with the weights of a file, for as many classes as these tell apart."""
     net = build(1000)
     needed, classifier = _parts(net)
-    state = weights.unprefixed(stored, lambda inner: needed <= set(inner), sorted(needed)[:1])
+    state = weights.unprefixed(stored, lambda inner: needed <= set(inner), sorted(needed or classifier)[:1])
     tensors = {key: value for key, value in state.items() if isinstance(value, Tensor)}
     *_, last = net.state_dict()
     if last in tensors and tensors[last].dim():
@@ -220,10 +220,11 @@ def _filled(build: Callable[[int], nn.Module], stored: weights.Stored) -> nn.Mod
 
 def _parts(net: nn.Module) -> tuple[set[str], set[str]]:
     """Return the names of the weights that a network cannot do without, and those of the linear layer that ends it."""
-    linear = [name for name, module in net.named_modules() if isinstance(module, nn.Linear)]
-    names = {name for name in net.state_dict() if not name.endswith("num_batches_tracked")}
-    last = {name for name in names if linear and name.startswith(f"{linear[-1]}.")}
-    return names - last, last
+    names = [name for name in net.state_dict() if not name.endswith("num_batches_tracked")]
+    owner = names[-1].rpartition(".")[0] if names else ""
+    ends = isinstance(dict(net.named_modules()).get(owner), nn.Linear)
+    last = {name for name in names if ends and name.rpartition(".")[0] == owner}
+    return set(names) - last, last
 
 
 def expected_preprocess(net: nn.Module) -> Whitening | None:

@@ -434,12 +434,14 @@ def check_parameters() -> None:
     """
     shell = get_ipython()
     cells: list[str] = shell.user_ns.get("In", []) if shell else []
-    for before, cell in itertools.pairwise(cells):
-        if cell.startswith("# Parameters\n"):  # papermill's own words
-            known = _assigned(before)
-            for name in _assigned(cell):
-                if name not in known:
-                    raise unknown("parameter of this notebook", name, known)
+    pairs = (
+        pair for pair in itertools.pairwise(cells) if pair[1].startswith("# Parameters\n")
+    )  # papermill's own words
+    for before, cell in itertools.islice(pairs, 1):
+        known = _assigned(before)
+        for name in _assigned(cell):
+            if name not in known:
+                raise unknown("parameter of this notebook", name, known)
 
 
 def _assigned(cell: str) -> list[str]:

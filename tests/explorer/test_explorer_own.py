@@ -313,3 +313,31 @@ def test_a_pass_for_all_layers_is_kept_until_they_are_drawn(tmp_path: Path, monk
         assert own._responses(source, "net", ["3", "1"], checkpoint)["1"].image_count == 5
     own.save(source, tmp_path / "page")
     assert not list(kept.glob("pass-net-*")) and (tmp_path / "page" / "index.html").is_file()
+
+
+def test_what_was_collected_with_other_options_is_not_taken(tmp_path: Path) -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.ReLU()).eval()
+    images = torch.rand(6, 3, 16, 16)
+
+    def source(**options: int) -> NetSource:
+        given = {"preprocess": "none", "steps": 2, "folder": tmp_path / "kept", "top_k": 4, "strongest": 8} | options
+        return NetSource({"net": net}, images, ["1", "3"], **given)
+
+    own.save(source(), tmp_path / "page")
+    assert own.own_layer.find(source(), ("net", "3"), compute=False) is not None
+    for options in ({"top_k": 2}, {"strongest": 3}, {"steps": 3}):
+        assert own.own_layer.find(source(**options), ("net", "3"), compute=False) is None, options
+
+
+def test_layers_that_are_too_large_together_take_several_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    net = nn.Sequential(*[part for _ in range(5) for part in (nn.Conv2d(4, 4, 3), nn.ReLU())]).eval()
+    net[0] = nn.Conv2d(3, 4, 3)
+    layers = ["1", "3", "5", "7", "9"]
+    source = NetSource({"net": net}, torch.rand(2, 3, 32, 32), layers, "none")
+    waiting = [("net", layer) for layer in layers]
+    assert own._together(source, waiting) == [("net", layers)]
+    cost = {layer: 20 * 4 * source.known("net", layer)[1].field.size ** 2 for layer in layers}
+    monkeypatch.setattr(own, "TOGETHER", cost["7"])
+    groups = own._together(source, waiting)
+    assert [layer for _, group in groups for layer in group] == layers and len(groups) > 2
+    assert all(sum(cost[layer] for layer in group) <= cost["7"] or len(group) == 1 for _, group in groups)
