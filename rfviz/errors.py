@@ -28,7 +28,7 @@ def unknown(kind: str, value: object, choices: Iterable[str]) -> RfvizError:
     choices = list(choices)
     near = difflib.get_close_matches(str(value), choices, n=1, cutoff=0.4)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    shown = ", ".join(choices[:20]) + (", ..." if len(choices) > 20 else "")
+    shown = ", ".join(choices[:20]) + (f" and {len(choices) - 20} more" if len(choices) > 20 else "")
     return RfvizError(f"unknown {kind} {str(value)!r}.{hint} Choose from: {shown}.")
 
 

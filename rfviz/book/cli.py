@@ -348,7 +348,7 @@ def explore(
     serve
         Show it at http://localhost:8000 afterwards.
     """
-    from rfviz.explorer import own
+    from rfviz.explorer import own, own_folder
     from rfviz.nets import zoo
 
     loaded: dict[str, zoo.Loaded] = {}
@@ -361,8 +361,8 @@ def explore(
         loaded, images, layers.split(",") if layers else None, preprocess, size=size,
         folder=out.expanduser() / "results", strict=strict, progress=True,
     )  # fmt: skip
-    page = own.save(source, out, progress=True)
-    for line in own.summary(source):
+    page = own_folder.save(source, out, progress=True)
+    for line in own_folder.summary(source):
         _say(line)
     _say(f"open {page}")
     if serve:

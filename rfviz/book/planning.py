@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rfviz.errors import RfvizError
-from rfviz.images import folders, photographs
+from rfviz.images import photographs
 from rfviz.images.data import Evaluation, ImagesInMemory
 from rfviz.images.whitening import NONE
-from rfviz.lab import provenance
+from rfviz.lab import provenance, sources
 from rfviz.lab.presets import Preset
 from rfviz.nets import models
 from rfviz.nets.network import Network
@@ -55,7 +55,7 @@ class Speed:
 def set_size(preset: Preset) -> tuple[int, int, int]:
     """Return how many training images, evaluation images and classes a preset has; nothing is downloaded."""
     if preset.source == "folder":
-        train, evaluation = folders.load(str(preset.images), keep=False)
+        train, evaluation = sources.of_folder(preset, keep=False)
         return len(train), len(evaluation), len(train.classes)
     if preset.source == "photographs":
         train, evaluation = photographs.load(preset.crop, preset.classes)

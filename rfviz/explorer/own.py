@@ -1,22 +1,16 @@
 """Networks and images of one's own in the explorer: `explore`, and where its layers come from."""
 
-import glob
 import tempfile
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from rfviz import _torchvision_ops  # isort: skip  # noqa: F401  # torchvision may not load without it
 from torchvision.models import ResNet
-from tqdm.auto import tqdm
 
 from rfviz.errors import RfvizError, unknown
-from rfviz.explorer import static
 from rfviz.explorer.atlas import draw
 from rfviz.explorer.facts import LayerFacts
 from rfviz.explorer.sources import Drawn, check, encoded, layer_row, manifest, with_places
@@ -32,7 +26,7 @@ from rfviz.lab.result import result
 from rfviz.nets import graph, layer_table, receptive_field, zoo
 from rfviz.nets.cone import Cone
 from rfviz.nets.models import ResidualNet, recognize
-from rfviz.nets.receptive_field import WHOLE_IMAGE, Known
+from rfviz.nets.receptive_field import Known
 from rfviz.nets.zoo import Loaded
 from rfviz.storage.digests import digest, tensor_digest
 
@@ -254,17 +248,17 @@ def _title(layer: str, paper: str | None) -> str:
     return layer if paper is None else f"{layer}, {paper}"
 
 
-def _has_means(source: NetSource, model: str, layer: str) -> bool:
+def size_of_means(source: NetSource, model: str, layer: str) -> int:
+    """Return how many bytes the means of a layer take (`rfviz.kernels.responses.collect`); 0 if they take too many."""
     channels, known = source.known(model, layer)
-    return 20 * channels * known.field.size**2 <= MEANS
+    size = 20 * channels * known.field.size**2
+    return size if size <= MEANS else 0
 
 
-def _responses(
-    source: NetSource, model: str, layers: Sequence[str], checkpoint: Path | None
-) -> dict[str, LayerResponses]:
+def collect(source: NetSource, model: str, layers: Sequence[str], checkpoint: Path | None) -> dict[str, LayerResponses]:
     """Return the responses of some layers, all with means or all without."""
     net, preprocess = source.net(model)
-    means = _has_means(source, model, layers[0])
+    means = size_of_means(source, model, layers[0]) > 0
     few, many = source.option("top_k"), source.option("strongest") if means else None
     return responses.collect(
         net, source.images, layers, few, mean_stimulus=means, preprocess=preprocess, strongest=many,
@@ -279,11 +273,11 @@ def own_layer(source: NetSource, model: str, layer: str) -> Drawn:
     net, preprocess = source.net(model)
     channels, known = source.known(model, layer)
     source.option("top_k")  # also of what was collected for all layers at once
-    if _has_means(source, model, layer):
+    if size_of_means(source, model, layer):
         source.option("strongest")
     found = source.collected.pop((model, layer), None)
     if found is None:
-        found = _responses(source, model, [layer], source.scratch())[layer]
+        found = collect(source, model, [layer], source.scratch())[layer]
     size, cost = known.field.size, channels * known.field.size**2
     described = LayerFacts(source.images, found, None, preprocess, how=known.how)
     alone = _alone(net, layer)
@@ -325,133 +319,3 @@ def _first_filters(net: nn.Module, layer: str, channels: int) -> Tensor | None:
 def on_cpu(found: Maximization) -> Maximization:
     """Return what a maximization on another device has found."""
     return Maximization(found.images.cpu(), found.activations.cpu(), found.from_noise.cpu())
-
-
-def explorer_page(source: NetSource) -> bytes:
-    """Return the page of the explorer of one's own networks: which they are, and what they were shown."""
-    names = " and ".join(source.nets)
-    without = [f"{row['model']}, {row['key']}" for row in _rows(source) if not _is_maximized(source, row)]
-    missing = f" Without maximization images ({NOT_MAXIMIZED}): {'; '.join(without)}." if without else ""
-    return static.page(
-        f"What the channels of {names} respond to",
-        f"Measured on {len(source.images):,} images, {_normalised(source)}. Channels that never fire stand by "
-        f"themselves.{missing}",
-    )
-
-
-def _normalised(source: NetSource) -> str:
-    """Say what the networks got of the images."""
-    usual = ((whitening.NONE, "not normalised"), (whitening.IMAGENET, "normalised as for ImageNet"))
-    told = {
-        name: next(
-            (words for other, words in usual if each.to_json() == other.to_json()),
-            "normalised by means and deviations of its own",
-        )
-        for name, each in source.preprocess.items()
-    }
-    alike = len(set(told.values())) == 1
-    return next(iter(told.values())) if alike else "; ".join(f"for {name} {each}" for name, each in told.items())
-
-
-NOT_MAXIMIZED = "too many pixels, or none of its neurons stands alone"
-"""Why a layer has no maximization images."""
-
-
-def _rows(source: NetSource) -> list[dict[str, Any]]:
-    return source.manifest()["layers"]
-
-
-def _is_maximized(source: NetSource, row: Mapping[str, Any]) -> bool:
-    drawn = source.drawn(row["model"], row["key"]).facts["columns"]
-    return "maximization" in {column["key"] for column in drawn}
-
-
-def save(source: NetSource, folder: str | Path, *, progress: bool = False) -> Path:
-    """Write the explorer as a folder of files that opens without a server, and return its page.
-
-    Parameters
-    ----------
-    source : NetSource
-    folder : path
-        Results are kept in ``results`` inside if the source keeps them there; the page needs only the other files.
-    progress : bool
-        Show a progress bar.
-
-    Raises
-    ------
-    RfvizError
-        If a file cannot be written.
-    """
-    folder = Path(folder).expanduser()
-    _draw_all(source, progress)
-    static.write(source, folder, {"index.html": explorer_page(source)}, progress)
-    return folder / "index.html"
-
-
-AT_ONCE = 2
-"""Layers that are drawn at the same time: what is done for one of them seldom keeps more than a core busy."""
-
-
-def _draw_all(source: NetSource, progress: bool) -> None:
-    """Draw every layer that is not kept, after one pass of the images through each network for all of them."""
-    waiting = [(row["model"], row["key"]) for row in _rows(source)]
-    waiting = [each for each in waiting if own_layer.find(source, each) is None]
-    waiting.sort(key=lambda each: -source.known(*each)[1].field.size)  # what takes longest goes first
-    # a GPU has one setting for all threads, and what is in training mode is set to evaluation and back by each
-    modules = [module for net in source.nets.values() for module in net.modules()]
-    alone = any(module.training for module in modules) or any(
-        next(net.parameters()).is_cuda for net in source.nets.values()
-    )
-    threads = torch.get_num_threads()
-    of_each = max(1, threads // AT_ONCE)
-    with tqdm(total=len(waiting), desc="layers", unit="layer", disable=not progress) as bar:
-        for model, layers in _together(source, waiting):
-            checkpoint = source.results / f"pass-{model}-{digest(layers)[:8]}.checkpoint"
-            if len(layers) > 1:
-                found = _responses(source, model, layers, checkpoint)
-                source.collected |= {(model, layer): each for layer, each in found.items()}
-            pool = ThreadPoolExecutor(1 if alone else AT_ONCE, initializer=torch.set_num_threads, initargs=(of_each,))
-            with graph.remembering([source.nets[model]]), pool:
-                try:
-                    for _ in pool.map(partial(source.drawn, model), layers):
-                        bar.update()
-                finally:
-                    pool.shutdown(cancel_futures=True)
-                    torch.set_num_threads(threads)
-            for file in source.results.glob(f"{glob.escape(checkpoint.name)}*"):
-                file.unlink(missing_ok=True)
-
-
-TOGETHER = 2**31
-"""Bytes that the means of layers which are collected together may take."""
-
-
-def _together(source: NetSource, waiting: Sequence[tuple[str, str]]) -> list[tuple[str, list[str]]]:
-    """Return which layers go into one pass: of one network, all with means or all without, and not too large."""
-    groups: list[tuple[str, list[str]]] = []
-    room = 0
-    kind: tuple[str, bool] | None = None
-    for model, layer in sorted(waiting, key=lambda each: (each[0], _has_means(source, *each))):
-        channels, known = source.known(model, layer)
-        means = _has_means(source, model, layer)
-        takes = 20 * channels * known.field.size**2 if means else 0
-        if (model, means) != kind or takes > room:
-            groups.append((model, []))
-            kind, room = (model, means), TOGETHER
-        groups[-1][1].append(layer)
-        room -= takes
-    return groups
-
-
-def summary(source: NetSource) -> list[str]:
-    """Return a line per layer: its channels, its receptive field, and which of them are silent."""
-    lines = []
-    for row in _rows(source):
-        facts = source.drawn(row["model"], row["key"]).facts
-        silent = [str(number) for number, channel in enumerate(facts["channels"]) if not channel["fires"]]
-        verb = "never fires" if len(silent) == 1 else "never fire"
-        named = f"{len(silent)} {verb}: {', '.join(silent)}" if silent else "all fire"
-        extent = "whole image" if facts["field"]["how"] == WHOLE_IMAGE else f"field of {row['size']} px"
-        left_out = "" if _is_maximized(source, row) else f"; not maximized: {NOT_MAXIMIZED}"
-        lines.append(f"{row['model']}, {row['key']}: {row['channels']} channels, {extent}; {named}{left_out}")
-    return lines

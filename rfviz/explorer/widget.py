@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from rfviz.errors import RfvizError, first_line
 from rfviz.explorer.atlas import LARGEST_CELL, to_cell, webp
-from rfviz.explorer.own import NetSource, check_folder, save
+from rfviz.explorer.own import NetSource, check_folder
+from rfviz.explorer.own_folder import save
 from rfviz.explorer.sources import LiveSource, RunSource
 from rfviz.explorer.static import MODULE, STYLE
 from rfviz.images.data import Indexed

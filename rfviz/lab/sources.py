@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rfviz import _torchvision_ops  # isort: skip  # noqa: F401  # torchvision may not load without it
 from torchvision import datasets
@@ -98,16 +98,21 @@ def _check_size(what: str, side: int, images: Labelled) -> None:
         raise RfvizError(f"{what} is {side}: the smallest photograph has {smallest} px for it. Lower it.")
 
 
+def of_folder(preset: Preset, **options: Any) -> Split:
+    """Read the folder of a reader as the preset says: split as it is, here, or not at all; see `folders.load`."""
+    read: Callable[..., Split] = folders.load
+    if preset.split is not None:
+        read = partial(folders.split, share=preset.split)
+    elif not (preset.trains or folders.has_parts(str(preset.images))):
+        read = folders.unsplit
+    return read(str(preset.images), **options)
+
+
 def _split(preset: Preset) -> Split:
     if preset.source == "folder":
         keep = preset.name != "imagenet"  # too large to be decoded before it is used
         side = preset.short_side if keep else None  # crops are cut from images of full size, as ImageNet's are
-        read: Callable[..., Split] = folders.load
-        if preset.split is not None:
-            read = partial(folders.split, share=preset.split)
-        elif not (preset.trains or folders.has_parts(str(preset.images))):
-            read = folders.unsplit
-        return read(str(preset.images), short_side=side, keep=keep, strict=preset.strict, progress=True)
+        return of_folder(preset, short_side=side, keep=keep, strict=preset.strict, progress=True)
     try:
         if preset.source == "caltech101":
             return caltech101(data_folder(), preset.short_side)

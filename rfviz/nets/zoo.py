@@ -205,11 +205,10 @@ def _filled(build: Callable[[int], nn.Module], stored: weights.Stored) -> nn.Mod
         if not (without and needed <= set(tensors)):
             net.load_state_dict(tensors)
     except RuntimeError as error:
-        wrong = str(error).strip().splitlines()[-1].strip()
-        held = models.what(state)
-        other = f"holds a {held}, another network than was asked for" if held else ""
-        kind = type(net).__name__
-        raise RfvizError(f"{stored.origin} {other or f'does not fit {kind}'}: {one_line(wrong)[:200]}") from error
+        if (held := models.what(state)) is not None:
+            raise RfvizError(f"{stored.origin} holds a {held}, which is not the network that was asked for.") from error
+        wrong = one_line(str(error).strip().splitlines()[-1])[:200]
+        raise RfvizError(f"{stored.origin} does not fit {type(net).__name__}: {wrong}") from error
     if without:
         _log.warning("rfviz: %s holds no classifier: what the network puts out means nothing.", stored.origin)
     for key, value in tensors.items():

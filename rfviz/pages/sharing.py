@@ -560,12 +560,8 @@ def ownership_answer(shown: Shown) -> Markdown:
             DISAGREES: f"{title} depends on {them} less {behind}",
             CANNOT_TELL: f"Whether {title} depends on {them} more {behind} is undecided",
         }[judge(gap)]
-        sentences.append(f"{sentence} (in nats, difference of the {_plural(found.dose.labelled)}: {gap:+.3f}).")
+        sentences.append(f"{sentence} (in nats, difference of the {measure(found.dose.labelled).names}: {gap:+.3f}).")
     return Markdown("**Answer.** " + " ".join(filter(None, [*sentences, shown.left_out])))
-
-
-def _plural(labelled: bool) -> str:
-    return measure(labelled).name.replace("change", "changes").replace("divergence", "divergences")
 
 
 # -- five predictions --------------------------------------------------------------------------------------------------
@@ -692,7 +688,7 @@ def predictions(shown: Shown) -> list[Prediction]:
         ),
         Prediction(
             f"Noise in the {tested} channels hurts {subject.title} more than {other}.",
-            f"difference of the {_plural(shown.labelled)} (nats), σ = 1",
+            f"difference of the {measure(shown.labelled).names} (nats), σ = 1",
             f"{hurts:+.3f}", f"in matched active channels: {matched:+.3f}{at_equal_accuracy}",
             *verdict(hurts, compares=True, controlled=same, of_loss=True),
         ),

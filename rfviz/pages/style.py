@@ -318,8 +318,8 @@ class Measure(NamedTuple):
 
     Parameters
     ----------
-    name : str
-        For axes.
+    name, names : str
+        One, for axes, and several.
     symbol, of_one, top1 : str
         For tables; `of_one` where one channel at a time is disturbed.
     changes : str
@@ -329,6 +329,7 @@ class Measure(NamedTuple):
     """
 
     name: str
+    names: str
     symbol: str
     of_one: str
     top1: str
@@ -336,10 +337,10 @@ class Measure(NamedTuple):
     form: str = "+.3f"
 
 
-LOSS = Measure("change of the loss", "ΔL", "ΔL_rnd", "Δ top-1 (points)", "changes the loss")
+LOSS = Measure("change of the loss", "changes of the loss", "ΔL", "ΔL_rnd", "Δ top-1 (points)", "changes the loss")
 DIVERGENCE = Measure(
-    "divergence of the output", "KL divergence", "KL divergence, one channel", "Δ same top-1 choice (points)",
-    "moves the output", "+.2g",
+    "divergence of the output", "divergences of the output", "KL divergence", "KL divergence, one channel",
+    "Δ same top-1 choice (points)", "moves the output", "+.2g",
 )  # fmt: skip
 
 

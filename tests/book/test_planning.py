@@ -57,6 +57,7 @@ def test_a_folder_is_counted(tmp_path):
             for i in range(count):
                 Image.new("RGB", (8, 8)).save(tmp_path / part / name / f"{i}.png")
     assert set_size(presets.get("imagenet", images=str(tmp_path))) == (6, 4, 2)
+    assert set_size(presets.get("imagenet", images=str(tmp_path / "train"), split=0.34)) == (4, 2, 2)
 
 
 def test_a_probe_measures_the_trainer():

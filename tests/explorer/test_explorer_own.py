@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from rfviz import explore, layers
 from rfviz.errors import RfvizError
-from rfviz.explorer import own, static
+from rfviz.explorer import own, own_folder, static
 from rfviz.explorer.own import NetSource
 from rfviz.images.data import Evaluation
 from rfviz.kernels import responses
@@ -190,8 +190,8 @@ def test_a_layer_that_sees_the_whole_image(tmp_path: Path) -> None:
     for channel, image in zip(facts["channels"], best, strict=True):
         if channel["fires"]:
             assert facts["sources"][channel["stimuli"][0][1]]["image"] == image
-    own.save(source, tmp_path)
-    assert own.summary(source)[0].startswith("a, 3: 4 channels, whole image")
+    own_folder.save(source, tmp_path)
+    assert own_folder.summary(source)[0].startswith("a, 3: 4 channels, whole image")
 
 
 def test_first_filters_are_those_of_the_only_convolution_before() -> None:
@@ -218,10 +218,10 @@ def test_the_page_says_what_the_networks_got_of_the_images(caplog: pytest.LogCap
     images = torch.rand(2, 3, 64, 64)
     at_random = NetSource({"a": zoo.load("torchvision:alexnet", "random")}, images, ["features.0"], size=64)
     assert (
-        b"2 images, not normalised." in own.explorer_page(at_random) and not caplog.text
+        b"2 images, not normalised." in own_folder.explorer_page(at_random) and not caplog.text
     )  # random ones expect nothing
     net = nn.Sequential(nn.Conv2d(3, 3, 3), nn.ReLU()).eval()
-    page = own.explorer_page(NetSource({"a": net, "b": net}, images, ["1"], "imagenet"))
+    page = own_folder.explorer_page(NetSource({"a": net, "b": net}, images, ["1"], "imagenet"))
     assert b"2 images, normalised as for ImageNet." in page
 
 
@@ -304,14 +304,14 @@ def test_a_pass_for_all_layers_is_kept_until_they_are_drawn(tmp_path: Path, monk
     with monkeypatch.context() as patch:
         patch.setattr(own.own_layer, "function", stopped)
         with pytest.raises(KeyboardInterrupt):
-            own.save(NetSource({"net": net}, images, ["1", "3"], **options), tmp_path / "page")
+            own_folder.save(NetSource({"net": net}, images, ["1", "3"], **options), tmp_path / "page")
     assert len(list(kept.glob("pass-net-*.checkpoint"))) == 1
     with monkeypatch.context() as patch:
         patch.setattr(Pass, "respond", None)  # calling it would fail
         source = NetSource({"net": net}, images, ["1", "3"], **options)
         (checkpoint,) = kept.glob("pass-net-*.checkpoint")
-        assert own._responses(source, "net", ["3", "1"], checkpoint)["1"].image_count == 5
-    own.save(source, tmp_path / "page")
+        assert own.collect(source, "net", ["3", "1"], checkpoint)["1"].image_count == 5
+    own_folder.save(source, tmp_path / "page")
     assert not list(kept.glob("pass-net-*")) and (tmp_path / "page" / "index.html").is_file()
 
 
@@ -323,7 +323,7 @@ def test_what_was_collected_with_other_options_is_not_taken(tmp_path: Path) -> N
         given = {"preprocess": "none", "steps": 2, "folder": tmp_path / "kept", "top_k": 4, "strongest": 8} | options
         return NetSource({"net": net}, images, ["1", "3"], **given)
 
-    own.save(source(), tmp_path / "page")
+    own_folder.save(source(), tmp_path / "page")
     assert own.own_layer.find(source(), ("net", "3"), compute=False) is not None
     for options in ({"top_k": 2}, {"strongest": 3}, {"steps": 3}):
         assert own.own_layer.find(source(**options), ("net", "3"), compute=False) is None, options
@@ -335,9 +335,9 @@ def test_layers_that_are_too_large_together_take_several_passes(monkeypatch: pyt
     layers = ["1", "3", "5", "7", "9"]
     source = NetSource({"net": net}, torch.rand(2, 3, 32, 32), layers, "none")
     waiting = [("net", layer) for layer in layers]
-    assert own._together(source, waiting) == [("net", layers)]
+    assert own_folder._together(source, waiting) == [("net", layers)]
     cost = {layer: 20 * 4 * source.known("net", layer)[1].field.size ** 2 for layer in layers}
-    monkeypatch.setattr(own, "TOGETHER", cost["7"])
-    groups = own._together(source, waiting)
+    monkeypatch.setattr(own_folder, "TOGETHER", cost["7"])
+    groups = own_folder._together(source, waiting)
     assert [layer for _, group in groups for layer in group] == layers and len(groups) > 2
     assert all(sum(cost[layer] for layer in group) <= cost["7"] or len(group) == 1 for _, group in groups)

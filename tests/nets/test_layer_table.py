@@ -9,25 +9,6 @@ from rfviz.errors import RfvizError
 from rfviz.nets import layer_table
 from rfviz.nets.receptive_field import BOUND, EXACT, MEASURED, WHOLE_IMAGE
 
-MINE = """
-from torch import nn
-import beside
-
-def build():
-    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
-
-def with_preprocess():
-    return build(), ([0.5] * 3, [0.25] * 3)
-
-def broken():
-    raise KeyError("layers")
-
-number = 3
-
-def a_number():
-    return number
-"""
-
 
 class Mixed(nn.Module):
     """Layers of every sort."""

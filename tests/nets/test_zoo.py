@@ -1,4 +1,4 @@
-"""Networks by name, what their weights expect, and the tables of their layers."""
+"""Networks by name, and what their weights expect."""
 
 import sys
 from pathlib import Path
@@ -245,7 +245,7 @@ def test_weights_behind_a_wrapper_or_without_a_classifier(tmp_path: Path, caplog
 def test_weights_of_another_network_are_named(tmp_path: Path) -> None:
     torch.save(torchvision.models.resnet18().state_dict(), tmp_path / "small.pth")
     with pytest.raises(
-        RfvizError, match=r"small\.pth holds a ResNet18, another network than was asked for: "
+        RfvizError, match=r"small\.pth holds a ResNet18, which is not the network that was asked for\.$"
     ) as caught:
         zoo.load("torchvision:resnet34", str(tmp_path / "small.pth"))
     assert "\n" not in str(caught.value)
