@@ -41,7 +41,10 @@ R = TypeVar("R", bound="Reader")
 _log = logging.getLogger(__name__)
 
 RESULTS: dict[str, "Result[Any, ..., Any]"] = {}
-"""Every result that was declared, by name."""
+"""Every result that was declared, by name.
+
+:meta hide-value:
+"""
 
 # What a damaged file may raise.
 _UNREADABLE = (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError)

@@ -349,10 +349,10 @@ def measure(labelled: bool) -> Measure:
     return LOSS if labelled else DIVERGENCE
 
 
-def note_on_labels(labelled: bool) -> Markdown:
-    """Say what stands in the place of the loss, if anything does."""
+def note_on_labels(labelled: bool) -> Markdown | None:
+    """Say what stands in the place of the loss; nothing where the images have labels."""
     if labelled:
-        return Markdown("")
+        return None
     return Markdown(
         "The networks of this run do not know the classes of its images, so there is no loss and no accuracy. In their "
         "place stand how far a change moves the output, which is the Kullback-Leibler divergence (KL, in nats) of the "

@@ -112,6 +112,12 @@ def test_no_cell_failed_and_parameters_were_injected(run: Run) -> None:
     assert 'preset = "smoke"' in injected[0].source
 
 
+def test_no_page_shows_an_object_in_place_of_what_it_holds(run: Run) -> None:
+    for name in batch.sources():
+        text = page(run, name).get_text()
+        assert not re.search(r"<[\w.]+ object(>| at 0x)", text), name
+
+
 def test_executed_notebooks_hold_no_path_of_this_machine(run: Run) -> None:
     for name in FIGURES:
         assert "papermill" not in notebook(run, name).metadata
