@@ -221,9 +221,9 @@ def covered(image: Tensor, count: Tensor) -> Tensor:
 
 
 def min_max(image: Tensor) -> Tensor:
-    """Scale an image `(3, H, W)` to [0, 1], all colours together."""
+    """Scale an image `(3, H, W)` to [0, 1], all colours together; what has vanished is drawn flat, in middle grey."""
     low, high = image.min(), image.max()
-    return (image - low) / (high - low) if high > low else torch.full_like(image, 0.5)
+    return (image - low) / (high - low) if high - low > FLAT else torch.full_like(image, 0.5)
 
 
 def show(

@@ -51,6 +51,7 @@ def test_min_max_is_joint_over_colours() -> None:
     image = torch.tensor([[[0.0]], [[1.0]], [[4.0]]])
     assert style.min_max(image).flatten().tolist() == [0.0, 0.25, 1.0]
     assert style.min_max(torch.full((3, 2, 2), 7.0)).unique().tolist() == [0.5]
+    assert style.min_max(1e-8 * torch.rand(3, 7, 7)).unique().tolist() == [0.5]  # rounding is no filter
 
 
 RESNET = network("resnet34")
