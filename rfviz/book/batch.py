@@ -1,7 +1,7 @@
 """The notebooks of the book as a papermill batch: what they show is computed, then each is run with its parameters."""
 
+import ast
 import contextlib
-import hashlib
 import importlib.metadata
 import json
 import logging
@@ -41,7 +41,7 @@ from rfviz.pages import (
     training,
 )
 from rfviz.storage import places
-from rfviz.storage.digests import digest
+from rfviz.storage.digests import digest, file_digests
 from rfviz.storage.files import atomic
 from rfviz.storage.lock import locked
 
@@ -64,15 +64,20 @@ QUIET = ["--IPKernelApp.log_level=50"]
 """For the kernels: no remarks such as that they talk to this machine over TCP."""
 
 
-def sources() -> dict[str, Path]:
+def sources(root: Path | None = None) -> dict[str, Path]:
     """Return the pages of the book in order: name in the table of contents, and file.
+
+    Parameters
+    ----------
+    root : Path, optional
+        Folder with ``_toc.yml`` and ``book``; by default the repository.
 
     Raises
     ------
     RfvizError
         If the package was installed without the repository, which holds the pages.
     """
-    root = places.repository()
+    root = root or places.repository()
     if not (root / "_toc.yml").is_file():
         raise RfvizError(
             f"the pages of the book are not in {root}: its commands need a clone of the repository. `rfviz explore`, "
@@ -88,15 +93,21 @@ def is_notebook(page: Path) -> bool:
     return front is not None and "kernelspec" in (yaml.safe_load(front[1]) or {})
 
 
-def choose(only: str | None = None) -> dict[str, Path]:
+def choose(only: str | None = None, root: Path | None = None) -> dict[str, Path]:
     """Return the notebooks of the book, or the one whose name begins with `only`, such as ``"02"``.
+
+    Parameters
+    ----------
+    only : str, optional
+    root : Path, optional
+        See `sources`.
 
     Raises
     ------
     RfvizError
         If no notebook, or more than one, is called so.
     """
-    notebooks = {name: page for name, page in sources().items() if is_notebook(page)}
+    notebooks = {name: page for name, page in sources(root).items() if is_notebook(page)}
     if only is None:
         return notebooks
     chosen = {name: page for name, page in notebooks.items() if page.stem.startswith(only)}
@@ -123,11 +134,15 @@ def made_of(replicas: Sequence[Run]) -> str:
         found = sorted(json.dumps([*key, kept.digest]) for key, kept in run.kept.items())
         told = {name: fact for name, fact in run.provenance().items() if name not in ("commit", "date")}
         shown.append([found, told, [results.history(run, network.name) for network in run.networks]])
+    return digest([shown, software()])
+
+
+def software() -> str:
+    """Return the hash of what makes pages of results: the files of the repository, and all packages."""
     root = places.repository()
-    files = [file for pattern in ALSO_SHOWN for file in sorted(root.glob(pattern)) if file.is_file()]
-    code = [[str(file.relative_to(root)), hashlib.sha256(file.read_bytes()).hexdigest()] for file in files]
+    files = [file for pattern in ALSO_SHOWN for file in root.glob(pattern) if file.is_file()]
     packages = sorted(f"{each.name} {each.version}" for each in importlib.metadata.distributions())
-    return digest([shown, code, packages])
+    return digest([file_digests(root, files), packages])
 
 
 def execute(
@@ -188,11 +203,30 @@ def _chip(parameters: Mapping[str, Any]) -> str:
     return f"Run: {', '.join(filter(None, named))}"
 
 
+def defaults(page: Path) -> dict[str, Any]:
+    """Return the parameters of a notebook with the values that stand there.
+
+    Raises
+    ------
+    ValueError
+        If one of them is no plain value.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        _, found = _plain(page.read_text(encoding="utf-8"), Path(folder))
+    return {name: ast.literal_eval(each["default"]) for name, each in found.items()}
+
+
+def _plain(text: str, folder: Path) -> tuple[Path, dict[str, Any]]:
+    """Write a MyST notebook as an ``.ipynb`` file; return it and what papermill knows of its parameters."""
+    plain = folder / "in.ipynb"
+    jupytext.write(jupytext.reads(text, fmt="md:myst"), plain)
+    return plain, papermill.inspect_notebook(str(plain))
+
+
 def _executed(name: str, text: str, parameters: Mapping[str, Any], patience: int | None) -> nbformat.NotebookNode:
     with tempfile.TemporaryDirectory() as folder:
-        plain, executed = Path(folder, "in.ipynb"), Path(folder, "out.ipynb")
-        jupytext.write(jupytext.reads(text, fmt="md:myst"), plain)
-        known = papermill.inspect_notebook(str(plain))
+        plain, known = _plain(text, Path(folder))
+        executed = Path(folder, "out.ipynb")
         try:
             papermill.execute_notebook(
                 str(plain), str(executed), {name: value for name, value in parameters.items() if name in known},
@@ -221,7 +255,11 @@ def is_made_of(page: Path, notebook: Path, parameters: Mapping[str, Any], of: st
 
 
 def run_notebooks(
-    run: Run, parameters: Mapping[str, Any], only: str | None = None, of: str | None = None
+    run: Run,
+    parameters: Mapping[str, Any],
+    only: str | None = None,
+    of: str | None = None,
+    root: Path | None = None,
 ) -> list[Path]:
     """Run the notebooks of the book into the run's folder and return where they are.
 
@@ -233,13 +271,15 @@ def run_notebooks(
         See `choose`.
     of : str, optional
         What `made_of` returned: a notebook that is made of the same (`is_made_of`) stays.
+    root : Path, optional
+        See `sources`.
 
     Raises
     ------
     RfvizError
         If a cell fails.
     """
-    jobs = {page: run.folder / "book" / f"{name}.ipynb" for name, page in choose(only).items()}
+    jobs = {page: run.folder / "book" / f"{name}.ipynb" for name, page in choose(only, root).items()}
     waiting = [job for job in jobs.items() if of is None or not is_made_of(*job, parameters, of)]
     if not waiting:
         return list(jobs.values())

@@ -20,10 +20,12 @@ import nbformat
 import yaml
 
 from rfviz.book import launch
-from rfviz.book.batch import choose, is_notebook, run_notebooks, sources
+from rfviz.book.batch import choose, is_notebook, run_notebooks, software, sources
 from rfviz.errors import RfvizError
+from rfviz.lab import provenance
 from rfviz.lab.run import Run
 from rfviz.storage import places
+from rfviz.storage.digests import digest, file_digests
 from rfviz.storage.files import HALF_WRITTEN, atomic
 from rfviz.storage.lock import locked
 
@@ -93,16 +95,22 @@ def book(run: Run, parameters: Mapping[str, Any], of: str) -> Path:
 def build(run: Run) -> Path:
     """Build the staged book with jupyter-book, warnings being errors, and return the page to open.
 
+    Where the last build was made of the same, and its files are as it wrote them, it stays.
+
     Raises
     ------
     RfvizError
         If the build fails or warns; the HTML of the last good build stays.
     """
-    html = run.folder / "html"
+    html, sealed = run.folder / "html", run.folder / "html.seal"
     with _building(run) as (folder, temporary):
         if not html.exists() and _old(html).exists():
             _old(html).rename(html)  # the last build was killed while it changed places
-        replace_folder(_built(folder, temporary, "html", run.folder / "build.log"), html)
+        made_of = [file_digests(folder), file_digests(run.folder / "explorer"), software(), provenance.commit()]
+        if not sealed.exists() or sealed.read_text(encoding="utf-8") != digest([made_of, file_digests(html)]):
+            replace_folder(_built(folder, temporary, "html", run.folder / "build.log"), html)
+            with atomic(sealed) as new:
+                new.write_text(digest([made_of, file_digests(html)]), encoding="utf-8")
     return html / "index.html"
 
 

@@ -20,6 +20,7 @@ from sphinx import __display_version__ as sphinx_version
 from sphinx.application import Sphinx
 from sphinx.util import logging
 
+from rfviz.book import plain
 from rfviz.explorer.static import front_end
 from rfviz.lab import provenance, run
 from rfviz.lab.result import RESULTS
@@ -229,6 +230,7 @@ def _copy_explorer(app: Sphinx, failed: Exception | None) -> None:
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Connect everything; called by Sphinx."""
+    plain.connect(app)
     app.connect("html-page-context", _mark_page)
     app.connect("doctree-resolved", _check_pictures)
     app.connect("build-finished", _copy_explorer)

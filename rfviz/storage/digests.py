@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +13,16 @@ from torch import Tensor
 def digest(value: Any) -> str:
     """Return 16 hex digits that stand for a JSON value."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def file_digests(folder: Path, files: Iterable[Path] | None = None) -> dict[str, str]:
+    """Return the SHA-256 of files by their names below a folder; by default of all that are there."""
+    chosen = folder.rglob("*") if files is None else files
+    return {
+        file.relative_to(folder).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in chosen
+        if file.is_file()
+    }
 
 
 def tensor_digest(tensors: Mapping[str, Tensor]) -> str:

@@ -19,7 +19,7 @@ from bs4 import BeautifulSoup
 from conftest import PARAMETERS
 from papermill.exceptions import PapermillExecutionError
 
-from rfviz.book import batch, html
+from rfviz.book import batch, html, plain
 from rfviz.errors import RfvizError
 from rfviz.explorer import static
 from rfviz.lab import results
@@ -298,11 +298,39 @@ def test_a_failing_build_keeps_the_last_good_html(run: Run, monkeypatch: pytest.
     assert not list(run.folder.glob(".book-*"))
 
 
+def test_html_that_is_made_of_the_same_stays(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """With a file of it damaged, another text, or other code, it is built again."""
+
+    def built(folder: Path, temporary: Path, *_: object) -> Path:
+        builds.append(folder)
+        shutil.copytree(run.folder / "html", temporary / "new")
+        return temporary / "new"
+
+    builds: list[Path] = []
+    shutil.copytree(run.folder / "html", tmp_path / "html")
+    monkeypatch.setattr(html, "_built", built)
+    html.build(run)
+    builds.clear()  # another test may have run a notebook since the book was made
+    html.build(run)
+    assert not builds
+    page = run.folder / "html" / "index.html"
+    page.write_text(page.read_text() + " ")
+    html.build(run)
+    assert len(builds) == 1
+    monkeypatch.setattr(html, "software", lambda: "other")
+    html.build(run)
+    assert len(builds) == 2
+    monkeypatch.undo()
+    html.replace_folder(tmp_path / "html", run.folder / "html")
+    (run.folder / "html.seal").unlink()
+
+
 @pytest.mark.thorough
 def test_building_again_computes_nothing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever has changed in the code: that is for running the notebooks."""
     monkeypatch.setattr(Result, "_obtain", None)
     monkeypatch.setattr(Run, "net", None)
+    (run.folder / "html.seal").unlink()  # so that it is built
     assert html.build(run).exists()
     front = (run.folder / "html" / "explorer" / "explorer.js").read_bytes()
     assert front == static.front_end()["explorer.js"]
@@ -397,11 +425,19 @@ def clone(tmp_path: Path) -> Path:
 
 @pytest.mark.thorough
 def test_plain_jupyter_book_needs_no_flags(run: Run, clone: Path) -> None:
+    """Nor does it run a notebook again that is made of the same; one with other parameters does not stop it."""
     done = subprocess.run([BIN / "jupyter-book", "build", "book", "-W"], cwd=clone, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     for name, figures in FIGURES.items():
         text = (clone / "_build" / "html" / f"{name}.html").read_text()
         assert all(f'id="{figure}"' in text for figure in figures)
+    again = plain.run(clone)
+    times = {name: file.stat().st_mtime_ns for name, file in again.items()}
+    assert {name: file.stat().st_mtime_ns for name, file in plain.run(clone).items()} == times
+    page = clone / "notebooks" / "02_preferred_stimuli.md"
+    page.write_text(page.read_text().replace("seed = 0", "seed = 1"))
+    with pytest.raises(ValueError, match=r"seed is 1 in notebooks/02_preferred_stimuli and 0 before it"):
+        plain.run(clone)
 
 
 @pytest.mark.thorough
