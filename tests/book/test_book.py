@@ -330,7 +330,7 @@ def test_building_again_computes_nothing(run: Run, monkeypatch: pytest.MonkeyPat
     """Whatever has changed in the code: that is for running the notebooks."""
     monkeypatch.setattr(Result, "_obtain", None)
     monkeypatch.setattr(Run, "net", None)
-    (run.folder / "html.seal").unlink()  # so that it is built
+    (run.folder / "html.seal").unlink(missing_ok=True)  # so that it is built
     assert html.build(run).exists()
     front = (run.folder / "html" / "explorer" / "explorer.js").read_bytes()
     assert front == static.front_end()["explorer.js"]
