@@ -64,20 +64,15 @@ QUIET = ["--IPKernelApp.log_level=50"]
 """For the kernels: no remarks such as that they talk to this machine over TCP."""
 
 
-def sources(root: Path | None = None) -> dict[str, Path]:
+def sources() -> dict[str, Path]:
     """Return the pages of the book in order: name in the table of contents, and file.
-
-    Parameters
-    ----------
-    root : Path, optional
-        Folder with ``_toc.yml`` and ``book``; by default the repository.
 
     Raises
     ------
     RfvizError
         If the package was installed without the repository, which holds the pages.
     """
-    root = root or places.repository()
+    root = places.repository()
     if not (root / "_toc.yml").is_file():
         raise RfvizError(
             f"the pages of the book are not in {root}: its commands need a clone of the repository. `rfviz explore`, "
@@ -93,21 +88,15 @@ def is_notebook(page: Path) -> bool:
     return front is not None and "kernelspec" in (yaml.safe_load(front[1]) or {})
 
 
-def choose(only: str | None = None, root: Path | None = None) -> dict[str, Path]:
+def choose(only: str | None = None) -> dict[str, Path]:
     """Return the notebooks of the book, or the one whose name begins with `only`, such as ``"02"``.
-
-    Parameters
-    ----------
-    only : str, optional
-    root : Path, optional
-        See `sources`.
 
     Raises
     ------
     RfvizError
         If no notebook, or more than one, is called so.
     """
-    notebooks = {name: page for name, page in sources(root).items() if is_notebook(page)}
+    notebooks = {name: page for name, page in sources().items() if is_notebook(page)}
     if only is None:
         return notebooks
     chosen = {name: page for name, page in notebooks.items() if page.stem.startswith(only)}
@@ -255,11 +244,7 @@ def is_made_of(page: Path, notebook: Path, parameters: Mapping[str, Any], of: st
 
 
 def run_notebooks(
-    run: Run,
-    parameters: Mapping[str, Any],
-    only: str | None = None,
-    of: str | None = None,
-    root: Path | None = None,
+    run: Run, parameters: Mapping[str, Any], only: str | None = None, of: str | None = None
 ) -> list[Path]:
     """Run the notebooks of the book into the run's folder and return where they are.
 
@@ -271,15 +256,13 @@ def run_notebooks(
         See `choose`.
     of : str, optional
         What `made_of` returned: a notebook that is made of the same (`is_made_of`) stays.
-    root : Path, optional
-        See `sources`.
 
     Raises
     ------
     RfvizError
         If a cell fails.
     """
-    jobs = {page: run.folder / "book" / f"{name}.ipynb" for name, page in choose(only, root).items()}
+    jobs = {page: run.folder / "book" / f"{name}.ipynb" for name, page in choose(only).items()}
     waiting = [job for job in jobs.items() if of is None or not is_made_of(*job, parameters, of)]
     if not waiting:
         return list(jobs.values())

@@ -107,10 +107,10 @@ def build(run: Run) -> Path:
         if not html.exists() and _old(html).exists():
             _old(html).rename(html)  # the last build was killed while it changed places
         made_of = [file_digests(folder), file_digests(run.folder / "explorer"), software(), provenance.commit()]
-        if not sealed.exists() or sealed.read_text(encoding="utf-8") != digest([made_of, file_digests(html)]):
+        if not sealed.exists() or sealed.read_bytes() != digest([made_of, file_digests(html)]).encode():
             replace_folder(_built(folder, temporary, "html", run.folder / "build.log"), html)
             with atomic(sealed) as new:
-                new.write_text(digest([made_of, file_digests(html)]), encoding="utf-8")
+                new.write_bytes(digest([made_of, file_digests(html)]).encode())
     return html / "index.html"
 
 

@@ -4,6 +4,7 @@ Left to itself, myst-nb runs all notebooks at every build, one after another. He
 progress to be seen, and only those whose text, results or code has changed since they ran last.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,16 @@ from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 from sphinx.util import logging
 
-from rfviz.book import batch
+from rfviz.book import batch, process
 from rfviz.errors import RfvizError
 from rfviz.lab.run import open_run
+from rfviz.storage import places
 
 _LOG = logging.getLogger(__name__)
 
 
-def parameters(root: Path) -> dict[str, Any]:
-    """Return the parameters of the notebooks below a folder with the values that stand there.
+def parameters() -> dict[str, Any]:
+    """Return the parameters of the notebooks with the values that stand there.
 
     Raises
     ------
@@ -28,40 +30,32 @@ def parameters(root: Path) -> dict[str, Any]:
         If two notebooks have different values, as after one was edited: then they do not show the same run.
     """
     found = dict[str, Any]()
-    for name, page in batch.choose(root=root).items():
+    for name, page in batch.choose().items():
         for parameter, value in batch.defaults(page).items():
             if found.setdefault(parameter, value) != value:
                 raise ValueError(f"{parameter} is {value!r} in {name} and {found[parameter]!r} before it")
     return found
 
 
-def run(root: Path) -> dict[str, Path]:
-    """Run the notebooks below a folder with the parameters that stand there, where that has not been done.
+def run(given: Mapping[str, Any]) -> dict[str, Path]:
+    """Run the notebooks, where that has not been done, and return where each of them is by the name of its page.
 
     Parameters
     ----------
-    root : Path
-        See `rfviz.book.batch.sources`.
-
-    Returns
-    -------
-    dict from str to Path
-        Where the executed notebook of each page is.
+    given : mapping
+        What `parameters` returned.
 
     Raises
     ------
     RfvizError
         If something cannot be computed, or a cell fails.
-    ValueError
-        See `parameters`.
     """
-    given = parameters(root)
     opened = open_run(given["preset"], given["seed"], **given["overrides"])
-    given["channels"] = list(opened.channels(given["channels"]).values())  # as `rfviz book` gives them
+    channels = list(opened.channels(given["channels"]).values())  # as `rfviz book` gives them
     replicas = opened.replicas(given["seeds"])
     batch.compute(replicas)
-    batch.run_notebooks(opened, given, of=batch.made_of(replicas), root=root)
-    return {name: opened.folder / "book" / f"{name}.ipynb" for name in batch.choose(root=root)}
+    batch.run_notebooks(opened, {**given, "channels": channels}, of=batch.made_of(replicas))
+    return {name: opened.folder / "book" / f"{name}.ipynb" for name in batch.choose()}
 
 
 def executed(text: str, notebook: str) -> nbformat.NotebookNode:
@@ -72,28 +66,30 @@ def executed(text: str, notebook: str) -> nbformat.NotebookNode:
 
 
 def _run(app: Sphinx) -> None:
-    root = Path(app.srcdir).parent
-    app.rfviz_executed = {}  # type: ignore[attr-defined]
-    if app.config.nb_execution_mode != "force" or not (root / "_toc.yml").is_file():
+    if app.config.nb_execution_mode != "force" or Path(app.srcdir).parent != places.repository():
         return
     try:
-        notebooks = run(root)
-    except RfvizError as error:
-        raise ExtensionError(str(error)) from error
+        given = parameters()
     except ValueError as error:
         _LOG.info("the notebooks do not show the same run (%s): they are run one after another", error)
         return
-    readers = {
-        str(Path(app.srcdir, f"{name}.md")): (f"{__name__}.executed", {"notebook": str(file)}, False)
-        for name, file in notebooks.items()
-    }
-    app.env.mystnb_config = app.env.mystnb_config.copy(custom_formats=readers)  # type: ignore[attr-defined]
-    app.rfviz_executed = notebooks  # type: ignore[attr-defined]
+    process.prepare()
+    try:
+        notebooks = run(given)
+    except RfvizError as error:
+        raise ExtensionError(str(error)) from error
+    app.env.mystnb_config = app.env.mystnb_config.copy(  # type: ignore[attr-defined]
+        custom_formats={
+            app.env.doc2path(name): (f"{__name__}.executed", {"notebook": str(file)}, False)
+            for name, file in notebooks.items()
+        }
+    )
 
 
 def _depends(app: Sphinx, page: str, source: list[str]) -> None:
-    if page in app.rfviz_executed:  # type: ignore[attr-defined]
-        app.env.note_dependency(str(app.rfviz_executed[page]))  # type: ignore[attr-defined]
+    reader = app.env.mystnb_config.custom_formats.get(app.env.doc2path(page))  # type: ignore[attr-defined]
+    if reader is not None:
+        app.env.note_dependency(reader[1]["notebook"])
 
 
 def connect(app: Sphinx) -> None:
