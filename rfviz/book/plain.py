@@ -66,8 +66,8 @@ def executed(text: str, notebook: str) -> nbformat.NotebookNode:
 
 
 def _run(app: Sphinx) -> None:
-    if app.config.nb_execution_mode != "force" or Path(app.srcdir).parent != places.repository():
-        return
+    if Path(app.srcdir).parent != places.repository() or app.config.nb_execution_mode != "force":
+        return  # the first of the two also where there is no myst-nb
     try:
         given = parameters()
     except ValueError as error:
@@ -84,6 +84,7 @@ def _run(app: Sphinx) -> None:
             for name, file in notebooks.items()
         }
     )
+    app.connect("source-read", _depends)
 
 
 def _depends(app: Sphinx, page: str, source: list[str]) -> None:
@@ -95,4 +96,3 @@ def _depends(app: Sphinx, page: str, source: list[str]) -> None:
 def connect(app: Sphinx) -> None:
     """Let a build run the notebooks before it reads the pages; called by the book's extension."""
     app.connect("builder-inited", _run, priority=900)  # after myst-nb has read its configuration
-    app.connect("source-read", _depends)
