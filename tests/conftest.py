@@ -17,6 +17,7 @@ from reference import settled
 from rfviz import _torchvision_ops  # noqa: F401  # before the first import of torchvision
 from rfviz.images import photographs
 from rfviz.images.data import Evaluation
+from rfviz.kernels.responses.cores import Cores
 from rfviz.lab.run import Run, open_run
 from rfviz.nets import models
 
@@ -41,6 +42,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return 1 if item.get_closest_marker("faults") or item.path.parent.name == "lab" else 3
 
     items.sort(key=place)
+
+
+@pytest.fixture(scope="module")
+def two_cores() -> Iterator[Cores]:
+    """Two threads that share pieces of work, beside this one in which torch has one."""
+    torch.set_num_threads(2)
+    with Cores() as cores:
+        torch.set_num_threads(1)
+        yield cores
 
 
 PARAMETERS = {"preset": "smoke", "seed": 0, "seeds": 1, "channels": None, "overrides": {}}

@@ -35,14 +35,16 @@ class Whitening:
     def __call__(self, images: Tensor) -> Tensor:
         """Whiten images `(..., 3, H, W)`, RGB in [0, 1].
 
+        The result is always a new tensor: a network may overwrite it.
+
         Raises
         ------
         RfvizError
             If the images have another number of channels; what leaves them as they are takes any.
         """
+        if self.is_identity:
+            return images.clone()
         if images.shape[-3] != len(self.mean):
-            if self.is_identity:
-                return images
             raise RfvizError(
                 f"the images have {images.shape[-3]} channels, but preprocess is made for {len(self.mean)}: give one "
                 "mean and one standard deviation for each."

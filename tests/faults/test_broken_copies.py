@@ -63,8 +63,8 @@ COPIES = (
     ),
     Broken(
         "the mean stimulus is over all neurons, not over those that fire",
-        "rfviz/kernels/responses/patch_sums.py", ".sign().to(made.dtype).clamp_(min=0)",
-        ".sign().to(made.dtype).clamp_(min=1)",
+        "rfviz/kernels/responses/patch_sums.py", ".sign().to(dtype).clamp_(min=0)",
+        ".sign().to(dtype).clamp_(min=1)",
         "tests/kernels/test_mean_stimulus.py tests/kernels/test_patch_sums.py",
     ),
     Broken(

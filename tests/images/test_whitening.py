@@ -54,6 +54,7 @@ def test_none_leaves_rgb_alone(images):
     fitted = whitening.fit(images, "none")
     rgb = images[0].float() / 255
     assert torch.equal(fitted(rgb), rgb)
+    assert fitted(rgb).data_ptr() != rgb.data_ptr()
     assert torch.equal(fitted.to_rgb(rgb), rgb)
 
 

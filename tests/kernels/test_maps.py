@@ -4,9 +4,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference import LAYOUTS
+from reference import LAYOUTS, bits
 
 from rfviz.errors import RfvizError
+from rfviz.kernels.responses.cores import ALONE
 from rfviz.kernels.responses.maps import Maps
 
 FLOATS = (torch.float32, torch.float64)
@@ -36,8 +37,8 @@ def test_maxima_sums_and_first_positions(shape, layout, dtype, levels, seed):
     n, channels = shape[:2]
     maxima, first, sums = loops(values)
     assert maps.maxima.tolist() == maxima
-    assert maps.sums.tolist() == sums
-    assert maps.sums.dtype == torch.float64 and maps.maxima.dtype == dtype
+    assert maps.summary.sums.tolist() == sums
+    assert maps.summary.sums.dtype == torch.float64 and maps.maxima.dtype == dtype
     assert maps.neurons == n * shape[2] * shape[3]
     pairs = [(i, channel) for i in range(n) for channel in range(channels)]
     for some in (pairs, pairs[::5], pairs[-1:], pairs[: len(pairs) // 4], pairs[: len(pairs) // 4 + 1], []):
@@ -45,20 +46,41 @@ def test_maxima_sums_and_first_positions(shape, layout, dtype, levels, seed):
         assert maps.first_maximum(image, channel).tolist() == [first[i][channel] for i, channel in some]
 
 
+@settings(max_examples=80, deadline=None, database=None)
+@given(
+    shape=st.tuples(st.integers(1, 11), st.integers(1, 7), st.integers(1, 6), st.integers(1, 6)),
+    layout=st.sampled_from(list(LAYOUTS)),
+    data=st.data(),
+    seed=st.integers(0, 10**6),
+)
+def test_only_neurons_in_some_rows_and_columns_compete(shape, layout, data, seed):
+    generator = torch.Generator().manual_seed(seed)
+    values = torch.randint(-3, 4, shape, generator=generator).float()
+    y, x = (slice(begin := data.draw(st.integers(0, n - 1)), data.draw(st.integers(begin + 1, n))) for n in shape[2:])
+    for summary_first in (False, True):
+        maps = Maps(LAYOUTS[layout](values), y, x)
+        if summary_first:
+            assert maps.summary.maximum.tolist() == values.amax((0, 2, 3)).tolist()
+        maxima, first, _ = loops(values[:, :, y, x])
+        assert maps.maxima.tolist() == maxima
+        image, channel = torch.ones(shape[:2]).nonzero(as_tuple=True)
+        assert maps.first_maximum(image, channel).tolist() == [each for of_image in first for each in of_image]
+        assert maps.corner == (y.start, x.start)
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("shape", [(5, 3, 4, 2), (1, 1, 1, 1), (1, 3, 1, 1), (2, 1, 3, 3), (6, 2, 1, 4)])
-def test_flat_holds_the_same_numbers(layout, shape):
-    values = torch.arange(float(torch.tensor(shape).prod())).view(shape)
-    maps = Maps(LAYOUTS[layout](values))
-    assert torch.equal(maps.values, values)
-    assert torch.equal(maps.flat.movedim(maps.positions, 2), values.flatten(2))
+@pytest.mark.parametrize("shape", [(1, 3, 2, 2), (8, 3, 30, 20), (11, 5, 24, 24), (9, 2, 7, 7)])
+def test_on_several_cores_every_bit_is_the_same(two_cores, layout, shape):
+    values = LAYOUTS[layout](torch.randn(shape, generator=torch.Generator().manual_seed(0)).exp() ** 4)
+    one, two = (Maps(values, slice(1, None), cores=cores) for cores in (ALONE, two_cores))
+    assert bits(*one.summary, one.maxima) == bits(*two.summary, two.maxima)
 
 
-@pytest.mark.parametrize(("layout", "positions"), [("contiguous", 2), ("channels last", 1)])
-def test_neither_of_the_usual_memory_formats_is_copied(layout, positions):
+@pytest.mark.parametrize("layout", ["contiguous", "channels last"])
+def test_neither_of_the_usual_memory_formats_is_copied(layout):
     values = LAYOUTS[layout](torch.randn(2, 3, 4, 5))
     maps = Maps(values)
-    assert maps.flat.data_ptr() == values.data_ptr() and maps.positions == positions
+    assert maps._flat(maps.values).data_ptr() == values.data_ptr()
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.int32])
@@ -66,12 +88,12 @@ def test_neither_of_the_usual_memory_formats_is_copied(layout, positions):
 def test_other_types_become_float32(dtype, layout):
     values = torch.tensor([[[[1, 3], [3, -2]]], [[[-5, -4], [0, 0]]]])
     maps = Maps(LAYOUTS[layout](values.to(dtype)))
-    assert maps.values.dtype == maps.flat.dtype == maps.maxima.dtype == torch.float32
-    assert maps.maxima.tolist() == [[3], [0]] and maps.sums.tolist() == [[5], [-9]]
+    assert maps.values.dtype == maps.maxima.dtype == torch.float32
+    assert maps.maxima.tolist() == [[3], [0]] and maps.summary.sums.tolist() == [[5], [-9]]
 
 
 def test_types_are_kept_where_they_are_exact():
-    assert [Maps(torch.ones(1, 1, 1, 1, dtype=dtype)).flat.dtype for dtype in FLOATS] == list(FLOATS)
+    assert [Maps(torch.ones(1, 1, 1, 1, dtype=dtype)).values.dtype for dtype in FLOATS] == list(FLOATS)
     assert Maps(torch.full((1, 1, 1, 1), 1 + 2.0**-52, dtype=torch.float64)).maxima.item() > 1
 
 
@@ -93,7 +115,7 @@ def test_the_smallest_numbers_are_not_zero(layout):
     values = torch.tensor([[[[0.0, smallest, -smallest]]], [[[-smallest, -0.0, -smallest]]]])
     maps = Maps(LAYOUTS[layout](values))
     assert maps.maxima.tolist() == [[smallest], [0]]
-    assert maps.sums.tolist() == [[0], [-2 * smallest]]
+    assert maps.summary.sums.tolist() == [[0], [-2 * smallest]]
     assert maps.first_maximum(torch.tensor([0, 1]), torch.tensor([0, 0])).tolist() == [1, 1]
 
 
@@ -104,7 +126,7 @@ def test_the_smallest_numbers_are_not_zero(layout):
 def test_huge_numbers_whose_sum_overflows_float32(layout):
     huge = torch.finfo(torch.float32).max
     maps = Maps(LAYOUTS[layout](torch.full((6, 2, 3, 4), huge)))
-    assert maps.sums.tolist() == [[12 * huge] * 2] * 6
+    assert maps.summary.sums.tolist() == [[12 * huge] * 2] * 6
     maps.refuse_not_finite("conv1", torch.arange(6))
 
 

@@ -259,6 +259,16 @@ def test_maps_that_are_larger_than_the_image(size, padding, k, mixed, batch_size
     torch.testing.assert_close(everything.strongest_stimulus, everything.mean_stimulus, rtol=0, atol=1e-6)
 
 
+def test_a_network_that_overwrites_its_input_does_not_change_the_images():
+    net = nn.Sequential(nn.Hardtanh(0.4, 0.6, inplace=True), nn.Conv2d(3, 2, 3), nn.ReLU())
+    images = torch.stack(pictures(4))
+    before = images.clone()
+    found = collect(net, images, ["2"], 2, strongest=5)["2"]
+    assert torch.equal(images, before)
+    net[0].inplace = False
+    assert_same_bits(tensors_of({"2": found}), tensors_of({"2": collect(net, images, ["2"], 2, strongest=5)["2"]}))
+
+
 # -- channels last ----------------------------------------------------------------------------------------------------
 
 

@@ -7,10 +7,11 @@ import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from reference import LAYOUTS, brute_mean
+from reference import LAYOUTS, bits, brute_mean
 
 from rfviz.kernels.responses import patch_sums
-from rfviz.kernels.responses.patch_sums import MIDDLE, Phases, Workspace, mask, summed_patches
+from rfviz.kernels.responses.cores import ALONE
+from rfviz.kernels.responses.patch_sums import MIDDLE, Phases, Workspace, positive, summed_grid, summed_patches
 from rfviz.nets import models, receptive_field
 from rfviz.nets.receptive_field import ReceptiveField
 
@@ -34,7 +35,8 @@ def seen(field, neurons, pixels):
 
 def assert_sums_are(phases, images, chosen, field):
     """Compare sums and window with the loop: float64 to 1e-10, float32 to 1e-5 per patch that has the pixel."""
-    sums, top, left = summed_patches(phases, mask(phases, chosen), field)
+    sums, neurons, top, left = summed_patches(phases, chosen, field)
+    assert neurons.tolist() == (chosen > 0).sum(0).tolist()
     expected, counts = brute_sums(images, chosen, field)
     assert sums.dtype == images.dtype and sums.shape[:2] == (chosen.shape[1], 3)
     rows, columns = sums.shape[2:]
@@ -124,7 +126,7 @@ def test_one_neuron_gives_its_patch(case, seed):
     chosen[:] = False
     chosen[i, channel, y, x] = True
     phases = Phases(images)
-    sums, top, left = summed_patches(phases, mask(phases, chosen), field)
+    sums, _, top, left = summed_patches(phases, chosen, field)
     assume(sums.numel())
     patch, inside = field.crop(images[i], y, x)
     whole = torch.zeros(channels, 3, field.size, field.size, dtype=torch.float64)
@@ -142,7 +144,7 @@ def test_silent_channels_have_empty_sums(channels, used):
     chosen[:, torch.randperm(channels, generator=generator)[used:]] = False
     phases, field = Phases(images), ReceptiveField(7, 2, -3)
     assert_sums_are(phases, images, chosen, field)
-    sums, _, _ = summed_patches(phases, mask(phases, chosen), field)
+    sums, *_ = summed_patches(phases, chosen, field)
     assert sums[~chosen.any(3).any(2).any(0)].abs().sum() == 0
 
 
@@ -174,42 +176,64 @@ def test_any_memory_format(layout, of):
 
 def test_half_precision_images_are_summed_in_float32():
     images = torch.rand(2, 3, 8, 8).half()
-    sums, _, _ = summed_patches(Phases(images), torch.ones(2, 4, 4, 1), ReceptiveField(3, 2, -1))
+    sums, *_ = summed_patches(Phases(images), torch.ones(2, 1, 4, 4), ReceptiveField(3, 2, -1))
     expected, _ = brute_sums(images.float(), torch.ones(2, 1, 4, 4), ReceptiveField(3, 2, -1))
     assert sums.dtype == torch.float32
     np.testing.assert_allclose(sums[0].numpy(), expected[0], atol=1e-4)
 
 
-# ------------------------------------------------------------------------------------------------------ mask
+# ------------------------------------------------------------------------------------------- several cores, grids
 
 
-@pytest.mark.parametrize("images", [torch.float32, torch.float64])
+@settings(max_examples=60, deadline=None, database=None)
+@given(case=cases(), dtype=st.sampled_from([torch.float32, torch.float64]), seed=st.integers(0, 10**6))
+def test_on_several_cores_every_bit_is_the_same(two_cores, case, dtype, seed):
+    images, chosen, field = made(case, torch.Generator().manual_seed(seed), dtype)
+    one, two = (summed_patches(Phases(images, Workspace(), cores), chosen, field) for cores in (ALONE, two_cores))
+    assert bits(*one[:2]) == bits(*two[:2]) and one[2:] == two[2:]
+
+
+@settings(max_examples=100, deadline=None, database=None)
+@given(case=cases(most=3), data=st.data(), seed=st.integers(0, 10**6))
+def test_neurons_in_some_rows_and_columns(case, data, seed):
+    images, chosen, field = made(case, torch.Generator().manual_seed(seed), torch.float64)
+    begins = [data.draw(st.integers(0, side - 1)) for side in chosen.shape[2:]]
+    y, x = (slice(b, data.draw(st.integers(b, side))) for b, side in zip(begins, chosen.shape[2:], strict=True))
+    chosen = torch.zeros(len(images), 1, *chosen.shape[2:])
+    chosen[:, :, y, x] = 1
+    expected, _ = brute_sums(images, chosen, field)
+    found = summed_grid(Phases(images).total, y, x, field)
+    np.testing.assert_allclose(found.numpy(), expected[0], rtol=0, atol=1e-10)
+
+
+# -------------------------------------------------------------------------------------------------- what is positive
+
+
+@pytest.mark.parametrize("to", [torch.float32, torch.float64])
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize(
     "dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.bool, torch.uint8, torch.int64]
 )
-def test_mask_marks_what_is_positive(images, layout, dtype):
+def test_what_is_positive_is_marked(to, layout, dtype):
     generator = torch.Generator().manual_seed(0)
     numbers = torch.randint(0 if dtype in (torch.bool, torch.uint8) else -3, 4, (9, 2, 3, 4), generator=generator)
-    phases = Phases(torch.zeros(9, 3, 4, 4, dtype=images))
-    found = mask(phases, LAYOUTS[layout](numbers).to(dtype))
-    assert found.dtype == images
-    assert found.tolist() == (numbers > 0).permute(0, 2, 3, 1).double().tolist()
+    found = positive(LAYOUTS[layout](numbers).to(dtype), to)
+    assert found.dtype == to
+    assert found.tolist() == (numbers > 0).double().tolist()
 
 
-@pytest.mark.parametrize("images", [torch.float32, torch.float64])
+@pytest.mark.parametrize("to", [torch.float32, torch.float64])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_mask_of_zeros_and_of_the_smallest_and_largest_numbers(images, dtype):
+def test_zeros_and_the_smallest_and_largest_numbers(to, dtype):
     about = torch.finfo(dtype)
     smallest = 2.0**-149 if dtype == torch.float32 else 5e-324
     values = torch.tensor([0.0, -0.0, smallest, -smallest, about.tiny, -about.tiny, about.max, about.min], dtype=dtype)
-    found = mask(Phases(torch.zeros(1, 3, 4, 4, dtype=images)), values.view(1, 1, 1, -1))
-    assert found.flatten().tolist() == [0, 0, 1, 0, 1, 0, 1, 0]
+    assert positive(values, to).tolist() == [0, 0, 1, 0, 1, 0, 1, 0]
 
 
 def test_chosen_neurons_are_left_as_they_are():
     chosen = torch.tensor([2.0, -1.0]).view(1, 1, 1, 2)
-    mask(Phases(torch.zeros(1, 3, 4, 4)), chosen)
+    summed_patches(Phases(torch.zeros(1, 3, 4, 4)), chosen, ReceptiveField(3, 2, -1))
     assert chosen.flatten().tolist() == [2, -1]
 
 

@@ -3,14 +3,10 @@
 import torch
 from torch import Tensor
 
-from rfviz.kernels.responses.maps import AT_ONCE, Maps
+from rfviz.kernels.responses.maps import OCTAVES, Maps
 
-OCTAVES = range(-10, 10)
 HISTOGRAM_EDGES = 2.0 ** torch.arange(OCTAVES.start, OCTAVES.stop + 1)
 """Edges between the logarithmic bins of the histogram: octaves from 2^-10 to 2^10."""
-
-# Of each type: the integer type of the same width, the bits of the mantissa, and the bias of the exponent.
-_LAYOUT = {torch.float32: (torch.int32, 23, 127), torch.float64: (torch.int64, 52, 1023)}
 
 
 class Activity:
@@ -24,8 +20,8 @@ class Activity:
 
     def update(self, maps: Maps) -> None:
         """Take finite responses."""
-        counts = torch.stack([_counts(part, maps.positions) for part in maps.flat.split(AT_ONCE)]).sum(0)
-        self._add(maps.neurons, maps.maxima.amax(0).double(), maps.sums.sum(0), counts)
+        maximum, sums, histogram = maps.summary
+        self._add(maps.neurons, maximum.double(), sums.sum(0), histogram)
 
     def _add(self, neurons: int, maximum: Tensor, total: Tensor, histogram: Tensor) -> None:
         maximum, total, histogram = maximum.cpu(), total.cpu(), histogram.cpu()
@@ -69,26 +65,3 @@ class Activity:
             "positive_count": self.histogram[:, 1:].sum(1),
             "histogram": self.histogram.clone(),
         }
-
-
-def _counts(flat: Tensor, positions: int) -> Tensor:
-    """Return the histogram `(C, 23)` of responses that lie as `Maps.flat` does. A float's exponent is its octave."""
-    integer, mantissa, bias = _LAYOUT[flat.dtype]
-    low, high = bias + OCTAVES.start - 1, bias + OCTAVES.stop
-    # Negative numbers have a negative exponent here, zero and the smallest have 0: all go to the lowest bin.
-    bits = flat.view(integer)
-    bins = (bits >> mantissa).clamp_(low, high)
-    channels, number, tables = flat.shape[3 - positions], high - low + 1, 1
-    first = torch.arange(channels, device=flat.device, dtype=integer) * number - low
-    if positions == 2:
-        # Neighbours count in tables of their own: to add to what was just added to would mean to wait for it.
-        tables = 8
-        table = torch.arange(flat.shape[2], device=flat.device, dtype=integer) % tables
-        first = first[:, None] + table * (channels * number)
-    bins += first
-    counts = torch.bincount(bins.flatten(), minlength=tables * channels * number)
-    counts = counts.view(tables, channels, number).sum(0)
-    # Of the lowest bin, those that are not positive: as integers, which is several times as fast as a comparison.
-    positive = bits.clamp(0, 1).sum(positions, dtype=integer).sum(0)
-    silent = flat.shape[0] * flat.shape[positions] - positive
-    return torch.cat([silent[:, None], counts[:, :1] - silent[:, None], counts[:, 1:]], 1)

@@ -67,13 +67,12 @@ def nearest(
                     slice(0, neurons) if borders else field.whole(neurons, pixels)
                     for neurons, pixels in zip(response.shape[2:], sides, strict=True)
                 )
-                seen = response[..., rows, columns]
                 if kept is not None:
                     kept.update(zip(index.tolist(), response.float().cpu(), strict=True))
                 for number, top in enumerate(tops):
-                    away = (seen - wanted[:, number]).abs()
-                    merit = torch.where(seen > 0, -away, -torch.inf).to(seen.dtype)
-                    top.update(index, Maps(merit), (rows.start, columns.start))
+                    away = (response - wanted[:, number]).abs()
+                    merit = torch.where(response > 0, -away, -torch.inf).to(response.dtype)
+                    top.update(index, Maps(merit, rows, columns))
 
             forward(preprocess(batch.images.to(device)), read)
     found = [top.result() for top in tops]

@@ -1,14 +1,45 @@
 """The feature maps of one layer for a batch of images, and what several statistics want of them."""
 
+from collections.abc import Callable
 from functools import cached_property
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from rfviz.errors import RfvizError
+from rfviz.kernels.responses.cores import ALONE, Cores
 
 AT_ONCE = 4
-"""Images whose maps are looked at together: small enough to stay in the cache from one operation to the next."""
+"""Images whose maps a core looks at together: few enough to stay in its cache from one operation to the next."""
+
+OCTAVES = range(-10, 10)
+"""Exponents of the octaves between 2^-10 and 2^10 in which responses are counted."""
+
+# Of each type: the integer type of the same width, the bits of the mantissa, and the bias of the exponent.
+_LAYOUT = {torch.float32: (torch.int32, 23, 127), torch.float64: (torch.int64, 52, 1023)}
+
+ALL = slice(None)
+
+_Found = TypeVar("_Found")
+
+
+class Summary(NamedTuple):
+    """What responses are, taken together.
+
+    Parameters
+    ----------
+    maximum : Tensor, shape (C,)
+    sums : Tensor of float64, shape (N, C)
+        Over the positions: finite where all responses are.
+    histogram : Tensor of int64, shape (C, 23)
+        As in `rfviz.kernels.responses.LayerResponses`.
+    """
+
+    maximum: Tensor
+    sums: Tensor
+    histogram: Tensor
 
 
 class Maps:
@@ -18,47 +49,91 @@ class Maps:
     ----------
     values : Tensor, shape (N, C, h, w)
         float32 or float64; other types are turned into float32.
-
-    Attributes
-    ----------
-    flat : Tensor, shape (N, C, h * w) or (N, h * w, C)
-        The same with the positions in one axis, in the order in which they lie in memory, so that nothing is copied.
-    positions : {2, 1}
-        Which axis of `flat` that is: 1 where channels come last in memory.
+    rows, columns : slice
+        Where the neurons are that compete for the preferred stimuli; by default everywhere.
+    cores : Cores
+        Who looks at them.
     """
 
-    def __init__(self, values: Tensor):
+    def __init__(self, values: Tensor, rows: slice = ALL, columns: slice = ALL, cores: Cores = ALONE):
         self.values = values if values.dtype in (torch.float32, torch.float64) else values.float()
-        if not self.values.is_contiguous() and self.values.is_contiguous(memory_format=torch.channels_last):
-            self.flat, self.positions = self.values.permute(0, 2, 3, 1).flatten(1, 2), 1
-        else:
-            self.flat, self.positions = self.values.contiguous().flatten(2), 2
+        self.competing = self.values[..., rows, columns]
+        self.corner = rows.start or 0, columns.start or 0
+        self._cores = cores
+        # Where channels come last in memory, maps are laid flat as (N, h * w, C), otherwise as (N, C, h * w).
+        self._positions = 1 if self.values.stride(1) < self.values.stride(3) else 2
+
+    def _flat(self, values: Tensor) -> Tensor:
+        return (values.permute(0, 2, 3, 1).flatten(1, 2) if self._positions == 1 else values.flatten(2)).contiguous()
+
+    def _each(self, look: Callable[[slice], _Found]) -> list[_Found]:
+        """Return what `look` finds, a few images after the other."""
+        at_once = len(self.values) if self.values.is_cuda else AT_ONCE
+        return self._cores.each(look, [slice(begin, begin + at_once) for begin in range(0, len(self.values), at_once)])
 
     @property
     def neurons(self) -> int:
         """Neurons of one channel, over all images."""
-        return self.flat.shape[0] * self.flat.shape[self.positions]
+        n, _, h, w = self.values.shape
+        return n * h * w
 
     @cached_property
     def maxima(self) -> Tensor:
-        """Strongest response of every image and channel, `(N, C)`."""
-        return self.flat.amax(self.positions)
+        """Strongest response that competes, of every image and channel, `(N, C)`."""
+        return torch.cat(self._each(lambda part: self._flat(self.competing[part]).amax(self._positions)))
 
     @cached_property
-    def sums(self) -> Tensor:
-        """Sum over the positions, float64 `(N, C)`: finite where all responses are."""
-        return torch.cat([part.sum(self.positions, dtype=torch.float64) for part in self.flat.split(AT_ONCE)])
+    def summary(self) -> Summary:
+        """What all responses are, found in one look, the maxima with it."""
+        maxima, maximum, sums, histogram = zip(*self._each(self._look), strict=True)
+        self.maxima = torch.cat(maxima)
+        return Summary(torch.stack(maximum).amax(0), torch.cat(sums), torch.stack(histogram).sum(0))
+
+    def _look(self, part: slice) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        flat = self._flat(self.values[part])
+        strongest = maxima = flat.amax(self._positions)
+        if self.competing.shape != self.values.shape:
+            maxima = self._flat(self.competing[part]).amax(self._positions)
+        sums = flat.sum(self._positions, dtype=torch.float64)
+        if strongest.max() > 2.0**OCTAVES.stop:  # rare
+            flat = flat.clamp(max=2.0**OCTAVES.stop)
+        return maxima, strongest.amax(0), sums, self._histogram(flat)
+
+    def _histogram(self, flat: Tensor) -> Tensor:
+        """Count responses that are 2^10 at most in octaves, `(C, 23)`: a float's exponent is its octave."""
+        integer, mantissa, bias = _LAYOUT[flat.dtype]
+        low, silent = bias + OCTAVES.start - 1, bias + OCTAVES.stop + 1
+        # What is not positive goes above all octaves, where it can be told from the smallest numbers.
+        bins = F.threshold(flat, 0, 2.0 ** (OCTAVES.stop + 1)).view(integer).bitwise_right_shift_(mantissa)
+        bins = bins.clamp_(low, silent)
+        number, channels = silent - low + 1, flat.shape[3 - self._positions]
+        channel = torch.arange(channels, device=flat.device, dtype=integer)
+        if self._positions == 2 and len(flat) % 2 == 0 and flat.shape[2] > number**2:
+            # Two images at once, in the rows and the columns of a table per channel: half as much to count.
+            half = len(flat) // 2
+            bins = torch.add(bins[:half], bins[half:], alpha=number)
+            bins += (channel * number**2 - (number + 1) * low)[:, None]
+            tables = torch.bincount(bins.flatten(), minlength=channels * number**2).view(channels, number, number)
+            counts = tables.sum(1) + tables.sum(2)
+        else:
+            first = channel * number - low
+            bins += first[:, None] if self._positions == 2 else first
+            counts = torch.bincount(bins.flatten(), minlength=channels * number).view(channels, number)
+        return counts.roll(1, 1)
 
     def first_maximum(self, image: Tensor, channel: Tensor) -> Tensor:
-        """Return the position, in raster order, of the first of the strongest neurons of pairs (image, channel)."""
-        if 4 * len(image) > self.maxima.numel():
-            return self.flat.max(self.positions).indices[image, channel]
-        chosen = self.flat[image, channel] if self.positions == 2 else self.flat[image, :, channel]
-        return chosen.max(1).indices
+        """Return where the first of the strongest of the neurons that compete is, for pairs (image, channel).
+
+        Positions count in raster order.
+        """
+        order = image.argsort()  # what lies near each other is read together
+        found = torch.empty_like(image)
+        found[order] = self.competing[image[order], channel[order]].flatten(1).max(1).indices
+        return found
 
     def refuse_not_finite(self, layer: str, index: Tensor) -> None:
         """Raise an RfvizError that names the first image with a response that is NaN or infinite, if there is one."""
-        if self.sums.isfinite().all():
+        if self.summary.sums.isfinite().all():
             return
         finite = self.values.isfinite().flatten(1).all(1)  # a sum of finite numbers may overflow
         if not finite.all():

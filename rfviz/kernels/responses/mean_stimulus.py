@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from rfviz.kernels.responses.patch_sums import MIDDLE, Phases, mask, summed_patches
+from rfviz.kernels.responses.patch_sums import MIDDLE, Phases, summed_grid, summed_patches
 from rfviz.nets.receptive_field import ReceptiveField
 
 
@@ -32,18 +32,25 @@ class MeanStimulus:
 
     def update(self, phases: Phases, chosen: Tensor) -> None:
         """Add the patches of the neurons where `chosen` (N, C, h, w) is > 0, out of the images of `phases`."""
-        chosen = mask(phases, chosen)
-        sums, top, left = summed_patches(phases, chosen, self.field)
+        sums, neurons, top, left = summed_patches(phases, chosen, self.field)
+        self._add(sums.cpu(), neurons.cpu(), (top, left), phases)
+
+    def update_grid(self, phases: Phases, shape: torch.Size, rows: slice, columns: slice) -> None:
+        """Add, as those of one channel, the patches of all neurons in some rows and columns of maps (N, C, h, w)."""
+        neurons = torch.zeros(1, *shape[2:], dtype=torch.int64)
+        neurons[:, rows, columns] = len(phases.images)
+        self._add(summed_grid(phases.total, rows, columns, self.field)[None], neurons, (0, 0), phases)
+
+    def _add(self, sums: Tensor, neurons: Tensor, corner: tuple[int, int], phases: Phases) -> None:
         height, width = phases.images.shape[2:]
         size = height, width
-        if self._neurons is not None and (size != self._size or chosen.shape[1:3] != self._neurons.shape[1:]):
+        if self._neurons is not None and (size != self._size or neurons.shape != self._neurons.shape):
             self._count()
-        neurons = chosen.sum(0).permute(2, 0, 1).long().cpu()
         self._neurons = neurons if self._neurons is None else self._neurons + neurons
         self._size = size
         channels, colours, *sides = sums.shape
-        self._reach(channels, colours, top, left, *sides)
-        self._part(self.total, top, left, *sums.shape[2:]).add_(sums.cpu())
+        self._reach(channels, colours, *corner, *sides)
+        self._part(self.total, *corner, *sides).add_(sums)
 
     def _part(self, whole: Tensor | None, top: int, left: int, rows: int, columns: int) -> Tensor:
         assert whole is not None

@@ -14,6 +14,7 @@ from rfviz.images.batches import Batch, Images, batches
 from rfviz.images.whitening import Whitening
 from rfviz.kernels.responses.activity import Activity
 from rfviz.kernels.responses.checkpoint import Checkpoint
+from rfviz.kernels.responses.cores import Cores
 from rfviz.kernels.responses.maps import Maps
 from rfviz.kernels.responses.mean_stimulus import MeanStimulus
 from rfviz.kernels.responses.patch_sums import Phases, Workspace
@@ -23,6 +24,9 @@ from rfviz.nets.graph import ForwardPass
 from rfviz.nets.precision import exact
 from rfviz.nets.receptive_field import ReceptiveField
 from rfviz.storage.digests import tensor_digest
+
+STATE = 2
+"""Of the tensors of a checkpoint: raised when a pass keeps others."""
 
 
 @dataclass(frozen=True)
@@ -51,41 +55,40 @@ class Layer:
         self.mean = MeanStimulus(field) if options.mean_stimulus and patches else None
         self.all = TopStimuli(options.strongest, options.strongest_per_image) if options.strongest and patches else None
         self.strongest = MeanStimulus(field) if options.strongest and patches else None
-        self.patches = MeanStimulus(field) if self.mean or self.strongest else None
+        self.patch = MeanStimulus(field) if self.mean or self.strongest else None
+        self.competing = MeanStimulus(field) if self.mean or self.strongest else None
 
     @property
     def parts(self) -> dict[str, Any]:
         """The accumulators that were asked for, by name."""
-        names = ("activity", "top", "mean", "all", "strongest", "patches")
+        names = ("activity", "top", "mean", "all", "strongest", "patch", "competing")
         return {name: part for name in names if (part := getattr(self, name)) is not None}
 
     def update(self, index: Tensor, responses: Tensor, phases: Phases) -> None:
         """Take the responses `(N, C, h, w)` to the images with the numbers `index`, whose phases are given."""
-        maps = Maps(responses)
-        maps.refuse_not_finite(self.name, index)
-        self.activity.update(maps)
         sides = zip(responses.shape[2:], phases.images.shape[2:], strict=True)
         rows, columns = (slice(0, side) if self.borders else self.field.whole(side, pixels) for side, pixels in sides)
-        if not self.borders:
-            maps = Maps(responses[..., rows, columns])
-        self.top.update(index, maps, (rows.start, columns.start))
+        maps = Maps(responses, rows, columns, phases.cores)
+        maps.refuse_not_finite(self.name, index)
+        self.activity.update(maps)
+        self.top.update(index, maps)
         if self.all is not None:
-            self.all.update(index, maps, (rows.start, columns.start))
+            self.all.update(index, maps)
+        every = slice(0, responses.shape[2]), slice(0, responses.shape[3])
+        if self.neuron is not None:
+            responses = _only(responses, self.neuron, self.name)
+            every = slice(self.neuron[0], self.neuron[0] + 1), slice(self.neuron[1], self.neuron[1] + 1)
         if self.mean is not None:
-            self.mean.update(phases, responses if self.neuron is None else _only(responses, self.neuron, self.name))
-        if self.patches is not None:
-            seen = responses.new_zeros(len(responses), 2, *responses.shape[2:])
-            seen[:, 0] = 1
-            seen = seen if self.neuron is None else _only(seen, self.neuron, self.name)
-            seen[:, 1, rows, columns] = 1
-            self.patches.update(phases, seen)
+            self.mean.update(phases, responses)
+        if self.patch is not None and self.competing is not None:
+            self.patch.update_grid(phases, responses.shape, *every)
+            self.competing.update_grid(phases, responses.shape, rows, columns)
 
     def result(self) -> dict[str, Any]:
         """Return the results, by the names of the fields of `rfviz.kernels.responses.LayerResponses`."""
         values, found, positions = self.top.result()
         mean, count = self.mean.result() if self.mean else (None, None)
         strongest, strongest_count = self.strongest.result() if self.strongest else (None, None)
-        patches = self.patches.result()[0] if self.patches else (None, None)
         return dict(
             receptive_field=self.field,
             neuron_count=self.activity.neurons,
@@ -96,8 +99,8 @@ class Layer:
             mean_count=count,
             strongest_stimulus=strongest,
             strongest_count=strongest_count,
-            mean_patch=patches[0],
-            competing_patch=patches[1],
+            mean_patch=self.patch.result()[0][0] if self.patch else None,
+            competing_patch=self.competing.result()[0][0] if self.competing else None,
             **self.activity.result(),
         )
 
@@ -119,11 +122,12 @@ class Pass:
         self.batches = 0  # of this stage, that have been seen
         self.count = 0  # images
         self.workspace = Workspace()
+        self.cores = Cores()
 
     def respond(self, batch: Batch) -> None:
         """First stage: update everything with the responses to a batch."""
         images = batch.images.to(self.parameter.device, non_blocking=True)
-        phases = Phases(images, self.workspace)
+        phases = Phases(images, self.workspace, self.cores)
 
         def read(layer: str, response: Tensor) -> None:
             self.layers[layer].update(batch.index, response, phases)
@@ -136,7 +140,7 @@ class Pass:
         """Second stage: sum the patches of those of the strongest neurons that are in a batch."""
         images = batch.images.to(self.parameter.device, non_blocking=True)
         # Few patches make a mean here, and at borders fewer still: in float64, which costs little without the network.
-        phases = Phases(images.double(), self.workspace)
+        phases = Phases(images.double(), self.workspace, self.cores)
         for name, (values, found, positions) in self.strongest.items():
             layer = self.layers[name]
             start, stride = layer.field.start, layer.field.stride
@@ -182,7 +186,7 @@ class Pass:
                 desc=("responses", "mean of the strongest")[self.stage], unit="image", total=total,
                 initial=min(self.batches * self.options.batch_size, total or 0), disable=not progress,
             )  # fmt: skip
-            with bar, torch.inference_mode():
+            with bar, torch.inference_mode(), self.cores:
                 for batch in left:
                     (self.respond, self.sum_strongest)[self.stage](batch)
                     self.batches += batch.complete
@@ -230,6 +234,7 @@ def made_of(net: nn.Module, images: Images, preprocess: Whitening, options: Opti
     elif seen is None and isinstance(images, Sized):
         seen = len(images)
     return {
+        "state": STATE,
         "weights": tensor_digest(net.state_dict()),
         "images": seen,
         "whitening": preprocess.to_json() if isinstance(preprocess, Whitening) else None,

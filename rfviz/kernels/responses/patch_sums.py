@@ -18,13 +18,14 @@ from the other side; what lies outside the image is 0 and adds nothing.
 """
 
 import math
-from functools import lru_cache
+from functools import cached_property, lru_cache
+from threading import get_ident
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from rfviz.kernels.responses.maps import AT_ONCE
+from rfviz.kernels.responses.cores import ALONE, Cores
 from rfviz.nets.receptive_field import ReceptiveField
 
 MIDDLE = 0.5
@@ -32,20 +33,24 @@ MIDDLE = 0.5
 
 _LENGTHS = 8  # circles come in multiples of it, so that layers whose fields differ a little share transforms
 _PRODUCT = 1 << 24  # elements of the product at a time
+_ROWS = 4  # of the maps of all images, that are counted at a time
 
 
 class Workspace:
-    """Memory that is used again for every batch: fresh memory costs as much time as the arithmetic in it."""
+    """Memory that is used again for every batch: fresh memory costs as much time as the arithmetic in it.
+
+    Every thread has its own.
+    """
 
     def __init__(self) -> None:
-        self._held: dict[str, Tensor] = {}
+        self._held: dict[tuple[str, int], Tensor] = {}
 
     def empty(self, name: str, shape: tuple[int, ...], like: Tensor) -> Tensor:
         """Return an uninitialised tensor of this shape; it is overwritten when the same name is asked for again."""
-        number = math.prod(shape)
-        held = self._held.get(name)
+        number, key = math.prod(shape), (name, get_ident())
+        held = self._held.get(key)
         if held is None or len(held) < number or held.dtype != like.dtype or held.device != like.device:
-            held = self._held[name] = like.new_empty(number)
+            held = self._held[key] = like.new_empty(number)
         return held[:number].view(shape)
 
 
@@ -57,60 +62,66 @@ class Phases:
     images : Tensor, shape (N, 3, H, W)
     workspace : Workspace, optional
         Only the phases that were made with it last are valid.
+    cores : Cores
+        Who sums them.
     """
 
-    def __init__(self, images: Tensor, workspace: Workspace | None = None):
+    def __init__(self, images: Tensor, workspace: Workspace | None = None, cores: Cores = ALONE):
         double = images.dtype == torch.float64
         self.images = images if double else images.float()
         self.workspace = workspace or Workspace()
-        self._transforms: dict[int, tuple[tuple[int, int], Tensor]] = {}  # by stride: circle, factors
+        self.cores = cores
+        self._transforms: dict[int, tuple[tuple[int, int], Tensor]] = {}  # by stride: circle, transforms
+
+    @cached_property
+    def total(self) -> Tensor:
+        """Sum of ``image - MIDDLE`` over the images, float64 on the CPU."""
+        return (self.images.sum(0).double() - MIDDLE * len(self.images)).cpu()
 
     def transform(self, stride: int, rows: int, columns: int) -> Tensor:
-        """Return the transforms on a circle of rows x columns as the right factors of a product.
+        """Return the transforms of the phases, of which there are Q = 3 stride^2, on a circle of rows x columns.
 
-        The shape is ``(frequencies, 2 N, 2 Q)`` with ``Q = 3 stride^2``: per image, the rows are those for the real
-        and for the imaginary part of the left factor, and the columns give the real and the imaginary part.
+        As `_transform` has them, ``(columns / 2 + 1, rows, 2, N, Q)``.
         """
-        circle, factors = self._transforms.get(stride, (None, None))
-        if factors is None or circle != (rows, columns):
-            factors = self._factors(stride, rows, columns)
-            self._transforms[stride] = (rows, columns), factors
-        return factors
+        circle, made = self._transforms.get(stride, (None, None))
+        if made is None or circle != (rows, columns):
+            made = self._transformed(stride, rows, columns)
+            self._transforms[stride] = (rows, columns), made
+        return made
 
-    def _factors(self, stride: int, rows: int, columns: int) -> Tensor:
+    def _transformed(self, stride: int, rows: int, columns: int) -> Tensor:
         n, colours, height, width = self.images.shape
         padded = F.pad(self.images - MIDDLE, (0, -width % stride, 0, -height % stride))
         split = padded.unflatten(3, (-1, stride)).unflatten(2, (-1, stride))  # N, 3, h, p, w, p
-        phases = split.permute(0, 2, 4, 1, 3, 5).flatten(3)
-        made = _transform(phases, rows, columns, -1, self.workspace, "images")
-        real, imaginary = made.transpose(0, 1).unflatten(1, (n, 2)).unbind(2)
-        q = colours * stride**2
-        factors = self.workspace.empty(f"factors of stride {stride}", (len(real), n, 2, 2, q), phases)
-        factors[:, :, 0, 0] = factors[:, :, 1, 1] = real
-        factors[:, :, 0, 1] = imaginary
-        torch.neg(imaginary, out=factors[:, :, 1, 0])
-        return factors.view(len(real), 2 * n, 2 * q)
+        split = split.permute(0, 2, 4, 1, 3, 5)
+        shape = columns // 2 + 1, rows, 2, n, colours * stride**2
+        made = self.workspace.empty(f"phases of stride {stride}", shape, self.images)
+        self.cores.each(
+            lambda part: _transform(split[part].flatten(3), made[:, :, :, part], (rows, columns), self.workspace),
+            self.parts(n),
+        )
+        return made
+
+    def parts(self, number: int, size: int = 1) -> list[slice]:
+        """Divide work: for a core a little at a time, that stays in its cache; for a GPU all at once."""
+        size = number if self.images.is_cuda else size
+        return [slice(begin, begin + size) for begin in range(0, number, size)]
 
 
-def mask(phases: Phases, chosen: Tensor) -> Tensor:
-    """Return 1 where `chosen` (N, C, h, w), of any type, is > 0 and 0 elsewhere, as `summed_patches` takes it."""
-    n, channels, h, w = chosen.shape
-    made = phases.workspace.empty("mask", (n, h, w, channels), phases.images)
-    for begin in range(0, n, AT_ONCE):  # first another type, then another order: each of them is fast
-        part = slice(begin, begin + AT_ONCE)
-        made[part] = chosen[part].sign().to(made.dtype).clamp_(min=0).permute(0, 2, 3, 1)
-    return made
+def positive(chosen: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return 1 where `chosen`, of any type, is > 0 and 0 elsewhere."""
+    return chosen.sign().to(dtype).clamp_(min=0)
 
 
-def summed_patches(phases: Phases, chosen: Tensor, field: ReceptiveField) -> tuple[Tensor, int, int]:
+def summed_patches(phases: Phases, chosen: Tensor, field: ReceptiveField) -> tuple[Tensor, Tensor, int, int]:
     """Sum the patches of the chosen neurons of every channel over a batch of images.
 
     Parameters
     ----------
     phases : Phases
         Of the images (N, 3, H, W).
-    chosen : Tensor, shape (N, h, w, C)
-        1 for the neurons of the layer that count, 0 for the others; in the type of the images, such as `mask` returns.
+    chosen : Tensor, shape (N, C, h, w)
+        Of any type: neurons of the layer where it is > 0 count.
     field : ReceptiveField
         Of the layer.
 
@@ -119,37 +130,78 @@ def summed_patches(phases: Phases, chosen: Tensor, field: ReceptiveField) -> tup
     sums : Tensor, shape (C, 3, r, c)
         Sums of patches of ``image - MIDDLE``, in which pixels outside the image are 0; only the part of the field in
         which some neuron sees a pixel of the image.
+    neurons : Tensor of int64, shape (C, h, w)
+        In how many images each neuron is chosen.
     top, left : int
         Row and column of the field in which this part begins.
     """
     images, space = phases.images, phases.workspace
-    h, w, channels = chosen.shape[1:]
-    stride = field.stride
+    n, channels, h, w = chosen.shape
+    counts = phases.cores.each(lambda part: positive(chosen[:, :, part], images.dtype).sum(0), phases.parts(h, _ROWS))
+    neurons = torch.cat(counts, 1)
     vertical, horizontal = _Axis.of(field, h, images.shape[2]), _Axis.of(field, w, images.shape[3])
     window = vertical.window, horizontal.window
     sums = images.new_zeros(channels, images.shape[1], *(end - begin for begin, end in window))
     corner = window[0][0], window[1][0]
-    used = chosen.sum(0).amax((0, 1)).nonzero().flatten()  # silent channels have empty sums
+    used = neurons.amax((1, 2)).nonzero().flatten()  # silent channels have empty sums
     if not sums.numel() or not len(used):
-        return sums, *corner
+        return sums, neurons.long(), *corner
     if 4 * len(used) > 3 * channels:  # to leave out a few would cost more than it saves
         used = torch.arange(channels, device=used.device)
     else:
-        chosen = chosen[..., used]
+        chosen = chosen[:, used]
     rows, columns = vertical.circle, horizontal.circle
-    right = phases.transform(stride, rows, columns)
-    left = _transform(chosen, rows, columns, +1, space, "neurons").permute(1, 2, 0)  # frequencies, channels, 2 N
-    frequencies, _, q2 = right.shape
-    for part in torch.arange(len(used)).split(max(1, _PRODUCT // (frequencies * q2))):
-        factor = left[:, part[0] : part[-1] + 1]
-        product = space.empty("product", (frequencies, len(part), q2), images)
-        torch.bmm(factor, right, out=product)
-        back = _back(product, vertical, horizontal, space)  # offsets, offsets, channels * 3 * phases
-        pixels = back.unflatten(2, (len(part), images.shape[1], stride, stride)).permute(2, 3, 0, 4, 1, 5)
-        whole = pixels.flatten(4).flatten(2, 3)
+    right = phases.transform(stride := field.stride, rows, columns)
+    left = space.empty("neurons", (*right.shape[:3], n, len(used)), images)
+
+    def transform(part: slice) -> None:
+        maps = positive(chosen[part], images.dtype).permute(0, 2, 3, 1)
+        _transform(maps, left[:, :, :, part], (rows, columns), space)
+
+    phases.cores.each(transform, phases.parts(n))
+    for part in torch.arange(len(used)).split(max(1, _PRODUCT // right[:, :, :, 0].numel())):
+        factor = left[..., part[0] : part[-1] + 1]
+        whole = _product_back(phases, factor, right, vertical, horizontal)  # offsets, offsets, channels * 3 * phases
+        pixels = whole.unflatten(2, (len(part), images.shape[1], stride, stride)).permute(2, 3, 1, 4, 0, 5)
+        pixels = pixels.flatten(4).flatten(2, 3)
         (top, bottom), (start, end) = (axis.inside(stride) for axis in (vertical, horizontal))
-        sums[used[part].to(sums.device)] = whole[:, :, top:bottom, start:end]
-    return sums, *corner
+        sums[used[part.to(used.device)]] = pixels[:, :, top:bottom, start:end]
+    return sums, neurons.long(), *corner
+
+
+def summed_grid(total: Tensor, rows: slice, columns: slice, field: ReceptiveField) -> Tensor:
+    """Sum the patches of all neurons in some rows and columns of a map.
+
+    Which pixels they see is then told by rows and by columns: a product with a matrix of zeros and ones for each.
+
+    Parameters
+    ----------
+    total : Tensor of float64, shape (3, H, W)
+        A sum of images, in which what is outside of them is 0.
+    rows, columns : slice
+    field : ReceptiveField
+        Of the layer, R px wide.
+
+    Returns
+    -------
+    Tensor, shape (3, R, R)
+    """
+    down, across = (
+        _seen(part.start, part.stop, field, pixels)
+        for part, pixels in zip((rows, columns), total.shape[1:], strict=True)
+    )
+    return down @ total @ across.T
+
+
+@lru_cache(maxsize=256)
+def _seen(begin: int, end: int, field: ReceptiveField, pixels: int) -> Tensor:
+    """Return `(R, pixels)` of float64: 1 where one of the neurons sees the pixel in that row of its field."""
+    neuron, row = torch.meshgrid(torch.arange(begin, end), torch.arange(field.size), indexing="ij")
+    pixel = field.start + field.stride * neuron + row
+    there = (pixel >= 0) & (pixel < pixels)
+    seen = torch.zeros(field.size, pixels, dtype=torch.float64)
+    seen[row[there], pixel[there]] = 1
+    return seen
 
 
 class _Axis:
@@ -190,49 +242,57 @@ class _Axis:
         return self.window[0] + shift, self.window[1] + shift
 
 
-def _transform(x: Tensor, rows: int, columns: int, sign: int, space: Workspace, name: str) -> Tensor:
-    """Transform maps `(N, h, w, c)`: the sum over (y, x) of map * exp(sign * i * angle), `(2 N, frequencies, c)`.
+def _transform(x: Tensor, out: Tensor, circle: tuple[int, int], space: Workspace) -> None:
+    """Transform maps `(N, h, w, c)` into `out`: the sums over (y, x) of map * cos(angle) and of map * sin(angle).
 
-    Real and imaginary part alternate along the first axis. Vertical frequencies are 0, 1, ..., rows / 2 and then -1,
-    -2, ...; of the horizontal ones, the half from 0 to columns / 2 is enough.
+    They are written to `out` of shape ``(columns / 2 + 1, rows, 2, N, c)``. Vertical frequencies are 0, 1, ..., rows /
+    2 and then -1, -2, ...; of the horizontal ones, the half from 0 to columns / 2 is enough.
     """
-    n, h, w, c = x.shape
+    (n, h, w, c), (rows, columns) = x.shape, circle
     tall, wide = rows // 2 + 1, columns // 2 + 1
-    along_x, along_y = (_waves(length, circle, x.dtype, x.device) for length, circle in ((w, columns), (h, rows)))
-    out = space.empty(f"{name} transformed", (n, 2, rows, wide, c), x)
-    for begin in range(0, n, AT_ONCE):
-        part = x[begin : begin + AT_ONCE]
-        m = len(part)
-        between = space.empty("between", (m * h, 2 * wide, c), x)
-        both = space.empty("both", (m, 2 * tall, 2 * wide * c), x)
-        torch.bmm(along_x.expand(m * h, -1, -1), part.reshape(m * h, w, c), out=between)
-        torch.bmm(along_y.expand(m, -1, -1), between.view(m, h, 2 * wide * c), out=both)
-        # cosine or sine along y, then along x; exp(i (a + b)) = cos a cos b - sin a sin b + i (...)
-        (cc, cs), (sc, ss) = (each.unbind(2) for each in both.view(m, 2, tall, 2, wide, c).unbind(1))
-        real, imaginary = out[begin : begin + m].unbind(1)
-        torch.sub(cc, ss, out=real[:, :tall])
-        torch.add(cs, sc, out=imaginary[:, :tall])
-        rest = slice(1, rows - tall + 1)
-        torch.add(cc[:, rest], ss[:, rest], out=real[:, tall:])
-        torch.sub(cs[:, rest], sc[:, rest], out=imaginary[:, tall:])
-        if sign < 0:
-            out[begin : begin + m, 1].neg_()
-    return out.view(2 * n, rows * wide, c)
+    along_x, along_y = (_waves(length, around, x.dtype, x.device) for length, around in ((w, columns), (h, rows)))
+    between = space.empty("between", (n * h, 2 * wide, c), x)
+    both = space.empty("both", (n, 2 * tall, 2 * wide * c), x)
+    torch.bmm(along_x.expand(n * h, -1, -1), x.flatten(0, 1), out=between)
+    torch.bmm(along_y.expand(n, -1, -1), between.view(n, h, 2 * wide * c), out=both)
+    # cosine or sine along y, then along x; exp(i (a + b)) = cos a cos b - sin a sin b + i (...)
+    (cc, cs), (sc, ss) = (each.unbind() for each in both.view(n, 2, tall, 2, wide, c).permute(1, 3, 4, 2, 0, 5))
+    cosine, sine = out.unbind(2)
+    torch.sub(cc, ss, out=cosine[:, :tall])
+    torch.add(cs, sc, out=sine[:, :tall])
+    rest = slice(1, rows - tall + 1)
+    torch.add(cc[:, rest], ss[:, rest], out=cosine[:, tall:])
+    torch.sub(cs[:, rest], sc[:, rest], out=sine[:, tall:])
 
 
-def _back(product: Tensor, vertical: _Axis, horizontal: _Axis, space: Workspace) -> Tensor:
-    """Transform `(frequencies, channels, 2 Q)` back, to the offsets asked for: `(rows, columns, channels * Q)`."""
-    _, channels, q2 = product.shape
-    rows, half = vertical.circle, horizontal.circle // 2 + 1
-    wave = _waves_back(vertical.first, vertical.last, rows, product.dtype, product.device)
-    between = space.empty("back", (len(wave), half * channels * q2), product)
-    torch.mm(wave, product.view(rows, -1), out=between)
-    cosine, sine = between.view(2, -1, half, channels, 2, q2 // 2)
-    real = (cosine[..., 0, :] - sine[..., 1, :]).flatten(2)
-    imaginary = (sine[..., 0, :] + cosine[..., 1, :]).flatten(2)
-    wave = _waves_back(horizontal.first, horizontal.last, horizontal.circle, product.dtype, product.device)
-    cosine_x, sine_x = (wave[:, :half] * _twice(horizontal.circle).to(wave)).chunk(2)
-    return (cosine_x @ real).sub_(sine_x @ imaginary)
+def _product_back(phases: Phases, left: Tensor, right: Tensor, vertical: _Axis, horizontal: _Axis) -> Tensor:
+    """Multiply transforms of neurons with conjugate transforms of phases, sum over the images, and transform back.
+
+    Returns the sums at the offsets that are asked for, `(columns, rows, channels * Q)`.
+    """
+    space, (wide, rows, _, _, channels), q = phases.workspace, left.shape, right.shape[4]
+    wave = _waves_back(vertical.first, vertical.last, rows, right.dtype, right.device)
+    offsets = len(wave) // 2
+    columns = space.empty("columns", (wide, 2, offsets, channels * q), right)
+
+    def multiply(part: slice) -> None:
+        (a, b), (c, d) = (each[part].flatten(0, 1).unbind(1) for each in (left.transpose(3, 4), right))
+        m = len(left[part])
+        product = space.empty("product", (2, m * rows, channels, q), right)
+        between = space.empty("back", (2, m, 2 * offsets, channels * q), right)
+        real, imaginary = product  # (a + ib) (c - id)
+        torch.baddbmm(torch.bmm(a, c, out=real), b, d, out=real)
+        torch.baddbmm(torch.bmm(b, c, out=imaginary), a, d, alpha=-1, out=imaginary)
+        torch.bmm(wave.expand(2 * m, -1, -1), product.view(2 * m, rows, -1), out=between.view(2 * m, 2 * offsets, -1))
+        (cosine_real, sine_real), (cosine_imaginary, sine_imaginary) = (each.chunk(2, 1) for each in between)
+        torch.sub(cosine_real, sine_imaginary, out=columns[part, 0])
+        torch.add(sine_real, cosine_imaginary, out=columns[part, 1])
+
+    phases.cores.each(multiply, phases.parts(wide))
+    wave = _waves_back(horizontal.first, horizontal.last, horizontal.circle, right.dtype, right.device)[:, :wide]
+    cosine, sine = (wave * _twice(horizontal.circle).to(wave)).chunk(2)
+    wave = torch.stack([cosine, -sine], 2).flatten(1)
+    return (wave @ columns.view(2 * wide, -1)).view(len(wave), offsets, -1)
 
 
 def _angles(frequencies: Tensor, positions: range, circle: int) -> Tensor:

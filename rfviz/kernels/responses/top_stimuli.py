@@ -29,12 +29,9 @@ class TopStimuli:
         self.keys: Tensor | None = None
         self._waiting: list[tuple[Tensor, Tensor]] = []  # candidates (C, p), to be put in order with the next many
 
-    def update(self, index: Tensor, maps: Maps, corner: tuple[int, int] = (0, 0)) -> None:
-        """Take the finite responses to the images with the numbers `index`, ascending `(N,)`, not seen before.
-
-        Of a part of a map, `corner` is the row and column in which it begins.
-        """
-        device, width = maps.flat.device, maps.values.shape[3]
+    def update(self, index: Tensor, maps: Maps) -> None:
+        """Take the finite responses to the images with the numbers `index`, ascending `(N,)`, not seen before."""
+        device, width, corner = maps.values.device, maps.competing.shape[3], maps.corner
         image = index.to(device)[:, None] * _IMAGE
 
         def key(position: Tensor) -> Tensor:
@@ -45,8 +42,9 @@ class TopStimuli:
             channel, which = self._better(values, keys)
             keys = keys[channel, which] + key(maps.first_maximum(which, channel))
         else:
-            keys = (image + key(torch.arange(maps.flat.shape[maps.positions], device=device))).flatten()
-            values = maps.flat.movedim(3 - maps.positions, 0).flatten(1)
+            values = maps.competing.transpose(0, 1).flatten(2)
+            keys = (image + key(torch.arange(values.shape[2], device=device))).flatten()
+            values = values.flatten(1)
             allowed = None if self.per_image is None else _strongest_of_each(values, len(index), self.per_image)
             channel, which = self._better(values, keys.expand_as(values), allowed)
             keys = keys[which]

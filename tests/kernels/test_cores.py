@@ -1,0 +1,63 @@
+"""Pieces of work on several cores: the order, the settings of torch, errors, and nothing that is left behind."""
+
+import threading
+
+import pytest
+import torch
+
+from rfviz.kernels.responses.cores import ALONE, Cores
+
+
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def state():
+    return threading.get_ident(), torch.get_num_threads(), torch.is_inference_mode_enabled()
+
+
+@pytest.mark.parametrize("inference", [False, True])
+def test_each_piece_is_done_by_a_thread_that_has_one(two_threads, inference):
+    running, here = threading.active_count(), threading.get_ident()
+    met = threading.Barrier(2)  # of both: neither waits for the other to end
+    with Cores() as cores, torch.inference_mode(inference):
+        found = cores.each(lambda number: (met.wait(10), number, *state())[1:], range(6))
+        assert torch.get_num_threads() == 2
+    assert [number for number, *_ in found] == list(range(6))
+    assert {rest for *_, rest in found} == {inference}
+    assert {threads for _, _, threads, _ in found} == {1}
+    assert len({ident for _, ident, _, _ in found}) == 2 and here not in {ident for _, ident, _, _ in found}
+    assert torch.get_num_threads() == 2 and threading.active_count() == running
+    later = []
+    thread = threading.Thread(target=lambda: later.append(torch.get_num_threads()))
+    thread.start()
+    thread.join()
+    assert later == [2]  # what begins later has as many threads as before
+
+
+def test_alone_everything_is_done_here(two_threads):
+    assert ALONE.each(lambda _: state(), range(3)) == [state()] * 3
+    with Cores() as cores:
+        assert cores.each(lambda _: state(), [0]) == [state()]  # one piece is torch's to divide
+        assert cores.each(lambda _: state(), []) == []
+    assert cores.each(lambda _: state(), range(3)) == [state()] * 3  # when the block has ended
+    torch.set_num_threads(1)
+    with Cores() as cores:
+        assert cores.each(lambda _: state(), range(3)) == [state()] * 3
+
+
+@pytest.mark.parametrize("wrong", [0, 3, 5])
+def test_an_error_in_a_piece_is_the_error_of_the_work(two_threads, wrong):
+    def work(number):
+        if number == wrong:
+            raise ValueError(f"piece {number}")
+        return number
+
+    running = threading.active_count()
+    with pytest.raises(ValueError, match=f"piece {wrong}"), Cores() as cores:
+        cores.each(work, range(6))
+    assert threading.active_count() == running and torch.get_num_threads() == 2
