@@ -48,7 +48,7 @@ def main() -> None:
     commits, rows = results.setdefault("commits", {}), results.setdefault("rows", {})
     for row in tqdm(given.only or list(ROWS), unit="row"):
         rows[row], commits[row] = in_a_process(row), measure.commit()
-    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+        RESULTS.write_text(json.dumps(results, indent=1) + "\n")  # now: the next row may fail
     print(speed.benchmark_table(results).to_string())
     print(speed.training_table(results).to_string())
     print(f"\nEverything is in {RESULTS}.")

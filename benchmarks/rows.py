@@ -108,7 +108,7 @@ def _against(peer: str, find: Callable[[nn.Module, Tensor], dict[str, Tensor]]) 
     images, net = crops(64), network()
 
     def ours() -> dict[str, responses.LayerResponses]:
-        return responses.collect(net, images, FIGURE_LAYERS, TOP, mean_stimulus=False, batch_size=BATCH)
+        return responses.collect(net, images, FIGURE_LAYERS, TOP, mean_stimulus=False, borders=True, batch_size=BATCH)
 
     def theirs() -> dict[str, Tensor]:
         return find(peers.without_inplace(network()), images)
