@@ -50,6 +50,7 @@ def main() -> None:
         rows[row], commits[row] = in_a_process(row), measure.commit()
         RESULTS.write_text(json.dumps(results, indent=1) + "\n")  # now: the next row may fail
     print(speed.benchmark_table(results).to_string())
+    print(speed.profile_table(results).to_string())
     print(speed.training_table(results).to_string())
     print(f"\nEverything is in {RESULTS}.")
 

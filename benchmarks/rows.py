@@ -1,16 +1,22 @@
 """The rows of the table: each function measures one piece of work against its floor or a peer."""
 
 import statistics
-from collections.abc import Callable, Iterator
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import measure, peers, training
 from rfviz.images import photographs
 from rfviz.kernels import maximization, responses
+from rfviz.kernels.responses import passes
+from rfviz.kernels.responses.cores import Cores
 from rfviz.nets import models, receptive_field
 from rfviz.nets.graph import ForwardPass
 from rfviz.nets.network import NETWORKS
@@ -82,6 +88,60 @@ def mean_stimuli() -> Iterator[Row]:
 
 def all_layers() -> Iterator[Row]:
     yield from _pass(LAYERS, "top 16 + activity, 17 layers", 1.15, 128, 5, mean_stimulus=False)
+
+
+_STAGES = {
+    "Maps._look": "maxima, sums and octaves of the maps",
+    "summed_patches.<locals>.<lambda>": "counts of the neurons that fire",
+    "Phases._transformed.<locals>.<lambda>": "Fourier transforms of the images",
+    "summed_patches.<locals>.transform": "Fourier transforms of the neurons",
+    "_product_back.<locals>.multiply": "products of the two, and the way back",
+}
+"""What is done on all cores at once, by the name of the function."""
+
+
+def profile() -> Iterator[Row]:
+    """Yield what a pass with mean stimuli spends its time on, and how many operations on numbers that takes."""
+    images, net = crops(128), network()
+    seconds, operations = Counter[str](), Counter[str]()
+    counter = FlopCounterMode(display=False)
+
+    class Watched(Cores):
+        def each(self, work: Callable[[Any], Any], pieces: Iterable[Any]) -> list[Any]:
+            stage = _STAGES[work.__qualname__]
+            began, counted = time.perf_counter(), counter.get_total_flops()
+            found = super().each(work, pieces)
+            seconds[stage] += time.perf_counter() - began
+            operations[stage] += counter.get_total_flops() - counted
+            return found
+
+    def collect(some: Tensor) -> None:
+        responses.collect(net, some, FIGURE_LAYERS, TOP, batch_size=BATCH)
+
+    with mock.patch.object(passes, "Cores", Watched):
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # only what this thread does is counted
+        with counter:
+            collect(images[:BATCH])
+        torch.set_num_threads(threads)
+        collect(images)
+        seconds.clear()
+        times = measure.in_turn({"floor": floor(net, images, FIGURE_LAYERS), "work": lambda: collect(images)}, 5)
+    bare, whole = (statistics.median(times[name]) / len(images) for name in ("floor", "work"))
+    gflop = {stage: number / BATCH / 1e9 for stage, number in operations.items()}
+    forward = counter.get_flop_counts()["Global"][torch.ops.aten.convolution] / BATCH / 1e9
+    of_stages = {stage: seconds[stage] / 6 / len(images) for stage in _STAGES.values()}  # 5, and one to warm up
+    square = torch.rand(2048, 2048)
+    once = min(measure.seconds(lambda: square @ square) for _ in range(5))
+    yield {"stage": "forward pass, nothing collected", "seconds": bare, "gflop": forward}
+    for stage, spent in of_stages.items():
+        yield {"stage": stage, "seconds": spent, "gflop": gflop[stage]}
+    yield {"stage": "everything else", "seconds": whole - bare - sum(of_stages.values()), "gflop": None}
+    yield {
+        "stage": "for comparison: one product of two matrices of 2048 x 2048",
+        "seconds": once,
+        "gflop": 2 * 2.048**3,
+    }
 
 
 def floor_as_torch_comes() -> Iterator[Row]:
@@ -256,7 +316,7 @@ def gpu() -> Iterator[Row]:
 ROWS: dict[str, Callable[[], Iterator[Row]]] = {
     made.__name__: made
     for made in (
-        floor_as_torch_comes, top_and_activity, mean_stimuli, all_layers, zennit, captum, patch_loop, lucent,
+        floor_as_torch_comes, top_and_activity, mean_stimuli, all_layers, profile, zennit, captum, patch_loop, lucent,
         memory_1000, memory_10000, gpu, training.train_step, training.train_loader,
         training.train_gpu,
     )

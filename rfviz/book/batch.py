@@ -17,7 +17,6 @@ from typing import Any
 import jupytext
 import nbformat
 import papermill
-import psutil
 import yaml
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from papermill.exceptions import PapermillExecutionError
@@ -25,6 +24,7 @@ from sphinx_external_toc.parsing import parse_toc_yaml
 from tqdm.auto import tqdm
 
 from rfviz import explorer
+from rfviz.book.kernels import ForkedKernelManager, kill_all
 from rfviz.errors import RfvizError, unknown
 from rfviz.lab import results, together
 from rfviz.lab.run import Run
@@ -221,6 +221,7 @@ def _executed(name: str, text: str, parameters: Mapping[str, Any], patience: int
                 str(plain), str(executed), {name: value for name, value in parameters.items() if name in known},
                 kernel_name=KERNEL, progress_bar=False, extra_arguments=QUIET, execution_timeout=patience,
                 shutdown_kernel="immediate",  # there is nothing left for it to say
+                kernel_manager_class=ForkedKernelManager,
             )  # fmt: skip
         except PapermillExecutionError as error:
             said = error.evalue.strip().splitlines()[-1:]
@@ -288,18 +289,10 @@ def run_notebooks(
             if isinstance(error, KeyboardInterrupt):
                 logging.getLogger("papermill").setLevel(logging.CRITICAL)  # it would tell of the end of its kernels
                 while not all(each.done() for each in begun):  # one more may be about to start
-                    _kill_kernels()  # which run in sessions of their own, where Ctrl-C does not reach them
+                    kill_all()  # they run in sessions of their own, where Ctrl-C does not reach them
                     time.sleep(0.1)
             raise
     return list(jobs.values())
-
-
-def _kill_kernels() -> None:
-    """End the kernels of this process at once; the threads that wait for their answers then end too."""
-    for child in psutil.Process().children():
-        with contextlib.suppress(psutil.Error):  # it has ended
-            if any("ipykernel_launcher" in part for part in child.cmdline()):
-                child.kill()
 
 
 @contextlib.contextmanager

@@ -69,15 +69,20 @@ def train(runs: Sequence[Run], networks: Sequence[str] | None = None) -> None:
 
 def _train(preset: Preset, seed: int, folder: Path, progress: bool, network: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that waits for this one ends it
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     try:
         trained.path(Run(preset, seed, folder, progress=progress, workers=0), network)
     except (RfvizError, OSError) as error:  # it is met again, and told, where the network is asked for
         raise SystemExit(1) from error
 
 
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os._exit(1)
+def end_with_parent() -> None:
+    """Let this process, which `multiprocessing` has started, end when the one that asked for it does."""
+
+    def watch() -> None:
+        parent = multiprocessing.parent_process()
+        if parent is not None:
+            wait([parent.sentinel])
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

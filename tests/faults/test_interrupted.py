@@ -15,8 +15,9 @@ LONG = ["-p", "smoke", *SETTINGS, "--epochs", "500"]
 
 
 def kernels(parent: int) -> list[psutil.Process]:
-    """Return the kernels that a process has started."""
-    return [each for each in psutil.Process(parent).children() if "ipykernel_launcher" in " ".join(each.cmdline())]
+    """Return the kernels of a process: what is forked from its server of forks."""
+    servers = [each for each in psutil.Process(parent).children() if "forkserver" in " ".join(each.cmdline())]
+    return [kernel for server in servers for kernel in server.children()]
 
 
 def interrupt(arguments: list[str], runs: Path, seen: str) -> tuple[int, str]:

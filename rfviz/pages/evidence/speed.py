@@ -82,6 +82,23 @@ def benchmark_table(results: Mapping[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(lines)[order].set_index("work")
 
 
+def profile_table(results: Mapping[str, Any]) -> pd.DataFrame:
+    """Return what the time of a pass with mean stimuli goes to, one row per stage, as text."""
+    rows = results["rows"].get("profile", [])
+    lines = [
+        {
+            "stage": row["stage"],
+            "time per image": f"{1000 * row['seconds']:.1f} ms",
+            "of the forward pass": f"{row['seconds'] / rows[0]['seconds']:.0%}" if number < len(rows) - 1 else "",
+            "operations, 10⁹": f"{row['gflop']:.2f}" if row["gflop"] else "",
+            "10⁹ per second": f"{row['gflop'] / row['seconds']:.0f}" if row["gflop"] else "",
+        }
+        for number, row in enumerate(rows)
+    ]
+    columns = ["stage", "time per image", "of the forward pass", "operations, 10⁹", "10⁹ per second"]
+    return pd.DataFrame(lines, columns=columns).set_index("stage")
+
+
 def training_table(results: Mapping[str, Any]) -> pd.DataFrame:
     """Return one row per way of training that was measured, as text."""
     rows = results["rows"]

@@ -1,0 +1,112 @@
+"""Kernels that begin with everything imported.
+
+Most of what a notebook takes, once its results are there, is the import of torch and its like. Here one process does
+that for all: each kernel is forked from it, by `multiprocessing`'s server of forks. Where a system has none, or
+notebooks ask for another Python, kernels start as usual.
+"""
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+from jupyter_client.connect import KernelConnectionInfo
+from jupyter_client.manager import AsyncKernelManager
+from jupyter_client.provisioning import LocalProvisioner
+from tqdm import tqdm
+
+from rfviz.lab import together
+
+IMPORTED = [
+    "ipykernel.kernelapp",
+    "ipykernel.ipkernel",
+    "myst_nb",
+    "rfviz._torchvision_ops",
+    "rfviz.pages.claims",
+    "rfviz.pages.style",
+]
+"""By the process that kernels are forked from. None of them computes: threads would not be there in a fork."""
+
+_NAME = "kernel"
+
+
+class _Forked:
+    """A forked process as `subprocess.Popen` presents one."""
+
+    stdin = stdout = stderr = None
+
+    def __init__(self, process: BaseProcess):
+        self.process, self.pid = process, process.pid
+
+    def poll(self) -> int | None:
+        return self.process.exitcode
+
+    def wait(self) -> int | None:
+        self.process.join()
+        return self.process.exitcode
+
+    def send_signal(self, signum: int) -> None:
+        if self.process.is_alive() and self.pid is not None:
+            os.kill(self.pid, signum)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+
+class _Provisioner(LocalProvisioner):
+    async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> KernelConnectionInfo:
+        here = Path(cmd[0]).parent == Path(sys.executable).parent and "ipykernel_launcher" in cmd
+        if not here or "forkserver" not in multiprocessing.get_all_start_methods():
+            return await super().launch_kernel(cmd, **kwargs)
+        arguments = cmd[cmd.index("ipykernel_launcher") + 1 :]
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(IMPORTED)
+        process = context.Process(target=_kernel, args=(arguments, dict(kwargs["env"]), kwargs.get("cwd")), name=_NAME)
+        process.start()
+        self.process = _Forked(process)  # type: ignore[assignment]
+        self.pid = process.pid
+        return self.connection_info
+
+
+class ForkedKernelManager(AsyncKernelManager):
+    """Manages a kernel that is a fork, if it is one of this Python."""
+
+    def __init__(self, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.provisioner = _Provisioner(kernel_spec=self.kernel_spec, parent=self)
+
+
+def kill_all() -> None:
+    """End the kernels of this process at once."""
+    for process in multiprocessing.active_children():
+        if process.name == _NAME:
+            process.kill()
+
+
+def _kernel(arguments: Sequence[str], environment: Mapping[str, str], folder: str | None) -> None:
+    """Be a kernel."""
+    import matplotlib
+    import torch
+    from ipykernel.kernelapp import IPKernelApp
+
+    os.setsid()  # where Ctrl-C does not reach it
+    together.end_with_parent()
+    os.environ.clear()
+    os.environ.update(environment)
+    if folder is not None:
+        os.chdir(folder)
+    # What is otherwise asked for when it is imported:
+    matplotlib.rcParams["backend"] = environment.get("MPLBACKEND", "module://matplotlib_inline.backend_inline")
+    if threads := environment.get("OMP_NUM_THREADS"):
+        torch.set_num_threads(int(threads))
+    tqdm.set_lock(threading.RLock())  # not one that processes share: it would be left behind by a kernel that is killed
+    sys.argv = ["ipykernel_launcher", *arguments]
+    IPKernelApp.launch_instance(list(arguments))

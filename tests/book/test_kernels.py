@@ -1,0 +1,83 @@
+"""Kernels that are forked with everything imported behave as kernels that begin from nothing."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jupytext
+import nbformat
+import papermill
+import psutil
+import pytest
+from nbclient.exceptions import DeadKernelError
+
+from rfviz.book.batch import KERNEL, QUIET
+from rfviz.book.kernels import ForkedKernelManager
+
+
+def run(folder: Path, *cells: str, cwd: Path | None = None) -> list[nbformat.NotebookNode]:
+    """Run a notebook of some cells and return what they put out."""
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    before, after = folder / "before.ipynb", folder / "after.ipynb"
+    jupytext.write(notebook, before)
+    papermill.execute_notebook(
+        str(before), str(after), kernel_name=KERNEL, progress_bar=False, extra_arguments=QUIET, cwd=cwd,
+        shutdown_kernel="immediate", kernel_manager_class=ForkedKernelManager,
+    )  # fmt: skip
+    return [cell.outputs for cell in nbformat.read(after, as_version=4).cells]
+
+
+def test_it_has_the_settings_of_its_time_and_place_and_shares_nothing(tmp_path, monkeypatch):
+    ask = "import os, sys, torch\nprint(os.environ.get('SOME'), os.getcwd(), torch.get_num_threads(), os.getpid())"
+    seen = []
+    for number, (some, threads) in enumerate((("one", "1"), ("other", "2"))):
+        monkeypatch.setenv("SOME", some)
+        monkeypatch.setenv("OMP_NUM_THREADS", threads)
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        first, _ = run(tmp_path, ask, "torch.mine = 1", cwd=folder)
+        said = first[0].text.split()
+        assert said[:3] == [some, str(folder), threads]
+        seen.append(int(said[3]))
+    ((output,),) = run(
+        tmp_path, "import torch; print(hasattr(torch, 'mine'), 'rfviz.pages.style' in __import__('sys').modules)"
+    )
+    assert output.text.split() == ["False", "True"]
+    assert not any(psutil.pid_exists(pid) for pid in seen) and os.getpid() not in seen
+
+
+def test_figures_and_bars_are_shown(tmp_path):
+    figure, bar = run(
+        tmp_path,
+        "import matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.show()",
+        "from tqdm.auto import tqdm\nfor _ in tqdm(range(3)): pass\nprint('there')",
+    )
+    assert any("image/png" in output.get("data", {}) for output in figure)
+    assert any(output.get("text") == "there\n" for output in bar)
+
+
+def test_a_kernel_that_dies_is_noticed(tmp_path):
+    with pytest.raises(DeadKernelError):
+        run(tmp_path, "import os\nos._exit(3)")
+
+
+def test_kernels_end_with_the_process_that_asked_for_them(tmp_path):
+    """Even when that is killed, and can say nothing to them."""
+    file = tmp_path / "pid"
+    cell = f"import os, pathlib, time\npathlib.Path({str(file)!r}).write_text(str(os.getpid()))\ntime.sleep(600)"
+    code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\nfrom pathlib import Path\n"
+    code += f"from test_kernels import run\nif __name__ == '__main__': run(Path({str(tmp_path)!r}), {cell!r})"
+    script = tmp_path / "asks.py"
+    script.write_text(code)
+    asking = subprocess.Popen([sys.executable, str(script)])
+    deadline = time.monotonic() + 60
+    while not (file.exists() and file.read_text()):
+        assert asking.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    kernel = psutil.Process(int(file.read_text()))
+    asking.kill()
+    asking.wait()
+    psutil.wait_procs([kernel], timeout=30)
+    assert not kernel.is_running()
