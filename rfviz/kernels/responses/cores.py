@@ -32,8 +32,8 @@ class Cores:
             begun = Barrier(number + 1)
 
             def begin() -> None:
-                torch.set_num_threads(1)  # also what threads get that ask for the first time: hence the barrier
-                torch.get_num_threads()
+                torch.get_num_threads()  # first, or what is set now would be forgotten when it is asked for
+                torch.set_num_threads(1)  # also for threads that are yet to ask: hence the barrier
                 begun.wait()
 
             self._pool = ThreadPoolExecutor(number, initializer=begin)
