@@ -124,15 +124,17 @@ def profile() -> Iterator[Row]:
         with counter:
             collect(images[:BATCH])
         torch.set_num_threads(threads)
-        collect(images)
+        square = torch.rand(2048, 2048)
+        works = {"floor": floor(net, images, FIGURE_LAYERS), "work": lambda: collect(images)}
+        works["product"] = lambda: square @ square
+        measure.in_turn(works, 1)
         seconds.clear()
-        times = measure.in_turn({"floor": floor(net, images, FIGURE_LAYERS), "work": lambda: collect(images)}, 5)
-    bare, whole = (statistics.median(times[name]) / len(images) for name in ("floor", "work"))
+        times = measure.in_turn(works, 5)
+    bare, whole, once = (statistics.mean(times[name]) for name in works)
     gflop = {stage: number / BATCH / 1e9 for stage, number in operations.items()}
     forward = counter.get_flop_counts()["Global"][torch.ops.aten.convolution] / BATCH / 1e9
-    of_stages = {stage: seconds[stage] / 6 / len(images) for stage in _STAGES.values()}  # 5, and one to warm up
-    square = torch.rand(2048, 2048)
-    once = min(measure.seconds(lambda: square @ square) for _ in range(5))
+    of_stages = {stage: seconds[stage] / 6 / len(images) for stage in _STAGES.values()}  # in_turn begins with one more
+    bare, whole = bare / len(images), whole / len(images)
     yield {"stage": "forward pass, nothing collected", "seconds": bare, "gflop": forward}
     for stage, spent in of_stages.items():
         yield {"stage": stage, "seconds": spent, "gflop": gflop[stage]}

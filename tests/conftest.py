@@ -47,10 +47,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="module")
 def two_cores() -> Iterator[Cores]:
     """Two threads that share pieces of work, beside this one in which torch has one."""
+    before = torch.get_num_threads()
     torch.set_num_threads(2)
     with Cores() as cores:
         torch.set_num_threads(1)
         yield cores
+    torch.set_num_threads(before)
 
 
 PARAMETERS = {"preset": "smoke", "seed": 0, "seeds": 1, "channels": None, "overrides": {}}

@@ -292,6 +292,9 @@ def run_notebooks(
                     kill_all()  # they run in sessions of their own, where Ctrl-C does not reach them
                     time.sleep(0.1)
             raise
+        finally:
+            if all(each.done() for each in begun):
+                kill_all()  # one that is left would be waited for at the end
     return list(jobs.values())
 
 

@@ -2,9 +2,11 @@
 
 Most of what a notebook takes, once its results are there, is the import of torch and its like. Here one process does
 that for all: each kernel is forked from it, by `multiprocessing`'s server of forks. Where a system has none, or
-notebooks ask for another Python, kernels start as usual.
+notebooks ask for another Python, kernels start as usual. As with all that `multiprocessing` starts, a script that runs
+notebooks must do so under ``if __name__ == "__main__"``.
 """
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -25,7 +27,7 @@ from rfviz.lab import together
 IMPORTED = [
     "ipykernel.kernelapp",
     "ipykernel.ipkernel",
-    "myst_nb",
+    "myst_nb.ext.glue",
     "rfviz._torchvision_ops",
     "rfviz.pages.claims",
     "rfviz.pages.style",
@@ -64,7 +66,9 @@ class _Forked:
 class _Provisioner(LocalProvisioner):
     async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> KernelConnectionInfo:
         here = Path(cmd[0]).parent == Path(sys.executable).parent and "ipykernel_launcher" in cmd
-        if not here or "forkserver" not in multiprocessing.get_all_start_methods():
+        script = getattr(sys.modules["__main__"], "__file__", None)
+        readable = script is None or Path(script).is_file()  # which "python - < script" is not
+        if not (here and readable and "forkserver" in multiprocessing.get_all_start_methods()):
             return await super().launch_kernel(cmd, **kwargs)
         arguments = cmd[cmd.index("ipykernel_launcher") + 1 :]
         context = multiprocessing.get_context("forkserver")
@@ -72,7 +76,7 @@ class _Provisioner(LocalProvisioner):
         process = context.Process(target=_kernel, args=(arguments, dict(kwargs["env"]), kwargs.get("cwd")), name=_NAME)
         process.start()
         self.process = _Forked(process)  # type: ignore[assignment]
-        self.pid = process.pid
+        self.pid = self.pgid = process.pid  # of a group of its own: what it has started ends with it
         return self.connection_info
 
 
@@ -87,7 +91,9 @@ class ForkedKernelManager(AsyncKernelManager):
 def kill_all() -> None:
     """End the kernels of this process at once."""
     for process in multiprocessing.active_children():
-        if process.name == _NAME:
+        if process.name == _NAME and process.pid is not None:
+            with contextlib.suppress(ProcessLookupError):  # it has no group yet
+                os.killpg(process.pid, signal.SIGKILL)
             process.kill()
 
 

@@ -5,7 +5,7 @@ small networks train many times slower.
 
 Memory that is freed stays with the process. A forward pass asks for large pieces of memory and frees them moments
 later. The C library of Linux gives each back to the system at once, and gets it again as pages that must be cleared and
-mapped: about half of the time of a pass on a CPU. Told to keep them, it does not. ``RFVIZ_KEEP_MEMORY=0`` leaves it as
+mapped: up to half of the time of a pass on a CPU. Told to keep them, it does not. ``RFVIZ_KEEP_MEMORY=0`` leaves it as
 it is.
 """
 

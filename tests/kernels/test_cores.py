@@ -61,3 +61,19 @@ def test_an_error_in_a_piece_is_the_error_of_the_work(two_threads, wrong):
     with pytest.raises(ValueError, match=f"piece {wrong}"), Cores() as cores:
         cores.each(work, range(6))
     assert threading.active_count() == running and torch.get_num_threads() == 2
+
+
+def test_threads_that_cannot_begin_leave_nothing_behind(two_threads, monkeypatch):
+    running, start, begun = threading.active_count(), threading.Thread.start, []
+
+    def limited(thread):
+        if begun:
+            raise RuntimeError("can't start new thread")
+        begun.append(thread)
+        start(thread)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", limited)
+        with pytest.raises(RuntimeError, match="can't start new thread"), Cores():
+            pass
+    assert threading.active_count() == running and torch.get_num_threads() == 2

@@ -37,10 +37,16 @@ class Cores:
                 begun.wait()
 
             self._pool = ThreadPoolExecutor(number, initializer=begin)
-            for _ in range(number):
-                self._pool.submit(bool)
-            begun.wait()
-            torch.set_num_threads(number)
+            try:
+                for _ in range(number):
+                    self._pool.submit(bool)
+                begun.wait()
+            except BaseException:
+                begun.abort()  # or those that wait there would wait forever
+                self.__exit__(None, None, None)
+                raise
+            finally:
+                torch.set_num_threads(number)
         return self
 
     def __exit__(

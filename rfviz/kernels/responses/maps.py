@@ -128,7 +128,8 @@ class Maps:
         """
         order = image.argsort()  # what lies near each other is read together
         found = torch.empty_like(image)
-        found[order] = self.competing[image[order], channel[order]].flatten(1).max(1).indices
+        for some in order.split(256):  # they are copied
+            found[some] = self.competing[image[some], channel[some]].flatten(1).max(1).indices
         return found
 
     def refuse_not_finite(self, layer: str, index: Tensor) -> None:

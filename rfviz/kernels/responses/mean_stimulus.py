@@ -11,8 +11,8 @@ from rfviz.nets.receptive_field import ReceptiveField
 class MeanStimulus:
     """Averages the receptive-field patches of chosen neurons, pixel by pixel over those patches that have the pixel.
 
-    The state is a sum and a count per pixel of the field, as far as images have reached into it, whatever the number
-    of images; sums are kept in float64.
+    The state is a sum and a count per pixel of the field, whatever the number of images: of the part that they have
+    reached, or of all of it after `update_grid`. Sums are kept in float64.
 
     Parameters
     ----------

@@ -63,7 +63,7 @@ class Phases:
     workspace : Workspace, optional
         Only the phases that were made with it last are valid.
     cores : Cores
-        Who sums them.
+        Who transforms and sums them.
     """
 
     def __init__(self, images: Tensor, workspace: Workspace | None = None, cores: Cores = ALONE):
