@@ -24,7 +24,7 @@ from sphinx_external_toc.parsing import parse_toc_yaml
 from tqdm.auto import tqdm
 
 from rfviz import explorer
-from rfviz.book.kernels import ForkedKernelManager, kill_all
+from rfviz.book.kernels import ForkedKernelManager, ended, kill_all
 from rfviz.errors import RfvizError, unknown
 from rfviz.lab import results, together
 from rfviz.lab.run import Run
@@ -270,6 +270,7 @@ def run_notebooks(
     patience = PATIENCE if only is None else None
     with (
         locked(run.folder, "book"),
+        ended(),
         _threads_per_kernel(min(AT_ONCE, len(jobs))),
         ThreadPoolExecutor(AT_ONCE) as pool,
         tqdm(total=len(waiting), desc="notebooks", unit="notebook") as bar,
@@ -292,9 +293,6 @@ def run_notebooks(
                     kill_all()  # they run in sessions of their own, where Ctrl-C does not reach them
                     time.sleep(0.1)
             raise
-        finally:
-            if all(each.done() for each in begun):
-                kill_all()  # one that is left would be waited for at the end
     return list(jobs.values())
 
 

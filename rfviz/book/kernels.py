@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -95,6 +95,15 @@ def kill_all() -> None:
             with contextlib.suppress(ProcessLookupError):  # it has no group yet
                 os.killpg(process.pid, signal.SIGKILL)
             process.kill()
+
+
+@contextlib.contextmanager
+def ended() -> Iterator[None]:
+    """End at the end of a block what is left of its kernels: `multiprocessing` would wait for them forever."""
+    try:
+        yield
+    finally:
+        kill_all()
 
 
 def _kernel(arguments: Sequence[str], environment: Mapping[str, str], folder: str | None) -> None:

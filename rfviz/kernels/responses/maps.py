@@ -20,8 +20,7 @@ OCTAVES = range(-10, 10)
 # Of each type: the integer type of the same width, the bits of the mantissa, and the bias of the exponent.
 _LAYOUT = {torch.float32: (torch.int32, 23, 127), torch.float64: (torch.int64, 52, 1023)}
 
-ALL = slice(None)
-
+_ALL = slice(None)
 _Found = TypeVar("_Found")
 
 
@@ -55,7 +54,7 @@ class Maps:
         Who looks at them.
     """
 
-    def __init__(self, values: Tensor, rows: slice = ALL, columns: slice = ALL, cores: Cores = ALONE):
+    def __init__(self, values: Tensor, rows: slice = _ALL, columns: slice = _ALL, cores: Cores = ALONE):
         self.values = values if values.dtype in (torch.float32, torch.float64) else values.float()
         self.competing = self.values[..., rows, columns]
         self.corner = rows.start or 0, columns.start or 0
