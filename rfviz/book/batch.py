@@ -24,7 +24,7 @@ from sphinx_external_toc.parsing import parse_toc_yaml
 from tqdm.auto import tqdm
 
 from rfviz import explorer
-from rfviz.book.kernels import ForkedKernelManager, ended, kill_all
+from rfviz.book import kernels
 from rfviz.errors import RfvizError, unknown
 from rfviz.lab import results, together
 from rfviz.lab.run import Run
@@ -108,6 +108,7 @@ def choose(only: str | None = None) -> dict[str, Path]:
 def compute(replicas: Sequence[Run]) -> None:
     """Compute everything that the pages show of some runs, so that the notebooks only have to read it."""
     replicas[0].check_weights()
+    kernels.begin()
     together.train(replicas)
     for page in PAGES:
         page.gather(replicas)
@@ -221,7 +222,7 @@ def _executed(name: str, text: str, parameters: Mapping[str, Any], patience: int
                 str(plain), str(executed), {name: value for name, value in parameters.items() if name in known},
                 kernel_name=KERNEL, progress_bar=False, extra_arguments=QUIET, execution_timeout=patience,
                 shutdown_kernel="immediate",  # there is nothing left for it to say
-                kernel_manager_class=ForkedKernelManager,
+                kernel_manager_class=kernels.ForkedKernelManager,
             )  # fmt: skip
         except PapermillExecutionError as error:
             said = error.evalue.strip().splitlines()[-1:]
@@ -270,7 +271,7 @@ def run_notebooks(
     patience = PATIENCE if only is None else None
     with (
         locked(run.folder, "book"),
-        ended(),
+        kernels.ended(),
         _threads_per_kernel(min(AT_ONCE, len(jobs))),
         ThreadPoolExecutor(AT_ONCE) as pool,
         tqdm(total=len(waiting), desc="notebooks", unit="notebook") as bar,
@@ -290,17 +291,17 @@ def run_notebooks(
             if isinstance(error, KeyboardInterrupt):
                 logging.getLogger("papermill").setLevel(logging.CRITICAL)  # it would tell of the end of its kernels
                 while not all(each.done() for each in begun):  # one more may be about to start
-                    kill_all()  # they run in sessions of their own, where Ctrl-C does not reach them
+                    kernels.kill_all()  # they run in sessions of their own, where Ctrl-C does not reach them
                     time.sleep(0.1)
             raise
     return list(jobs.values())
 
 
 @contextlib.contextmanager
-def _threads_per_kernel(kernels: int) -> Iterator[None]:
+def _threads_per_kernel(at_once: int) -> Iterator[None]:
     """Share the cores out: threads of several kernels that wait for each other's cores slow all of them down."""
     before = os.environ.get("OMP_NUM_THREADS")
-    os.environ["OMP_NUM_THREADS"] = before or str(max(1, (os.cpu_count() or 1) // kernels))
+    os.environ["OMP_NUM_THREADS"] = before or str(max(1, (os.cpu_count() or 1) // at_once))
     try:
         yield
     finally:

@@ -24,17 +24,32 @@ from tqdm import tqdm
 
 from rfviz.lab import together
 
-IMPORTED = [
-    "ipykernel.kernelapp",
-    "ipykernel.ipkernel",
-    "myst_nb.ext.glue",
-    "rfviz._torchvision_ops",
-    "rfviz.pages.claims",
-    "rfviz.pages.style",
-]
-"""By the process that kernels are forked from. None of them computes: threads would not be there in a fork."""
+PRELOADED = ["rfviz.book.preload"]
+"""By the process that kernels are forked from."""
 
 _NAME = "kernel"
+
+
+def begin() -> bool:
+    """Let the process begin that kernels are forked from, so that it imports meanwhile; return whether there is one.
+
+    Called early, it also has the code of the process that calls it.
+    """
+    script = getattr(sys.modules["__main__"], "__file__", None)
+    readable = script is None or Path(script).is_file()  # which "python - < script" is not
+    if not (readable and "forkserver" in multiprocessing.get_all_start_methods()):
+        return False
+    from multiprocessing import forkserver  # not on every system
+
+    multiprocessing.get_context("forkserver").set_forkserver_preload(PRELOADED)
+    here = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN) if here else None  # as the new process will have it
+    try:
+        forkserver.ensure_running()
+    finally:
+        if here:
+            signal.signal(signal.SIGINT, before)
+    return True
 
 
 class _Forked:
@@ -66,14 +81,12 @@ class _Forked:
 class _Provisioner(LocalProvisioner):
     async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> KernelConnectionInfo:
         here = Path(cmd[0]).parent == Path(sys.executable).parent and "ipykernel_launcher" in cmd
-        script = getattr(sys.modules["__main__"], "__file__", None)
-        readable = script is None or Path(script).is_file()  # which "python - < script" is not
-        if not (here and readable and "forkserver" in multiprocessing.get_all_start_methods()):
+        if not (here and begin()):
             return await super().launch_kernel(cmd, **kwargs)
         arguments = cmd[cmd.index("ipykernel_launcher") + 1 :]
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(IMPORTED)
-        process = context.Process(target=_kernel, args=(arguments, dict(kwargs["env"]), kwargs.get("cwd")), name=_NAME)
+        process = multiprocessing.get_context("forkserver").Process(
+            target=_kernel, args=(arguments, dict(kwargs["env"]), kwargs.get("cwd")), name=_NAME
+        )
         process.start()
         self.process = _Forked(process)  # type: ignore[assignment]
         self.pid = self.pgid = process.pid  # of a group of its own: what it has started ends with it

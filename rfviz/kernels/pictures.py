@@ -118,6 +118,31 @@ def _shifted_likeness(pictures: Tensor) -> Tensor:
     return (alike + alike.T) / 2
 
 
+def readability(images: Tensor | Indexed, responses: LayerResponses) -> Tensor:
+    """Return how much contrast the mean stimulus of each channel has kept, float64 `(C,)`; NaN where it never fires.
+
+    Root mean square over pixels and colours of the mean, minus the mean patch, over that of the strongest stimuli one
+    by one. This is how the mean looks as it is; stretching it would hide the loss.
+
+    Parameters
+    ----------
+    images : Tensor or Indexed
+        Those that `responses` was collected over.
+    responses : LayerResponses
+        With mean stimuli.
+    """
+    single = torch.full((responses.channels,), torch.nan, dtype=torch.float64)
+    assert responses.competing_patch is not None
+    assert responses.mean_count is not None
+    for channel in responses.competes.nonzero().flatten().tolist():
+        patches, inside = preferred_stimuli(images, responses, channel)
+        there = inside[:, None].expand_as(patches)
+        single[channel] = (patches - responses.competing_patch).double()[there].square().mean().sqrt()
+    covered = (responses.mean_count > 0)[:, None].expand_as(responses.mean_deviation)
+    power = (responses.mean_deviation.double().square() * covered).sum((1, 2, 3)) / covered.sum((1, 2, 3))
+    return power.sqrt() / single
+
+
 def centrality(deviations: Tensor) -> Tensor:
     """Return how much stronger the contrast of pictures is in their centre than towards their rim, float64 `(C,)`.
 

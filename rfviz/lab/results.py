@@ -31,7 +31,8 @@ from rfviz.kernels.noise import Disturbances, NoiseDose, NoiseEffect
 from rfviz.kernels.responses import LayerResponses
 from rfviz.kernels.silent import Silence
 from rfviz.kernels.stream import HandedOn, Written
-from rfviz.kernels.tuning import Tuning, gabor, spots
+from rfviz.kernels.tuning import Tuning, centre_surround, gabor, spots
+from rfviz.kernels.tuning.centre_surround import Opponency
 from rfviz.kernels.tuning.gabor import Gabor
 from rfviz.kernels.tuning.spots import ColourTuning
 from rfviz.lab.result import result, result_of_all_processes
@@ -150,6 +151,24 @@ def clear_maxima(run: Run, network: str, layer: str) -> Maximization:
         run.net(network), layer, setting="clear", units=stimuli(run, network)[layer],
         preprocess=run.whitening(network), progress=run.progress,
     )  # fmt: skip
+
+
+@result
+def diversity(run: Run, network: str, layer: str, size_of: str, control: str | None = None) -> Tensor:
+    """Return how little the strongest stimuli of each channel of a layer have in common, `(C,)`.
+
+    In the middle of them, of the size of the field of the layer `size_of`: see `rfviz.kernels.pictures.diversity`.
+    """
+    found = stimuli(run, network, control)
+    return likenesses.diversity(run.stimuli, found[layer], found[size_of].receptive_field.size)
+
+
+@result
+def readability(run: Run, network: str, layer: str) -> Tensor:
+    """Return how much contrast the mean stimulus of each channel has kept; see `rfviz.kernels.pictures.readability`."""
+    shown = layer in run.network(network).figure_layers
+    found = stimuli(run, network)[layer] if shown else mean_stimuli(run, network, layer)
+    return likenesses.readability(run.stimuli, found)
 
 
 def _crops(run: Run) -> bool:
@@ -360,6 +379,27 @@ def colour(run: Run, network: str, layer: str, control: str | None = None, draw:
     if layer == "conv1":
         return spots.of_filters(net.conv1.weight, preprocess=white)
     return spots.measure(net, layer, preprocess=white)
+
+
+@result
+def opponency(run: Run, network: str, layer: str) -> dict[str, Opponency]:
+    """Measure centre and surround of the pictures of every channel of a layer of the figures.
+
+    Of the ``"mean"`` stimulus, of ``"maximization"`` and of the ``"clear"`` picture, and of ``"random weights"``, the
+    maximization images of a control. Channels that never fire count in none of them: they have no mean stimulus. The
+    background is the colour that the network takes for 0; mean stimuli are placed on it as they differ from the mean
+    patch, for the images may have another mean.
+    """
+    found, white = stimuli(run, network)[layer], run.whitening(network)
+    background = white.to_rgb(torch.zeros(3, 1, 1)).flatten()
+    pictures = {
+        "mean": (found.mean_deviation + background[:, None, None]).clamp(0, 1),
+        "maximization": white.to_rgb(maxima(run, network, layer).images),
+        "clear": white.to_rgb(clear_maxima(run, network, layer).images),
+        RANDOM: white.to_rgb(maxima(run, network, layer, RANDOM).images),
+    }
+    there = found.positive_count > 0
+    return {kind: centre_surround.measure(images, background, there) for kind, images in pictures.items()}
 
 
 @result

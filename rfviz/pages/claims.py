@@ -14,8 +14,7 @@ from torch import Tensor
 
 from rfviz import stats
 from rfviz.kernels.identify import KINDS
-from rfviz.kernels.pictures import centrality, diversity, reliability
-from rfviz.kernels.responses import LayerResponses
+from rfviz.kernels.pictures import centrality, reliability
 from rfviz.kernels.silent import inactive_channels
 from rfviz.lab import results
 from rfviz.lab.results import RANDOM
@@ -168,20 +167,15 @@ def _titles(run: Run) -> tuple[str, str]:
     return titles.get(True, "a network with skips"), titles.get(False, "a network without skips")
 
 
-def _ends(run: Run, network: Network, control: str | None = None) -> tuple[LayerResponses, LayerResponses]:
-    """Return the responses of a network in the first and last layer of the figures."""
-    found, layers = results.stimuli(run, network.name, control), network.figure_layers
-    return found[layers[0]], found[layers[-1]]
-
-
 def _diverse(runs: Sequence[Run]) -> Claim:
     networks = [each for each in (runs[0].subject, runs[0].contrast) if each]
     low, _, high = (networks[0].layer_title(layer) for layer in networks[0].figure_layers)
-    side = _ends(runs[0], networks[0])[0].receptive_field.size
+    side = results.stimuli(runs[0], networks[0].name)[networks[0].figure_layers[0]].receptive_field.size
 
     def ends(run: Run, network: Network, control: str | None = None) -> tuple[Tensor, Tensor]:
-        lowest, highest = (diversity(run.stimuli, each, side) for each in _ends(run, network, control))
-        return highest, lowest
+        lowest, _, highest = network.figure_layers
+        first, last = (results.diversity(run, network.name, layer, lowest, control) for layer in (highest, lowest))
+        return first, last
 
     def more(run: Run, network: Network) -> Interval:
         return stats.difference_of_differences(ends(run, network), ends(run, network, RANDOM), of="channels")
@@ -201,14 +195,13 @@ def _diverse(runs: Sequence[Run]) -> Claim:
 
 
 def _central(runs: Sequence[Run]) -> Claim:
-    subject = runs[0].subject
-    side = _ends(runs[0], subject)[1].receptive_field.size
+    subject, layer = runs[0].subject, runs[0].subject.figure_layers[-1]
 
     def single(run: Run, control: str | None = None) -> Interval:
-        return stats.mean(1 - diversity(run.stimuli, _ends(run, subject, control)[1], side))
+        return stats.mean(1 - results.diversity(run, subject.name, layer, layer, control))
 
     def centre(run: Run, control: str | None = None) -> Tensor:
-        _, found = _ends(run, subject, control)
+        found = results.stimuli(run, subject.name, control)[layer]
         return centrality(found.mean_deviation[found.positive_count > 0])
 
     def halves(run: Run) -> Interval:
@@ -216,7 +209,7 @@ def _central(runs: Sequence[Run]) -> Claim:
 
     plainly = _over(runs, lambda run: stats.mean(centre(run))).value
     return _claim(
-        "b", f"In {subject.layer_title(subject.figure_layers[-1])} single patches look inconsistent, but their mean "
+        "b", f"In {subject.layer_title(layer)} single patches look inconsistent, but their mean "
         f"has a feature at its centre (here: in {subject.title}).",
         "Likeness of single patches (as in a, but of the whole field). Contrast of the mean stimulus in its central "
         "third over that at its rim, in octaves, minus the same with random weights. Correlation of the central thirds "
@@ -313,7 +306,7 @@ def _resembles(runs: Sequence[Run]) -> Claim:
 def _surround(runs: Sequence[Run]) -> Claim:
     subject = runs[0].subject
     layer = subject.figure_layers[-1]
-    found = [colour.opponency(run, subject.name, layer) for run in runs]
+    found = [results.opponency(run, subject.name, layer) for run in runs]
 
     def over(kind: str, other: str) -> Interval:
         return stats.over_seeds([colour.hue_lead(each, kind, other) for each in found])
@@ -478,8 +471,8 @@ def _fails(runs: Sequence[Run]) -> Claim:
     judged = [layer for layer in higher.judged(subject) if higher.fits(runs[0], subject.name, layer)]
     for layer in judged:
         title = subject.layer_title(layer)
-        here = [higher.readability(run, subject.name, layer) for run in runs]
-        low = [higher.readability(run, subject.name, subject.figure_layers[0]) for run in runs]
+        here = [results.readability(run, subject.name, layer) for run in runs]
+        low = [results.readability(run, subject.name, subject.figure_layers[0]) for run in runs]
         lost = stats.over_seeds([stats.difference(*pair) for pair in zip(low, here, strict=True)])
         readable = stats.over_seeds([stats.median(each) for each in here])
         parts += [

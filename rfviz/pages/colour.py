@@ -14,7 +14,6 @@ from torch import Tensor
 from rfviz import stats
 from rfviz.kernels.controls import DRAWS
 from rfviz.kernels.responses import LayerResponses
-from rfviz.kernels.tuning import centre_surround
 from rfviz.kernels.tuning.centre_surround import Opponency
 from rfviz.kernels.tuning.spots import CLASSES, ColourTuning
 from rfviz.lab import results
@@ -40,7 +39,7 @@ class Shown(NamedTuple):
     filters : dict from network to Tensor, shape (C, 3, F, F)
     stimuli : dict from network and layer to LayerResponses
     pictures : dict from network, layer and kind of picture to Opponency
-        See `opponency`.
+        See `rfviz.lab.results.opponency`.
     """
 
     networks: list[Network]
@@ -66,7 +65,7 @@ def gather(runs: Sequence[Run]) -> Shown:
         shown.controls[name] = {layer: random(run, name, layer) for layer in layers(each)}
         shown.filters[name] = run.net(name).conv1.weight.detach().cpu()
         shown.stimuli[name] = results.stimuli(run, name)
-        shown.pictures[name] = {layer: opponency(run, name, layer) for layer in each.figure_layers}
+        shown.pictures[name] = {layer: results.opponency(run, name, layer) for layer in each.figure_layers}
     return shown
 
 
@@ -95,25 +94,6 @@ def _double(found: ColourTuning) -> Tensor:
     """Tell which channels are double-opponent, as 0 or 1 `(C,)`; NaN where nothing drives one."""
     values = {"silent": math.nan, "double-opponent": 1.0}
     return torch.tensor([values.get(name, 0.0) for name in found.classes], dtype=torch.float64)
-
-
-def opponency(run: Run, network: str, layer: str) -> dict[str, Opponency]:
-    """Measure centre and surround of the pictures of every channel of a layer of the figures: those of `PICTURES`.
-
-    And of ``"random weights"``, the maximization images of a control. Channels that never fire count in none of them:
-    they have no mean stimulus. The background is the colour that the network takes for 0; mean stimuli are placed on it
-    as they differ from the mean patch, for the images may have another mean.
-    """
-    found, white = results.stimuli(run, network)[layer], run.whitening(network)
-    background = white.to_rgb(torch.zeros(3, 1, 1)).flatten()
-    pictures = {
-        "mean": (found.mean_deviation + background[:, None, None]).clamp(0, 1),
-        "maximization": white.to_rgb(results.maxima(run, network, layer).images),
-        "clear": white.to_rgb(results.clear_maxima(run, network, layer).images),
-        "random weights": white.to_rgb(results.maxima(run, network, layer, "random weights").images),
-    }
-    there = found.positive_count > 0
-    return {kind: centre_surround.measure(images, background, there) for kind, images in pictures.items()}
 
 
 def passing(passes: Tensor, found: Opponency) -> Tensor:

@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-import torch
 from IPython.display import Markdown
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -14,7 +13,6 @@ from torch import Tensor
 from rfviz import stats
 from rfviz.kernels.effective import EffectiveFields
 from rfviz.kernels.identify import CHANCE, KINDS
-from rfviz.kernels.responses import preferred_stimuli
 from rfviz.lab import results
 from rfviz.lab.run import Run
 from rfviz.nets import receptive_field
@@ -40,7 +38,7 @@ class Shown(NamedTuple):
         Of the network, and with random weights; of the same neurons on the same images.
     scores : dict from network and layer to Scores
     readable : dict from network and layer to Tensor, shape (C,)
-        See `readability`.
+        See `rfviz.kernels.pictures.readability`.
     """
 
     run: Run
@@ -65,7 +63,8 @@ def gather(runs: Sequence[Run]) -> Shown:
         for each in run.networks
     }
     readable = {
-        each.name: {layer: readability(run, each.name, layer) for layer in judged(each)} for each in run.networks
+        each.name: {layer: results.readability(run, each.name, layer) for layer in judged(each)}
+        for each in run.networks
     }
     return Shown(run, fields, controls, scores, readable)
 
@@ -208,26 +207,6 @@ def fits(run: Run, network: str, layer: str) -> bool:
 
 HARD = 0.1
 """Contrast of a mean, over that of the strongest stimuli, below which it is hard to see anything in it."""
-
-
-def readability(run: Run, network: str, layer: str) -> Tensor:
-    """Return how much contrast the mean stimulus of each channel has kept, `(C,)`; NaN where it never fires.
-
-    Root mean square over pixels and colours of the mean, minus the mean patch, over that of the strongest stimuli one
-    by one. This is how the mean looks as it is; stretching it would hide the loss.
-    """
-    shown = layer in run.network(network).figure_layers
-    found = results.stimuli(run, network)[layer] if shown else results.mean_stimuli(run, network, layer)
-    single = torch.full((found.channels,), torch.nan, dtype=torch.float64)
-    assert found.competing_patch is not None
-    for channel in found.competes.nonzero().flatten().tolist():
-        patches, inside = preferred_stimuli(run.stimuli, found, channel)
-        there = inside[:, None].expand_as(patches)
-        single[channel] = (patches - found.competing_patch).double()[there].square().mean().sqrt()
-    assert found.mean_count is not None
-    covered = (found.mean_count > 0)[:, None].expand_as(found.mean_deviation)
-    power = (found.mean_deviation.double().square() * covered).sum((1, 2, 3)) / covered.sum((1, 2, 3))
-    return power.sqrt() / single
 
 
 def readability_table(shown: Shown) -> pd.DataFrame:

@@ -345,7 +345,9 @@ def everything(tmp_path_factory) -> Run:
         results.effective_fields(run, name, network.high_layers[0])
         results.identification(run, name, network.picture_layers[-1])
         results.identification(run, name, last)
-        results.clear_maxima(run, name, last)
+        results.opponency(run, name, last)
+        results.diversity(run, name, last, "maxpool", "random weights")
+        results.readability(run, name, last)
         RESULTS["atlas"](run, name, "maxpool")
     run.values.clear()
     results.border_stimuli(run, run.subject.name)
@@ -369,14 +371,14 @@ def stale(run: Run, network: str | None = None) -> set[str]:
 
 
 ALL = {
-    "ablations", "atlas", "border_stimuli", "clear_maxima", "colour", "data_whitening", "disturbances",
+    "ablations", "atlas", "border_stimuli", "clear_maxima", "colour", "data_whitening", "disturbances", "diversity",
     "effective_fields", "gabors", "halves", "handed_on", "high_stimuli", "identification", "maxima", "mean_stimuli",
-    "noise_dose", "noise_effect", "orientation", "pooling", "silence", "some_maxima", "sparsity", "stimuli", "trained",
-    "written",
+    "noise_dose", "noise_effect", "opponency", "orientation", "pooling", "readability", "silence", "some_maxima",
+    "sparsity", "stimuli", "trained", "written",
 }  # fmt: skip
 OF_STIMULI = {
     "stimuli", "clear_maxima", "mean_stimuli", "some_maxima", "identification", "high_stimuli", "effective_fields",
-    "atlas",
+    "atlas", "diversity", "readability", "opponency",
 }  # fmt: skip
 DEPENDENTS = {
     "name": ("other", set()), "summary": ("other", set()), "where": ("other", set()),
@@ -385,14 +387,12 @@ DEPENDENTS = {
     "networks": (("resnet34", "plainnet34", "resnet18"), set()),
     # the source stays: these ask whether a folder was given
     "images": ("folder", {"halves", "noise_effect", "noise_dose", "disturbances"}),
-    "strongest": (33, {"stimuli", "clear_maxima", "mean_stimuli", "some_maxima", "identification", "atlas"}),
-    "top_k": (
-        3, {"stimuli", "border_stimuli", "clear_maxima", "mean_stimuli", "some_maxima", "identification", "atlas"}
-    ),
+    "strongest": (33, OF_STIMULI - {"high_stimuli", "effective_fields"}),
+    "top_k": (3, OF_STIMULI - {"high_stimuli", "effective_fields"} | {"border_stimuli"}),
     "noise_seeds": (3, {"noise_effect"}),
     "disturbed_images": (9, {"noise_dose", "ablations", "disturbances", "atlas"}),
     "picture_channels": (4, {"identification", "some_maxima"}),
-    "maximization_steps": (3, {"maxima", "some_maxima", "identification", "atlas"}),
+    "maximization_steps": (3, {"maxima", "some_maxima", "identification", "opponency", "atlas"}),
     "tile": (48, OF_STIMULI | {"border_stimuli", "halves"}),
     "whitening": ("zca", ALL), "width": (24, ALL - {"data_whitening"}), "classes": (3, ALL),
     "source": ("photographs", set()),

@@ -11,13 +11,13 @@ from rfviz.kernels.noise import Effect, NoiseEffect
 from rfviz.lab import results
 from rfviz.lab.run import Run, open_run
 from rfviz.nets.network import NETWORKS, accuracy_control, contrast
-from rfviz.pages import claims, colour, higher, maximization, orientation, sharing
+from rfviz.pages import claims, higher, maximization, orientation, sharing
 from rfviz.pages.claims import Claim, Part
 from rfviz.stats import AGREES, CANNOT_TELL, DISAGREES, NOTHING, Interval
 
 LETTERS = "abcdefghijkl"
 PAIR = ("resnet34", "plainnet34")
-PLANTED = ("noise_effect", "pooling", "evidence", "stimuli", "halves", "colour")
+PLANTED = ("noise_effect", "pooling", "evidence", "stimuli", "diversity", "halves", "colour")
 
 
 @pytest.fixture(autouse=True)
@@ -308,11 +308,14 @@ def measured_pictures(
             for layer in NETWORKS[name].layers
         }  # fmt: skip
 
-    monkeypatch.setattr(claims, "diversity", lambda images, each, side: around(diverse[each.layer, each.random]))
+    def diversity(name: str, layer: str, size_of: str, control: str | None = None) -> torch.Tensor:
+        assert size_of == ("maxpool" if ("maxpool", False) in diverse else layer)
+        return around(diverse[layer, control is not None])
+
     monkeypatch.setattr(claims, "centrality", lambda means: around(centre[bool(means[0, 0])]))
     monkeypatch.setattr(claims, "reliability", lambda first, second: around(halves))
     half = SimpleNamespace(mean_deviation=None)
-    return fake(stimuli=stimuli, halves=lambda name: [half, half])
+    return fake(stimuli=stimuli, diversity=diversity, halves=lambda name: [half, half])
 
 
 @pytest.mark.parametrize(("random", "verdict"), [(0.5, AGREES), (0.8, CANNOT_TELL), (0.9, DISAGREES)])
@@ -415,7 +418,7 @@ def test_another_hue_around_the_centre_counts_beyond_the_mean_and_random_weights
             for kind, count in counts.items()
         }  # fmt: skip
 
-    monkeypatch.setattr(colour, "opponency", opponency)
+    monkeypatch.setattr(results, "opponency", opponency)
     found = claims._surround([fake()])
     assert found.verdict == verdict
     assert f"maximization {driven} (0 opponent)" in found.measured and "n = 24 channels" in found.measured
@@ -465,7 +468,7 @@ def test_high_layers_are_hard_to_grasp_where_little_is_to_be_seen_and_maximizati
     def readability(run: object, name: str, layer: str) -> torch.Tensor:
         return (low if layer == "maxpool" else contrast) + 0.1 * around(0)
 
-    monkeypatch.setattr(higher, "readability", readability)
+    monkeypatch.setattr(results, "readability", readability)
     monkeypatch.setattr(higher, "fits", lambda run, name, layer: True)
     monkeypatch.setattr(higher, "lead", lambda runs, name, layer: between(lead - 0.05, lead + 0.05))
     monkeypatch.setattr(higher, "score", lambda runs, name, layer, kind: between(0.6, 0.8))

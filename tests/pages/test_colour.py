@@ -232,7 +232,7 @@ def test_pictures_of_channels_that_fire_are_measured(
     monkeypatch.setattr(results, "stimuli", lambda run, name: {"maxpool": found})
     monkeypatch.setattr(results, "maxima", lambda run, name, layer, control=None: made[2 if control else 0])
     monkeypatch.setattr(results, "clear_maxima", lambda run, name, layer: made[1])
-    measured = colour.opponency(RUN, "resnet34", "maxpool")
+    measured = results.opponency.function(RUN, "resnet34", "maxpool")
     background = torch.tensor([0.485, 0.456, 0.406], dtype=torch.float64)
     mean = (found.mean_deviation + background.float()[:, None, None]).clamp(0, 1)
     fires = [0, 1, 3, 4, 5]

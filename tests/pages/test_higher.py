@@ -270,7 +270,7 @@ def test_contrast_that_the_mean_has_kept(
     monkeypatch.setattr(results, "mean_stimuli", lambda run, name, layer: {last: found}[layer])
     run: Any = SimpleNamespace(network=NETWORKS.get, stimuli=[(image, 0) for image in images])
     assert higher.judged(network) == (network.last_block(1), last)
-    below, kept = (higher.readability(run, name, layer) for layer in higher.judged(network))
+    below, kept = (results.readability.function(run, name, layer) for layer in higher.judged(network))
     single = [math.sqrt((0.1**2 + 0.2**2) / 2), 0.3]
     assert kept[:2].tolist() == pytest.approx([contrast / each for each in single], rel=1e-4) and kept[2].isnan()
     torch.testing.assert_close(below, 2 * kept, rtol=1e-4, atol=0, equal_nan=True)
