@@ -1,6 +1,7 @@
 """Kernels that are forked with everything imported behave as kernels that begin from nothing."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -91,3 +92,21 @@ def test_what_a_kernel_has_started_ends_with_it(tmp_path):
     ((output,),) = run(tmp_path, "import subprocess; print(subprocess.Popen(['sleep', '600']).pid)")
     begun = psutil.Process(int(output.text)) if psutil.pid_exists(int(output.text)) else None
     assert begun is None or not psutil.wait_procs([begun], timeout=10)[1] or begun.status() == psutil.STATUS_ZOMBIE
+
+
+def test_an_interruption_while_everything_is_imported_says_nothing(tmp_path):
+    """Ctrl-C reaches the process that kernels are forked from, too."""
+    script = tmp_path / "begins.py"
+    script.write_text(
+        "import time\nfrom rfviz.book import kernels\n"
+        "if __name__ == '__main__':\n"
+        "    try:\n        print(kernels.begin(), flush=True)\n        time.sleep(60)\n"
+        "    except KeyboardInterrupt:\n        time.sleep(1)\n"
+    )
+    begun = subprocess.Popen(
+        [sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert begun.stdout is not None and begun.stdout.readline() == "True\n"
+    time.sleep(0.5)
+    os.killpg(begun.pid, signal.SIGINT)
+    assert begun.communicate(timeout=30) == ("", "") and begun.returncode == 0
