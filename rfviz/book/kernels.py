@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -22,7 +23,7 @@ from jupyter_client.manager import AsyncKernelManager
 from jupyter_client.provisioning import LocalProvisioner
 from tqdm import tqdm
 
-from rfviz.lab import together
+from rfviz.lab import provenance, together
 
 PRELOADED = ["rfviz.book.preload"]
 """By the process that kernels are forked from."""
@@ -132,6 +133,7 @@ def _kernel(arguments: Sequence[str], environment: Mapping[str, str], folder: st
     if folder is not None:
         os.chdir(folder)
     # What is otherwise asked for when it is imported:
+    provenance.STARTED = time.monotonic()
     matplotlib.rcParams["backend"] = environment.get("MPLBACKEND", "module://matplotlib_inline.backend_inline")
     if threads := environment.get("OMP_NUM_THREADS"):
         torch.set_num_threads(int(threads))

@@ -25,7 +25,7 @@ from rfviz.explorer.static import front_end
 from rfviz.lab import provenance, run
 from rfviz.lab.result import RESULTS
 from rfviz.pages.evidence import reference
-from rfviz.pages.style import LINKS, Link, listed, page_digest
+from rfviz.pages.style import LINKS, HowMade, Link, listed, page_digest
 
 _LOG = logging.getLogger(__name__)
 
@@ -191,7 +191,7 @@ def _how_prose_was_made() -> str:
         "Sphinx": sphinx_version,
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     }
-    return provenance.HowMade(facts)._repr_html_()
+    return HowMade(facts)._repr_html_()
 
 
 def _check_pictures(app: Sphinx, doctree: nodes.document, page: str) -> None:

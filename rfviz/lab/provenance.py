@@ -1,14 +1,10 @@
 """What a result was made with: code, machine, versions."""
 
-import html
-import json
 import platform
 import subprocess
 import time
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
-from typing import Any
 
 import torch
 
@@ -50,36 +46,6 @@ def environment(device: torch.device) -> dict[str, str]:
         **{package: version(package) for package in _PACKAGES},
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     }
-
-
-class HowMade:
-    """A folded table "How this page was made", for the end of a notebook.
-
-    Parameters
-    ----------
-    facts : dict
-        Name and value of each row.
-    code : dict, optional
-        Hash of the code of each part that made the page (`rfviz.lab.code`): a page whose code has changed since is
-        marked as stale when the book is built.
-    """
-
-    def __init__(self, facts: dict[str, Any], code: Mapping[str, str] | None = None):
-        self.facts, self.code = facts, dict(code or {})
-
-    def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><th scope='row'>{html.escape(name)}</th><td>{html.escape(str(value))}</td></tr>"
-            for name, value in self.facts.items()
-        )
-        code = html.escape(json.dumps(self.code))
-        return (
-            f'<details class="how-made" data-code="{code}">'
-            f"<summary>How this page was made</summary><table>{rows}</table></details>"
-        )
-
-    def __repr__(self) -> str:
-        return "\n".join(f"{name}: {value}" for name, value in self.facts.items())
 
 
 STARTED = time.monotonic()

@@ -140,9 +140,9 @@ def _open(letter: str, says: str, measure: str, why: str) -> Claim:
     return Claim(letter, says, measure, "–", [], "", CANNOT_TELL, why)
 
 
-def gather(runs: Sequence[Run]) -> list[Claim]:
-    """Measure every statement on some runs that differ in their seed."""
-    return [_measured(measure, runs) for measure in _CLAIMS]
+def gather(runs: Sequence[Run], letters: str = "abcdefghijkl") -> list[Claim]:
+    """Measure statements on some runs that differ in their seed: those of some letters, in the paper's order."""
+    return [_measured(measure, runs) for letter, measure in _CLAIMS.items() if letter in letters]
 
 
 def _measured(measure: Callable[[Sequence[Run]], Claim], runs: Sequence[Run]) -> Claim:
@@ -189,7 +189,10 @@ def _diverse(runs: Sequence[Run]) -> Claim:
         "a", "Stimuli grow more diverse in higher layers, in both networks.",
         "One minus the mean likeness of the strongest stimuli of a channel, which may be shifted by 2 px, in the "
         f"central {side} px: {high} minus the {low}, minus the same with random weights.",
-        [Part(each.title, _over(runs, lambda run, each=each: more(run, each)), DIVERSER) for each in networks],  # type: ignore[misc]
+        [
+            Part(f"rise in {each.title}", _over(runs, lambda run, each=each: more(run, each)), DIVERSER)  # type: ignore[misc]
+            for each in networks
+        ],
         f"random weights not subtracted: {plainly}",
     )  # fmt: skip
 
@@ -408,7 +411,7 @@ def _harms(runs: Sequence[Run]) -> Claim:
         ]
     claim = _claim("h", says, measure, parts)
     if other is None and claim.verdict == AGREES:  # the first half of the statement
-        return claim._replace(verdict=CANNOT_TELL, why=f"it raises the loss; {no_contrast(runs[0])}")
+        return claim._replace(verdict=CANNOT_TELL, why=f"it raises the loss. {no_contrast(runs[0])}")
     return claim
 
 
@@ -524,10 +527,10 @@ def _hypothesis(runs: Sequence[Run]) -> Claim:
     )  # fmt: skip
 
 
-_CLAIMS = (
-    _diverse, _central, _keeps, _resembles, _surround, _exist, _more, _harms, _oriented, _double_opponent, _fails,
-    _hypothesis,
-)  # fmt: skip
+_CLAIMS = {
+    "a": _diverse, "b": _central, "c": _keeps, "d": _resembles, "e": _surround, "f": _exist, "g": _more, "h": _harms,
+    "i": _oriented, "j": _double_opponent, "k": _fails, "l": _hypothesis,
+}  # fmt: skip
 
 CONFIRMATORY = "fgh"
 """Statements that the paper measures itself, with numbers to compare; of the others, the measure is this edition's."""

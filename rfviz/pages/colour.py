@@ -18,7 +18,7 @@ from rfviz.kernels.tuning.centre_surround import Opponency
 from rfviz.kernels.tuning.spots import CLASSES, ColourTuning
 from rfviz.lab import results
 from rfviz.lab.run import Run
-from rfviz.nets.network import BLUE, ORANGE, Network
+from rfviz.nets.network import Network
 from rfviz.pages.orientation import excess_over_layers, verdicts
 from rfviz.pages.style import GREY, bands, covered, min_max, place, show, stretch
 from rfviz.stats import Interval
@@ -117,7 +117,7 @@ def double_opponent_channels(shown: Shown) -> Figure:
             title = "first filter" if layer == "conv1" else network.layer_title(layer).replace("layer ", "")
             show(pair[0], _picture(shown, network, layer, channel), of=place(network, layer, channel))
             pair[0].set_title(f"{title}, ch. {channel}")
-            _drives(pair[1], tuning, channel, ("here", "there") if layer == "conv1" else ("centre", "ring"))
+            _drives(pair[1], tuning, channel, ("one place", "another") if layer == "conv1" else ("centre", "ring"))
     return figure
 
 
@@ -147,9 +147,9 @@ def _drives(ax: Axes, tuning: ColourTuning, channel: int, names: tuple[str, str]
     drive = tuning.drives[channel, tuning.best[channel]].mean(1)[:, 1:]
     drive = drive / drive.abs().max()
     for side, (name, shift) in enumerate(zip(names, (-0.2, 0.2), strict=True)):
-        ax.bar([shift, 1 + shift], drive[side].tolist(), 0.38, color=(ORANGE, BLUE)[side], label=name)
+        ax.bar([shift, 1 + shift], drive[side].tolist(), 0.38, color=("black", GREY)[side], label=name)
     ax.axhline(0, color=GREY, linewidth=0.8)
-    ax.set(xticks=[0, 1], ylim=(-1.1, 1.1), yticks=[-1, 0, 1])
+    ax.set(xticks=[0, 1], ylim=(-1.1, 1.1), yticks=[-1, 0, 1], ylabel="drive / largest")
     ax.set_xticklabels(["+L-M", "+S"])
     ax.set_title(f"index {tuning.index[channel]:.2f}")
     ax.legend(frameon=False, loc="best", handlelength=1)

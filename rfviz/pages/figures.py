@@ -263,7 +263,7 @@ def _mean_column(column: np.ndarray, found: LayerResponses, channel: int, of: Pl
         stretched, gain = stretch(deviation)
         show(ax, stretched, there, of=of)
         flat = ",\nhardly anything" if gain > MUCH else ""
-        ax.set_xlabel(f"gain {gain:.1f}{flat}" if gain else "the mean patch")
+        ax.set_xlabel(f"gain {gain:.1f}{flat}" if gain else "all fire:\nno difference")
 
 
 # -- all channels of a layer -------------------------------------------------------------------------------------------

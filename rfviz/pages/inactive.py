@@ -252,7 +252,7 @@ def elsewhere(found: Mapping[str, Effects]) -> pd.DataFrame:
     columns = {
         "inactive": "ΔL (nats)",
         "random_inactive": "ΔL_rnd (nats)",
-        "random_active": "random active (control)",
+        "random_active": "random active (control, nats)",
     }
     rows = [
         {"run": "the paper", "network": NETWORKS[name].title, "inactive": f"{numbers['inactive']} of 64"}
@@ -749,16 +749,14 @@ def why_answer(found: Mapping[str, Why]) -> Markdown:
             sentences.append(f"{title} has no silent channel to disturb; the table shows its least active ones.")
             continue
         change, by = {variant: both["tested"] for variant, both in each.changes.items()}, measure(each.labelled)
-        over = change["noise"]
-        sentences.append(f"Over {over.n:,} {over.of} (Table 1 takes all):")
-        words = {
-            1: "more than a constant offset of its mean does",
-            0: "and whether a constant offset of its mean does as much is undecided",
-            -1: "less than a constant offset of its mean does",
+        than = {
+            1: "a constant offset of its mean does less,",
+            0: "whether a constant offset of its mean does less is undecided:",
+            -1: "a constant offset of its mean does more,",
         }[each.noise_minus_offset.sign]
         sentences.append(
-            f"In the silent channels of {title}, noise {by.changes} by {change['noise']:{by.form}} nats, {words} "
-            f"({change['offset']:{by.form}})."
+            f"In the silent channels of {title}, noise {by.changes} by {change['noise']:{by.form}} nats; {than} "
+            f"{change['offset']:{by.form}}. Noise minus offset is {each.noise_minus_offset:{by.form}}."
         )
         if "skip" in change:
             words = {

@@ -177,12 +177,15 @@ def similarity_table(shown: Shown) -> pd.DataFrame:
     """Return how often a mean stimulus is more like its own channel's picture than like another's, as text."""
     rows = [
         {"network": NETWORKS[name].title, "layer": NETWORKS[name].layer_title(layer)}
-        | {title: found[kind][layer].brief(".2f") for kind, title in KINDS.items()}
-        | {"n": f"{found['maxima'][layer].n} {found['maxima'][layer].of}"}
+        | {title: _with_n(found[kind][layer]) for kind, title in KINDS.items()}
         for name, found in shown.resemblance.items()
         for layer in found["maxima"]
     ]
     return pd.DataFrame(rows).set_index(["network", "layer"])
+
+
+def _with_n(found: Interval) -> str:
+    return f"{found.brief('.2f')}, n = {found.n}" if found.n else "–"
 
 
 def maximization_answer(shown: Shown) -> Markdown:
@@ -202,7 +205,11 @@ def maximization_answer(shown: Shown) -> Markdown:
             for what, titles in (("alike", alike), ("not alike", unlike), ("undecided", open_))
             if titles
         ]
-        found.append(f"In {NETWORKS[name].title} they are {'; '.join(words)}.")
+        chance = [f"{each.value:.2f}" if each.n else "–" for each in kinds["random"].values()]
+        found.append(
+            f"In {NETWORKS[name].title} they are {'; '.join(words)} (with random weights, in the paper's setting: "
+            f"{listed(chance)})."
+        )
     return Markdown(
         "**Answer.** Are the mean preferred stimuli like the maximization images of their channels? "
         + " ".join(found)

@@ -179,7 +179,7 @@ def selective_channels(shown: Shown) -> Figure:
             picture = covered(stretch(found.strongest_deviation[channel])[0], found.strongest_count[channel])
             show(column[0], picture if found.competes[channel] else None, of=place(network, layer, channel))
             title = network.layer_title(layer).replace("first pooling layer", "pooling").replace("layer ", "")
-            column[0].set_title(f"{title}\nch. {channel}")
+            column[0].set_title(f"{title}\nch. {channel}: {tuning.selectivity[channel]:.2f}")
             _curve(column[1], tuning, shown.controls[network.name][layer], channel, network)
         grid[1, 0].set_ylabel("response /\nlargest")
     return figure
@@ -198,7 +198,7 @@ def _curve(ax: Axes, tuning: Tuning, control: Sequence[Tuning], channel: int, ne
     for values, style, colour in (*shown, (curve / curve.max(), "-", network.colour)):
         ax.plot([*angles.tolist(), 180], [*values.tolist(), float(values[0])], style, color=colour)
     ax.set(ylim=(-0.05, 1.1), xlim=(0, 180), xticks=[0, 90, 180], yticks=[0, 1])
-    ax.set_xlabel(f"{tuning.selectivity[channel]:.2f}")
+    ax.set_xlabel("bars (°)")
     ax.spines[["top", "right"]].set_visible(False)
 
 

@@ -355,8 +355,8 @@ def pairing_answer(shown: Shown) -> Markdown:
         each = listed([f"{shown.parts[network.name].pictures:+.2f} in {network.title}" for network in shown.networks])
         sentences.append(f"Between layers (the filter aside), the correlation above that of all pairs averages {each}.")
         sentences += [
-            f"In {network.title}, {found.random_pictures.value:+.2f} of it is there with random weights, which is "
-            f"architecture; {_learnt(found.learnt)}."
+            f"In {network.title}, random weights give {found.random_pictures.value:+.2f}, which is architecture; "
+            f"{_learnt(found.learnt)}."
             for network, found in ((each, shown.parts[each.name]) for each in shown.networks)
         ]
         sentences.append(_which_keeps(shown))
@@ -673,7 +673,8 @@ def predictions(shown: Shown) -> list[Prediction]:
         ),
         Prediction(
             "The first block writes more to channels that fire less in the first pooling layer.",
-            f"rank correlation of firing rate and variance written by {first}",
+            f"rank correlation of firing rate and variance of what {first} adds (of the variance itself: its share, in "
+            "Fig. S17, is all where nothing comes in)",
             f"{filled:+.2f}", f"random weights: {by_chance:+.2f}", judge(filled, -1), because(filled),
         ),
         Prediction(

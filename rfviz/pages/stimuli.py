@@ -164,7 +164,7 @@ def mean_stimulus_table(shown: Shown, channel: Mapping[str, int]) -> pd.DataFram
             "network": NETWORKS[name].title,
             "layer": NETWORKS[name].layer_title(layer),
             "channel": channel_link(NETWORKS[name], layer, channel[name]),
-            "strongest response": f"{found.maximum[channel[name]].item():.2f}",
+            "strongest response": _strongest(found, channel[name]),
             "neurons that fire": f"{found.firing_rate[channel[name]].item():.1%}",
             "contrast of the mean": f"{contrasts(found.mean_deviation)[channel[name]].item():.3f}",
             "of the strongest": f"{contrasts(found.strongest_deviation)[channel[name]].item():.3f}",
@@ -173,6 +173,11 @@ def mean_stimulus_table(shown: Shown, channel: Mapping[str, int]) -> pd.DataFram
         for layer, found in layers.items()
     ]
     return pd.DataFrame(rows).set_index(["network", "layer"])
+
+
+def _strongest(found: LayerResponses, channel: int) -> str:
+    best = found.top_values[channel, 0].item()
+    return f"{best:.2f}" if math.isfinite(best) else "–"
 
 
 def flattening(layers: Mapping[str, LayerResponses]) -> Interval:

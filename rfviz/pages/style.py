@@ -5,6 +5,7 @@ be; its figures, tables and sentences take what was gathered and compute nothing
 """
 
 import ast
+import html
 import io
 import itertools
 import json
@@ -34,7 +35,6 @@ from rfviz.errors import unknown
 from rfviz.kernels.responses import FLAT
 from rfviz.lab import provenance
 from rfviz.lab.code import source_digest
-from rfviz.lab.provenance import HowMade
 from rfviz.lab.result import RESULTS
 from rfviz.lab.run import Run
 from rfviz.nets.network import Network, accuracy_control, contrast
@@ -309,7 +309,7 @@ def bands(height: float, found: Mapping[str, bool], nothing: str) -> tuple[Figur
     figure = BookFigure(sum(heights))
     drawn = figure.subfigures(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
     for band, (title, there) in zip(drawn, found.items(), strict=True):
-        band.suptitle(title if there else f"{title}: {nothing}")
+        band.suptitle(title if there else f"{title}: {nothing}", x=0.01, ha="left")
     return figure, {title: band for band, (title, there) in zip(drawn, found.items(), strict=True) if there}
 
 
@@ -387,7 +387,7 @@ def no_contrast(run: Run | Roles) -> str:
     """Say in one line why a run shows nothing of a contrast: all of its networks have skips, or none has."""
     titles = " and ".join(each.title for each in run.networks)
     with_or_without = "without" if run.subject.skips else "with"
-    return f"This needs a network {with_or_without} skips to compare with; this run has {titles}."
+    return f"This needs a network {with_or_without} skips to compare with; there is only {titles}."
 
 
 def listed(names: Sequence[str]) -> str:
@@ -453,6 +453,40 @@ def _assigned(cell: str) -> list[str]:
 def page_digest(page: str) -> str:
     """Return the hash of the code that turns results into a page; what computes them has hashes of its own."""
     return source_digest(page, "rfviz.lab")
+
+
+class HowMade:
+    """A folded table "How this page was made", for the end of a notebook.
+
+    Parameters
+    ----------
+    facts : dict
+        Name and value of each row.
+    title : str
+        Of the table.
+    code : dict, optional
+        Hash of the code of each part that made the page (`rfviz.lab.code`): a page whose code has changed since is
+        marked as stale when the book is built.
+    """
+
+    def __init__(
+        self, facts: dict[str, Any], code: Mapping[str, str] | None = None, title: str = "How this page was made"
+    ):
+        self.facts, self.code, self.title = facts, dict(code or {}), title
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><th scope='row'>{html.escape(name)}</th><td>{html.escape(str(value))}</td></tr>"
+            for name, value in self.facts.items()
+        )
+        code = html.escape(json.dumps(self.code))
+        return (
+            f'<details class="how-made" data-code="{code}">'
+            f"<summary>{html.escape(self.title)}</summary><table>{rows}</table></details>"
+        )
+
+    def __repr__(self) -> str:
+        return "\n".join(f"{name}: {value}" for name, value in self.facts.items())
 
 
 def how_made(page: ModuleType, runs: Sequence[Run]) -> HowMade:

@@ -113,7 +113,7 @@ def example_images(images: Evaluation, columns: int = 7) -> Figure:
         image, label = images[index]
         show(ax, image)
         if label != NO_CLASS:
-            name = textwrap.fill(images.classes[label].replace("_", " "), 14, max_lines=2, placeholder="…")
+            name = textwrap.fill(images.classes[label].replace("_", " "), 12, max_lines=2, placeholder="…")
             ax.set_title(name, parse_math=False)
     return figure
 
@@ -199,6 +199,22 @@ def _percent(values: Sequence[float]) -> str:
     if len(values) == 1:
         return f"{values[0]:.1%}"
     return f"{100 * fmean(values):.1f} ± {100 * stdev(values):.1f} %"
+
+
+HARDLY = 0.25
+"""Accuracy above chance, over that of the best network of a run, below which a network has hardly learnt."""
+
+
+def in_short(shown: Shown) -> str:
+    """Say which networks there are and how well they classify; a network that has hardly learnt is named as such."""
+    if not shown.accuracies:
+        return f"{listed([each.title for each in shown.run.networks])}, with weights that were given."
+    titles = {name: NETWORKS[name].title for name in shown.accuracies}
+    above = {name: fmean(found) - shown.chance for name, found in shown.accuracies.items()}
+    weak = [titles[name] for name, found in above.items() if found < HARDLY * max(above.values())]
+    told = listed([f"{titles[name]} ({_percent(found)})" for name, found in shown.accuracies.items()])
+    has = f" {listed(weak)} {'has' if len(weak) == 1 else 'have'} hardly learnt and says little." if weak else ""
+    return f"{told}; in brackets the top-1 accuracy on held-out images, {shown.chance:.1%} by chance.{has}"
 
 
 def accuracy_answer(accuracies: Mapping[str, Sequence[float]]) -> Markdown:

@@ -14,7 +14,8 @@ from rfviz.kernels.silent import inactive_channels
 from rfviz.lab import results
 from rfviz.lab.run import Run
 from rfviz.nets.network import Network
-from rfviz.pages.claims import CONFIRMATORY, Claim, Part
+from rfviz.pages import training
+from rfviz.pages.claims import CONFIRMATORY, Claim, Part, gather
 from rfviz.pages.style import channel_link, listed
 from rfviz.stats import AGREES, CANNOT_TELL, DISAGREES
 
@@ -32,9 +33,12 @@ WHERE = {
 }
 """Where in the paper a statement stands, and the page behind it."""
 
-WIDTH, HEIGHT, MARGIN = 200, 26, 8
-"""Of a drawing, px."""
+WIDTH, HEIGHT, MARGIN, TICKS = 200, 26, 14, 12
+"""Of a drawing, px; `TICKS` is the height of the numbers below it."""
 
+
+APART = 22
+"""Distance at which two numbers below a drawing do not touch, px."""
 
 SILENT = "fghl"
 """Statements on channels that never fire in the first pooling layer."""
@@ -73,10 +77,10 @@ def example(run: Run) -> Example:
 def figure(columns: Mapping[str, Sequence[Claim]], examples: Mapping[str, Example] | None = None) -> HTML:
     """Return the statements, one row each; `columns` are the runs by name, the first of which says what is stated.
 
-    Drawn is the part of a statement that decides: a dot and its 95 % interval, a line at 0, a dashed line at the least
-    effect with the side that the statement expects shaded, and a diamond for random weights where they are not
-    subtracted. One axis serves all runs of a row that measure in one unit. `examples`, by run, are what the numbers of
-    a run are followed by.
+    Drawn is the part of a statement that decides: a dot and its 95 % interval, a line at 0 and a dashed one at the
+    least effect, with their numbers, the side that the statement expects shaded, and a diamond for random weights where
+    they are not subtracted. One axis serves all runs of a row that measure in one unit. `examples`, by run, are what
+    the numbers of a run are followed by.
     """
     (first, stated), *_ = columns.items()
     rows = []
@@ -91,6 +95,44 @@ def figure(columns: Mapping[str, Sequence[Claim]], examples: Mapping[str, Exampl
     return HTML(
         f'<div class="rfviz-claims"><fieldset><legend>Order</legend>{choice}</fieldset>'
         f'<ol aria-label="Statements of the paper">{"".join(rows)}</ol></div>'
+    )
+
+
+def at_a_glance(runs: Sequence[Run], letters: str, kept: Mapping[str, Sequence[Claim]]) -> HTML:
+    """Return, for the top of a page in a folder, which networks it shows and what is said of some statements.
+
+    Parameters
+    ----------
+    runs : sequence of Run
+        That the page shows.
+    letters : str
+        Of the statements.
+    kept : dict from str to list of Claim
+        What other runs say of them, by what readers call these.
+    """
+    here = gather(runs, letters)
+    columns = {"this run": here, **kept}
+    rows = []
+    for claim in here:
+        found = [next((c.verdict for c in claims if c.letter == claim.letter), None) for claims in columns.values()]
+        cells = "".join(f"<td>{marked(each) if each else 'not measured'}</td>" for each in found)
+        rows.append(
+            f'<tr><th scope="row"><a href="../claims.html#claim-{claim.letter}">({claim.letter})</a> '
+            f"{html.escape(claim.says)}</th>{cells}</tr>"
+        )
+    heads = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in columns)
+    return HTML(
+        f'<div class="rfviz-glance"><p>This run: {html.escape(training.in_short(training.gather(runs)))}</p>'
+        f'<table><thead><tr><th scope="col">the paper says</th>{heads}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table></div>"
+    )
+
+
+def marked(verdict: str) -> str:
+    """Return a verdict with its mark and colour."""
+    return (
+        f'<span class="verdict {verdict.replace(" ", "-")}"><span aria-hidden="true">{MARKS[verdict]}</span> '
+        f"{verdict}</span>"
     )
 
 
@@ -134,11 +176,7 @@ def _sentence(words: str) -> str:
 def _cell(name: str, claim: Claim | None, axes: Mapping[str, tuple[float, float]]) -> str:
     if claim is None:
         return f'<div class="run"><span class="name">{html.escape(name)}</span> <span>not measured</span></div>'
-    kind = claim.verdict.replace(" ", "-")
-    head = (
-        f'<span class="name">{html.escape(name)}</span> <span class="verdict {kind}">'
-        f'<span aria-hidden="true">{MARKS[claim.verdict]}</span> {claim.verdict}</span>'
-    )
+    head = f'<span class="name">{html.escape(name)}</span> {marked(claim.verdict)}'
     part = decisive(claim)
     if part is None:
         return f'<div class="run">{head}<span class="number">{_sentence(claim.why)}</span></div>'
@@ -196,7 +234,11 @@ def _drawing(part: Part, axis: tuple[float, float]) -> str:
         x = at(part.random)
         drawn.append(f'<path class="random" d="M{x} {middle - 5}l5 5l-5 5l-5 -5Z"/>')
     drawn.append(f'<circle cx="{at(part.interval.value)}" cy="{middle}" r="4"/>')
+    ticks = {limit: f"{part.limit:{part.form.replace('+', '')}}"}
+    if abs(at(0) - limit) > APART:
+        ticks[at(0)] = "0"
+    tall = HEIGHT + TICKS
+    drawn += [f'<text x="{x:g}" y="{tall - 2}">{number}</text>' for x, number in ticks.items()]
     return (
-        f'<svg aria-hidden="true" width="{WIDTH}" height="{HEIGHT}" viewBox="0 0 {WIDTH} {HEIGHT}">'
-        f"{''.join(drawn)}</svg>"
+        f'<svg aria-hidden="true" width="{WIDTH}" height="{tall}" viewBox="0 0 {WIDTH} {tall}">{"".join(drawn)}</svg>'
     )

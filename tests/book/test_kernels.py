@@ -47,6 +47,16 @@ def test_it_has_the_settings_of_its_time_and_place_and_shares_nothing(tmp_path, 
     assert not any(psutil.pid_exists(pid) for pid in seen) and os.getpid() not in seen
 
 
+def test_its_time_begins_with_it(tmp_path):
+    """Not with the process that it was forked from: pages say how long they took."""
+    code = "import psutil, time\nfrom rfviz.lab import provenance\n"
+    code += "print(time.monotonic() - provenance.STARTED - (time.time() - psutil.Process().create_time()))"
+    run(tmp_path, "pass")  # there is such a process now
+    time.sleep(2)
+    ((output,),) = run(tmp_path, code)
+    assert abs(float(output.text)) < 1
+
+
 def test_figures_and_bars_are_shown(tmp_path):
     figure, bar = run(
         tmp_path,

@@ -13,10 +13,9 @@ from sphinx.cmd.build import main as sphinx_build
 
 from rfviz.book import sphinx
 from rfviz.lab import code
-from rfviz.lab.provenance import HowMade
 from rfviz.lab.result import RESULTS
 from rfviz.nets.network import network
-from rfviz.pages.style import BookFigure, Link, page_digest, place, show
+from rfviz.pages.style import BookFigure, HowMade, Link, page_digest, place, show
 
 PAGE, RESULT = "page rfviz.pages.inactive", "result noise_effect"
 NOW = {PAGE: page_digest("rfviz.pages.inactive"), RESULT: RESULTS["noise_effect"].code}

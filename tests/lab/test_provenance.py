@@ -1,4 +1,4 @@
-"""The facts about machine, versions and commit, and the table that shows them."""
+"""The facts about machine, versions and commit."""
 
 import re
 import subprocess
@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from bs4 import BeautifulSoup
 
 from rfviz.lab import provenance
-from rfviz.lab.provenance import HowMade, commit, device_name, environment
+from rfviz.lab.provenance import commit, device_name, environment
 
 CPU = torch.device("cpu")
 
@@ -81,32 +80,3 @@ def test_environment_has_the_versions():
 def test_device_name_of_a_cpu_has_its_threads(monkeypatch, threads, said):
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     assert device_name(CPU).startswith("CPU (") and device_name(CPU).endswith(said)
-
-
-NASTY = {
-    "image": "<img src=x onerror=alert(1)>",
-    "<script>alert(1)</script>": "name",
-    "end": "</td></tr></table></details><b>out</b>",
-    "quotes": "\"double\" & 'single' &lt;",
-}
-
-
-def test_table_escapes_what_it_shows():
-    shown = HowMade(NASTY)._repr_html_()
-    page = BeautifulSoup(shown, "html.parser")
-    assert {tag.name for tag in page.find_all(True)} == {"details", "summary", "table", "tr", "th", "td"}
-    rows = {row.th.get_text(): row.td.get_text() for row in page.find_all("tr")}
-    assert rows == NASTY  # to the reader, exactly what was given
-    assert "<img" not in shown and "<script" not in shown
-
-
-def test_table_is_folded_and_shows_every_fact():
-    page = BeautifulSoup(HowMade({"seed": 0, "list": [1, 2], "nothing": None})._repr_html_(), "html.parser")
-    assert page.details.summary.get_text() == "How this page was made"
-    assert not page.details.has_attr("open")
-    assert [cell.get_text() for cell in page.find_all("td")] == ["0", "[1, 2]", "None"]
-    assert all(head["scope"] == "row" for head in page.find_all("th"))
-
-
-def test_table_as_text():
-    assert repr(HowMade({"seed": 0, "preset": "quick"})) == "seed: 0\npreset: quick"

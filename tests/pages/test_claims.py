@@ -483,7 +483,7 @@ def test_high_layers_are_hard_to_grasp_where_little_is_to_be_seen_and_maximizati
 def test_seeds_that_contradict_each_other_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     found = {0: (0.2, 0.4), 1: (-0.4, -0.2), 2: (-1.0, 1.0)}
     monkeypatch.setattr(orientation, "selective_excess", lambda run, name: between(*found[run.seed]))
-    monkeypatch.setattr(claims, "_CLAIMS", (claims._oriented,))
+    monkeypatch.setattr(claims, "_CLAIMS", {"i": claims._oriented})
     (claim,) = claims.gather([fake(seed=seed) for seed in range(3)])
     assert claim.why.endswith("single seeds contradict each other: 0 agrees, 1 disagrees, 2 cannot tell")
     found[1] = found[2]

@@ -200,7 +200,7 @@ def test_the_most_double_opponent_channels_are_drawn(resnet: ResidualNet, tiles:
     heights = [bar.get_height() for bar in drawn.patches]
     assert heights == pytest.approx([1, 0.5, -0.8, -0.4])  # +L-M and +S here, then there
     legends = [[text.get_text() for text in ax.get_legend().get_texts()] for ax in (both.axes[1], both.axes[3])]
-    assert legends == [["here", "there"], ["centre", "ring"]]
+    assert legends == [["one place", "another"], ["centre", "ring"]]
     addresses = [link.address.partition("#")[2] for link in figure.links()]
     assert addresses == ["resnet34/maxpool/0", "resnet34/layer1.2/5", "plainnet34/layer1.2/5"]
     assert len(figure._repr_png_()) > 5000

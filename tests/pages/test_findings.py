@@ -30,43 +30,44 @@ def imagenet(tested: Interval, difference: Interval, tuned: Interval, inactive: 
 MEASURED = ("decay", "equal", "tested", "difference", "tuned", "wide")
 
 
+NONE = "neither more nor less, as far as can be told, than in as many matched active channels (difference +0.000"
+
+
 @pytest.mark.parametrize(
-    ("planted", "line", "verdict", "said"),
+    ("planted", "line", "verdicts", "said"),
     [
-        ({}, 0, CANNOT_TELL, "2 of 64 in ResNet18 trained on ImageNet"),
-        ({"inactive": 0, "tested": UP}, 0, DISAGREES, "0 of 64"),
-        ({"tested": UP}, 0, AGREES, "loss +2.000 (+1.000 to +3.000"),
-        ({"tested": DOWN}, 0, DISAGREES, "loss -2.000"),
-        ({}, 0, CANNOT_TELL, "neither more nor less, as far as can be told, than in as many active channels (+0.000)"),
-        ({"difference": UP}, 0, CANNOT_TELL, ", more than in as many active channels (+2.000)"),
-        ({"difference": DOWN}, 0, CANNOT_TELL, ", less than in as many active channels (-2.000)"),
-        ({"equal": UP, "decay": UP}, 1, AGREES, "of equal cumulative decay +2 (+1 to +3, n = 3 channels) %"),
-        ({}, 1, CANNOT_TELL, "at equal accuracy +0%"),
-        ({"equal": DOWN, "decay": UP}, 1, DISAGREES, "at equal accuracy -200%"),
+        ({}, 0, [CANNOT_TELL], "ResNet18 trained on ImageNet: 2 of 64 channels"),
+        ({"inactive": 0, "tested": UP}, 0, [DISAGREES], "0 of 64 channels"),
+        ({"tested": UP}, 0, [AGREES], "changes the loss by +2.000 (+1.000 to +3.000"),
+        ({"tested": DOWN}, 0, [DISAGREES], "changes the loss by -2.000"),
+        ({}, 0, [CANNOT_TELL], NONE),
+        ({"difference": UP}, 0, [CANNOT_TELL], ", more than in as many matched active channels (difference +2.000"),
+        ({"difference": DOWN}, 0, [CANNOT_TELL], ", less than in as many matched active channels (difference -2.000"),
+        ({"equal": UP, "decay": UP}, 1, [AGREES, AGREES], "equal cumulative decay: +2% (+1% to +3%, n = 3 channels)"),
+        ({}, 1, [CANNOT_TELL, CANNOT_TELL], "at equal accuracy +0%"),
+        ({"equal": DOWN, "decay": UP}, 1, [DISAGREES, AGREES], "at equal accuracy -200%"),
         (
-            {"tuned": UP, "wide": UP},
-            2,
-            AGREES,
-            "beyond random weights +200% (+100% to +300%, n = 3 channels) in ResNet18",
+            {"tuned": UP, "wide": UP}, 2, [AGREES, AGREES],
+            "ResNet18 trained on ImageNet: +200% (+100% to +300%, n = 3 channels) beyond random weights",
         ),
-        ({"tuned": DOWN, "wide": DOWN}, 3, DISAGREES, "n = 3 channels), where it does not hold"),
-        ({"tuned": UP, "wide": UP}, 3, AGREES, "n = 3 channels), where it holds, too"),
-        ({"tuned": UP}, 3, AGREES, "n = 3 channels), where it is open"),
-        ({"tuned": DOWN}, 4, DISAGREES, "share: it is more like its own than like another's in -200% (-300% to -100%"),
+        ({"tuned": DOWN, "wide": DOWN}, 3, [DISAGREES, DISAGREES], "ResNet34 trained on Caltech-101: -200%"),
+        ({"tuned": UP}, 3, [AGREES, CANNOT_TELL], "ResNet34 trained on Caltech-101: +0%"),
+        ({"tuned": DOWN}, 4, [DISAGREES], "share: it is more like its own than like another's in -200% (-300%"),
     ],
-)
+)  # fmt: skip
 def test_each_line_follows_its_interval(
-    planted: dict, line: int, verdict: str, said: str, monkeypatch: pytest.MonkeyPatch
+    planted: dict, line: int, verdicts: list[str], said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     of = dict.fromkeys(MEASURED, OPEN) | planted
-    monkeypatch.setattr(series, "more_silent", lambda *_: of["decay"])
+    monkeypatch.setattr(series, "more_silent", lambda *_: of["decay"])  # in per cent
     monkeypatch.setattr(findings, "more_inactive_of", lambda _effects: (OPEN, of["equal"]))
     network = imagenet(of["tested"], of["difference"], of["tuned"], of.get("inactive", 2))
     wide = imagenet(OPEN, OPEN, of["wide"])
     pair = SimpleNamespace(effects={}, claims=[_claim("g", "It is.", "By counting.", [Part("share", of["equal"])])])
     found = findings.gather(trainings(), pair, network, wide)
     assert len(found) == 5
-    assert found[line].verdict == verdict and said in found[line].found
-    (lines,) = [BeautifulSoup(findings.listed(found).data, "html.parser").find_all("li")]
-    assert findings.WORDS[verdict] in lines[line].get_text() and said in lines[line].get_text()
-    assert lines[line].a["href"] == f"{found[line].page[0]}.html"
+    assert [verdict for verdict, _ in found[line].found] == verdicts
+    assert said in "; ".join(told for _, told in found[line].found)
+    lines = BeautifulSoup(findings.listed(found).data, "html.parser").select(".rfviz-findings > li")
+    assert [each.get_text().split(" ", 1)[1] for each in lines[line].select(".verdict")] == verdicts
+    assert said in lines[line].get_text() and lines[line].a["href"] == f"{found[line].page[0]}.html"

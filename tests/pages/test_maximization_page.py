@@ -211,9 +211,13 @@ def test_the_answer_follows_the_intervals() -> None:
     }
     text = page.maximization_answer(shown({}, **found)).data
     pooling = "the first pooling layer"
-    assert f"In ResNet34 they are alike in {pooling} and conv. layer 3; not alike in conv. layer 7." in text
-    assert f"In PlainNet34 they are undecided in {pooling}, conv. layer 3 and conv. layer 7." in text
-    assert f"In ResNet50 they are alike in conv. layer 4; not alike in {pooling}; undecided in conv. layer 10." in text
+    assert f"In ResNet34 they are alike in {pooling} and conv. layer 3; not alike in conv. layer 7 (with" in text
+    assert f"In PlainNet34 they are undecided in {pooling}, conv. layer 3 and conv. layer 7 (with" in text
+    assert (
+        f"In ResNet50 they are alike in conv. layer 4; not alike in {pooling}; undecided in conv. layer 10 (with"
+        in text
+    )
+    assert text.count("(with random weights, in the paper's setting: 0.50, 0.50 and 0.50)") == 3
     assert "the interval lies above 0.7" in text
 
 
@@ -222,13 +226,13 @@ def test_every_cell_of_likeness() -> None:
     found["resnet34"]["clear"] = {**found["resnet34"]["clear"], "maxpool": at(0.4)}
     found["plainnet18"]["maxima"] = {**found["plainnet18"]["maxima"], "maxpool": at(0.9)._replace(n=3, of="seeds")}
     table = page.similarity_table(shown({}, **found))
-    assert list(table.columns) == [*page.KINDS.values(), "n"]
+    assert list(table.columns) == [*page.KINDS.values()]
     assert table.index.tolist() == [
         (NETWORKS[name].title, NETWORKS[name].layer_title(layer))
         for name in found for layer in NETWORKS[name].figure_layers
     ]  # fmt: skip
-    chance = "0.50 (0.45 to 0.55)"
-    assert table.iloc[0].tolist() == ["0.90 (0.85 to 0.95)", "0.40 (0.35 to 0.45)", chance, "20 channels"]
-    assert table.iloc[1].tolist() == ["0.80 (0.70 to 0.90)", "0.80 (0.70 to 0.90)", chance, "20 channels"]
-    assert table.iloc[2].tolist() == ["–", "–", chance, "0 channels"]
-    assert table.iloc[3]["n"] == "3 seeds"
+    chance = "0.50 (0.45 to 0.55), n = 20"
+    assert table.iloc[0].tolist() == ["0.90 (0.85 to 0.95), n = 20", "0.40 (0.35 to 0.45), n = 20", chance]
+    assert table.iloc[1].tolist() == ["0.80 (0.70 to 0.90), n = 20", "0.80 (0.70 to 0.90), n = 20", chance]
+    assert table.iloc[2].tolist() == ["–", "–", chance]
+    assert table.iloc[3].tolist() == ["0.90 (0.85 to 0.95), n = 3", "0.90 (0.85 to 0.95), n = 20", chance]

@@ -198,7 +198,7 @@ def test_pictures_and_curves_of_selective_channels_beside_their_control(resnet: 
         short = {"maxpool": "first pooling layer", "layer1.0": "conv. 3"}[layer].replace(
             "first pooling layer", "pooling"
         )
-        assert picture.get_title() == f"{short}\nch. {channel}"
+        assert picture.get_title() == f"{short}\nch. {channel}: {layers[layer].selectivity[channel]:.2f}"
         stretched = covered(
             stretch(found[layer].strongest_deviation[channel])[0], found[layer].strongest_count[channel]
         )
@@ -209,7 +209,7 @@ def test_pictures_and_curves_of_selective_channels_beside_their_control(resnet: 
         curve = layers[layer].orientation_curve[channel]
         assert own.get_xdata().tolist() == [15 * i for i in range(13)]
         np.testing.assert_allclose(own.get_ydata(), [*(curve / curve.max()), curve[0] / curve.max()])
-        assert ax.get_xlabel() == f"{layers[layer].selectivity[channel]:.2f}"
+        assert ax.get_xlabel() == "bars (°)"
         np.testing.assert_allclose(grey.get_ydata(), turned(control[layer][0], layers[layer], channel))
     assert len(figure._repr_png_()) > 5000
     addresses = [link.address for link in figure.links()]

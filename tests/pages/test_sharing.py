@@ -328,10 +328,7 @@ def test_every_cell_of_the_parts() -> None:
     assert table.loc["ResNet34 without skips in layer1"].tolist() == ["–"] * 5 and len(table) == 3
     said = sharing.pairing_answer(page).data
     for title, chance in (("ResNet34", "+0.15"), ("PlainNet34", "+0.05")):
-        assert (
-            f"In {title}, {chance} of it is there with random weights, which is architecture; what is learnt adds"
-            in said
-        )
+        assert f"In {title}, random weights give {chance}, which is architecture; what is learnt adds" in said
     assert "what is learnt adds +0.25 (+0.20 to +0.30, n = 12 channels)." in said
     for learnt, words in (
         (Interval(-0.25, -0.3, -0.2, 12), "what is learnt takes -0.25 ("),
@@ -527,7 +524,7 @@ def test_without_a_contrast_what_needs_one_says_so() -> None:
     page = shown(["resnet34"], {"resnet34": [evidence(12)]}, more=NOTHING)
     assert verdicts(page) == [CANNOT_TELL, AGREES, AGREES, AGREES, CANNOT_TELL]
     found = sharing.predictions(page)
-    assert all("this run has ResNet34" in found[i].why and "–" in found[i].measured for i in (0, 4))
+    assert all("there is only ResNet34" in found[i].why and "–" in found[i].measured for i in (0, 4))
     assert "a network without skips" in found[0].says
     said = sharing.pairing_answer(page).data
     assert "This needs a network without skips" in said and "minus" not in said

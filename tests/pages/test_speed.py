@@ -99,7 +99,7 @@ def test_training_rows_say_what_share_of_the_step_is_reached():
         }
     }
     table = speed.training_table(results)
-    assert table["found"].tolist() == ["98.8%", "2.3 x faster"]
+    assert table["found"].tolist() == ["98.8%", "2.34 x the speed"]
     assert table["aim"].tolist() == [">= 95%", ""]
     assert table["reached"].tolist() == ["yes", ""]
     assert table["images/s"].tolist() == ["1,234", "1,234"]

@@ -87,7 +87,7 @@ def test_mean_stimuli_prints_gain_and_count(shown: page.Shown) -> None:
         assert f"N = {int(found.positive_count[1]):,}" in labels
         gain = stretch(found.mean_deviation[1])[1]
         little = ",\nhardly anything" if gain > figures.MUCH else ""
-        assert (f"gain {gain:.1f}{little}" if gain else "the mean patch") in labels
+        assert (f"gain {gain:.1f}{little}" if gain else "all fire:\nno difference") in labels
     assert len(images_in(figure)) == 1 + 3 * 3
     addresses = [link.address for link in figure.links()]
     assert addresses == [f"explorer.html#resnet34/{layer}/1" for layer in RESNET.figure_layers]

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from bs4 import BeautifulSoup
 from matplotlib.text import Text
 from PIL import Image
 from torch import Tensor
@@ -228,3 +229,35 @@ def test_parameters_that_a_notebook_does_not_have_are_refused(cells, wrong, monk
 
 def test_outside_of_a_notebook_there_are_no_parameters() -> None:
     style.check_parameters()
+
+
+# -- how a page was made -----------------------------------------------------------------------------------------------
+
+
+NASTY = {
+    "image": "<img src=x onerror=alert(1)>",
+    "<script>alert(1)</script>": "name",
+    "end": "</td></tr></table></details><b>out</b>",
+    "quotes": "\"double\" & 'single' &lt;",
+}
+
+
+def test_table_escapes_what_it_shows() -> None:
+    shown = style.HowMade(NASTY)._repr_html_()
+    page = BeautifulSoup(shown, "html.parser")
+    assert {tag.name for tag in page.find_all(True)} == {"details", "summary", "table", "tr", "th", "td"}
+    rows = {row.th.get_text(): row.td.get_text() for row in page.find_all("tr")}
+    assert rows == NASTY  # to the reader, exactly what was given
+    assert "<img" not in shown and "<script" not in shown
+
+
+def test_table_is_folded_and_shows_every_fact() -> None:
+    page = BeautifulSoup(style.HowMade({"seed": 0, "list": [1, 2], "nothing": None})._repr_html_(), "html.parser")
+    assert page.details.summary.get_text() == "How this page was made"
+    assert not page.details.has_attr("open")
+    assert [cell.get_text() for cell in page.find_all("td")] == ["0", "[1, 2]", "None"]
+    assert all(head["scope"] == "row" for head in page.find_all("th"))
+
+
+def test_table_as_text() -> None:
+    assert repr(style.HowMade({"seed": 0, "preset": "quick"})) == "seed: 0\npreset: quick"

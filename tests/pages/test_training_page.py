@@ -11,6 +11,7 @@ from PIL import Image
 
 from rfviz.images.data import Evaluation
 from rfviz.lab.presets import PRESETS
+from rfviz.nets.network import NETWORKS
 from rfviz.pages import training as page
 from rfviz.training.recipe import Recipe
 
@@ -138,3 +139,26 @@ def test_the_legend_of_three_networks_stays_in_the_figure() -> None:
     (legend,) = figure.legends
     box = legend.get_window_extent()
     assert box.x0 >= 0 and box.x1 <= figure.bbox.width
+
+
+# -- in short ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("plain", "said"),
+    [
+        ([0.178], "ResNet34 (78.2%) and PlainNet34 (17.8%); in brackets the top-1 accuracy on held-out images, 7.1% by "
+         "chance. PlainNet34 has hardly learnt and says little."),
+        ([0.53], "ResNet34 (78.2%) and PlainNet34 (53.0%); in brackets the top-1 accuracy on held-out images, 7.1% by "
+         "chance."),
+    ],
+)  # fmt: skip
+def test_networks_that_have_hardly_learnt_are_named(plain: list[float], said: str) -> None:
+    run = SimpleNamespace(labelled=True, classes=range(14), networks=[])
+    assert page.in_short(page.Shown(run, {}, {}, {}, {"resnet34": [0.782], "plainnet34": plain})) == said  # type: ignore[arg-type]
+
+
+def test_without_labels_it_is_said_which_networks_there_are() -> None:
+    run = SimpleNamespace(labelled=False, networks=[NETWORKS["resnet34"], NETWORKS["plainnet34"]])
+    found = page.in_short(page.Shown(run, {}, {}, {}, {}))  # type: ignore[arg-type]
+    assert found == "ResNet34 and PlainNet34, with weights that were given."

@@ -7,9 +7,9 @@ import pytest
 from bs4 import BeautifulSoup, Tag
 
 from rfviz.nets.network import network
-from rfviz.pages import claims, verdicts
+from rfviz.pages import claims, training, verdicts
 from rfviz.pages.claims import Claim, Part
-from rfviz.pages.verdicts import HEIGHT, MARGIN, WIDTH
+from rfviz.pages.verdicts import HEIGHT, MARGIN, TICKS, WIDTH
 from rfviz.stats import AGREES, CANNOT_TELL, DISAGREES, NOTHING, Interval
 
 
@@ -96,7 +96,34 @@ def test_everything_is_at_its_place_on_one_axis_for_all_runs_of_a_unit(expected:
     side = one.select_one(".side")
     left, width = float(side["x"]), float(side["width"])
     assert (left, left + width) == ((place(0.5), WIDTH) if expected > 0 else (0, place(0.5)))
-    assert int(one["height"]) == HEIGHT
+    assert int(one["height"]) == HEIGHT + TICKS
+    assert [each.get_text() for each in one.select("text")] == ["0.50"]  # too close to 0 for both
+    assert float(one.find("text")["x"]) == place(0.5)
+
+
+def test_the_least_effect_and_0_have_their_numbers() -> None:
+    part = Part("it", between(-0.2, 0.6), 0.3, form="+.0%")
+    (svg,) = drawn({"x": [claim("a", part)]}).select("svg")
+    assert {each.get_text() for each in svg.select("text")} == {"30%", "0"}
+
+
+def test_a_page_begins_with_its_networks_and_what_is_said_of_its_statements(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = [claim("a", GOOD), claim("b", BAD)]
+    asked = []
+    monkeypatch.setattr(verdicts, "gather", lambda runs, letters: asked.append((runs, letters)) or here)
+    monkeypatch.setattr(training, "gather", lambda runs: runs)
+    monkeypatch.setattr(training, "in_short", lambda shown: f"<{shown[0]}> & more.")
+    found = verdicts.at_a_glance(["a run"], "ab", {"kept": [claim("b", WIDE), claim("a", GOOD)], "bare": [here[0]]})
+    assert asked == [(["a run"], "ab")]
+    page = BeautifulSoup(found.data, "html.parser")
+    assert page.p.get_text() == "This run: <a run> & more."
+    rows = [[cell.get_text() for cell in row.find_all(["th", "td"])] for row in page.find_all("tr")]
+    assert rows == [
+        ["the paper says", "this run", "kept", "bare"],
+        ["(a) It is a.", "✓ agrees", "✓ agrees", "✓ agrees"],
+        ["(b) It is b.", "✗ disagrees", "? cannot tell", "not measured"],
+    ]
+    assert [each["href"] for each in page.find_all("a")] == ["../claims.html#claim-a", "../claims.html#claim-b"]
 
 
 def test_a_number_without_interval_is_a_dot() -> None:

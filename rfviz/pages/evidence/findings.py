@@ -15,19 +15,24 @@ from rfviz.pages.claims import HARM, Claim
 from rfviz.pages.evidence import series
 from rfviz.pages.evidence.reference import Reference
 from rfviz.pages.inactive import more_inactive_of
-from rfviz.pages.verdicts import MARKS
-from rfviz.stats import AGREES, CANNOT_TELL, DISAGREES, all_of, judge
-
-THERE = {AGREES: "holds, too", DISAGREES: "does not hold", CANNOT_TELL: "is open"}
-WORDS = {AGREES: "holds", DISAGREES: "does not hold", CANNOT_TELL: "open"}
+from rfviz.pages.verdicts import marked
+from rfviz.stats import AGREES, DISAGREES, all_of, judge
 
 
 class Finding(NamedTuple):
-    """A statement, what was found, whether it holds, and the page that shows it, by name and title."""
+    """A statement, and in which networks it holds.
+
+    Parameters
+    ----------
+    states : str
+    found : list of (str, str)
+        For some networks each the verdict, in the words of `rfviz.pages.claims`, and what was measured.
+    page : (str, str)
+        The page that shows it, by name and title.
+    """
 
     states: str
-    found: str
-    verdict: str
+    found: list[tuple[str, str]]
     page: tuple[str, str]
 
 
@@ -54,32 +59,42 @@ def _stated(claims: Sequence[Claim], letter: str) -> Claim:
 
 def _of_silence(imagenet: Reference) -> Finding:
     ((name, why),) = imagenet.exhibit.inactive.why.items()
-    page = ("imagenet_network", "A network trained on ImageNet")
-    title = NETWORKS[name].title
     inactive, channels = len(imagenet.effects[name][0].inactive), imagenet.effects[name][0].channels
     than = {1: "more than", 0: "neither more nor less, as far as can be told, than", -1: "less than"}
-    matched = why.changes["noise"]["difference"]
+    difference = why.changes["noise"]["difference"]
     harm = _stated(imagenet.claims, "h").parts[0].interval
+    told = (
+        f"{_on_imagenet(name)}: {inactive} of {channels} channels, over photographs of Caltech-101; noise in them "
+        f"changes the loss by {harm:+.3f} nats, {than[difference.sign]} in as many matched active channels (difference "
+        f"{difference:+.3f})"
+    )
     return Finding(
         "Some channels of the first pooling layer never fire, and noise in them harms",
-        f"{inactive} of {channels} in {title} trained on ImageNet, over photographs of Caltech-101; loss {harm:+.3f} "
-        f"nats, {than[matched.sign]} in as many active channels ({matched.value:+.3f})",
-        all_of([AGREES if inactive else DISAGREES, judge(harm, least=HARM)]), page,
-    )  # fmt: skip
+        [(all_of([AGREES if inactive else DISAGREES, judge(harm, least=HARM)]), told)],
+        ("imagenet_network", "A network trained on ImageNet"),
+    )
+
+
+def _on_imagenet(name: str) -> str:
+    return f"{NETWORKS[name].title} trained on ImageNet"
 
 
 def _of_networks(shown: series.Shown, pair: Reference) -> Finding:
     resnet, _, plain = shown.networks
     by_decay = series.more_silent(shown, resnet, plain)
     plainly, equal = more_inactive_of(pair.effects)
-    page = ("silence_by_decay", "When channels fall silent")
     titles = [NETWORKS[name].title for name in (resnet, plain)]
     return Finding(
         f"{titles[0]} has more of them than {titles[1]}",
-        f"in the reference pair {plainly:+.0%} of the channels, at equal accuracy {equal:+.0%}; in small networks of "
-        f"equal cumulative decay {by_decay:+.0f} %",
-        _stated(pair.claims, "g").verdict, page,
-    )  # fmt: skip
+        [
+            (
+                _stated(pair.claims, "g").verdict,
+                f"trained on Caltech-101: {plainly:+.0%} of the channels, at equal accuracy {equal:+.0%}",
+            ),
+            (judge(by_decay), f"small networks at equal cumulative decay: {by_decay.times(0.01):+.0%}"),
+        ],
+        ("silence_by_decay", "When channels fall silent"),
+    )
 
 
 def _of_neurons(imagenet: Reference, pair: Sequence[Claim]) -> list[Finding]:
@@ -90,32 +105,29 @@ def _of_neurons(imagenet: Reference, pair: Sequence[Claim]) -> list[Finding]:
         found.append(
             Finding(
                 f"Neurons are {states}",
-                f"beyond random weights {here.parts[0].interval:+.0%} in {NETWORKS[name].title} trained on ImageNet; "
-                f"in ResNet34 trained on Caltech-101 {there.parts[0].interval:+.0%}, where it "
-                f"{THERE[there.verdict]}",
-                here.verdict,  # as with silence, that of the network trained on ImageNet
+                [
+                    (here.verdict, f"{_on_imagenet(name)}: {here.parts[0].interval:+.0%} beyond random weights"),
+                    (there.verdict, f"ResNet34 trained on Caltech-101: {there.parts[0].interval:+.0%}"),
+                ],
                 ("claims", "Claims"),
             )
         )
     picture = _stated(imagenet.claims, "d")
     part = next(each for each in picture.parts if each.verdict == picture.verdict)
-    found.append(
-        Finding(
-            "A mean stimulus resembles the maximization image of its channel",
-            f"{part.name}: it is more like its own than like another's in {part.interval:.0%}, by chance in 50%; "
-            f"{part.limit:.0%} were asked for, in {NETWORKS[name].title} trained on ImageNet",
-            picture.verdict, ("claims", "Claims"),
-        )
-    )  # fmt: skip
-    return found
+    told = (
+        f"{_on_imagenet(name)}, {part.name}: it is more like its own than like another's in {part.interval:.0%}, by "
+        f"chance in 50%; {part.limit:.0%} were asked for"
+    )
+    states = "A mean stimulus resembles the maximization image of its channel"
+    return [*found, Finding(states, [(picture.verdict, told)], ("claims", "Claims"))]
 
 
 def listed(found: Sequence[Finding]) -> HTML:
-    """Return the findings as a list: mark, statement, number, link."""
+    """Return the findings as a list: statement, link, and for each network mark, verdict and number."""
     lines = (
-        f'<li><span class="verdict {each.verdict.replace(" ", "-")}"><span aria-hidden="true">{MARKS[each.verdict]}'
-        f"</span> {WORDS[each.verdict]}</span> <b>{html.escape(each.states)}</b>: {html.escape(each.found)}. "
-        f'<a href="{each.page[0]}.html">{each.page[1]}</a></li>'
+        f'<li><b>{html.escape(each.states)}</b> (<a href="{each.page[0]}.html">{each.page[1]}</a>)<ul>'
+        + "".join(f"<li>{marked(verdict)}: {html.escape(told)}.</li>" for verdict, told in each.found)
+        + "</ul></li>"
         for each in found
     )
     return HTML(f'<ul class="rfviz-findings">{"".join(lines)}</ul>')

@@ -26,14 +26,13 @@ from torchvision.utils import make_grid
 from rfviz.kernels import effective
 from rfviz.kernels.noise import Effect, NoiseEffect
 from rfviz.lab import provenance, results
-from rfviz.lab.provenance import HowMade
 from rfviz.lab.results import Evidence
 from rfviz.lab.run import Run
 from rfviz.nets import models, receptive_field
 from rfviz.nets.network import NETWORKS, network
 from rfviz.pages import claims, colour, inactive, orientation, sharing, verdicts
 from rfviz.pages.claims import Claim
-from rfviz.pages.style import Link, covered, min_max, place, roles, stretch
+from rfviz.pages.style import HowMade, Link, covered, min_max, place, roles, stretch
 from rfviz.stats import NOTHING, Interval
 from rfviz.storage import codec, places
 from rfviz.storage.digests import tensor_digest
@@ -434,12 +433,12 @@ def _described(recipe: Recipe) -> list[str]:
     ]  # fmt: skip
 
 
-def how_made(found: Reference) -> HowMade:
-    """Return the folded table "How this page was made": nothing of it is computed, the commits say what was."""
+def how_made(found: Reference, title: str = "How this page was made") -> HowMade:
+    """Return the folded table on how something was made: nothing of it is computed, the commits say what was."""
     facts = found.facts
     hashes = {
         f"weights of {network(name).title} (hashes)": ", ".join(each["weights"] for each in replicas)
         for name, replicas in facts["networks"].items()
     }
     analysed = {f"analysed with: {key}": value for key, value in facts["analysed with"].items()}
-    return HowMade({**facts["made by"], **facts["data"], **hashes, **analysed})
+    return HowMade({**facts["made by"], **facts["data"], **hashes, **analysed}, title=title)

@@ -15,9 +15,8 @@ from matplotlib.figure import Figure
 
 from rfviz import stats
 from rfviz.lab import presets, series
-from rfviz.lab.provenance import HowMade
 from rfviz.nets.network import NETWORKS
-from rfviz.pages.style import GREY, BookFigure, listed
+from rfviz.pages.style import GREY, BookFigure, HowMade, listed
 from rfviz.stats import AGREES, CANNOT_TELL, DISAGREES, NOTHING, Interval, judge
 from rfviz.storage import places
 

@@ -105,7 +105,7 @@ def training_table(results: Mapping[str, Any]) -> pd.DataFrame:
     lines = [
         {
             "work": row["work"],
-            "found": f"{row['share']:.1%}" if "target" in row else f"{row['times_faster']:.1f} x faster",
+            "found": f"{row['share']:.1%}" if "target" in row else f"{row['times_faster']:.2f} x the speed",
             "aim": row.get("target", ""),
             "reached": {True: "yes", False: "no"}.get(row.get("reached"), ""),
             "images/s": f"{row['images_per_second']:,.0f}",
