@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -107,8 +108,9 @@ def choose(only: str | None = None) -> dict[str, Path]:
 
 def compute(replicas: Sequence[Run]) -> None:
     """Compute everything that the pages show of some runs, so that the notebooks only have to read it."""
-    replicas[0].check_weights()
+    software()  # as it is now, which is what runs, and not as it may be edited meanwhile
     kernels.begin()
+    replicas[0].check_weights()
     together.train(replicas)
     for page in PAGES:
         page.gather(replicas)
@@ -127,8 +129,12 @@ def made_of(replicas: Sequence[Run]) -> str:
     return digest([shown, software()])
 
 
+@cache
 def software() -> str:
-    """Return the hash of what makes pages of results: the files of the repository, and all packages."""
+    """Return the hash of what makes pages of results: the files of the repository, and all packages.
+
+    They are looked at once.
+    """
     root = places.repository()
     files = [file for pattern in ALSO_SHOWN for file in root.glob(pattern) if file.is_file()]
     packages = sorted(f"{each.name} {each.version}" for each in importlib.metadata.distributions())
