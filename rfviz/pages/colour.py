@@ -216,7 +216,11 @@ def opponency_answer(shown: Shown) -> Markdown:
 def hue_lead(found: Mapping[str, Opponency], kind: str = "maximization", other: str = "mean") -> Interval:
     """Return the share of channels of which one picture passes `Opponency.hue_differs`, minus that of another.
 
-    Paired by channel.
+    Paired by channel. Where no pair differs, the interval is what so many channels leave open (`stats.share` of none).
     """
     one, another = (passing(found[each].hue_differs, found[each]) for each in (kind, other))
-    return stats.mean(one - another)
+    lead = stats.mean(one - another)
+    if lead.low == lead.high == 0:
+        reach = stats.share(0, lead.n).high
+        return lead._replace(low=-reach, high=reach)
+    return lead
