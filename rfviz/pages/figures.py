@@ -132,7 +132,8 @@ def preferred_stimuli(
 def _heading(name: str, found: LayerResponses, channel: int, inches: float) -> str:
     values = [value for value in found.top_values[channel].tolist() if value > 0]
     silent = "fires at borders only" if found.positive_count[channel] else "never fires"
-    spread = f"responses {values[0]:.2f} to {values[-1]:.2f}" if values else silent
+    form = ".2f" if values and values[-1] >= 0.01 else ".2g"
+    spread = f"responses {values[0]:{form}} to {values[-1]:{form}}" if values else silent
     size = found.receptive_field.size
     return wrapped(f"{name}\n{size} × {size} px\n{spread}", inches)
 

@@ -264,9 +264,10 @@ def elsewhere(found: Mapping[str, Effects]) -> pd.DataFrame:
         for name, entries in noise_table(effects).groupby("network", sort=False):
             by_row = entries.set_index("noise")
             first = by_row.iloc[0]
+            mean = f" (mean of {first['networks']} networks)" if first["networks"] > 1 else ""
             rows.append(
                 {"run": called, "network": NETWORKS[str(name)].title}
-                | {"inactive": f"{first['inactive']:.3g} of {first['channels']}"}
+                | {"inactive": f"{first['inactive']:.3g} of {first['channels']}{mean}"}
                 | {
                     text: _interval(by_row, row).brief("+.3g") if row in by_row.index else "–"
                     for row, text in columns.items()

@@ -84,6 +84,9 @@ def gather(runs: Sequence[Run]) -> Shown:
 LEAST = 0.7
 """Rank (see `rfviz.kernels.pictures.own_rank`) from which on two pictures of a channel count as alike."""
 
+LITTLE = 0.1
+"""Range of a curve, in units of the strongest response to any photograph, below which it counts as constant."""
+
 KINDS = {"maxima": "the paper's setting", "clear": "clear picture", "random": "the paper's setting, random weights"}
 
 
@@ -143,6 +146,9 @@ def maximization(shown: Shown, network: Network | None, channel: Mapping[str, in
             curve = found.activations[:, number] / (best if best > 0 else 1.0)
             column[2].plot(curve.numpy(), style, color=network.colour)
         column[2].axhline(1 if best > 0 else 0, color=GREY, linewidth=0.8, linestyle=":")
+        low, high = column[2].get_ylim()
+        if best > 0 and high - low < LITTLE:  # else what is rounding would fill the panel
+            column[2].set_ylim(low - LITTLE / 2, high + LITTLE / 2)
         column[2].set_xlabel("step" if best > 0 else "step (never fires: activation itself)")
         column[2].spines[["top", "right"]].set_visible(False)
     for ax, name in zip(grid[:, 0], ("the paper's\nsetting", "clear\npicture"), strict=False):

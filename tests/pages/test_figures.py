@@ -1,6 +1,7 @@
 """Figures of any network: every picture is what was measured, any layers and channels fit, and no titles touch."""
 
 import copy
+import dataclasses
 import itertools
 import re
 
@@ -75,6 +76,14 @@ def test_stimuli_are_those_of_the_channel(found, tiles) -> None:
     for picture, patch, there in zip(drawn, patches, inside, strict=True):
         expected = torch.where(there, patch, torch.tensor(NO_IMAGE)).permute(1, 2, 0)
         np.testing.assert_allclose(picture, expected.numpy(), atol=1e-6)
+
+
+def test_faint_responses_are_told_apart_from_none(found) -> None:
+    layer, channel = "features.3", 5
+    faint = dataclasses.replace(found[layer], top_values=found[layer].top_values * 1e-4)
+    best = float(faint.top_values[channel, 0])
+    assert best < 0.01 and f"responses {best:.2g} to" in figures._heading(layer, faint, channel, 3.0)
+    assert f"responses {1e4 * best:.2f} to" in figures._heading(layer, found[layer], channel, 3.0)
 
 
 def test_means_are_drawn_as_they_are_and_stretched(net, found) -> None:

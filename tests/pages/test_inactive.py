@@ -503,6 +503,8 @@ def test_silent_channels_here_and_elsewhere_stand_beside_the_papers() -> None:
         "+2 (+1.95 to +2.05)", "+0.2 (+0.199 to +0.201)", "+0.4 (+0.35 to +0.45)",
     ]  # fmt: skip
     assert table.loc[("there", "PlainNet34")].tolist()[:3] == ["0 of 64", "–", "–"]
+    several = page.elsewhere({"here": {"resnet18": [having(2, 1.0, 2.0, 3.0), having(3, 1.0, 2.0, 3.0)]}})
+    assert several.loc[("here", "ResNet18"), "inactive"] == "2.5 of 64 (mean of 2 networks)"
 
 
 def test_a_run_without_silent_channels_says_so_and_points_to_others() -> None:

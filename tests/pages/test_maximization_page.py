@@ -1,5 +1,6 @@
 """The page on activation maximization: pictures, curves, and how like the mean stimuli the pictures are."""
 
+import dataclasses
 from types import SimpleNamespace
 from typing import Any
 
@@ -72,6 +73,20 @@ def test_images_and_curves_are_those_of_the_channel(resnet: models.ResidualNet, 
     assert addresses == [f"explorer.html#resnet34/{layer}/{channel}" for layer in network.figure_layers]
     figure = page.maximization(page_shown, None, {"resnet34": 4})
     assert "needs a network without skips" in figure.texts[0].get_text()
+
+
+@pytest.mark.parametrize(("rise", "spans"), [(0.001, 0.1), (0.5, 0.5)])
+def test_a_curve_that_hardly_rises_does_not_fill_its_panel(rise: float, spans: float) -> None:
+    found = some_responses(torch.rand(2, 3, 11, 11), torch.ones(2).long())
+    found = dataclasses.replace(found, top_values=torch.ones(2, 1))
+    curve = torch.linspace(1, 1 + rise, 4)[:, None].expand(4, 2)
+    made = dataclasses.replace(driven(torch.rand(2, 3, 11, 11)), activations=curve)
+    network = NETWORKS["resnet34"]
+    responses, made = (dict.fromkeys(network.figure_layers, each) for each in (found, made))
+    planted = shown({"resnet34": Pictures(responses, made, made, {}, {}, NONE)})
+    figure = page.maximization(planted, network, {"resnet34": 0})
+    (low, high), *_ = (ax.get_ylim() for ax in figure.axes if ax.lines)
+    assert low < 1 < 1 + rise < high and spans <= high - low < 1.2 * spans
 
 
 def test_layers_that_never_fire_have_dashes_for_how_strongly_they_are_driven() -> None:
