@@ -108,6 +108,7 @@ def choose(only: str | None = None) -> dict[str, Path]:
 
 def compute(replicas: Sequence[Run]) -> None:
     """Compute everything that the pages show of some runs, so that the notebooks only have to read it."""
+    software.cache_clear()
     software()  # as it is now, which is what runs, and not as it may be edited meanwhile
     kernels.begin()
     replicas[0].check_weights()
@@ -133,7 +134,7 @@ def made_of(replicas: Sequence[Run]) -> str:
 def software() -> str:
     """Return the hash of what makes pages of results: the files of the repository, and all packages.
 
-    They are looked at once.
+    They are looked at when `compute` begins.
     """
     root = places.repository()
     files = [file for pattern in ALSO_SHOWN for file in root.glob(pattern) if file.is_file()]
@@ -275,6 +276,7 @@ def run_notebooks(
     if not waiting:
         return list(jobs.values())
     patience = PATIENCE if only is None else None
+    kernels.begin()  # by this thread, where it can keep Ctrl-C from it
     with (
         locked(run.folder, "book"),
         kernels.ended(),

@@ -4,18 +4,26 @@ Nothing here computes with torch: its threads would not be there in a fork.
 """
 
 import gc
+import importlib
+import pkgutil
 
 import ipykernel.kernelapp  # noqa: F401
 import myst_nb.ext.glue  # noqa: F401
 
+import rfviz
 from rfviz.book.batch import PAGES
 from rfviz.lab.result import RESULTS
+from rfviz.pages import claims
 from rfviz.pages.style import page_digest
 
-# Taken now, as the code is that has just been imported.
+# All of it, as the code is now: not some of it later, as it may be edited by then.
+for module in pkgutil.walk_packages(rfviz.__path__, "rfviz."):
+    if not module.name.endswith("__main__"):
+        importlib.import_module(module.name)
 for result in RESULTS.values():
     result.code  # noqa: B018
 for page in PAGES:
     page_digest(page.__name__)
+claims.code()
 
 gc.freeze()  # else each kernel looks through all of this for garbage, and memory that they share is copied

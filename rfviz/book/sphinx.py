@@ -7,7 +7,7 @@ import html
 import json
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -24,6 +24,7 @@ from rfviz.book import plain
 from rfviz.explorer.static import front_end
 from rfviz.lab import provenance, run
 from rfviz.lab.result import RESULTS
+from rfviz.pages import claims
 from rfviz.pages.evidence import reference
 from rfviz.pages.style import LINKS, HowMade, Link, listed, page_digest
 
@@ -46,11 +47,15 @@ def _current(part: str) -> str | None:
     kind, _, name = part.partition(" ")
     if kind == "page":
         return page_digest(name)
+    if kind == "claim":
+        return claims.code().get(part)
     return RESULTS[name].code if kind == "result" and name in RESULTS else None
 
 
 def _called(part: str) -> str:
     kind, _, name = part.partition(" ")
+    if kind == "claim":
+        return f"claim ({html.escape(name)})"
     called = f"<code>{html.escape(name or part)}</code>"
     return f"the result {called}" if kind == "result" else called
 
@@ -118,6 +123,16 @@ def linked(body: str, links: Callable[[str], Sequence[Link]], explorer: str | No
     return body.replace('href="explorer.html#', f'href="{explorer}#')
 
 
+def within(body: str, pages: Collection[str]) -> str:
+    """Let links to pages, which outputs of notebooks have, lead to their places in the one page of the whole book."""
+
+    def place(found: re.Match[str]) -> str:
+        name, anchor = found[1], found[2]
+        return f'href="{anchor or f"#document-{name}"}"' if name in pages else found[0]
+
+    return re.sub(r'href="(?:\.\./)?([\w/]+)\.html(#[^"]*)?"', place, body)
+
+
 def _overlaid(image: str, links: Sequence[Link]) -> str:
     """Lay links over a picture.
 
@@ -181,6 +196,8 @@ def _mark_page(app: Sphinx, page: str, template: str, context: dict[str, Any], d
         lambda name: links_of(files[name]) if name in files else [],
         app.builder.get_relative_uri(page, "explorer") if there else None,
     )
+    if app.builder.name == "singlehtml":
+        context["body"] = within(context["body"], app.env.found_docs)
 
 
 @cache

@@ -84,7 +84,7 @@ def _imports(tree: ast.Module) -> Iterator[str]:
             yield from (alias.name for alias in node.names if alias.name.startswith("rfviz."))
 
 
-def function_digest(function: Callable, apart: Any) -> str:
+def function_digest(function: Callable, apart: Any, without: str = "") -> str:
     """Return 16 hex digits that stand for a function of rfviz and everything of rfviz that its body names.
 
     Functions and classes of its own module count with their bodies, constants with their values, other modules as
@@ -95,6 +95,8 @@ def function_digest(function: Callable, apart: Any) -> str:
     function : callable
     apart : type
         Of what the body names of this type, only the defaults of the arguments count.
+    without : str, optional
+        As `source_digest` has it.
     """
     home = function.__module__
     defined = {node.name: node for node in _tree(home).body if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
@@ -114,9 +116,9 @@ def function_digest(function: Callable, apart: Any) -> str:
             elif used in defined:
                 waiting.append(used)
             elif isinstance(value, ModuleType):
-                parts[used] = source_digest(value.__name__)
+                parts[used] = source_digest(value.__name__, without)
             elif callable(value):
-                parts[used] = source_digest(getattr(value, "__module__", None) or "")
+                parts[used] = source_digest(getattr(value, "__module__", None) or "", without)
             elif used in scope:
                 parts[used] = repr(value)
     return digest(sorted(parts.items()))

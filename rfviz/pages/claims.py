@@ -17,6 +17,8 @@ from rfviz.kernels.identify import KINDS
 from rfviz.kernels.pictures import centrality, reliability
 from rfviz.kernels.silent import inactive_channels
 from rfviz.lab import results
+from rfviz.lab.code import function_digest
+from rfviz.lab.result import Result
 from rfviz.lab.results import RANDOM
 from rfviz.lab.run import Run
 from rfviz.nets.network import Network
@@ -143,6 +145,14 @@ def _open(letter: str, says: str, measure: str, why: str) -> Claim:
 def gather(runs: Sequence[Run], letters: str = "abcdefghijkl") -> list[Claim]:
     """Measure statements on some runs that differ in their seed: those of some letters, in the paper's order."""
     return [_measured(measure, runs) for letter, measure in _CLAIMS.items() if letter in letters]
+
+
+def code(letters: str = "abcdefghijkl") -> dict[str, str]:
+    """Return the hash of what measures each statement of some letters, by ``"claim a"``; see `rfviz.pages.style`.
+
+    What computes results has hashes of its own.
+    """
+    return {f"claim {letter}": function_digest(_CLAIMS[letter], Result, "rfviz.lab") for letter in letters}
 
 
 def _measured(measure: Callable[[Sequence[Run]], Claim], runs: Sequence[Run]) -> Claim:

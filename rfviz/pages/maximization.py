@@ -183,15 +183,11 @@ def similarity_table(shown: Shown) -> pd.DataFrame:
     """Return how often a mean stimulus is more like its own channel's picture than like another's, as text."""
     rows = [
         {"network": NETWORKS[name].title, "layer": NETWORKS[name].layer_title(layer)}
-        | {title: _with_n(found[kind][layer]) for kind, title in KINDS.items()}
+        | {title: f"{found[kind][layer]:.2f}" if found[kind][layer].n else "–" for kind, title in KINDS.items()}
         for name, found in shown.resemblance.items()
         for layer in found["maxima"]
     ]
     return pd.DataFrame(rows).set_index(["network", "layer"])
-
-
-def _with_n(found: Interval) -> str:
-    return f"{found.brief('.2f')}, n = {found.n}" if found.n else "–"
 
 
 def maximization_answer(shown: Shown) -> Markdown:

@@ -387,7 +387,8 @@ def no_contrast(run: Run | Roles) -> str:
     """Say in one line why a run shows nothing of a contrast: all of its networks have skips, or none has."""
     titles = " and ".join(each.title for each in run.networks)
     with_or_without = "without" if run.subject.skips else "with"
-    return f"This needs a network {with_or_without} skips to compare with; there is only {titles}."
+    are = "is" if len(run.networks) == 1 else "are"
+    return f"This needs a network {with_or_without} skips to compare with; there {are} only {titles}."
 
 
 def listed(names: Sequence[str]) -> str:
@@ -489,11 +490,11 @@ class HowMade:
         return "\n".join(f"{name}: {value}" for name, value in self.facts.items())
 
 
-def how_made(page: ModuleType, runs: Sequence[Run]) -> HowMade:
+def how_made(page: ModuleType, runs: Sequence[Run], also: Mapping[str, str] | None = None) -> HowMade:
     """Return the folded table "How this page was made" for the end of a notebook.
 
-    It also holds the hash of the code of the page and of every result that the page has shown: a page whose code has
-    changed since is marked as stale when the book is built.
+    It also holds the hash of the code of the page, of every result that the page has shown, and of what `also` names,
+    such as `rfviz.pages.claims.code`: a page whose code has changed since is marked as stale when the book is built.
     """
     first = runs[0]
     last = first.seed + len(runs) - 1
@@ -503,4 +504,4 @@ def how_made(page: ModuleType, runs: Sequence[Run]) -> HowMade:
         **first.provenance(), **more, "duration": f"{seconds:.0f} s for this page; results that were there are read"
     }  # fmt: skip
     shown = {f"result {name}": RESULTS[name].code for run in runs for name, *_ in run.values}
-    return HowMade(facts, {f"page {page.__name__}": page_digest(page.__name__), **shown})
+    return HowMade(facts, {f"page {page.__name__}": page_digest(page.__name__), **shown, **(also or {})})

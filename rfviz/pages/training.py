@@ -201,8 +201,9 @@ def _percent(values: Sequence[float]) -> str:
     return f"{100 * fmean(values):.1f} ± {100 * stdev(values):.1f} %"
 
 
-HARDLY = 0.25
-"""Accuracy above chance, over that of the best network of a run, below which a network has hardly learnt."""
+HARDLY, LITTLE = 0.25, 0.1
+"""Accuracy above chance, over that of the best network of a run and over that of one which is always right, below which
+a network has hardly learnt."""
 
 
 def in_short(shown: Shown) -> str:
@@ -211,9 +212,10 @@ def in_short(shown: Shown) -> str:
         return f"{listed([each.title for each in shown.run.networks])}, with weights that were given."
     titles = {name: NETWORKS[name].title for name in shown.accuracies}
     above = {name: fmean(found) - shown.chance for name, found in shown.accuracies.items()}
-    weak = [titles[name] for name, found in above.items() if found < HARDLY * max(above.values())]
+    least = max(HARDLY * max(above.values()), LITTLE * (1 - shown.chance))
+    weak = [titles[name] for name, found in above.items() if found < least]
     told = listed([f"{titles[name]} ({_percent(found)})" for name, found in shown.accuracies.items()])
-    has = f" {listed(weak)} {'has' if len(weak) == 1 else 'have'} hardly learnt and says little." if weak else ""
+    has = f" {listed(weak)} {'has' if len(weak) == 1 else 'have'} hardly learnt, which tells little." if weak else ""
     return f"{told}; in brackets the top-1 accuracy on held-out images, {shown.chance:.1%} by chance.{has}"
 
 

@@ -15,6 +15,7 @@ from rfviz.book import sphinx
 from rfviz.lab import code
 from rfviz.lab.result import RESULTS
 from rfviz.nets.network import network
+from rfviz.pages import claims
 from rfviz.pages.style import BookFigure, HowMade, Link, page_digest, place, show
 
 PAGE, RESULT = "page rfviz.pages.inactive", "result noise_effect"
@@ -57,11 +58,50 @@ def test_what_a_page_does_not_show_is_not_in_its_digest(monkeypatch: pytest.Monk
 
 
 def test_code_that_is_gone_or_strange_counts_as_changed() -> None:
-    gone = {"page rfviz.pages.no_such": "0" * 16, "result no_such": "0" * 16, "rfviz.responses": "0" * 16}
-    assert sphinx.changed(gone) == [
+    gone = {
+        "claim a": "0" * 16, "claim <z>": "0" * 16, "page rfviz.pages.no_such": "0" * 16, "result no_such": "0" * 16,
+        "rfviz.responses": "0" * 16,
+    }  # fmt: skip
+    assert sphinx.changed(gone | claims.code("b")) == [
+        "claim (&lt;z&gt;)", "claim (a)",
         "<code>rfviz.pages.no_such</code>", "the result <code>no_such</code>", "<code>rfviz.responses</code>"
     ]  # fmt: skip
     assert "<code>&lt;b&gt;</code>" in sphinx.mark(page({"page <b>": "0"}))
+
+
+@pytest.mark.parametrize(
+    ("module", "old", "new", "letters"),
+    [
+        ("rfviz.pages.claims", '"rise in', '"growth in', "a"),
+        ("rfviz.pages.colour", "stats.share(0", "stats.share(1", "ej"),
+        ("rfviz.pages.maximization", "LEAST = 0.7", "LEAST = 0.8", "d"),
+    ],
+)
+def test_what_measures_a_statement_is_told_apart(
+    module: str, old: str, new: str, letters: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, sources = claims.code(), code._sources()
+    caches = (code._tree, code._summary, code.source_digest)
+    for cached in caches:
+        cached.cache_clear()
+    monkeypatch.setattr(code, "_sources", lambda: {**sources, module: sources[module].replace(old, new)})
+    after = claims.code()
+    for cached in caches:
+        cached.cache_clear()
+    assert sources[module] != sources[module].replace(old, new)
+    assert {name for name in before if after[name] != before[name]} == {f"claim {letter}" for letter in letters}
+
+
+def test_links_of_outputs_stay_within_the_one_page_of_the_whole_book() -> None:
+    pages = {"claims", "notebooks/02_stimuli"}
+    links = {
+        "../claims.html#claim-a": "#claim-a", "claims.html": "#document-claims",
+        "notebooks/02_stimuli.html": "#document-notebooks/02_stimuli", "https://example.org/claims.html": None,
+        "other.html": None,
+    }  # fmt: skip
+    body = "".join(f'<a href="{link}">x</a>' for link in links)
+    found = [each["href"] for each in BeautifulSoup(sphinx.within(body, pages), "html.parser").find_all("a")]
+    assert found == [there or link for link, there in links.items()]
 
 
 def test_the_digests_survive_html() -> None:

@@ -246,8 +246,12 @@ def test_every_cell_of_likeness() -> None:
         (NETWORKS[name].title, NETWORKS[name].layer_title(layer))
         for name in found for layer in NETWORKS[name].figure_layers
     ]  # fmt: skip
-    chance = "0.50 (0.45 to 0.55), n = 20"
-    assert table.iloc[0].tolist() == ["0.90 (0.85 to 0.95), n = 20", "0.40 (0.35 to 0.45), n = 20", chance]
-    assert table.iloc[1].tolist() == ["0.80 (0.70 to 0.90), n = 20", "0.80 (0.70 to 0.90), n = 20", chance]
+    high, chance = "0.80 (0.70 to 0.90, n = 20 channels)", "0.50 (0.45 to 0.55, n = 20 channels)"
+    assert table.iloc[0].tolist() == [
+        "0.90 (0.85 to 0.95, n = 20 channels)",
+        "0.40 (0.35 to 0.45, n = 20 channels)",
+        chance,
+    ]
+    assert table.iloc[1].tolist() == [high, high, chance]
     assert table.iloc[2].tolist() == ["–", "–", chance]
-    assert table.iloc[3].tolist() == ["0.90 (0.85 to 0.95), n = 3", "0.90 (0.85 to 0.95), n = 20", chance]
+    assert table.iloc[3, 0] == "0.90 (0.85 to 0.95, n = 3 seeds)"
