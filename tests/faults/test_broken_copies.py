@@ -101,7 +101,7 @@ COPIES = (
     ),
     Broken(
         "kernels outlive a Ctrl-C",
-        "rfviz/book/batch.py", "                    kill_all()", "                    pass",
+        "rfviz/book/batch.py", "                    kernels.kill_all()", "                    pass",
         "tests/faults/test_interrupted.py::test_ctrl_c_ends_a_run_and_says_how_to_go_on",
     ),
     Broken(
