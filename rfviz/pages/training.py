@@ -215,8 +215,11 @@ def in_short(shown: Shown) -> str:
     least = max(HARDLY * max(above.values()), LITTLE * (1 - shown.chance))
     weak = [titles[name] for name, found in above.items() if found < least]
     told = listed([f"{titles[name]} ({_percent(found)})" for name, found in shown.accuracies.items()])
-    has = f" {listed(weak)} {'has' if len(weak) == 1 else 'have'} hardly learnt, which tells little." if weak else ""
-    return f"{told}; in brackets the top-1 accuracy on held-out images, {shown.chance:.1%} by chance.{has}"
+    said = f"{told}; in brackets the top-1 accuracy on held-out images, {shown.chance:.1%} by chance."
+    if weak:
+        has, them = ("has", "it") if len(weak) == 1 else ("have", "them")
+        said += f" {listed(weak)} {has} hardly learnt: what is found in {them} says little."
+    return said
 
 
 def accuracy_answer(accuracies: Mapping[str, Sequence[float]]) -> Markdown:
