@@ -25,9 +25,6 @@ from tqdm import tqdm
 
 from rfviz.lab import provenance, together
 
-PRELOADED = ["rfviz.book.preload"]
-"""By the process that kernels are forked from."""
-
 _NAME = "kernel"
 
 
@@ -42,7 +39,7 @@ def begin() -> bool:
         return False
     from multiprocessing import forkserver  # not on every system
 
-    multiprocessing.get_context("forkserver").set_forkserver_preload(PRELOADED)
+    multiprocessing.get_context("forkserver").set_forkserver_preload(["rfviz.book.preload"])
     here = threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGINT, signal.SIG_IGN) if here else None  # as the new process will have it
     try:

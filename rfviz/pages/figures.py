@@ -260,11 +260,12 @@ def _mean_column(column: np.ndarray, found: LayerResponses, channel: int, of: Pl
         assert found.strongest_count is not None
         deviations.append(found.strongest_deviation[channel])
         inside.append(found.strongest_count[channel] > 0)
+    same = "all fire:\nno difference" if found.positive_count[channel] == found.neuron_count else "no difference"
     for ax, deviation, there in zip(column[1:], deviations, inside, strict=True):
         stretched, gain = stretch(deviation)
         show(ax, stretched, there, of=of)
         flat = ",\nhardly anything" if gain > MUCH else ""
-        ax.set_xlabel(f"gain {gain:.1f}{flat}" if gain else "all fire:\nno difference")
+        ax.set_xlabel(f"gain {gain:.1f}{flat}" if gain else same)
 
 
 # -- all channels of a layer -------------------------------------------------------------------------------------------
