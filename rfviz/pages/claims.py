@@ -6,6 +6,7 @@ networks take a training as the unit: with fewer than `TRAININGS` of each, they 
 well is measured there.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -72,9 +73,12 @@ class Part(NamedTuple):
         return f"{self.name}: {side} {self.limit:{self.form.replace('+', '')}}{self.unit}"
 
     def __str__(self) -> str:
-        """Return name and number, for people."""
-        random = "" if self.random is None else f", {RANDOM} {self.random:{self.form}}"
-        return f"{self.name} {self.interval:{self.form}}{random}"
+        """Return name and number, for people: with one more digit where an end would read like the limit it is not."""
+        form, ends = self.form, (self.interval.low, self.interval.high)
+        if any(f"{end:{form}}" == f"{self.limit:{form}}" and end != self.limit for end in ends):
+            form = re.sub(r"\d+", lambda digits: str(int(digits[0]) + 1), form)
+        random = "" if self.random is None else f", {RANDOM} {self.random:{form}}"
+        return f"{self.name} {self.interval:{form}}{random}"
 
 
 class Claim(NamedTuple):

@@ -71,6 +71,18 @@ def test_a_part_lies_beyond_its_least_effect(
     assert Part("it", between(low, high), limit, expected).verdict == verdict
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "limit", "form", "said"),
+    [
+        (0.0986, 0.891, 0.1, "+.2f", "(+0.099 to +0.891, "), (0.1014, 0.891, 0.1, "+.2f", "(+0.101 to +0.891, "),
+        (-0.09, 0.0013, 0.0, "+.0%", "(-9.0% to +0.1%, "), (0.1, 0.891, 0.1, "+.2f", "(+0.10 to +0.89, "),
+        (0.12, 0.891, 0.1, "+.2f", "(+0.12 to +0.89, "), (0.0, 0.0, 0.0, "+.0%", "(+0% to +0%, "),
+    ],
+)  # fmt: skip
+def test_an_end_near_the_limit_does_not_read_like_it(low: float, high: float, limit: float, form: str, said: str):
+    assert said in str(Part("it", between(low, high), limit, 1, form))
+
+
 def test_all_parts_must_hold_and_those_that_decide_are_named() -> None:
     good, bad, wide = (Part(name, between(*ends)) for name, ends in
                        {"good": (1, 2), "bad": (-2, -1), "wide": (-1, 1)}.items())  # fmt: skip
