@@ -26,6 +26,15 @@ ROUNDING = 1e-9
 """What is nearer to 0 than this is 0."""
 
 
+_SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def number(value: float, form: str) -> str:
+    """Return a number for people, with a power of ten as they write it: ``-1.67 · 10⁻⁶``."""
+    digits, exponential, power = f"{value:{form}}".partition("e")
+    return f"{digits} · 10{str(int(power)).translate(_SUPERSCRIPTS)}" if exponential else digits
+
+
 class Interval(NamedTuple):
     """A number, its 95 % interval (NaN where there is none), and how many of what it comes from."""
 
@@ -54,17 +63,17 @@ class Interval(NamedTuple):
         if math.isnan(self.value):
             return "–"
         n = f"n = {self.n:,} {self.of if self.n != 1 else self.of.removesuffix('s')}"
-        if math.isnan(self.low):
-            return f"{self.value:{form}} (no interval, {n})"
-        return f"{self.value:{form}} ({self.low:{form}} to {self.high:{form}}, {n})"
+        ends = "no interval" if math.isnan(self.low) else self._ends(form)
+        return f"{number(self.value, form)} ({ends}, {n})"
 
     def brief(self, form: str = "+.2f") -> str:
         """Return it without n, for a table that has a column for it."""
         if math.isnan(self.value):
             return "–"
-        if math.isnan(self.low):
-            return f"{self.value:{form}}"
-        return f"{self.value:{form}} ({self.low:{form}} to {self.high:{form}})"
+        return number(self.value, form) + ("" if math.isnan(self.low) else f" ({self._ends(form)})")
+
+    def _ends(self, form: str) -> str:
+        return f"{number(self.low, form)} to {number(self.high, form)}"
 
 
 NOTHING = Interval(math.nan, math.nan, math.nan, 0)

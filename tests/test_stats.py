@@ -237,3 +237,12 @@ def test_many_equal_values_are_told_from_zero_and_few_are_not():
     assert judge(stats.mean([1.0] * 6).minus(0.5)) == AGREES
     assert judge(stats.mean([0.0] * 6)) == CANNOT_TELL
     assert math.isnan(stats.mean([1.0] * 5).low)
+
+
+def test_powers_of_ten_are_written_as_people_do():
+    assert stats.number(-1.66893e-6, ".6g") == "-1.66893 · 10⁻⁶"
+    assert stats.number(3e12, "+.2g") == "+3 · 10¹²"
+    assert stats.number(0.0241, ".3g") == "0.0241" and stats.number(0.5, "+.0%") == "+50%"
+    small = Interval(2e-5, -1e-6, 0.3, 4)
+    assert small.brief("+.2g") == "+2 · 10⁻⁵ (-1 · 10⁻⁶ to +0.3)"
+    assert f"{small:+.2g}" == "+2 · 10⁻⁵ (-1 · 10⁻⁶ to +0.3, n = 4 channels)"

@@ -256,7 +256,7 @@ def elsewhere(found: Mapping[str, Effects]) -> pd.DataFrame:
     }
     rows = [
         {"run": "the paper", "network": NETWORKS[name].title, "inactive": f"{numbers['inactive']} of 64"}
-        | {columns[row]: f"{numbers[key]:.3g}" for row, key in _PAPER_ROWS.items()}
+        | {columns[row]: stats.number(numbers[key], ".3g") for row, key in _PAPER_ROWS.items()}
         for name, numbers in PAPER_TABLE.items()
     ]
     for run, effects in found.items():
@@ -533,7 +533,7 @@ def table1(effects: Effects) -> pd.DataFrame:
                 "inactive": f"{count} of {entry['channels']} (paper: {in_paper})",
                 "noise in": noisy,
                 f"{by.symbol} (nats)": entry["dL"].brief("+.3g"),
-                "ΔL in the paper": "–" if pd.isna(entry["paper_dL"]) else f"{entry['paper_dL']:.6g}",
+                "ΔL in the paper": "–" if pd.isna(entry["paper_dL"]) else stats.number(entry["paper_dL"], ".6g"),
                 by.top1: entry["dtop1"].times(100).brief("+.2g"),
             }
         )
