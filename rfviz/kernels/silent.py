@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from rfviz.errors import RfvizError
 from rfviz.images.batches import Images, batches
 from rfviz.images.whitening import NONE, Whitening
+from rfviz.kernels.pictures import VANISHED
 from rfviz.kernels.responses import LayerResponses
 from rfviz.nets import receptive_field
 from rfviz.nets.cone import Cone
@@ -27,9 +28,6 @@ RARE = 0.01
 
 KINDS = ("active", "rarely active", "shift", "filter")
 """What a channel may be; the last two never fire, for one reason or the other."""
-
-FLAT = 1e-6
-"""Rise of a batch norm's output above its mean that counts as none; the output has a spread of 1 times its weight."""
 
 
 def inactive_channels(responses: LayerResponses) -> tuple[int, ...]:
@@ -105,18 +103,15 @@ class Silence:
     def kinds(self) -> list[str]:
         """One of `KINDS` per channel.
 
-        A channel that never fires is silent by its ``"shift"`` if it would fire for some image were the shift of its
-        batch norm 0, and by its ``"filter"`` if even then nothing in the images drove it.
+        A channel that never fires is silent by its ``"filter"`` if the images lift it above the shift of its batch norm
+        by less than `VANISHED` of what they lift the median channel that fires, and else by its ``"shift"``.
         """
-        found = []
-        for rate, highest, shift in zip(
-            self.firing_rate.tolist(), self.highest.tolist(), self.shift.tolist(), strict=True
-        ):
-            if rate > 0:
-                found.append("active" if rate >= RARE else "rarely active")
-            else:
-                found.append("shift" if highest - shift > FLAT else "filter")
-        return found
+        rise, fires = self.highest - self.shift, self.firing_rate > 0
+        least = VANISHED * rise[fires].median() if fires.any() else torch.tensor(0.0)
+        return [
+            ("active" if rate >= RARE else "rarely active") if rate > 0 else ("shift" if lifted else "filter")
+            for rate, lifted in zip(self.firing_rate.tolist(), (rise > least).tolist(), strict=True)
+        ]
 
     @property
     def reachable(self) -> Tensor:

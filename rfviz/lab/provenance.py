@@ -29,11 +29,11 @@ def commit() -> str:
         return "unknown"
 
 
-def device_name(device: torch.device) -> str:
-    """Return what a person would call the device."""
+def device_name(device: torch.device, threads: int | None = None) -> str:
+    """Return what a person would call the device; of a CPU with its threads, by default those of this process."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    threads = torch.get_num_threads()
+    threads = threads or torch.get_num_threads()
     return f"CPU ({platform.machine()}, {threads} thread{'s' * (threads != 1)})"
 
 

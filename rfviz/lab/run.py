@@ -591,5 +591,5 @@ def trained(run: Run, network: str) -> Trained:
         net.to(run.device), run.train, run.evaluation, recipe, Whitening.from_json(white), seed=run.seed,
         workers=run.workers, watch="maxpool", progress=run.progress, checkpoint=run.scratch(),
     )  # fmt: skip
-    made_by = distributed.world()[1], provenance.device_name(run.device)
+    made_by = distributed.world()[1], provenance.device_name(run.device, recipe.threads)
     return Trained(net.state_dict(), history, white, list(run.classes), *made_by)

@@ -206,14 +206,19 @@ HARDLY, LITTLE = 0.25, 0.1
 a network has hardly learnt."""
 
 
+def hardly_learnt(accuracies: Mapping[str, Sequence[float]], chance: float) -> list[str]:
+    """Return which networks have hardly learnt, by their accuracies, one per training, and that of guessing."""
+    above = {name: fmean(found) - chance for name, found in accuracies.items()}
+    least = max(HARDLY * max(above.values()), LITTLE * (1 - chance))
+    return [name for name, found in above.items() if found < least]
+
+
 def in_short(shown: Shown) -> str:
     """Say which networks there are and how well they classify; a network that has hardly learnt is named as such."""
     if not shown.accuracies:
         return f"{listed([each.title for each in shown.run.networks])}, with weights that were given."
     titles = {name: NETWORKS[name].title for name in shown.accuracies}
-    above = {name: fmean(found) - shown.chance for name, found in shown.accuracies.items()}
-    least = max(HARDLY * max(above.values()), LITTLE * (1 - shown.chance))
-    weak = [titles[name] for name, found in above.items() if found < least]
+    weak = [titles[name] for name in hardly_learnt(shown.accuracies, shown.chance)]
     told = listed([f"{titles[name]} ({_percent(found)})" for name, found in shown.accuracies.items()])
     said = f"{told}; in brackets the top-1 accuracy on held-out images, {shown.chance:.1%} by chance."
     if weak:

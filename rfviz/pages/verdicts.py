@@ -58,6 +58,8 @@ class Example(NamedTuple):
         See `rfviz.pages.style.place`.
     of : str
         What of a run the network belongs to, where a reader could take it for another.
+    elsewhere : str
+        Statements that were measured in other networks of the run.
     """
 
     network: Network
@@ -65,6 +67,7 @@ class Example(NamedTuple):
     silent: Sequence[int]
     explored: str | None = ""
     of: str = ""
+    elsewhere: str = ""
 
 
 def example(run: Run) -> Example:
@@ -159,6 +162,8 @@ def _row(claim: Claim, found: Mapping[str, Claim | None], examples: Mapping[str,
 def _look(letter: str, example: Example) -> str:
     """Say which channels show in the explorer what a statement is about."""
     network = example.network
+    if letter in example.elsewhere:
+        return ""
     layer, channels = network.figure_layers[-1], [example.channel]
     if letter in SILENT:
         layer, channels = network.stream[0], [*example.silent]

@@ -10,6 +10,7 @@ from rfviz.images.whitening import IMAGENET, NONE, Whitening, fit
 from rfviz.kernels import silent
 from rfviz.kernels.responses import LayerResponses, collect
 from rfviz.kernels.silent import (
+    Silence,
     control_count,
     inactive_channels,
     least_active_channels,
@@ -95,6 +96,19 @@ def test_a_shift_that_some_picture_overcomes(resnet: ResidualNet, tiles: Evaluat
     assert found.kinds[4] == "shift"
     assert found.firing_rate[4] == 0
     assert found.reachable[4]
+
+
+@pytest.mark.parametrize(("rise", "kind"), [(0.026, "shift"), (0.024, "filter")])
+@pytest.mark.parametrize("size", [1.0, 1e-3])
+def test_a_filter_has_vanished_below_a_hundredth_of_the_median(rise: float, kind: str, size: float) -> None:
+    rises = size * torch.tensor([1.0, 2.5, 4.0, rise], dtype=torch.float64)
+    rates, shift = torch.tensor([0.5, 0.5, 0.5, 0.0]), torch.tensor([0.1, -0.2, 0.0, -1.0], dtype=torch.float64)
+    assert Silence(rates, shift + rises, shift, shift).kinds == ["active"] * 3 + [kind]
+
+
+def test_where_nothing_fires_what_is_lifted_at_all_is_silent_by_its_shift() -> None:
+    shift = torch.tensor([-1.0, -1.0])
+    assert Silence(torch.zeros(2), torch.tensor([-0.9, -1.0]), shift, shift).kinds == ["shift", "filter"]
 
 
 def test_rarely_active(resnet: ResidualNet, tiles: Evaluation) -> None:

@@ -19,9 +19,11 @@ def trainings() -> series.Shown:
 
 
 def imagenet(tested: Interval, difference: Interval, tuned: Interval, inactive: int = 2) -> SimpleNamespace:
-    why = Why(True, {"noise": {"tested": OPEN, "matched": UP, "difference": difference}}, OPEN, UP)
+    why = Why(True, {"skip": {"tested": OPEN, "matched": UP, "difference": difference}}, OPEN, UP)
     effects = [SimpleNamespace(inactive=tuple(range(inactive)), channels=64)]
     claims = [_claim(letter, "It is.", "By looking.", [Part("share", tuned, form=".2f")]) for letter in "ijd"]
+    count = Interval(inactive / 64, *([1.0, 1.0] if inactive else [-1.0, -1.0]), 64)
+    claims.append(_claim("f", "It is.", "By counting.", [Part("share", count)]))
     claims.append(_claim("h", "It is.", "By looking.", [Part("loss", tested), Part("loss of others", OPEN)]))
     exhibit = SimpleNamespace(inactive=SimpleNamespace(why={"resnet18": why}))
     return SimpleNamespace(effects={"resnet18": effects}, exhibit=exhibit, claims=claims)
@@ -30,29 +32,29 @@ def imagenet(tested: Interval, difference: Interval, tuned: Interval, inactive: 
 MEASURED = ("decay", "equal", "tested", "difference", "tuned", "wide")
 
 
-NONE = "neither more nor less, as far as can be told, than in as many matched active channels (difference +0.000"
+NONE = "alone it does neither more nor less, as far as can be told, than in as many active channels (difference +0.000"
 
 
 @pytest.mark.parametrize(
     ("planted", "line", "verdicts", "said"),
     [
-        ({}, 0, [CANNOT_TELL], "ResNet18 trained on ImageNet: 2 of 64 channels"),
-        ({"inactive": 0, "tested": UP}, 0, [DISAGREES], "0 of 64 channels"),
-        ({"tested": UP}, 0, [AGREES], "changes the loss by +2.000 (+1.000 to +3.000"),
-        ({"tested": DOWN}, 0, [DISAGREES], "changes the loss by -2.000"),
-        ({}, 0, [CANNOT_TELL], NONE),
-        ({"difference": UP}, 0, [CANNOT_TELL], ", more than in as many matched active channels (difference +2.000"),
-        ({"difference": DOWN}, 0, [CANNOT_TELL], ", less than in as many matched active channels (difference -2.000"),
+        ({}, 0, [AGREES, CANNOT_TELL], "ResNet18 trained on ImageNet: 2 of 64, over"),
+        ({"inactive": 0}, 0, [DISAGREES, CANNOT_TELL], "0 of 64, over"),
+        ({"tested": UP}, 0, [AGREES, CANNOT_TELL], "raises its loss by 2.000 (1.000 to 3.000"),
+        ({"tested": DOWN}, 0, [AGREES, DISAGREES], "raises its loss by -2.000"),
+        ({}, 0, [AGREES, CANNOT_TELL], NONE),
+        ({"difference": UP}, 0, [AGREES, CANNOT_TELL], "it does more than in as many active channels (difference +2"),
+        ({"difference": DOWN}, 0, [AGREES, CANNOT_TELL], "it does less than in as many active channels (difference -2"),
         ({"equal": UP, "decay": UP}, 1, [AGREES, AGREES], "equal cumulative decay: +2% (+1% to +3%, n = 3 channels)"),
         ({}, 1, [CANNOT_TELL, CANNOT_TELL], "at equal accuracy +0%"),
         ({"equal": DOWN, "decay": UP}, 1, [DISAGREES, AGREES], "at equal accuracy -200%"),
         (
             {"tuned": UP, "wide": UP}, 2, [AGREES, AGREES],
-            "ResNet18 trained on ImageNet: +200% (+100% to +300%, n = 3 channels) beyond random weights",
+            "minus that with random weights, is +200% (+100% to +300%, n = 3 channels)",
         ),
-        ({"tuned": DOWN, "wide": DOWN}, 3, [DISAGREES, DISAGREES], "ResNet34 trained on Caltech-101: -200%"),
-        ({"tuned": UP}, 3, [AGREES, CANNOT_TELL], "ResNet34 trained on Caltech-101: +0%"),
-        ({"tuned": DOWN}, 4, [DISAGREES], "share: it is more like its own than like another's in -200% (-300%"),
+        ({"tuned": DOWN, "wide": DOWN}, 3, [DISAGREES, DISAGREES], "ResNet34 trained on Caltech-101: it is -200%"),
+        ({"tuned": UP}, 3, [AGREES, CANNOT_TELL], "ResNet34 trained on Caltech-101: it is +0%"),
+        ({"tuned": DOWN}, 4, [DISAGREES], "than like another channel's in -200% to -200% of comparisons"),
     ],
 )  # fmt: skip
 def test_each_line_follows_its_interval(

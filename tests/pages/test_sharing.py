@@ -1,6 +1,7 @@
 """What the page on channel sharing says follows the numbers, on made-up networks that fulfil or break it."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from itertools import combinations, pairwise
 from pathlib import Path
@@ -491,6 +492,13 @@ def test_unlike_leaves_silent_channels_out() -> None:
     tested = torch.tensor([True, True, True, False, False, False, False])
     found = sharing.unlike(dataclasses.replace(evidence(12), strange=strange, tested=tested))
     assert found.value == pytest.approx(0.8 - 0.25)
+
+
+def test_where_the_filters_make_every_picture_none_can_be_stranger() -> None:
+    alike = [dataclasses.replace(each, strange=each.strange / 1000) for each in (evidence(12), evidence(1))]
+    assert math.isnan(sharing.unlike(alike[0]).value)
+    found = sharing.predictions(shown(found={"resnet34": [alike[0]], "plainnet34": [alike[1]]}))[3]
+    assert (found.verdict, found.why) == (CANNOT_TELL, sharing.ALL_MADE)
 
 
 def test_the_table_shows_every_word() -> None:

@@ -289,15 +289,16 @@ def kept_claims() -> dict[str, list[Claim]]:
 
 def kept_examples() -> dict[str, verdicts.Example]:
     """Return channels of the runs that are kept to look at, named as in `kept_claims`."""
-    found = {
-        "reference pair": (kept(), " of the wide pair"), "ImageNet ResNet18": (kept("evidence/resnet18"), "")
-    }  # fmt: skip
-    return {name: _example(run, of) for name, (run, of) in found.items()}
+    over_seeds = "".join(claim.letter for claim in kept("evidence/pair").claims)
+    return {
+        "reference pair": _example(kept(), " of the wide pair", over_seeds),
+        "ImageNet ResNet18": _example(kept("evidence/resnet18")),
+    }
 
 
-def _example(run: Reference, of: str) -> verdicts.Example:
+def _example(run: Reference, of: str = "", elsewhere: str = "") -> verdicts.Example:
     name, (effect, *_) = next(iter(run.effects.items()))
-    return verdicts.Example(network(name), network(name).channel, effect.inactive, run.explored, of)
+    return verdicts.Example(network(name), network(name).channel, effect.inactive, run.explored, of, elsewhere)
 
 
 def _noise(stored: dict[str, Any]) -> NoiseEffect:

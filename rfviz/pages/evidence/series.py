@@ -17,6 +17,7 @@ from rfviz import stats
 from rfviz.lab import presets, series
 from rfviz.nets.network import NETWORKS
 from rfviz.pages.style import GREY, BookFigure, HowMade, listed
+from rfviz.pages.training import hardly_learnt
 from rfviz.stats import AGREES, CANNOT_TELL, DISAGREES, NOTHING, Interval, judge
 from rfviz.storage import places
 
@@ -25,9 +26,6 @@ STRONG = 3.0
 
 PAPER_DECAY = 1.7
 """Cumulative decay of the paper's training, which had 450,000 steps."""
-
-LEARNT = 2.0
-"""Networks count whose top-1 accuracy is at least so many times that of guessing, mean over seeds."""
 
 POINTS = 2.0
 """Least change of top-1 accuracy that counts as one, points."""
@@ -89,13 +87,13 @@ def more_silent(shown: Shown, network: str, other: str) -> Interval:
 
 
 def compared(shown: Shown, *networks: str) -> list[float]:
-    """Return the decays of `STRONG` and more under which all of some networks have learnt."""
-    least = LEARNT / presets.get(series.PRESET).classes
+    """Return the decays of `STRONG` and more under which none of some networks has hardly learnt."""
+    chance = 1 / presets.get(series.PRESET).classes
     return [
         decay
         for decay in shown.decays()
         if decay >= STRONG
-        and all(np.mean([each["top1"] for each in shown.of(name, decay)]) >= least for name in networks)
+        and not hardly_learnt({name: [each["top1"] for each in shown.of(name, decay)] for name in networks}, chance)
     ]
 
 
