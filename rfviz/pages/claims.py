@@ -25,7 +25,7 @@ from rfviz.lab.results import RANDOM
 from rfviz.lab.run import Run
 from rfviz.nets.network import Network
 from rfviz.pages import colour, higher, maximization, orientation, sharing
-from rfviz.pages.inactive import more_inactive, noise_change
+from rfviz.pages.inactive import MORE, more_inactive, noise_change
 from rfviz.pages.sharing import NO_LABELS, TRAININGS, few_trainings
 from rfviz.pages.style import no_contrast
 from rfviz.stats import AGREES, CANNOT_TELL, DISAGREES, NOTHING, Interval, all_of, judge
@@ -44,7 +44,7 @@ SMALL_DECAY = 1.0
 
 # Least effects, beside those of the pages.
 DIVERSER, ALIKE, CENTRED, HALVES = 0.05, 0.5, 0.25, 0.5
-KEEPS, HUES, MORE, HARM, HARM_RANDOM = 0.1, 0.1, 0.05, 0.01, 0.001
+KEEPS, HUES, HARM, HARM_RANDOM = 0.1, 0.1, 0.01, 0.001
 LEAD, CUT = 0.1, 0.01
 
 

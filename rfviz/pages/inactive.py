@@ -16,6 +16,7 @@ from rfviz import stats
 from rfviz.kernels.noise import PAPER_DOSE, VARIANTS, Disturbances, NoiseDose, NoiseEffect
 from rfviz.kernels.responses import LayerResponses
 from rfviz.kernels.silent import RARE, Silence, control_count, inactive_channels
+from rfviz.kernels.stream import read_strength
 from rfviz.lab import results
 from rfviz.lab.run import Run
 from rfviz.nets.network import NETWORKS, Network
@@ -34,6 +35,9 @@ PAPER_TABLE = {
     "plainnet34": {"inactive": 2, "dL": -1.66893e-6, "dL_rnd": -8.34465e-7},
 }
 """Table 1 of the paper: number of inactive channels of 64, and the two loss differences in nats."""
+
+MORE = 0.05
+"""Least difference of two networks in the share of inactive channels."""
 
 _PAPER_ROWS = {"inactive": "dL", "random_inactive": "dL_rnd"}
 
@@ -341,6 +345,10 @@ def kinds_answer(shown: Shown) -> Markdown:
     return Markdown("**Answer.** " + " ".join(sentences))
 
 
+SMALL = 0.001
+"""Fig. S12 is logarithmic for values beyond this: those of silent channels are small."""
+
+
 def room_to_fire(shown: Shown) -> Figure:
     """Draw Fig. S12: for every channel how high it goes before the ReLU, and how high any picture could drive it.
 
@@ -361,6 +369,9 @@ def room_to_fire(shown: Shown) -> Figure:
         link_points(ax, places, found.highest[order], NETWORKS[network], "maxpool", order.tolist(), shown.explored)
         ax.plot(places, found.shift[order].numpy(), "_", color="black", label="mean: shift of batch norm")
         ax.axhline(0, color="black", linewidth=0.8, linestyle=":")
+        ax.set_yscale("symlog", linthresh=SMALL, linscale=0.8)
+        ax.set_yticks([-1, -SMALL, 0, SMALL, 1], ["-1", f"-{SMALL}", "0", f"{SMALL}", "1"])
+        ax.minorticks_off()
         ax.set_title(NETWORKS[network].title)
         ax.set_xlabel("channel, sorted")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -584,14 +595,17 @@ def _comparison(effects: Effects) -> str:
     ours, other = (each.title for each in pair)
     has = {
         AGREES: f"As in the paper, {ours} has more inactive channels than {other}",
-        DISAGREES: f"Unlike in the paper, {ours} has fewer inactive channels than {other}",
+        DISAGREES: f"Unlike in the paper, {ours} does not have more inactive channels than {other}",
         CANNOT_TELL: f"It cannot be told whether {ours} has more inactive channels than {other}",
-    }[judge(more)]
-    said = f"{has}: the difference of their shares is {more:+.3f}."
+    }[judge(more, least=MORE)]
+    said = f"{has}, by {MORE:.0%} of all at least: the difference of their shares is {more:+.0%}."
     if controlled and subject.skips:
         equal = _more(effects, controlled, contrast)
-        so = "so it is" if judge(equal) == judge(more) else "it cannot be told whether it is so"
-        said += f" At equal accuracy {so}: {controlled.title} minus {other} is {equal:+.3f}."
+        same = {AGREES: "so it is", DISAGREES: "neither does it", CANNOT_TELL: "neither can it be told"}
+        so = "it cannot be told whether it is so"
+        if judge(equal, least=MORE) == judge(more, least=MORE):
+            so = same[judge(more, least=MORE)]
+        said += f" At equal accuracy {so}: {controlled.title} minus {other} is {equal:+.0%}."
     return said
 
 
@@ -625,7 +639,9 @@ def _verdict(network: str, replicas: Sequence[NoiseEffect]) -> str:
 def noise_doses(shown: Shown) -> Figure:
     """Draw Fig. S14: the change of the loss by dose with matched controls (top), and channel by channel (bottom)."""
     figure = BookFigure(5.0)
-    grid = figure.subplots(2, len(shown.doses), squeeze=False, sharey="row")
+    grid = figure.subplots(2, len(shown.doses), squeeze=False)
+    for top in grid[0, 1:]:
+        top.sharey(grid[0, 0])
     for (top, bottom), (network, found) in zip(grid.T, shown.doses.items(), strict=True):
         colour = NETWORKS[network].colour
         which = "inactive" if found.inactive else "least active"
@@ -665,6 +681,40 @@ def noise_doses(shown: Shown) -> Figure:
     for ax in grid.flat:
         ax.spines[["top", "right"]].set_visible(False)
     return figure
+
+
+NEAR = 2.0
+"""Channels match that the first block reads equally strongly up to this factor."""
+
+
+def read(run: Run) -> dict[str, dict[str, Tensor]]:
+    """Return how strongly convolutions of each network read the channels of the stem; see `read_strength`."""
+    return {each.name: read_strength(run.net(each.name), each.readers) for each in run.networks}
+
+
+def match_answer(doses: Mapping[str, NoiseDose], strengths: Mapping[str, Mapping[str, Tensor]]) -> Markdown:
+    """Say how nearly the first block reads matched channels like tested ones, from what `read` returns."""
+    sentences = []
+    for network, found in doses.items():
+        strength = strengths[network][NETWORKS[network].readers[0]]
+        tested, matched = strength[list(found.tested)], strength[list(found.matched)]
+        if len(matched) < len(tested):
+            continue
+        far = torch.maximum(matched / tested, tested / matched).max() > NEAR
+        told = [
+            " to ".join(dict.fromkeys(stats.number(float(end), ".2g") for end in (each.min(), each.max())))
+            for each in (tested, matched)
+        ]
+        sentences.append(
+            f"In {NETWORKS[network].title}, the next convolution reads the tested channels with {told[0]} of the mean "
+            f"weight, the matched ones with {told[1]}: "
+            + (
+                "they do not match, and noise that goes through it differs for that alone."
+                if far
+                else "they are alike in that."
+            )
+        )
+    return Markdown(" ".join(sentences))
 
 
 def dose_answer(shown: Shown) -> Markdown:

@@ -30,7 +30,7 @@ from rfviz import stats
 from rfviz.kernels.noise import PAPER_DOSE
 from rfviz.kernels.pictures import Pairing, central, correlations, pairing
 from rfviz.kernels.responses import LayerResponses
-from rfviz.kernels.stream import HandedOn, Written, read_strength
+from rfviz.kernels.stream import HandedOn, Written
 from rfviz.lab import results
 from rfviz.lab.results import Evidence
 from rfviz.lab.run import Run
@@ -129,7 +129,7 @@ def gather(runs: Sequence[Run]) -> Shown:
         keeps=keeps(runs),
         parts={name: parts(runs, name) for name in names},
         sparsity={each.name: results.sparsity(run, each.name) for each in run.networks},
-        read={name: read_strength(run.net(name), NETWORKS[name].readers) for name in names},
+        read=inactive.read(run),
         evidence={name: [results.evidence(each, name) for each in runs] for name in names},
         more_inactive=inactive.more_inactive(runs),
         more_at_equal_accuracy=inactive.more_inactive(runs, run.accuracy_control) if run.accuracy_control else NOTHING,

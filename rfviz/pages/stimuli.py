@@ -177,7 +177,7 @@ def mean_stimulus_table(shown: Shown, channel: Mapping[str, int]) -> pd.DataFram
 
 def _strongest(found: LayerResponses, channel: int) -> str:
     best = found.top_values[channel, 0].item()
-    return f"{best:.2f}" if math.isfinite(best) else "–"
+    return f"{best:{'.2f' if best >= 0.01 else '.2g'}}" if math.isfinite(best) else "–"
 
 
 def flattening(layers: Mapping[str, LayerResponses]) -> Interval:

@@ -237,15 +237,15 @@ def test_one_network_of_several_has_no_spread() -> None:
 def test_without_inactive_channels_there_is_nothing_to_compare() -> None:
     said = page.noise_answer(REPLICAS | {"resnet34": [NONE] * 3}).data
     assert "No network of this run has an inactive channel" in said
-    assert "It cannot be told whether ResNet34 has more inactive channels than PlainNet34: " in said
+    assert "It cannot be told whether ResNet34 has more inactive channels than PlainNet34, by 5% " in said
 
 
 @pytest.mark.parametrize(
     ("resnet", "plain", "words"),
     [
-        (13, 2, "As in the paper, ResNet34 has more inactive channels than PlainNet34: "),
-        (1, 0, "It cannot be told whether ResNet34 has more inactive channels than PlainNet34: "),
-        (2, 13, "Unlike in the paper, ResNet34 has fewer inactive channels than PlainNet34: "),
+        (13, 2, "As in the paper, ResNet34 has more inactive channels than PlainNet34, by 5% of all at least: "),
+        (1, 0, "It cannot be told whether ResNet34 has more inactive channels than PlainNet34, by 5% "),
+        (2, 13, "Unlike in the paper, ResNet34 does not have more inactive channels than PlainNet34, by "),
     ],
 )
 def test_networks_are_compared_by_the_interval(resnet: int, plain: int, words: str) -> None:
@@ -365,6 +365,21 @@ def dose(tested: float, matched: float, inactive: bool = True, left: tuple[int, 
     single = torch.arange(6.0).double()[:, None] + wobble
     loss = {group: torch.cat([-each, each]) for group, each in loss.items()}  # at another dose, the opposite
     return NoiseDose((0, 1), inactive, left, (0.5, 1.0), loss, single, torch.arange(20))
+
+
+@pytest.mark.parametrize(
+    ("strength", "words"),
+    [
+        ([0.5, 0.6, 0.9, 1.1], "with 0.5 to 0.6 of the mean weight, the matched ones with 0.9 to 1.1: they are alike"),
+        ([2e-5, 0.0, 0.9, 1.1], "with 0 to 2 · 10⁻⁵ of the mean weight, the matched ones with 0.9 to 1.1: they do not"),
+        ([0.4, 0.4, 0.7, 0.9], "with 0.4 of the mean weight, the matched ones with 0.7 to 0.9: they do not match"),
+    ],
+)
+def test_matched_channels_are_said_to_match_where_they_do(strength: list[float], words: str) -> None:
+    found = dose(1.0, 1.0)
+    read = torch.ones(24, dtype=torch.float64)
+    read[[*found.tested, *found.matched]] = torch.tensor(strength, dtype=torch.float64)
+    assert words in page.match_answer({"resnet34": found}, {"resnet34": {"layer1.0.conv1": read}}).data
 
 
 @pytest.mark.parametrize(
