@@ -153,7 +153,6 @@ def _drives(ax: Axes, tuning: ColourTuning, channel: int, names: tuple[str, str]
     ax.set_xticklabels(["+L-M", "+S"])
     ax.set_title(f"index {tuning.index[channel]:.2f}")
     ax.legend(frameon=False, loc="best", handlelength=1)
-    ax.spines[["top", "right"]].set_visible(False)
 
 
 def class_table(shown: Shown) -> pd.DataFrame:

@@ -368,7 +368,6 @@ def firing_rates(
     ax.set(xlabel=f"channel{'' if alike else 's'}, sorted{'' if alike else ' (%)'}", ylabel="neurons that fire (%)")
     ax.set_ylim(-3, 103)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.spines[["top", "right"]].set_visible(False)
     ax.legend(frameon=False)
     return figure
 

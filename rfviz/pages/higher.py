@@ -115,7 +115,6 @@ def effective_diameters(shown: Shown) -> Figure:
     ax.set_xticks(range(len(names)), [f"{name}\n{size}" for name, size in zip(names, sizes, strict=True)])
     ax.set_ylabel("effective diameter (px)")
     ax.set_ylim(bottom=0)
-    ax.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside lower center", ncols=2, frameon=False)
     return figure
 
@@ -192,7 +191,6 @@ def identification_by_layer(shown: Shown) -> Figure:
         names = [title.replace("first pooling layer", "pooling").replace("layer ", "") for title in titles]
         ax.set_xticks(range(len(layers)), names)
         ax.set_xlim(-0.5, len(layers) - 0.5)
-        ax.spines[["top", "right"]].set_visible(False)
     panels[0].set_ylim(0, 1.04)
     panels[0].set_ylabel("share of other channels' pictures\nthat drive the channel less")
     handles, labels = panels[0].get_legend_handles_labels()

@@ -188,23 +188,17 @@ def why(runs: Sequence[Run], network: str) -> Why:
     def over(measure: Callable[[Disturbances], Tensor]) -> Interval:
         return stats.over_seeds([dose.mean(measure(each)) for dose, each in found])
 
-    groups: dict[str, Callable[[Disturbances, str], Tensor]] = {
-        "tested": lambda each, variant: each.tested[variant],
-        "matched": lambda each, variant: each.matched[variant],
-        "difference": lambda each, variant: each.tested[variant] - each.matched[variant],
-    }
-    variants, comparable = found[0][1].tested, all(dose.matched for dose, _ in found)
+    def changes(variant: str) -> dict[str, Interval]:
+        measured = {"tested": over(lambda each: each.tested[variant]), "matched": NOTHING, "difference": NOTHING}
+        if all(dose.matched for dose, _ in found):
+            measured["matched"] = over(lambda each: each.matched[variant])
+            measured["difference"] = over(lambda each: each.tested[variant] - each.matched[variant])
+        return measured
+
+    variants = found[0][1].tested
     return Why(
         bool(having),
-        {
-            variant: {
-                group: over(lambda each, measure=measure, variant=variant: measure(each, variant))  # type: ignore[misc]
-                if comparable or group == "tested"
-                else NOTHING
-                for group, measure in groups.items()
-            }
-            for variant in variants
-        },
+        {variant: changes(variant) for variant in variants},
         over(lambda each: each.tested["skip"] - each.tested["convolutions"]) if "skip" in variants else NOTHING,
         over(lambda each: each.tested["noise"] - each.tested["offset"]),
         found[0][0].labelled,
@@ -375,7 +369,6 @@ def room_to_fire(shown: Shown) -> Figure:
         ax.set_title(NETWORKS[network].title)
         ax.set_xlabel("channel, sorted")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-        ax.spines[["top", "right"]].set_visible(False)
     axes[0].set_ylabel("value before the ReLU")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
     return figure
@@ -451,7 +444,6 @@ def firing_history(shown: Shown) -> Figure:
         ax.set(xlabel="epoch", ylim=(-3, 103))
         ax.set_title(NETWORKS[network].title)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-        ax.spines[["top", "right"]].set_visible(False)
     axes[0].set_ylabel("neurons that fire (%)")
     return figure
 
@@ -678,8 +670,6 @@ def noise_doses(shown: Shown) -> Figure:
     by = measure(next(iter(shown.doses.values())).labelled)
     grid[0, 0].set_ylabel(f"{by.name} (nats)")
     grid[1, 0].set_ylabel(f"{by.name} (nats),\nnoise in one channel")
-    for ax in grid.flat:
-        ax.spines[["top", "right"]].set_visible(False)
     return figure
 
 

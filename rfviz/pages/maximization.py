@@ -150,7 +150,6 @@ def maximization(shown: Shown, network: Network | None, channel: Mapping[str, in
         if best > 0 and high - low < LITTLE:  # else what is rounding would fill the panel
             column[2].set_ylim(low - LITTLE / 2, high + LITTLE / 2)
         column[2].set_xlabel("step" if best > 0 else "step (never fires: activation itself)")
-        column[2].spines[["top", "right"]].set_visible(False)
     for ax, name in zip(grid[:, 0], ("the paper's\nsetting", "clear\npicture"), strict=False):
         ax.set_ylabel(name, rotation=0, ha="right", va="center")
     grid[2, 0].set_ylabel("activation over the\nbest photograph's")

@@ -199,7 +199,6 @@ def _curve(ax: Axes, tuning: Tuning, control: Sequence[Tuning], channel: int, ne
         ax.plot([*angles.tolist(), 180], [*values.tolist(), float(values[0])], style, color=colour)
     ax.set(ylim=(-0.05, 1.1), xlim=(0, 180), xticks=[0, 90, 180], yticks=[0, 1])
     ax.set_xlabel("bars (°)")
-    ax.spines[["top", "right"]].set_visible(False)
 
 
 def selectivity_table(shown: Shown) -> pd.DataFrame:

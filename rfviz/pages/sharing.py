@@ -295,7 +295,6 @@ def channel_pairings(shown: Shown) -> Figure:
     ax.axhline(0, color=GREY, linewidth=0.8, linestyle=":")
     ax.set_xticks(range(len(places)), ["\n".join(_short(longest, layer) for layer in pair) for pair in places])
     ax.set_ylabel("mean correlation of channels\nof the same number")
-    ax.spines[["top", "right"]].set_visible(False)
     ax.legend(frameon=False)
     return figure
 
@@ -400,7 +399,6 @@ def sparsity_profile(shown: Shown) -> Figure:
         ax.plot(places[~inner], values[~inner], marker, color=colour, markersize=4)
         ax.plot(places[inner], values[inner], marker, color=colour, markersize=4, markerfacecolor="white")
     ax.set(xlabel="ReLU, from the stem to the last block", ylabel="responses that are 0 (%)", ylim=(0, 100))
-    ax.spines[["top", "right"]].set_visible(False)
     ax.legend(frameon=False)
     return figure
 
@@ -455,7 +453,6 @@ def written_shares(shown: Shown) -> Figure:
             middle = stats.median(first.written[layer].share)
             ax.set_title(f"{network.layer_title(layer)}\nmedian {middle.value:.0%}")
             ax.set_xlabel("firing rate in the\nfirst pooling layer (%)")
-            ax.spines[["top", "right"]].set_visible(False)
         panels[0].set_ylabel("variance written by the block (%)")
     keys = {label: handle for ax in grid[:, 0] for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
     figure.legend(keys.values(), keys.keys(), loc="outside lower center", ncols=len(keys), frameon=False)
@@ -483,7 +480,6 @@ def ablations(shown: Shown) -> Figure:
             ax.plot(rates[ringed], middle[ringed], "o", markersize=8, markerfacecolor="none", color="black")
             ax.axhline(0, color="black", linewidth=0.8, linestyle=":")
             ax.set_title(f"{network.title}\n{network.layer_title(layer)}")
-            ax.spines[["top", "right"]].set_visible(False)
         column[-1].set_xlabel("firing rate in the\nfirst pooling layer (%)")
     for ax in grid[:, 0]:
         ax.set_ylabel(f"{measure(shown.labelled).name} (nats)")

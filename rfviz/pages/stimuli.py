@@ -108,7 +108,6 @@ def border_stimuli(shown: Shown, channel: Mapping[str, int]) -> Figure:
     axes.set_xticks(range(len(shown.at_borders)), [network.layer_title(layer) for layer in shown.at_borders])
     axes.set_ylabel("stick out (%)")
     axes.set_ylim(0, 100)
-    axes.spines[["top", "right"]].set_visible(False)
     layer, number = network.figure_layers[-1], channel[network.name]
     competing = {"all neurons compete": shown.at_borders, "whole fields only": shown.responses[network.name]}
     for column, (title, responses) in enumerate(competing.items()):

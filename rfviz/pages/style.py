@@ -112,7 +112,7 @@ def channel_link(network: Network, layer: str, channel: int, explored: str | Non
 
 
 class _Layout(ConstrainedLayoutEngine):
-    """One size of type, room for it, and then every picture at a whole number of output pixels for each of its own."""
+    """One size of type, room for it, charts without a frame, and every pixel of a picture k × k output pixels."""
 
     def execute(self, fig: Figure) -> None:
         for text in fig.findobj(Text):
@@ -120,6 +120,8 @@ class _Layout(ConstrainedLayoutEngine):
         for axes in fig.findobj(Axes):
             axes.tick_params(which="both", labelsize=TYPE)  # of ticks that are still to come
             axes.set_axes_locator(None)  # type: ignore[arg-type]  # as it begins
+            if not axes.images:
+                axes.spines[["top", "right"]].set_visible(False)
         super().execute(fig)
         for axes in fig.findobj(Axes):
             if axes.images:

@@ -172,7 +172,6 @@ def training_curves(histories: Histories, chance: float) -> Figure:
                     ax.fill_between(epochs, values.min(0), values.max(0), color=network.colour, alpha=0.2, linewidth=0)
         ax.set(xlabel="epoch", ylabel=f"{'cross-entropy' if what == 'loss' else 'top-1 accuracy'} ({unit})")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-        ax.spines[["top", "right"]].set_visible(False)
     panels[0].set_yscale("log")
     panels[1].axhline(100 * chance, color=GREY, linewidth=1, linestyle=":", label="chance")
     panels[1].set_ylim(0, 100)

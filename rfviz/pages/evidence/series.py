@@ -168,7 +168,6 @@ def _draw(ax: Axes, shown: Shown, what: str, label: str) -> None:
     ax.set_xticks(shown.decays(), [f"{decay:g}" for decay in shown.decays()])
     ax.minorticks_off()
     ax.set(xlabel="cumulative decay D", ylabel=label, ylim=(-3, None))
-    ax.spines[["top", "right"]].set_visible(False)
 
 
 def table(shown: Shown) -> pd.DataFrame:
