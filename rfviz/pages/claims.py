@@ -6,7 +6,6 @@ networks take a training as the unit: with fewer than `TRAININGS` of each, they 
 well is measured there.
 """
 
-import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -48,6 +47,8 @@ KEEPS, HUES, HARM, HARM_RANDOM = 0.1, 0.1, 0.01, 0.001
 LEAD, CUT = 0.1, 0.01
 
 
+MORE_DIGITS = 3
+
 ARCHITECTURE = "What random weights have as well is architecture, and does not count against the statement."
 
 
@@ -77,10 +78,12 @@ class Part(NamedTuple):
         return f"{self.name}: {side} {self.limit:{self.form.replace('+', '')}}{self.unit}"
 
     def __str__(self) -> str:
-        """Return name and number, for people: with one more digit where an end would read like the limit it is not."""
-        form, ends = self.form, (self.interval.low, self.interval.high)
-        if any(f"{end:{form}}" == f"{self.limit:{form}}" and end != self.limit for end in ends):
-            form = re.sub(r"\d+", lambda digits: str(int(digits[0]) + 1), form)
+        """Return name and number, for people: with more digits where an end would read like the limit it is not."""
+        form, ends = self.form, [end for end in (self.interval.low, self.interval.high) if end != self.limit]
+        for _ in range(MORE_DIGITS):
+            said = [float(f"{number:{form}}".rstrip("%")) for number in (self.limit, *ends)]
+            if said[0] in said[1:]:
+                form = re.sub(r"\d+", lambda digits: str(int(digits[0]) + 1), form)
         random = "" if self.random is None else f", {RANDOM} {self.random:{form}}"
         return f"{self.name} {self.interval:{form}}{random}"
 
@@ -521,7 +524,8 @@ def _hypothesis(runs: Sequence[Run]) -> Claim:
     says = "Channels are inactive because later blocks use them for features unlike the filters (the hypothesis)."
     measure = (
         f"Of inactive channels of {subject.title}, minus the others: share of the contrast of the mean stimulus at "
-        f"{subject.layer_title(subject.stream[-1])}, in its central px, that no mixture of the filters makes. And the "
+        f"{subject.layer_title(subject.stream[-1])}, in its central px, that no mixture of the filters makes (open "
+        "where that is less than the least effect in every channel). And the "
         "change of the loss, "
         "nats, when the blocks may write nothing to the inactive channels, and how much more it is than with as many "
         "active ones that the first block reads most nearly as strongly. Channel sharing has the other predictions, "
@@ -537,7 +541,8 @@ def _hypothesis(runs: Sequence[Run]) -> Claim:
         return _open("l", says, measure, NO_LABELS)
     cut = stats.over_seeds([each.dose.mean(each.cut[0]) for each in having])
     further = stats.over_seeds([each.dose.mean(each.cut[0] - each.cut[1]) for each in having])
-    strange = stats.over_seeds([sharing.unlike(each) for each in having])
+    all_made = any(map(sharing.all_made, having))
+    strange = NOTHING if all_made else stats.over_seeds([sharing.unlike(each) for each in having])
     return _claim(
         "l", says, measure,
         [
@@ -545,7 +550,7 @@ def _hypothesis(runs: Sequence[Run]) -> Claim:
             Part("nothing written", cut, CUT, form="+.3f", unit=" nats"),
             Part("minus the same in matched active channels", further, form="+.3f", unit=" nats"),
         ],
-        sharing.ALL_MADE if math.isnan(strange.value) else "",
+        sharing.ALL_MADE if all_made else "",
     )  # fmt: skip
 
 

@@ -690,7 +690,7 @@ def match_answer(doses: Mapping[str, NoiseDose], strengths: Mapping[str, Mapping
         tested, matched = strength[list(found.tested)], strength[list(found.matched)]
         if len(matched) < len(tested):
             continue
-        far = torch.maximum(matched / tested, tested / matched).max() > NEAR
+        worst = float(torch.maximum(matched / tested, tested / matched).max())
         told = [
             " to ".join(dict.fromkeys(stats.number(float(end), ".2g") for end in (each.min(), each.max())))
             for each in (tested, matched)
@@ -698,10 +698,12 @@ def match_answer(doses: Mapping[str, NoiseDose], strengths: Mapping[str, Mapping
         sentences.append(
             f"In {NETWORKS[network].title}, the next convolution reads the tested channels with {told[0]} of the mean "
             f"weight, the matched ones with {told[1]}: "
+            + ("within" if worst <= NEAR else "not within")
+            + f" a factor of {NEAR:g}, one by one."
             + (
-                "they do not match, and noise that goes through it differs for that alone."
-                if far
-                else "they are alike in that."
+                ""
+                if worst <= NEAR
+                else " So noise that goes through this convolution may differ for that reason alone."
             )
         )
     return Markdown(" ".join(sentences))

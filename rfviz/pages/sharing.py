@@ -14,7 +14,6 @@ All but the sparsity is about channels that layer1 has in common with the stem: 
 have more of them there, are left out.
 """
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple
@@ -567,15 +566,24 @@ def ownership_answer(shown: Shown) -> Markdown:
 STRANGE = 0.05
 """Share of the contrast of a mean stimulus outside the filters that counts, and least difference of groups in it."""
 
-ALL_MADE = f"of no channel more than {STRANGE:.0%} lie outside the filters, so that none could be stranger than others"
+ALL_MADE = (
+    f"in no channel do {STRANGE:.0%} of the contrast of the mean stimulus lie outside the span of the filters, so that "
+    "none could be stranger than others"
+)
+
+
+def all_made(evidence: Evidence) -> bool:
+    """Tell whether filters make the mean stimuli of all channels behind layer1, to less than `STRANGE` of them."""
+    measured = evidence.strange[evidence.strange.isfinite()]
+    return len(measured) > 0 and bool((measured < STRANGE).all())
 
 
 def unlike(evidence: Evidence) -> Interval:
     """Return how strange to the filters tested channels are behind layer1 (see `Evidence`), minus the others.
 
-    `NOTHING` where no channel is strange by `STRANGE`: the filters make every picture, so that none could be stranger.
+    `NOTHING` where `all_made`: none could be stranger.
     """
-    if not (evidence.strange >= STRANGE).any():
+    if all_made(evidence):
         return NOTHING
     return stats.difference(evidence.strange[evidence.tested], evidence.strange[~evidence.tested])
 
@@ -694,7 +702,7 @@ def predictions(shown: Shown) -> list[Prediction]:
             f"The {tested} channels hold something at {last} that no mixture of the filters makes.",
             "share of the contrast of the mean stimulus outside the span of all filters, minus that of the others",
             f"{strange:+.2f}", f"{other}: {over(unlike, plain):+.2f}",
-            *((CANNOT_TELL, ALL_MADE) if any_inactive and math.isnan(strange.value) else verdict(strange)),
+            *((CANNOT_TELL, ALL_MADE) if any_inactive and any(map(all_made, ours)) else verdict(strange)),
         ),
         Prediction(
             f"Noise in the {tested} channels hurts {subject.title} more than {other}.",

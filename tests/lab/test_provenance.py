@@ -80,3 +80,4 @@ def test_environment_has_the_versions():
 def test_device_name_of_a_cpu_has_its_threads(monkeypatch, threads, said):
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     assert device_name(CPU).startswith("CPU (") and device_name(CPU).endswith(said)
+    assert device_name(CPU, 3).endswith("3 threads)")

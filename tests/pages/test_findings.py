@@ -32,7 +32,7 @@ def imagenet(tested: Interval, difference: Interval, tuned: Interval, inactive: 
 MEASURED = ("decay", "equal", "tested", "difference", "tuned", "wide")
 
 
-NONE = "alone it does neither more nor less, as far as can be told, than in as many active channels (difference +0.000"
+NONE = "neither more nor less, as far as can be told, than in as many active channels (difference, in nats, +0.000"
 
 
 @pytest.mark.parametrize(
@@ -40,14 +40,15 @@ NONE = "alone it does neither more nor less, as far as can be told, than in as m
     [
         ({}, 0, [AGREES, CANNOT_TELL], "ResNet18 trained on ImageNet: 2 of 64, over"),
         ({"inactive": 0}, 0, [DISAGREES, CANNOT_TELL], "0 of 64, over"),
-        ({"tested": UP}, 0, [AGREES, CANNOT_TELL], "raises its loss by 2.000 (1.000 to 3.000"),
-        ({"tested": DOWN}, 0, [AGREES, DISAGREES], "raises its loss by -2.000"),
+        ({"tested": UP}, 0, [AGREES, CANNOT_TELL], "changes its loss, in nats, by +2.000 (+1.000 to +3.000"),
+        ({"tested": DOWN}, 0, [AGREES, DISAGREES], "changes its loss, in nats, by -2.000"),
         ({}, 0, [AGREES, CANNOT_TELL], NONE),
-        ({"difference": UP}, 0, [AGREES, CANNOT_TELL], "it does more than in as many active channels (difference +2"),
-        ({"difference": DOWN}, 0, [AGREES, CANNOT_TELL], "it does less than in as many active channels (difference -2"),
-        ({"equal": UP, "decay": UP}, 1, [AGREES, AGREES], "equal cumulative decay: +2% (+1% to +3%, n = 3 channels)"),
-        ({}, 1, [CANNOT_TELL, CANNOT_TELL], "at equal accuracy +0%"),
-        ({"equal": DOWN, "decay": UP}, 1, [DISAGREES, AGREES], "at equal accuracy -200%"),
+        ({"difference": UP}, 0, [AGREES, CANNOT_TELL], "does more than in as many active channels (difference, in"),
+        ({"difference": DOWN}, 0, [AGREES, CANNOT_TELL], "does less than in as many active channels (difference, in"),
+        ({"equal": UP, "decay": UP.times(100)}, 1, [AGREES, AGREES], "decay: +200% (+100% to +300%, n = 3 channels)"),
+        ({"decay": UP}, 1, [CANNOT_TELL, DISAGREES], "equal cumulative decay: +2% (+1% to +3%, n = 3 channels)"),
+        ({"decay": OPEN.times(100)}, 1, [CANNOT_TELL, CANNOT_TELL], "at equal accuracy +0%"),
+        ({"equal": DOWN, "decay": UP.times(100)}, 1, [DISAGREES, AGREES], "at equal accuracy -200%"),
         (
             {"tuned": UP, "wide": UP}, 2, [AGREES, AGREES],
             "minus that with random weights, is +200% (+100% to +300%, n = 3 channels)",

@@ -501,6 +501,15 @@ def test_where_the_filters_make_every_picture_none_can_be_stranger() -> None:
     assert (found.verdict, found.why) == (CANNOT_TELL, sharing.ALL_MADE)
 
 
+@pytest.mark.parametrize("missing", [slice(None), slice(0, 12)])
+def test_what_was_not_measured_is_not_made_by_the_filters(missing: slice) -> None:
+    ours = evidence(12)
+    ours.strange[missing] = torch.nan
+    assert not sharing.all_made(ours) and math.isnan(sharing.unlike(ours).value)
+    found = sharing.predictions(shown(found={"resnet34": [ours], "plainnet34": [evidence(1)]}))[3]
+    assert found.verdict == CANNOT_TELL and found.why != sharing.ALL_MADE
+
+
 def test_the_table_shows_every_word() -> None:
     page = shown(found=pair(12, 1))
     html = sharing.predictions_table(page).data

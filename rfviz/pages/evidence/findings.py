@@ -14,7 +14,7 @@ from rfviz.nets.network import NETWORKS
 from rfviz.pages.claims import Claim
 from rfviz.pages.evidence import series
 from rfviz.pages.evidence.reference import Reference
-from rfviz.pages.inactive import more_inactive_of
+from rfviz.pages.inactive import MORE, more_inactive_of
 from rfviz.pages.verdicts import marked
 from rfviz.stats import judge
 
@@ -72,9 +72,9 @@ def _of_silence(imagenet: Reference) -> Finding:
             ),
             (
                 harms.verdict,
-                f"noise in them raises its loss by {harms.parts[0].interval:.3f} nats; by the skip of the first block "
-                f"alone it does {than[by_skip.sign]} in as many active channels (difference {by_skip:+.3f}). There is "
-                "no such network without skips to compare with",
+                f"noise in them changes its loss, in nats, by {harms.parts[0].interval:+.3f}; by the skip of the first "
+                f"block alone it does {than[by_skip.sign]} in as many active channels (difference, in nats, "
+                f"{by_skip:+.3f}). There is no such network without skips to compare with",
             ),
         ],
         ("imagenet_network", "A network trained on ImageNet"),
@@ -97,7 +97,10 @@ def _of_networks(shown: series.Shown, pair: Reference) -> Finding:
                 _stated(pair.claims, "g").verdict,
                 f"trained on Caltech-101: {plainly:+.0%} of the channels, at equal accuracy {equal:+.0%}",
             ),
-            (judge(by_decay), f"small networks at equal cumulative decay: {by_decay.times(0.01):+.0%}"),
+            (
+                judge(by_decay.times(0.01), least=MORE),
+                f"small networks at equal cumulative decay: {by_decay.times(0.01):+.0%}",
+            ),
         ],
         ("silence_by_decay", "When channels fall silent"),
     )

@@ -87,7 +87,7 @@ def more_silent(shown: Shown, network: str, other: str) -> Interval:
 
 
 def compared(shown: Shown, *networks: str) -> list[float]:
-    """Return the decays of `STRONG` and more under which none of some networks has hardly learnt."""
+    """Return the decays of `STRONG` and more under which all of some networks have learnt."""
     chance = 1 / presets.get(series.PRESET).classes
     return [
         decay
