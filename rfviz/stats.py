@@ -26,13 +26,20 @@ ROUNDING = 1e-9
 """What is nearer to 0 than this is 0."""
 
 
+LONGEST = 6
+"""Digits of a number that is written with a power of ten."""
+
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def number(value: float, form: str) -> str:
-    """Return a number for people, with a power of ten as they write it: ``-1.67 · 10⁻⁶``."""
+    """Return a number for people, with a power of ten as they write it, ``-1.67 · 10⁻⁶``; 110 is none."""
     digits, exponential, power = f"{value:{form}}".partition("e")
-    return f"{digits} · 10{str(int(power)).translate(_SUPERSCRIPTS)}" if exponential else digits
+    if not exponential:
+        return digits
+    if 0 < int(power) < LONGEST:
+        return f"{float(f'{digits}e{power}'):{'+' * form.startswith('+')}.0f}"
+    return f"{digits} · 10{str(int(power)).translate(_SUPERSCRIPTS)}"
 
 
 class Interval(NamedTuple):

@@ -20,6 +20,7 @@ from bs4 import BeautifulSoup
 from conftest import PARAMETERS
 from papermill.exceptions import PapermillExecutionError
 
+from rfviz import stats
 from rfviz.book import batch, html
 from rfviz.errors import RfvizError
 from rfviz.explorer import static
@@ -144,12 +145,11 @@ def test_table_1_is_what_the_stored_tensors_say(run: Run) -> None:
                     continue
                 interval = getattr(effects[row], f"{what}_interval")
                 assert interval.value == pytest.approx(tensors[f"effects/{row}/{what}"].mean().item(), abs=1e-12)
-                low, high = (unit * edge for edge in (interval.low, interval.high))
-                ends = "" if low != low else f" ({low:{form}} to {high:{form}})"
-                entry.append(f"{unit * interval.value:{form}}{ends}")
+                value, low, high = (stats.number(unit * each, form) for each in interval[:3])
+                entry.append(value if interval.low != interval.low else f"{value} ({low} to {high})")
             expected.append(entry)
     assert shown[["loss", "top1"]].to_numpy().tolist() == expected
-    assert shown["paper"].tolist() == ["1.26962", "0.024056", "–", "–", "-1.66893e-06", "-8.34465e-07", "–", "–"]
+    assert shown["paper"].tolist() == ["1.26962", "0.024056", "–", "–", "-1.66893 · 10⁻⁶", "-8.34465 · 10⁻⁷", "–", "–"]
 
 
 def test_numbers_in_the_text_are_those_of_the_run(run: Run) -> None:
