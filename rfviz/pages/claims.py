@@ -46,8 +46,8 @@ DIVERSER, ALIKE, CENTRED, HALVES = 0.05, 0.5, 0.25, 0.5
 KEEPS, HUES, HARM, HARM_RANDOM = 0.1, 0.1, 0.01, 0.001
 LEAD, CUT = 0.1, 0.01
 
-
 MORE_DIGITS = 3
+"""Digits, at most, that an end of an interval gets in addition: no end may read like the least effect beside it."""
 
 ARCHITECTURE = "What random weights have as well is architecture, and does not count against the statement."
 
@@ -525,9 +525,8 @@ def _hypothesis(runs: Sequence[Run]) -> Claim:
     measure = (
         f"Of inactive channels of {subject.title}, minus the others: share of the contrast of the mean stimulus at "
         f"{subject.layer_title(subject.stream[-1])}, in its central px, that no mixture of the filters makes (open "
-        "where that is less than the least effect in every channel). And the "
-        "change of the loss, "
-        "nats, when the blocks may write nothing to the inactive channels, and how much more it is than with as many "
+        "where that is less than the least effect in every channel). And the change of the loss, nats, when the "
+        "blocks may write nothing to the inactive channels, and how much more it is than with as many "
         "active ones that the first block reads most nearly as strongly. Channel sharing has the other predictions, "
         "When channels fall silent what keeping all channels alive costs."
     )

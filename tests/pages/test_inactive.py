@@ -370,16 +370,10 @@ def dose(tested: float, matched: float, inactive: bool = True, left: tuple[int, 
 @pytest.mark.parametrize(
     ("strength", "words"),
     [
-        (
-            [0.5, 0.6, 0.9, 1.1],
-            "with 0.5 to 0.6 of the mean weight, the matched ones with 0.9 to 1.1: within a",
-        ),
+        ([0.5, 0.6, 0.9, 1.1], "with 0.5 to 0.6 of the mean weight, the matched ones with 0.9 to 1.1: within a"),
         ([2e-5, 0.0, 0.9, 1.1], "with 0 to 2 · 10⁻⁵ of the mean weight, the matched ones with 0.9 to 1.1: not within"),
         ([0.0, 0.4, 0.0, 0.4], "with 0 to 0.4 of the mean weight, the matched ones with 0 to 0.4: not within a factor"),
-        (
-            [0.4, 0.4, 0.7, 0.9],
-            "with 0.4 of the mean weight, the matched ones with 0.7 to 0.9: not within",
-        ),
+        ([0.4, 0.4, 0.7, 0.9], "with 0.4 of the mean weight, the matched ones with 0.7 to 0.9: not within"),
     ],
 )
 def test_matched_channels_are_said_to_match_where_they_do(strength: list[float], words: str) -> None:
