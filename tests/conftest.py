@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +23,9 @@ from rfviz.lab.run import Run, open_run
 from rfviz.nets import models
 
 torch.set_num_threads(1)  # the tests run in several processes
+# In the background of a shell (`make test &`) Ctrl-C is ignored, and would be by what the tests start and interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The same examples every time: whether the suite passes must not depend on luck. RFVIZ_SOAK=1 looks for new ones.
 settings.register_profile("fixed", derandomize=True, deadline=None)

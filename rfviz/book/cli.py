@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shlex
+import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -464,6 +465,7 @@ def main() -> None:
             raise
         _stop(f"{first_line(error)} Let fewer images through the network at a time, such as --set micro_batch=32.")
     except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # pressed again, it would put a traceback behind this line
         _stop("interrupted. Call the same command again to go on; finished results are kept.", INTERRUPTED)
 
 

@@ -743,6 +743,7 @@ class Explorer {
   viewed(side) {
     const { layer, model, of, channel } = side;
     const kinds = this.kinds(layer, channel);
+    if (!kinds.length) return [h("p", { class: "rx-none" }, "There is no picture of it: this layer is shown by photographs, and none drives it.")];
     const { gains, positive, fires, curve: values } = layer.facts.channels[channel];
     const first = fires ? TILES : ["filter", ...TILES];
     const chosen = kinds.includes(this.state.view) ? this.state.view : first.find((kind) => kinds.includes(kind)) ?? kinds[0];

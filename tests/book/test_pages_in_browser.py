@@ -88,8 +88,8 @@ def test_figures_have_half_their_size_and_scroll_on_a_phone(
     page.close()
 
 
-EVERY_KIND = ("index", "claims", "explorer", "api", "notebooks/04_inactive_neurons")
-"""Pages that have between them everything that a page may have."""
+EVERY_KIND = ("index", "claims", "explorer", "notebooks/04_inactive_neurons")
+"""Pages that have between them nearly everything that a page may have; the list of functions takes the checker long."""
 assert set(EVERY_KIND) <= set(PAGES)
 
 

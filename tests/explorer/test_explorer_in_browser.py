@@ -59,7 +59,7 @@ def shown(page: Page, title: str | None = None, side: int = 0) -> Locator:
     panel = page.locator(".rx-panel").nth(side)
     if title is not None:
         expect(panel.locator("h3")).to_have_text(title)
-    panel.locator(".rx-large canvas").wait_for()
+    panel.locator(".rx-large canvas, .rx-view .rx-none").wait_for()
     return panel
 
 
@@ -102,8 +102,15 @@ SCALES = """() => [
 })"""
 
 
-@pytest.mark.parametrize("layer", ["maxpool", "layer1.0", "layer1.2"])
-@pytest.mark.parametrize("width", [1400, 390])
+@pytest.mark.parametrize(
+    ("width", "layer"),
+    [
+        (1400, "maxpool"), (390, "layer1.2"),
+        *(pytest.param(*each, marks=pytest.mark.thorough) for each in (
+            (1400, "layer1.0"), (1400, "layer1.2"), (390, "maxpool"), (390, "layer1.0")
+        )),
+    ],
+)  # fmt: skip
 def test_all_pixels_of_a_picture_are_equally_large(page: Page, layer: str, width: int) -> None:
     page.set_viewport_size({"width": width, "height": 900})
     go(page, f"resnet34/{layer}/18&with=plainnet34/18")
@@ -300,15 +307,20 @@ def test_a_link_leads_to_exactly_the_same_view(page: Page, browser: Browser) -> 
     [
         "resnet99/layer7/4000",
         "resnet34/layer1.0/-1",
-        "resnet34/maxpool/1.5",
         "&&&=",
-        "a/b/c&with=x/9&sort=no",
         "resnet34/maxpool/3&with=resnet34/4",
-        "resnet34/maxpool/3&stimulus=1.5",
-        "resnet34/maxpool/3&stimulus=999",
         "resnet34/maxpool/3&view=constructor&picture=none",
-        "resnet34/maxpool/3&only=least&limit=abc",
-        "how-to-read-it",
+        *(
+            pytest.param(each, marks=pytest.mark.thorough)
+            for each in (
+                "resnet34/maxpool/1.5",
+                "a/b/c&with=x/9&sort=no",
+                "resnet34/maxpool/3&stimulus=1.5",
+                "resnet34/maxpool/3&stimulus=999",
+                "resnet34/maxpool/3&only=least&limit=abc",
+                "how-to-read-it",
+            )
+        ),
     ],
 )
 def test_a_wrong_link_shows_something_right(page: Page, link: str) -> None:
@@ -352,6 +364,30 @@ def test_a_channel_that_never_fires_has_a_page_too(browser: Browser, homes: dict
         panel = shown(page)
         expect(panel).to_contain_text("never fires")
         assert not re.search(r"\b(null|undefined|NaN)\b", panel.text_content())
+    page.close()
+
+
+def test_a_channel_that_never_fires_where_only_photographs_are_shown(browser: Browser, homes: dict[str, str]) -> None:
+    """Planted, as it depends on the processor whether a trained network has one."""
+    page = browser.new_page()
+    wrong = watch(page, homes["http"])
+    page.home = homes["http"]
+    silent = 'rfvizExplorer.data["resnet34/layer4.2"].channels[3]'
+    page.route(
+        "**/resnet34-layer4.2.js",
+        lambda route: route.fulfill(
+            body=f"{route.fetch().text()}Object.assign({silent}, {{ fires: false, stimuli: [], nearest: [] }});"
+        ),
+    )
+    go(page, "resnet34/layer4.2/3")
+    panel = shown(page, "ResNet34, conv. layer 33, channel 3")
+    for said in ("never fires", "There is no picture of it", "It has no preferred stimuli"):
+        expect(panel).to_contain_text(said)
+    page.get_by_label("Put beside it").select_option("plainnet34")
+    shown(page, side=1)
+    page.locator(".rx-tile[data-channel='2']").click()
+    shown(page, "ResNet34, conv. layer 33, channel 2").locator(".rx-large canvas").wait_for()
+    assert wrong == []
     page.close()
 
 
@@ -495,14 +531,14 @@ def test_where_a_channel_fires(browser: Browser, homes: dict[str, str], smoke: R
     # Behind the veil a pixel is 0.55 of what it was and 0.45 white; colour takes as much of that away as it fires.
     veiled = 0.55 * without + 0.45 * 255
     colour = np.array(FIRES, float)
-    taken = ((veiled - with_heat) @ (veiled.mean((0, 1)) - colour)) / (np.square(veiled - colour).sum(2) + 1)
+    taken = ((veiled - with_heat) * (veiled - colour)).sum(2) / np.square(veiled - colour).sum(2)
     corner = facts["field"]["start"] + (27 - 4) / 2
     scale = with_heat.shape[0] / side
     rows = [int((corner + 4 * (i + 0.5)) * scale) for i in range(height)]
     inside = [i for i, row in enumerate(rows) if 8 < row < with_heat.shape[0] - 8]
     seen = np.array([[taken[rows[i], rows[j]] for j in inside] for i in inside])
     expected = fires.numpy()[np.ix_(inside, inside)]
-    assert np.corrcoef(seen.ravel(), expected.ravel())[0, 1] > 0.8
+    assert np.corrcoef(seen.ravel(), expected.ravel())[0, 1] > 0.98
     page.close()
 
 

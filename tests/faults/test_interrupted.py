@@ -1,5 +1,6 @@
 """Ctrl-C ends a run, in one line that says how to go on; nothing that was computed is lost."""
 
+import contextlib
 import os
 import signal
 import time
@@ -21,7 +22,7 @@ def kernels(parent: int) -> list[psutil.Process]:
 
 
 def interrupt(arguments: list[str], runs: Path, seen: str) -> tuple[int, str]:
-    """Press Ctrl-C once something is seen on standard error; return the exit code and the last line."""
+    """Press Ctrl-C once something is seen on standard error, and again; return the exit code and the last line."""
     process = begin(arguments, runs)
     said = ""
     while seen not in said:
@@ -32,6 +33,11 @@ def interrupt(arguments: list[str], runs: Path, seen: str) -> tuple[int, str]:
         while not kernels(process.pid):
             time.sleep(0.05)
     os.killpg(process.pid, signal.SIGINT)  # a terminal interrupts all that a command started
+    while piece and "interrupted." not in said:
+        piece = os.read(process.stderr.fileno(), 4096).decode(errors="replace")
+        said += piece
+    with contextlib.suppress(ProcessLookupError):  # it may have ended
+        os.killpg(process.pid, signal.SIGINT)
     _, rest = process.communicate(timeout=180)
     asked = [each.info["environ"] or {} for each in psutil.process_iter(["environ"])]
     assert str(runs) not in [environment.get("RFVIZ_RUNS") for environment in asked]  # nothing goes on

@@ -23,14 +23,14 @@ from rfviz.training.recipe import Recipe
 KEPT = places.repository() / "book" / "reference"
 
 
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory):
-    """Two replicas of a very short `smoke` run, and the folder that they were written to."""
+@pytest.fixture(scope="module", params=[1, pytest.param(2, marks=pytest.mark.thorough)])
+def exported(request, smoke_runs, tmp_path_factory):
+    """The replicas of a `smoke` run, and the folder that they were written to; two are of a very short one."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RFVIZ_RUNS", str(tmp_path_factory.mktemp("runs")))
-        run = open_run("smoke", **TINY)
+        patch.setenv("RFVIZ_RUNS", str(smoke_runs if request.param == 1 else tmp_path_factory.mktemp("runs")))
+        run = open_run("smoke", **({} if request.param == 1 else TINY))
         run.progress = False
-        replicas = run.replicas(2)
+        replicas = run.replicas(request.param)
         folder = tmp_path_factory.mktemp("reference") / "new"
         reference.export(replicas, folder, {"command": "rfviz reference here"})
         yield replicas, folder
@@ -54,7 +54,8 @@ def test_the_numbers_come_back_as_they_were(exported):
     assert found.facts["made by"]["command"] == "rfviz reference here"
     assert found.chance == 1 / 4
     assert repr(found.claims) == repr(claims.gather(replicas))  # NaN is not equal to itself
-    assert reference.conditions(found).data.endswith(" 2 networks of each kind.")
+    count = len(replicas)
+    assert reference.conditions(found).data.endswith(f" {count} network{'s' * (count > 1)} of each kind.")
 
 
 def test_pictures_of_an_earlier_export_go_when_the_new_ones_are_there(exported, tmp_path, monkeypatch):
