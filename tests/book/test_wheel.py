@@ -47,6 +47,7 @@ def test_the_commands_of_the_book_say_that_they_need_a_clone(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.thorough
 def test_a_network_is_trained_and_explored_without_the_repository(installed: Path, tmp_path: Path) -> None:
     """Runs lie below the current folder, and the command says where."""
     few = ["--networks", "resnet18", "--epochs", "1", "--set", "repeats=4"]

@@ -86,11 +86,11 @@ def left_over(runs: Path) -> list[Path]:
     return [path for path in runs.rglob(".*") if path.suffix in {".part", ".old"}]
 
 
-def test_results_after_kills_are_those_of_an_undisturbed_run(tmp_path):
+@pytest.mark.parametrize("wanted", [24 if SOAK else 1, pytest.param(3, marks=pytest.mark.thorough)])
+def test_results_after_kills_are_those_of_an_undisturbed_run(tmp_path, wanted):
     undisturbed, disturbed = tmp_path / "undisturbed", tmp_path / "disturbed"
     whole = finish(["-c", STAGES], undisturbed)
-    moments, wanted = random.Random(5), 24 if SOAK else 2  # noqa: S311
-    kills = 0
+    moments, kills = random.Random(5), 0  # noqa: S311
     while kills < wanted:
         before = results(disturbed)
         if killed(["-c", STAGES], disturbed, moments.uniform(0, whole), ready=True):

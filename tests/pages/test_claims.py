@@ -520,6 +520,7 @@ def test_every_statement_of_a_real_run(smoke: Run) -> None:
     assert sorted(listed) == sorted(LETTERS * 2)
 
 
+@pytest.mark.thorough
 def test_a_network_that_has_learnt_nothing_bears_out_no_statement_about_learning(
     tmp_path: object, monkeypatch: pytest.MonkeyPatch, smoke: Run
 ) -> None:
