@@ -8,10 +8,11 @@ import subprocess
 import time
 from collections.abc import Callable
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import torch
+
+from rfviz.lab.provenance import processor
 
 PACKAGES = ("torch", "torchvision", "numpy", "zennit-crp", "torch-lucent", "captum")
 
@@ -52,13 +53,10 @@ def peak_mb() -> float:
 
 def machine() -> dict[str, Any]:
     """Describe the machine, for people."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return {
-        "processor": names[0] if names else platform.processor() or platform.machine(),
+        "processor": processor(),
         "threads": torch.get_num_threads(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "memory": f"{pages / 2**30:.0f} GiB",

@@ -86,8 +86,21 @@ def _stale(parts: list[str]) -> str:
     return f'<div class="admonition warning stale" role="note"><p class="admonition-title">Stale</p><p>{told}</p></div>'
 
 
+HEADS = re.compile(
+    r"<thead>\s*<tr[^>]*>((?:\s*<th></th>)+)((?:\s*<th>[^<]+</th>)+)\s*</tr>"
+    r"\s*<tr>((?:\s*<th>[^<]+</th>)+)(?:\s*<th></th>)+\s*</tr>\s*</thead>"
+)
+"""The head of a table as pandas writes it: the names of the columns, and below them those of the index."""
+
+
+def _one_head(head: re.Match[str]) -> str:
+    blank, columns, index = (part.replace("<th>", '<th scope="col">') for part in head.groups())
+    return f"<thead><tr>{index}{columns}</tr></thead>" if blank.count("<th") == index.count("<th") else head[0]
+
+
 def accessible(body: str) -> str:
-    """Mend what docutils writes so that a keyboard scrolls what is wide, and readers of screens find no empty list."""
+    """Mend what docutils and pandas write: keyboards scroll what is wide, no list is empty, a table has one head."""
+    body = HEADS.sub(_one_head, body)
     body = re.sub(r'<figure (?=[^>]*id="table-)', '<figure tabindex="0" ', body)
     body = re.sub(
         r'(<figure[^>]*>\s*)(<img[^>]*class="[^"]*\bsheet\b[^>]*>)',

@@ -5,6 +5,7 @@ import subprocess
 import time
 from datetime import UTC, datetime
 from importlib.metadata import version
+from pathlib import Path
 
 import torch
 
@@ -29,12 +30,20 @@ def commit() -> str:
         return "unknown"
 
 
+def processor() -> str:
+    """Return what the CPU is called; on another kind, sums are rounded differently."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
 def device_name(device: torch.device, threads: int | None = None) -> str:
     """Return what a person would call the device; of a CPU with its threads, by default those of this process."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     threads = threads or torch.get_num_threads()
-    return f"CPU ({platform.machine()}, {threads} thread{'s' * (threads != 1)})"
+    return f"CPU ({processor()}, {torch.backends.cpu.get_cpu_capability()}, {threads} thread{'s' * (threads != 1)})"
 
 
 def environment(device: torch.device) -> dict[str, str]:

@@ -6,6 +6,7 @@ import io
 import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from bs4 import BeautifulSoup
@@ -123,6 +124,17 @@ def test_wide_tables_can_be_reached_and_lists_are_lists() -> None:
         f'<div class="rfviz-sheet" tabindex="0">{picture}</div>'
     )
     assert sphinx.accessible('<div role="list" class="citation-list">') == '<div class="citation-list">'
+
+
+def test_a_table_has_one_head() -> None:
+    index = pd.MultiIndex.from_tuples([("a", 1), ("a", 2)], names=["network", "layer"])
+    table = pd.DataFrame({"x (%)": [1, 2], "a < b": [3, 4]}, index)
+    found = BeautifulSoup(sphinx.accessible(table.to_html()), "html.parser").thead
+    assert [[cell.text for cell in row.find_all("th", scope="col")] for row in found.find_all("tr")] == [
+        ["network", "layer", "x (%)", "a < b"]
+    ]
+    for other in (table.reset_index(drop=True), table.rename_axis(["network", None]), table.rename_axis("all", axis=1)):
+        assert sphinx.accessible(other.to_html()) == other.to_html()
 
 
 IMAGE, TEXT = '<img alt="it" src="../_images/it%201.png">', '<a href="explorer.html#resnet34/maxpool/3">3</a>'

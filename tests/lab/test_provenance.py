@@ -1,5 +1,6 @@
 """The facts about machine, versions and commit."""
 
+import platform
 import re
 import subprocess
 from importlib.metadata import version
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from rfviz.lab import provenance
-from rfviz.lab.provenance import commit, device_name, environment
+from rfviz.lab.provenance import commit, device_name, environment, processor
 
 CPU = torch.device("cpu")
 
@@ -79,5 +80,14 @@ def test_environment_has_the_versions():
 @pytest.mark.parametrize(("threads", "said"), [(1, ", 1 thread)"), (3, ", 3 threads)")])
 def test_device_name_of_a_cpu_has_its_threads(monkeypatch, threads, said):
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
-    assert device_name(CPU).startswith("CPU (") and device_name(CPU).endswith(said)
+    assert device_name(CPU).startswith(f"CPU ({processor()}, ") and device_name(CPU).endswith(said)
     assert device_name(CPU, 3).endswith("3 threads)")
+
+
+def test_a_processor_has_a_name(monkeypatch, tmp_path):
+    assert processor().strip()
+    monkeypatch.setattr(provenance, "Path", lambda _: tmp_path / "no such file")
+    assert processor() == (platform.processor() or platform.machine())
+    (tmp_path / "cpuinfo").write_text("processor\t: 0\nmodel name\t: A: b\n\nprocessor\t: 1\nmodel name\t: A: b\n")
+    monkeypatch.setattr(provenance, "Path", lambda _: tmp_path / "cpuinfo")
+    assert processor() == "A: b"
