@@ -34,6 +34,8 @@ _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 def number(value: float, form: str) -> str:
     """Return a number for people, with a power of ten as they write it, ``-1.67 · 10⁻⁶``; 110 is none."""
+    if form.endswith("f") and abs(value) >= 10**LONGEST:  # the loss of a network that has come apart
+        form = form.partition(".")[0] + ".3g"
     digits, exponential, power = f"{value:{form}}".partition("e")
     if not exponential:
         return digits

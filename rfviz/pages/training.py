@@ -188,7 +188,7 @@ def training_summary(histories: Histories, chance: float) -> Markdown:
         sentences.append(
             f"{NETWORKS[name].title} ends with {_percent(last['evaluation_top1'])} top-1 accuracy on held-out images "
             f"({_percent(last['train_top1'])} on augmented training images), at a held-out cross-entropy of "
-            f"{fmean(last['evaluation_loss']):.2f} nats{count}."
+            f"{stats.number(fmean(last['evaluation_loss']), '.2f')} nats{count}."
         )
     sentences = sentences or ["All networks came with their weights, so there is no history to show."]
     return Markdown(" ".join([*sentences, *([f"Chance is {chance:.1%}."] if chance else [])]))
