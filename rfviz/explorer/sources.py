@@ -17,8 +17,8 @@ from rfviz.kernels.responses.top_stimuli import EMPTY
 from rfviz.lab import results
 from rfviz.lab.result import result
 from rfviz.lab.run import Run
-from rfviz.nets import receptive_field
-from rfviz.nets.models import build, layers
+from rfviz.nets import layer_table, receptive_field
+from rfviz.nets.models import build
 from rfviz.nets.network import NETWORKS
 from rfviz.nets.receptive_field import ReceptiveField
 
@@ -155,11 +155,12 @@ class RunSource:
             titles[model] = network.title if model == network.name else f"{network.title}, {results.RANDOM}"
             rows += [
                 layer_row(
-                    model, layer.name, layer.title, layer.channels, layer.receptive_field, layer.name in network.stream
+                    model, row.name, network.layer_title(row.name), row.channels, row.known.field,
+                    row.name in network.stream,
                 )
-                for layer in layers(self.run.net(network.name))
-                if layer.name in offered
-            ]
+                for row in layer_table.layers(self.run.net(network.name))
+                if row.name in offered
+            ]  # fmt: skip
         subject = self.run.subject
         return manifest(titles, rows, f"{subject.name}/{subject.stream[0]}/{subject.channel}")
 

@@ -4,11 +4,10 @@ A PlainNet is a ResNet without the skips, and so without the projections on them
 torchvision's blocks and carry torchvision's parameter names, so weights go back and forth without renaming.
 """
 
-import copy
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +16,8 @@ from rfviz import _torchvision_ops  # isort: skip  # noqa: F401  # torchvision m
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from rfviz.errors import RfvizError
-from rfviz.nets import graph, receptive_field, weights
+from rfviz.nets import weights
 from rfviz.nets.network import NETWORKS, Network, network
-from rfviz.nets.receptive_field import ReceptiveField
 from rfviz.nets.weights import Stored
 
 
@@ -113,28 +111,6 @@ def resnet34(width: int = 64, num_classes: int = 1000) -> ResidualNet:
 def plainnet34(width: int = 64, num_classes: int = 1000) -> ResidualNet:
     """Build PlainNet34 with random weights; see `build`."""
     return build("plainnet34", width, num_classes)
-
-
-class LayerRow(NamedTuple):
-    """One row of the table of layers: `name` (torchvision's), `title` (the paper's), channels, receptive field."""
-
-    name: str
-    title: str
-    channels: int
-    receptive_field: ReceptiveField
-
-
-def layers(net: ResidualNet) -> list[LayerRow]:
-    """Return the table of layers of a network: ``conv1``, ``maxpool`` and every block, in order."""
-    titles = net.network.titles
-    channels: dict[str, int] = {}
-    shapes_only = copy.deepcopy(net).to("meta")  # runs no arithmetic
-    graph.ForwardPass(shapes_only, list(titles))(
-        torch.empty(1, 3, 64, 64, device="meta"),
-        lambda layer, response: channels.update({layer: response.shape[1]}),
-    )
-    fields = receptive_field.of_layers(net, list(titles))
-    return [LayerRow(name, title, channels[name], fields[name]) for name, title in titles.items()]
 
 
 def frozen_part(net: nn.Module, last: str) -> list[tuple[str, nn.Module]]:

@@ -130,22 +130,6 @@ class ReceptiveField:
         bottom, right = top + self.size, left + self.size
         return (top >= 0) & (left >= 0) & (bottom <= height) & (right <= width)
 
-    def neuron(self, top: int, left: int) -> tuple[int, int]:
-        """Return the neuron ``(y, x)`` whose box begins at (top, left): the inverse of `box`.
-
-        Raises
-        ------
-        RfvizError
-            If no neuron's box begins there, because the offset is not a multiple of the stride.
-        """
-        (y, rest_y), (x, rest_x) = divmod(top - self.start, self.stride), divmod(left - self.start, self.stride)
-        if rest_y or rest_x:
-            raise RfvizError(
-                f"no receptive field begins at row {top}, column {left}: "
-                f"fields begin at {self.start} plus multiples of the stride, {self.stride} px."
-            )
-        return y, x
-
     def crop(self, image: Tensor, y: int, x: int) -> tuple[Tensor, Tensor]:
         """Cut what neuron (y, x) sees out of an image.
 

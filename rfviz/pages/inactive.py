@@ -21,7 +21,19 @@ from rfviz.lab import results
 from rfviz.lab.run import Run
 from rfviz.nets.network import NETWORKS, Network
 from rfviz.pages import figures
-from rfviz.pages.style import DIVERGENCE, GREY, BookFigure, channel_link, link_points, listed, measure, place, roles
+from rfviz.pages.style import (
+    DIVERGENCE,
+    GREY,
+    BookFigure,
+    answer,
+    channel_link,
+    link_points,
+    listed,
+    measure,
+    parts,
+    place,
+    roles,
+)
 from rfviz.stats import AGREES, CANNOT_TELL, DISAGREES, NOTHING, Interval, judge
 
 Effects = Mapping[str, Sequence[NoiseEffect]]
@@ -236,7 +248,7 @@ def counted(shown: Shown) -> Markdown:
                 f"{name} has {_channels(len(found.inactive), 'inactive')} of {found.channels} on {found.images:,} "
                 f"evaluation images{which}."
             )
-    return Markdown(" ".join(sentences))
+    return parts(sentences)
 
 
 def elsewhere(found: Mapping[str, Effects]) -> pd.DataFrame:
@@ -336,7 +348,7 @@ def kinds_answer(shown: Shown) -> Markdown:
                 f"{network} has no silent channel to explain: its least active one fires at "
                 f"{row['least active: fires in']} of the positions."
             )
-    return Markdown("**Answer.** " + " ".join(sentences))
+    return answer(sentences)
 
 
 SMALL = 0.001
@@ -418,7 +430,7 @@ def falling_answer(shown: Shown) -> Markdown:
                 f"In {title}, no channel is silent at the end of training, and {again or 'none'} "
                 f"{'were' if again > 1 else 'was'} at the end of an epoch before."
             )
-    return Markdown("**Answer.** " + " ".join(sentences))
+    return answer(sentences)
 
 
 def firing_history(shown: Shown) -> Figure:
@@ -574,7 +586,7 @@ def noise_answer(effects: Effects) -> Markdown:
             "disturb; only the controls can be measured. The paper finds 13 of 64 channels in ResNet34 and 2 in "
             "PlainNet34."
         ]
-    return Markdown("**Answer.** " + " ".join([_comparison(effects), *said]))
+    return answer([_comparison(effects), *said])
 
 
 def _comparison(effects: Effects) -> str:
@@ -706,7 +718,7 @@ def match_answer(doses: Mapping[str, NoiseDose], strengths: Mapping[str, Mapping
                 else " So noise that goes through this convolution may differ for that reason alone."
             )
         )
-    return Markdown(" ".join(sentences))
+    return parts(sentences)
 
 
 def dose_answer(shown: Shown) -> Markdown:
@@ -735,7 +747,7 @@ def dose_answer(shown: Shown) -> Markdown:
             f"In {listed(stand_in)}, where no channel is inactive, this is about channels that fire seldom, which is "
             "another matter: their noise adds to a signal."
         )
-    return Markdown("**Answer.** " + " ".join(sentences))
+    return answer(sentences)
 
 
 def single_answer(shown: Shown) -> Markdown:
@@ -759,7 +771,7 @@ def single_answer(shown: Shown) -> Markdown:
             gap = stats.difference(each[mask], each[~mask])
             sentence += f" Inactive minus active channels, one by one, in nats: {gap:{measure(found.labelled).form}}."
         sentences.append(sentence)
-    return Markdown("**Answer.** " + " ".join(sentences))
+    return answer(sentences)
 
 
 # -- why noise in silence matters --------------------------------------------------------------------------------------
@@ -813,10 +825,10 @@ def why_answer(found: Mapping[str, Why]) -> Markdown:
                 0: "it cannot be told whether the network misses it",
                 -1: "the network does better without it",
             }[cut["tested"].sign]
-            sentences.append(
-                f"{words}: {change['skip']:{by.form}} against {change['convolutions']:{by.form}}. To write nothing to "
+            sentences[-1] += (
+                f" {words}: {change['skip']:{by.form}} against {change['convolutions']:{by.form}}. To write nothing to "
                 f"these channels in the blocks of layer1 {by.changes} by {cut['tested']:{by.form}}"
                 f"{f': {missed}' if each.labelled else ''}; the same cut in matched active channels "
                 f"does so by {cut['matched']:{by.form}}."
             )
-    return Markdown("**Answer.** " + " ".join(sentences))
+    return answer(sentences)

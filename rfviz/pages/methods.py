@@ -6,7 +6,7 @@ from matplotlib.patches import Rectangle
 from torch import nn
 
 from rfviz.images import photographs
-from rfviz.nets import models, receptive_field
+from rfviz.nets import receptive_field
 from rfviz.nets.models import ResidualNet
 from rfviz.nets.network import BLUE, GREEN, ORANGE, PURPLE, RED, SKY
 from rfviz.pages.style import BookFigure
@@ -14,16 +14,16 @@ from rfviz.pages.style import BookFigure
 
 def layers_table(net: ResidualNet) -> pd.DataFrame:
     """Return the layers in the paper's figures, with the geometry of their receptive fields in px, as text."""
+    fields = receptive_field.of_layers(net, ["conv1", *net.network.figure_layers])
     rows = [
         {
-            "module": row.name,
-            "in the paper": row.title,
-            "receptive field": f"{row.receptive_field.size} px",
-            "stride": f"{row.receptive_field.stride} px",
-            "start": f"−{-row.receptive_field.start} px",
+            "module": name,
+            "in the paper": net.network.titles[name],
+            "receptive field": f"{field.size} px",
+            "stride": f"{field.stride} px",
+            "start": f"−{-field.start} px",
         }
-        for row in models.layers(net)
-        if row.name in ("conv1", *net.network.figure_layers)
+        for name, field in fields.items()
     ]
     return pd.DataFrame(rows).set_index("module")
 
@@ -70,7 +70,8 @@ def receptive_fields_to_scale(net: ResidualNet, side: int = 224) -> Figure:
     photograph.
     """
     photograph = photographs.photograph("chelsea")[:, 30 : 30 + side, 40 : 40 + side] / 255
-    fields = {row.title: row.receptive_field for row in models.layers(net)}
+    titles_of = net.network.titles
+    fields = {titles_of[name]: field for name, field in receptive_field.of_layers(net, list(titles_of)).items()}
     first_larger = next(title for title, field in fields.items() if field.size > side)
     layers = ("conv1", *net.network.figure_layers, *net.network.high_layers)
     titles = {first_larger, *(net.network.layer_title(layer) for layer in layers)}

@@ -39,6 +39,7 @@ from rfviz.pages.style import (
     GREY,
     BookFigure,
     Roles,
+    answer,
     in_sentences,
     link_points,
     listed,
@@ -359,7 +360,7 @@ def pairing_answer(shown: Shown) -> Markdown:
             for network, found in ((each, shown.parts[each.name]) for each in shown.networks)
         ]
         sentences.append(_which_keeps(shown))
-    return Markdown("**Answer.** " + " ".join(filter(None, [*sentences, shown.left_out])))
+    return answer([*sentences, *([shown.left_out] if shown.left_out else [])])
 
 
 def _learnt(more: Interval) -> str:
@@ -420,7 +421,7 @@ def sparsity_answer(shown: Shown) -> Markdown:
             f"In {network.title}, more responses are 0 after the inner ReLU than at the output in {higher} of {blocks} "
             f"blocks, and the profile changes its direction at {turns} of {len(values) - 2} places."
         )
-    return Markdown("**Answer.** " + " ".join(sentences))
+    return answer(sentences)
 
 
 # -- whose channels are they? ------------------------------------------------------------------------------------------
@@ -539,13 +540,13 @@ def ownership_answer(shown: Shown) -> Markdown:
     """Say who writes the tested channels and whether the network needs them early or late."""
     sentences = []
     for network in shown.networks:
-        found, title = shown.evidence[network.name][0], network.title
+        found, title, wrote = shown.evidence[network.name][0], network.title, ""
         if found.written:
             share = found.written[network.stream[1]].share
             own, others = stats.mean(share[found.tested]), stats.mean(share[~found.tested])
-            sentences.append(
+            wrote = (
                 f"Of the variance of the {'inactive' if found.inactive else 'least active'} channels of {title}, the "
-                f"first block has written {own:.0%}; of that of the others {others:.0%}."
+                f"first block has written {own:.0%}; of that of the others {others:.0%}. "
             )
         early, late = (found.ablated[layer][found.tested].mean(0) for layer in (network.stream[0], network.stream[-1]))
         gap = found.dose.mean(late - early)
@@ -556,8 +557,10 @@ def ownership_answer(shown: Shown) -> Markdown:
             DISAGREES: f"{title} depends on {them} less {behind}",
             CANNOT_TELL: f"Whether {title} depends on {them} more {behind} is undecided",
         }[judge(gap)]
-        sentences.append(f"{sentence} (in nats, difference of the {measure(found.dose.labelled).names}: {gap:+.3f}).")
-    return Markdown("**Answer.** " + " ".join(filter(None, [*sentences, shown.left_out])))
+        sentences.append(
+            f"{wrote}{sentence} (in nats, difference of the {measure(found.dose.labelled).names}: {gap:+.3f})."
+        )
+    return answer([*sentences, *([shown.left_out] if shown.left_out else [])])
 
 
 # -- five predictions --------------------------------------------------------------------------------------------------

@@ -398,6 +398,23 @@ def listed(names: Sequence[str]) -> str:
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
+WALL = 500
+"""Characters beyond which parts of a text stand as points."""
+
+
+def parts(said: Sequence[str], begin: str = "") -> Markdown:
+    """Return parts of a text, one behind the other, or as a list where they would be a wall of text."""
+    text = f"{begin}{' '.join(said)}"
+    if len(said) < 2 or len(text) <= WALL:
+        return Markdown(text)
+    return Markdown("\n".join([begin, "", *(f"- {part}" for part in said)]))
+
+
+def answer(said: Sequence[str]) -> Markdown:
+    """Return parts of an answer as `parts` does, marked as what it is."""
+    return parts(said, "**Answer.** ")
+
+
 def in_sentences(frame: pd.DataFrame) -> HTML:
     """Return a table of sentences as HTML in which lines break and nothing is cut off; without the index."""
     with pd.option_context("display.max_colwidth", None):

@@ -65,11 +65,8 @@ def watching(net: nn.Module, layer: str) -> Iterator[Firing]:
     def count(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
         counted.add(output)
 
-    handle = modules[layer].register_forward_hook(count)
-    try:
+    with modules[layer].register_forward_hook(count):
         yield counted
-    finally:
-        handle.remove()
 
 
 @contextlib.contextmanager
@@ -80,11 +77,8 @@ def reading(net: nn.Module, module: str) -> Iterator[list[Tensor]]:
     def keep(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
         kept[:] = [output.clone()]  # the ReLU behind it works in place
 
-    handle = net.get_submodule(module).register_forward_hook(keep)
-    try:
+    with net.get_submodule(module).register_forward_hook(keep):
         yield kept
-    finally:
-        handle.remove()
 
 
 def shortfall(values: Tensor, least: float = 1.0) -> Tensor:

@@ -15,7 +15,6 @@ from rfviz.errors import RfvizError
 from rfviz.kernels import maximization, responses
 from rfviz.nets import models
 from rfviz.nets.network import NETWORKS, network
-from rfviz.nets.receptive_field import ReceptiveField
 from rfviz.nets.weights import Stored
 from rfviz.storage.files import save_tensors
 
@@ -131,27 +130,6 @@ def test_build():
     assert (net.name, net.conv1.out_channels, net.fc.out_features) == ("resnet34", 2, 3)
     with pytest.raises(RfvizError, match=r"unknown network 'resnet43'\. Did you mean 'resnet34'\?"):
         models.build("resnet43", 2, 3)
-
-
-@pytest.mark.parametrize("architecture", ["resnet34", "plainnet34"])
-def test_layers_is_the_table(architecture):
-    net = models.build(architecture, 3, 2).train()
-    table = models.layers(net)
-    assert [row.name for row in table] == ["conv1", *net.network.layers]
-    assert [row.title for row in table] == [
-        "first convolution filter",
-        "first pooling layer",
-        *(f"conv. layer {number}" for number in range(3, 35, 2)),
-    ]
-    assert [row.channels for row in table] == [3] * 5 + [6] * 4 + [12] * 6 + [24] * 3
-    fields = {row.name: row.receptive_field for row in table}
-    assert fields["conv1"] == ReceptiveField(7, 2, -3)
-    assert fields["maxpool"] == ReceptiveField(11, 4, -5)
-    assert fields["layer1.0"] == ReceptiveField(27, 4, -13)
-    assert fields["layer1.2"] == ReceptiveField(59, 4, -29)
-    assert fields["layer4.2"] == ReceptiveField(899, 32, -449)
-    assert {row.name: row.title for row in table}["layer1.2"] == "conv. layer 7"
-    assert net.training and net.conv1.weight.device.type == "cpu"  # the network is as it was
 
 
 # --- reading weights -------------------------------------------------------------------------------------------------

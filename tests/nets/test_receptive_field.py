@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
@@ -226,21 +226,6 @@ def test_any_chain_of_windows_has_the_extent_that_its_gradient_has(chain):
 
 fields = st.builds(ReceptiveField, st.integers(1, 900), st.integers(1, 64), st.integers(-500, 50))
 places = st.integers(-2000, 2000)
-
-
-@given(fields, places, places)
-def test_neuron_is_the_inverse_of_box(field, y, x):
-    top, left, bottom, right = field.box(y, x)
-    assert field.neuron(top, left) == (y, x)
-    assert (bottom - top, right - left) == (field.size, field.size)
-
-
-@given(fields, places, places, st.integers(0, 63), st.integers(0, 63))
-def test_neuron_refuses_what_lies_between_two_fields(field, y, x, down, across):
-    top, left, _, _ = field.box(y, x)
-    assume(down % field.stride or across % field.stride)
-    with pytest.raises(RfvizError, match=f"multiples of the stride, {field.stride} px"):
-        field.neuron(top + down, left + across)
 
 
 @given(fields, places)

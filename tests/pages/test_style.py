@@ -261,3 +261,10 @@ def test_table_is_folded_and_shows_every_fact() -> None:
 
 def test_table_as_text() -> None:
     assert repr(style.HowMade({"seed": 0, "preset": "quick"})) == "seed: 0\npreset: quick"
+
+
+def test_a_wall_of_text_becomes_points():
+    assert style.answer(["One.", "Two."]).data == "**Answer.** One. Two."
+    long = ["a" * style.WALL + ".", "b."]
+    assert style.parts(long[:1]).data == long[0]
+    assert style.answer(long).data.splitlines() == ["**Answer.** ", "", f"- {long[0]}", "- b."]

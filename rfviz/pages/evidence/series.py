@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from rfviz import stats
 from rfviz.lab import presets, series
 from rfviz.nets.network import NETWORKS
-from rfviz.pages.style import GREY, BookFigure, HowMade, listed
+from rfviz.pages.style import GREY, BookFigure, HowMade, answer, listed
 from rfviz.pages.training import hardly_learnt
 from rfviz.stats import AGREES, CANNOT_TELL, DISAGREES, NOTHING, Interval, judge
 from rfviz.storage import places
@@ -221,7 +221,7 @@ def when_answer(shown: Shown) -> Markdown:
         f"{count} of {channels} channels silent, in {len(lost)} trainings; the paper's has 13 of 64. On this scale, "
         "decay alone does not give the paper's count."
     )
-    return Markdown("**Answer.** " + " ".join(sentences))
+    return answer(sentences)
 
 
 def skips_answer(shown: Shown) -> Markdown:
@@ -242,7 +242,7 @@ def skips_answer(shown: Shown) -> Markdown:
             f"the channels, at D = {listed([f'{decay:g}' for decay in decays])} (that of their top-1 accuracies, in "
             f"points, is {accuracy:+.1f})."
         )
-    return Markdown("**Answer.** " + " ".join(sentences))
+    return answer(sentences)
 
 
 def penalty_answer(shown: Shown) -> Markdown:
@@ -262,7 +262,7 @@ def penalty_answer(shown: Shown) -> Markdown:
             f"With the penalty, {left or 'no'} channel{'s' * (left > 1)} of {NETWORKS[network].title} "
             f"{'are' if left > 1 else 'is'} silent, and its accuracy {words}: {change:+.1f} points."
         )
-    return Markdown("**Answer.** " + " ".join(sentences))
+    return answer(sentences)
 
 
 def how_made(shown: Shown) -> HowMade:
