@@ -65,7 +65,8 @@ def run(smoke_runs: Path) -> Iterator[Run]:
 
 
 def page(run: Run, name: str) -> BeautifulSoup:
-    return BeautifulSoup((run.folder / "html" / f"{name}.html").read_text(), "html.parser")
+    text = (run.folder / "html" / f"{name}.html").read_text()
+    return BeautifulSoup(text.replace("\xa0", " "), "html.parser")  # intervals in tables do not break
 
 
 def notebook(run: Run, name: str, part: str = "book") -> nbformat.NotebookNode:
