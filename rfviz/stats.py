@@ -33,9 +33,12 @@ _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def number(value: float, form: str) -> str:
-    """Return a number for people, with a power of ten as they write it, ``-1.67 · 10⁻⁶``; 110 is none."""
-    if form.endswith("f") and abs(value) >= 10**LONGEST:  # the loss of a network that has come apart
-        form = form.partition(".")[0] + ".3g"
+    """Return a number for people, with a power of ten as they write it, ``-1.67 · 10⁻⁶``; 110 is none.
+
+    So are numbers of a million and more written with decimals: the loss of a network that has come apart.
+    """
+    if form.endswith("f") and abs(value) >= 10**LONGEST:
+        form = form.removesuffix("f").partition(".")[0] + ".3g"
     digits, exponential, power = f"{value:{form}}".partition("e")
     if not exponential:
         return digits

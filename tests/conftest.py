@@ -99,11 +99,13 @@ def rfviz(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Cal
     def call(*words: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["rfviz", *words])
         monkeypatch.setattr(cli.process, "prepare", lambda: None)  # of this process and its environment, others test
-        code = 0
+        code, before = 0, signal.getsignal(signal.SIGINT)
         try:
             cli.main()
         except SystemExit as stop:
             code = int(stop.code or 0)
+        finally:
+            signal.signal(signal.SIGINT, before)  # a command that was interrupted ignores it from then on
         captured = capsys.readouterr()
         lines = captured.err.strip().splitlines()
         return code, captured.out, lines[-1] if lines else ""

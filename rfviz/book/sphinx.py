@@ -98,20 +98,22 @@ def _one_head(head: re.Match[str]) -> str:
     return f"<thead><tr>{index}{columns}</tr></thead>" if blank.count("<th") == index.count("<th") else head[0]
 
 
-TABLE = re.compile(r"<table[^>]*>.*?</table>", re.DOTALL)
-ENDS = re.compile(r"\([^()<>]{1,24} to [^()<>]{1,24}\)")
-"""Of an interval."""
+TABLE = re.compile(r"<table(?![^>]*sentences).*?</table>", re.DOTALL)
+"""A table of numbers."""
+
+ENDS = re.compile(r"\([^()<>,a-z]{1,24} to [^()<>,a-z]{1,24}[,)]")
+"""The ends of an interval."""
 
 
-def _unbroken(table: re.Match[str]) -> str:
-    """Keep each interval in one line, where a row has so few that the table does not become wider than the page."""
+def _together(table: re.Match[str]) -> str:
+    """Keep the ends of each interval in one line, where a row has so few that the table does not become too wide."""
     few = all(len(ENDS.findall(row)) <= 2 for row in table[0].split("<tr"))
-    return ENDS.sub(lambda ends: ends[0].replace(" ", "\xa0"), table[0]) if few else table[0]
+    return ENDS.sub(r'<span class="rfviz-ends">\g<0></span>', table[0]) if few else table[0]
 
 
 def accessible(body: str) -> str:
     """Mend what docutils and pandas write: keyboards scroll what is wide, no list is empty, a table has one head."""
-    body = TABLE.sub(_unbroken, HEADS.sub(_one_head, body))
+    body = TABLE.sub(_together, HEADS.sub(_one_head, body))
     body = re.sub(r'<figure (?=[^>]*id="table-)', '<figure tabindex="0" ', body)
     body = re.sub(
         r'(<figure[^>]*>\s*)(<img[^>]*class="[^"]*\bsheet\b[^>]*>)',

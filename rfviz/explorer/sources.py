@@ -150,6 +150,7 @@ class RunSource:
     def manifest(self) -> dict[str, Any]:
         """See `Source`."""
         titles, rows = {}, []
+        tables = {each.name: layer_table.layers(self.run.net(each.name)) for each in self.run.networks}
         for model, offered in self._offered.items():
             network = self.run.network(model.removesuffix("-random"))
             titles[model] = network.title if model == network.name else f"{network.title}, {results.RANDOM}"
@@ -158,7 +159,7 @@ class RunSource:
                     model, row.name, network.layer_title(row.name), row.channels, row.known.field,
                     row.name in network.stream,
                 )
-                for row in layer_table.layers(self.run.net(network.name))
+                for row in tables[network.name]
                 if row.name in offered
             ]  # fmt: skip
         subject = self.run.subject

@@ -39,7 +39,7 @@ def processor() -> str:
 
 
 def device_name(device: torch.device, threads: int | None = None) -> str:
-    """Return what a person would call the device; of a CPU with its threads, by default those of this process."""
+    """Return what a person would call the device; of a CPU also instructions and threads (else this process's)."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     threads = threads or torch.get_num_threads()

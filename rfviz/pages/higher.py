@@ -18,7 +18,7 @@ from rfviz.lab.run import Run
 from rfviz.nets import receptive_field
 from rfviz.nets.network import BLUE, GREEN, ORANGE, Network
 from rfviz.pages import figures
-from rfviz.pages.style import GREY, BookFigure, answer, listed, parts, place
+from rfviz.pages.style import GREY, BookFigure, answer, listed, place, points
 from rfviz.stats import Interval
 
 KIND_STYLES = dict(zip(KINDS, ((ORANGE, "o"), (GREEN, "s"), (BLUE, "^")), strict=True))
@@ -248,7 +248,7 @@ def identification_answer(shown: Shown) -> Markdown:
             f"In the highest layer tested of {network.title}, {network.layer_title(layer)}, {'; '.join(said)}. "
             f"On the same channels, maximization is {', and '.join(leads)}."
         )
-    return parts(sentences, f"**Answer.** Scores are 1 at best and {CHANCE:g} by chance. ")
+    return points(sentences, f"**Answer.** Scores are 1 at best and {CHANCE:g} by chance. ")
 
 
 def _the(kind: str) -> str:

@@ -28,10 +28,9 @@ from rfviz.pages.style import (
     answer,
     channel_link,
     link_points,
-    listed,
     measure,
-    parts,
     place,
+    points,
     roles,
 )
 from rfviz.stats import AGREES, CANNOT_TELL, DISAGREES, NOTHING, Interval, judge
@@ -248,7 +247,7 @@ def counted(shown: Shown) -> Markdown:
                 f"{name} has {_channels(len(found.inactive), 'inactive')} of {found.channels} on {found.images:,} "
                 f"evaluation images{which}."
             )
-    return parts(sentences)
+    return points(sentences)
 
 
 def elsewhere(found: Mapping[str, Effects]) -> pd.DataFrame:
@@ -718,7 +717,7 @@ def match_answer(doses: Mapping[str, NoiseDose], strengths: Mapping[str, Mapping
                 else " So noise that goes through this convolution may differ for that reason alone."
             )
         )
-    return parts(sentences)
+    return points(sentences)
 
 
 def dose_answer(shown: Shown) -> Markdown:
@@ -741,12 +740,8 @@ def dose_answer(shown: Shown) -> Markdown:
             f"In {title}, noise of the paper's strength in the {which} {by.changes} by "
             f"{tested:{by.form}} nats, {words} (difference {gap:{by.form}})."
         )
-    stand_in = [NETWORKS[network].title for network, found in shown.doses.items() if not found.inactive]
-    if stand_in:
-        sentences.append(
-            f"In {listed(stand_in)}, where no channel is inactive, this is about channels that fire seldom, which is "
-            "another matter: their noise adds to a signal."
-        )
+        if not found.inactive:
+            sentences[-1] += " These channels fire seldom, which is another matter: their noise adds to a signal."
     return answer(sentences)
 
 
@@ -825,10 +820,10 @@ def why_answer(found: Mapping[str, Why]) -> Markdown:
                 0: "it cannot be told whether the network misses it",
                 -1: "the network does better without it",
             }[cut["tested"].sign]
-            sentences[-1] += (
-                f" {words}: {change['skip']:{by.form}} against {change['convolutions']:{by.form}}. To write nothing to "
-                f"these channels in the blocks of layer1 {by.changes} by {cut['tested']:{by.form}}"
-                f"{f': {missed}' if each.labelled else ''}; the same cut in matched active channels "
-                f"does so by {cut['matched']:{by.form}}."
+            sentences[-1] += f" {words}: {change['skip']:{by.form}} against {change['convolutions']:{by.form}}."
+            sentences.append(
+                f"To write nothing to the silent channels of {title} in the blocks of layer1 {by.changes} by "
+                f"{cut['tested']:{by.form}}{f': {missed}' if each.labelled else ''}; the same cut in matched "
+                f"active channels does so by {cut['matched']:{by.form}}."
             )
     return answer(sentences)

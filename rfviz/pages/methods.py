@@ -70,8 +70,10 @@ def receptive_fields_to_scale(net: ResidualNet, side: int = 224) -> Figure:
     photograph.
     """
     photograph = photographs.photograph("chelsea")[:, 30 : 30 + side, 40 : 40 + side] / 255
-    titles_of = net.network.titles
-    fields = {titles_of[name]: field for name, field in receptive_field.of_layers(net, list(titles_of)).items()}
+    fields = {
+        net.network.titles[name]: field
+        for name, field in receptive_field.of_layers(net, list(net.network.titles)).items()
+    }
     first_larger = next(title for title, field in fields.items() if field.size > side)
     layers = ("conv1", *net.network.figure_layers, *net.network.high_layers)
     titles = {first_larger, *(net.network.layer_title(layer) for layer in layers)}

@@ -355,12 +355,12 @@ def pairing_answer(shown: Shown) -> Markdown:
         each = listed([f"{shown.parts[network.name].pictures:+.2f} in {network.title}" for network in shown.networks])
         sentences.append(f"Between layers (the filter aside), the correlation above that of all pairs averages {each}.")
         sentences += [
-            f"In {network.title}, random weights give {found.random_pictures.value:+.2f}, which is architecture; "
+            f"With random weights, it is {found.random_pictures.value:+.2f} in {network.title}, which is architecture; "
             f"{_learnt(found.learnt)}."
             for network, found in ((each, shown.parts[each.name]) for each in shown.networks)
         ]
         sentences.append(_which_keeps(shown))
-    return answer([*sentences, *([shown.left_out] if shown.left_out else [])])
+    return answer([*sentences, shown.left_out])
 
 
 def _learnt(more: Interval) -> str:
@@ -380,7 +380,7 @@ def _which_keeps(shown: Shown) -> str:
         CANNOT_TELL: "in which of the two a channel keeps its feature more is undecided",
     }[judge(shown.keeps)]
     one = ", in this one pair of networks" if len(shown.evidence[subject.name]) == 1 else ""
-    return f"{subject.title} minus {contrast.title} is {shown.keeps:+.2f}: {order}{one}."
+    return f"What {subject.title} has of it minus what {contrast.title} has is {shown.keeps:+.2f}: {order}{one}."
 
 
 # -- how sparse are the layers? ----------------------------------------------------------------------------------------
@@ -560,7 +560,7 @@ def ownership_answer(shown: Shown) -> Markdown:
         sentences.append(
             f"{wrote}{sentence} (in nats, difference of the {measure(found.dose.labelled).names}: {gap:+.3f})."
         )
-    return answer([*sentences, *([shown.left_out] if shown.left_out else [])])
+    return answer([*sentences, shown.left_out])
 
 
 # -- five predictions --------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import io
 import itertools
 import json
 import math
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
@@ -399,20 +400,21 @@ def listed(names: Sequence[str]) -> str:
 
 
 WALL = 500
-"""Characters beyond which parts of a text stand as points."""
+"""Characters that are read, beyond which parts of a text stand as points."""
 
 
-def parts(said: Sequence[str], begin: str = "") -> Markdown:
-    """Return parts of a text, one behind the other, or as a list where they would be a wall of text."""
+def points(parts: Sequence[str], begin: str = "") -> Markdown:
+    """Return parts of a text, those that are empty aside, as points where they would be a wall of text."""
+    said = [part for part in parts if part]
     text = f"{begin}{' '.join(said)}"
-    if len(said) < 2 or len(text) <= WALL:
+    if len(said) < 2 or len(re.sub(r"<[^>]*>", "", text)) <= WALL:
         return Markdown(text)
     return Markdown("\n".join([begin, "", *(f"- {part}" for part in said)]))
 
 
-def answer(said: Sequence[str]) -> Markdown:
-    """Return parts of an answer as `parts` does, marked as what it is."""
-    return parts(said, "**Answer.** ")
+def answer(parts: Sequence[str]) -> Markdown:
+    """Return parts of an answer as `points` does, marked as what it is."""
+    return points(parts, "**Answer.** ")
 
 
 def in_sentences(frame: pd.DataFrame) -> HTML:

@@ -66,7 +66,7 @@ def run(smoke_runs: Path) -> Iterator[Run]:
 
 def page(run: Run, name: str) -> BeautifulSoup:
     text = (run.folder / "html" / f"{name}.html").read_text()
-    return BeautifulSoup(text.replace("\xa0", " "), "html.parser")  # intervals in tables do not break
+    return BeautifulSoup(re.sub(r'<span class="rfviz-ends">(.*?)</span>', r"\1", text), "html.parser")
 
 
 def notebook(run: Run, name: str, part: str = "book") -> nbformat.NotebookNode:

@@ -137,10 +137,16 @@ def test_a_table_has_one_head() -> None:
         assert sphinx.accessible(other.to_html()) == other.to_html()
 
 
-def test_an_interval_in_a_table_stays_in_one_line() -> None:
-    one, three = "<table><tr><td>1 (-2 to +3)</td><td>to 4 (of 5)</td></tr></table>", "<td>1 (-2 to +3)</td>" * 3
-    many = f"<p>1 (-2 to +3)</p><table><tr>{three}</tr></table>"
-    assert sphinx.accessible(one + many) == one.replace("-2 to +3", "-2\xa0to\xa0+3") + many
+def test_the_ends_of_an_interval_in_a_table_stay_in_one_line() -> None:
+    table = (
+        "<table><tr><td>1 (-2 to +3)</td><td>1% (-2% to +3%, n = 2 images)</td><td>(2 of 3), (a to b)</td></tr></table>"
+    )
+    found = BeautifulSoup(sphinx.accessible(table), "html.parser")
+    assert [each.text for each in found.select("span.rfviz-ends")] == ["(-2 to +3)", "(-2% to +3%,"]
+    assert found.get_text() == BeautifulSoup(table, "html.parser").get_text()
+    three = f"<table><tr>{'<td>1 (-2 to +3)</td>' * 3}</tr></table>"
+    for other in (three, table.replace("<table", '<table class="dataframe sentences"'), "<p>1 (-2 to +3)</p>"):
+        assert sphinx.accessible(other) == other
 
 
 IMAGE, TEXT = '<img alt="it" src="../_images/it%201.png">', '<a href="explorer.html#resnet34/maxpool/3">3</a>'

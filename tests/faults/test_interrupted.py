@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import select
 import signal
 import time
 from pathlib import Path
@@ -34,6 +35,7 @@ def interrupt(arguments: list[str], runs: Path, seen: str) -> tuple[int, str]:
             time.sleep(0.05)
     os.killpg(process.pid, signal.SIGINT)  # a terminal interrupts all that a command started
     while piece and "interrupted." not in said:
+        assert select.select([process.stderr], [], [], 180)[0], said
         piece = os.read(process.stderr.fileno(), 4096).decode(errors="replace")
         said += piece
     with contextlib.suppress(ProcessLookupError):  # it may have ended

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from rfviz.errors import RfvizError
-from rfviz.kernels import responses
+from rfviz.kernels import maximization, responses
 from rfviz.kernels.responses.activity import Activity
 from rfviz.kernels.responses.maps import Maps
 from rfviz.kernels.responses.mean_stimulus import MeanStimulus
@@ -100,6 +100,12 @@ def test_an_overflow_of_float16_is_seen(resnet, some_tiles):
         assert responses.collect(resnet.to(dtype), some_tiles.to(dtype), layers, top_k=1, mean_stimulus=False)
     with pytest.raises(RfvizError, match=r"^image 0: layer 'layer1.0' responds with NaN or infinity"):
         responses.collect(resnet.half(), some_tiles.half(), layers, top_k=1, mean_stimulus=False)
+
+
+def test_gradient_ascent_enlarges_rounding_where_it_hardly_moves_a_channel(resnet):
+    """In float32, what differs by the number of channels that go together, as by that of threads, is rounding."""
+    batches = [maximization.maximize(resnet, "layer1.2", batch_size=size).activations[-1] for size in (1, 6)]
+    assert torch.allclose(*batches, rtol=0.01)
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 12])

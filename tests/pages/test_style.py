@@ -266,5 +266,7 @@ def test_table_as_text() -> None:
 def test_a_wall_of_text_becomes_points():
     assert style.answer(["One.", "Two."]).data == "**Answer.** One. Two."
     long = ["a" * style.WALL + ".", "b."]
-    assert style.parts(long[:1]).data == long[0]
-    assert style.answer(long).data.splitlines() == ["**Answer.** ", "", f"- {long[0]}", "- b."]
+    assert style.points(long[:1]).data == long[0]
+    assert style.answer([*long, ""]).data.splitlines() == ["**Answer.** ", "", f"- {long[0]}", "- b."]
+    linked = [f'<a href="{"a" * style.WALL}">one</a>,', "two."]
+    assert style.points(linked).data == " ".join(linked)  # what is not read does not count
