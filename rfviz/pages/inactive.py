@@ -741,7 +741,10 @@ def dose_answer(shown: Shown) -> Markdown:
             f"{tested:{by.form}} nats, {words} (difference {gap:{by.form}})."
         )
         if not found.inactive:
-            sentences[-1] += " These channels fire seldom, which is another matter: their noise adds to a signal."
+            sentences[-1] += (
+                " No channel of it is inactive; those that fire seldom are another matter, as their noise adds to a "
+                "signal."
+            )
     return answer(sentences)
 
 

@@ -391,10 +391,10 @@ def test_doses_are_compared(tested: float, matched: float, words: str) -> None:
     said = page.dose_answer(shown(doses={"resnet34": dose(tested, matched)})).data
     assert words in said
     assert "2 inactive channels" in said
-    assert "where no channel is inactive" not in said
+    assert "fire seldom" not in said
     said = page.dose_answer(shown(doses={"resnet34": dose(tested, matched, inactive=False)})).data
     assert "2 least active channels" in said
-    assert "In ResNet34, where no channel is inactive, this is about channels that fire seldom" in said
+    assert "No channel of it is inactive; those that fire seldom are another matter" in said
     said = page.dose_answer(shown(doses={"plainnet34": dose(tested, matched, left=(4,))})).data
     assert "too few active channels are left" in said
 

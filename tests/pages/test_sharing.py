@@ -329,7 +329,7 @@ def test_every_cell_of_the_parts() -> None:
     assert table.loc["ResNet34 without skips in layer1"].tolist() == ["–"] * 5 and len(table) == 3
     said = sharing.pairing_answer(page).data
     for title, chance in (("ResNet34", "+0.15"), ("PlainNet34", "+0.05")):
-        assert f"In {title}, random weights give {chance}, which is architecture; what is learnt adds" in said
+        assert f"With random weights, it is {chance} in {title}, which is architecture; what is learnt adds" in said
     assert "what is learnt adds +0.25 (+0.20 to +0.30, n = 12 channels)." in said
     for learnt, words in (
         (Interval(-0.25, -0.3, -0.2, 12), "what is learnt takes -0.25 ("),
