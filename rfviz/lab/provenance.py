@@ -39,7 +39,7 @@ def processor() -> str:
 
 
 def device_name(device: torch.device, threads: int | None = None) -> str:
-    """Return what a person would call the device; of a CPU also instructions and threads (else this process's)."""
+    """Return what a person would call the device, and of a CPU its instructions and threads."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     threads = threads or torch.get_num_threads()

@@ -129,24 +129,24 @@ def test_wide_tables_can_be_reached_and_lists_are_lists() -> None:
 def test_a_table_has_one_head() -> None:
     index = pd.MultiIndex.from_tuples([("a", 1), ("a", 2)], names=["network", "layer"])
     table = pd.DataFrame({"x (%)": [1, 2], "a < b": [3, 4]}, index)
-    found = BeautifulSoup(sphinx.accessible(table.to_html()), "html.parser").thead
+    found = BeautifulSoup(sphinx.readable(table.to_html()), "html.parser").thead
     assert [[cell.text for cell in row.find_all("th", scope="col")] for row in found.find_all("tr")] == [
         ["network", "layer", "x (%)", "a < b"]
     ]
     for other in (table.reset_index(drop=True), table.rename_axis(["network", None]), table.rename_axis("all", axis=1)):
-        assert sphinx.accessible(other.to_html()) == other.to_html()
+        assert sphinx.readable(other.to_html()) == other.to_html()
 
 
 def test_the_ends_of_an_interval_in_a_table_stay_in_one_line() -> None:
     table = (
         "<table><tr><td>1 (-2 to +3)</td><td>1% (-2% to +3%, n = 2 images)</td><td>(2 of 3), (a to b)</td></tr></table>"
     )
-    found = BeautifulSoup(sphinx.accessible(table), "html.parser")
+    found = BeautifulSoup(sphinx.readable(table), "html.parser")
     assert [each.text for each in found.select("span.rfviz-ends")] == ["(-2 to +3)", "(-2% to +3%,"]
     assert found.get_text() == BeautifulSoup(table, "html.parser").get_text()
     three = f"<table><tr>{'<td>1 (-2 to +3)</td>' * 3}</tr></table>"
     for other in (three, table.replace("<table", '<table class="dataframe sentences"'), "<p>1 (-2 to +3)</p>"):
-        assert sphinx.accessible(other) == other
+        assert sphinx.readable(other) == other
 
 
 IMAGE, TEXT = '<img alt="it" src="../_images/it%201.png">', '<a href="explorer.html#resnet34/maxpool/3">3</a>'
