@@ -26,8 +26,9 @@ from tqdm.auto import tqdm
 
 from rfviz import explorer
 from rfviz.book import kernels
+from rfviz.book.process import PRELOAD
 from rfviz.errors import RfvizError, unknown
-from rfviz.lab import results, together
+from rfviz.lab import forks, results, together
 from rfviz.lab.run import Run
 from rfviz.pages import (
     claims,
@@ -110,9 +111,9 @@ def compute(replicas: Sequence[Run]) -> None:
     """Compute everything that the pages show of some runs, so that the notebooks only have to read it."""
     software.cache_clear()
     software()  # as it is now, which is what runs, and not as it may be edited meanwhile
-    kernels.begin()
+    forks.begin(PRELOAD)
     replicas[0].check_weights()
-    together.train(replicas)
+    together.train(replicas, then=[page.gather for page in PAGES if page is not explorer] + [explorer.draw])
     for page in PAGES:
         page.gather(replicas)
 
@@ -276,7 +277,7 @@ def run_notebooks(
     if not waiting:
         return list(jobs.values())
     patience = PATIENCE if only is None else None
-    kernels.begin()  # by this thread, where it can keep Ctrl-C from it
+    forks.begin(PRELOAD)  # by this thread, where it can keep Ctrl-C from it
     with (
         locked(run.folder, "book"),
         kernels.ended(),

@@ -18,6 +18,7 @@ from cyclopts import App, CycloptsError, Parameter, Token
 
 from rfviz.book import process
 from rfviz.errors import RfvizError, first_line, one_line, unknown
+from rfviz.lab import forks
 from rfviz.lab.presets import PRESETS
 
 if TYPE_CHECKING:
@@ -172,6 +173,7 @@ def book(*, options: BookOptions = BookOptions()) -> None:
 
     Example: `rfviz book --preset quick --images ~/my-photographs`
     """
+    forks.begin(process.PRELOAD)  # it imports while this process does
     from rfviz.book import batch, html
 
     batch.sources()  # that they are there is known before anything is computed
@@ -192,6 +194,7 @@ def run_notebooks(*, options: BookOptions = BookOptions(), only: str | None = No
     only
         Run just the notebook whose name begins so, such as 02.
     """
+    forks.begin(process.PRELOAD)
     from rfviz.book import batch
 
     batch.choose(only)

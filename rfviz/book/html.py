@@ -10,7 +10,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,10 +18,11 @@ from typing import Any
 import nbformat
 import yaml
 
-from rfviz.book import launch
+from rfviz.book import kernels, launch
 from rfviz.book.batch import choose, is_notebook, run_notebooks, software, sources
+from rfviz.book.process import PRELOAD
 from rfviz.errors import RfvizError
-from rfviz.lab import provenance
+from rfviz.lab import forks, provenance
 from rfviz.lab.run import Run
 from rfviz.storage import places
 from rfviz.storage.digests import digest, file_digests
@@ -157,14 +157,13 @@ def _building(run: Run) -> Iterator[tuple[Path, Path]]:
 
 def _built(folder: Path, to: Path, builder: str, log: Path) -> Path:
     """Run jupyter-book, warnings being errors, and return the folder that it wrote."""
-    program = Path(sys.executable).with_name("jupyter-book")  # the one of this environment
-    command = [str(program), "build", str(folder), "--path-output", str(to), "--all", "-W", "--keep-going"]
-    command += [] if builder == "html" else ["--builder", "custom", "--custom-builder", builder]
+    arguments = ["build", str(folder), "--path-output", str(to), "--all", "-W", "--keep-going"]
+    arguments += [] if builder == "html" else ["--builder", "custom", "--custom-builder", builder]
     environment = {**os.environ, "RFVIZ_RUNS": str(folder.parents[1])}  # where the explorer's files are
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
-    log.write_text(done.stdout, encoding="utf-8")
-    if done.returncode:
-        raise RfvizError(f"jupyter-book failed: {_first_complaint(done.stdout)} The whole output is in {log}.")
+    forks.begin(PRELOAD)
+    if kernels.call("jupyter_book.cli.main", arguments, environment, log):
+        said = log.read_text(encoding="utf-8", errors="replace")
+        raise RfvizError(f"jupyter-book failed: {_first_complaint(said)} The whole output is in {log}.")
     return to / "_build" / builder
 
 

@@ -1,12 +1,7 @@
-"""Kernels that begin with everything imported.
-
-Most of what a notebook takes, once its results are there, is the import of torch and its like. Here one process does
-that for all: each kernel is forked from it, by `multiprocessing`'s server of forks. Where a system has none, or
-notebooks ask for another Python, kernels start as usual. As with all that `multiprocessing` starts, a script that runs
-notebooks must do so under ``if __name__ == "__main__"``.
-"""
+"""Kernels, and the build of the book, that begin with everything imported; see `rfviz.lab.forks`."""
 
 import contextlib
+import importlib
 import multiprocessing
 import os
 import signal
@@ -23,31 +18,10 @@ from jupyter_client.manager import AsyncKernelManager
 from jupyter_client.provisioning import LocalProvisioner
 from tqdm import tqdm
 
-from rfviz.lab import provenance, together
+from rfviz.book.process import PRELOAD
+from rfviz.lab import forks, provenance
 
 _NAME = "kernel"
-
-
-def begin() -> bool:
-    """Let the process begin that kernels are forked from, so that it imports meanwhile; return whether there is one.
-
-    Called early, it also has the code of the process that calls it.
-    """
-    script = getattr(sys.modules["__main__"], "__file__", None)
-    readable = script is None or Path(script).is_file()  # which "python - < script" is not
-    if not (readable and "forkserver" in multiprocessing.get_all_start_methods()):
-        return False
-    from multiprocessing import forkserver  # not on every system
-
-    multiprocessing.get_context("forkserver").set_forkserver_preload(["rfviz.book.preload"])
-    here = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN) if here else None  # as the new process will have it
-    try:
-        forkserver.ensure_running()
-    finally:
-        if here:
-            signal.signal(signal.SIGINT, before)
-    return True
 
 
 class _Forked:
@@ -79,12 +53,11 @@ class _Forked:
 class _Provisioner(LocalProvisioner):
     async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> KernelConnectionInfo:
         here = Path(cmd[0]).parent == Path(sys.executable).parent and "ipykernel_launcher" in cmd
-        if not (here and begin()):
+        if not (here and forks.begin(PRELOAD)):
             return await super().launch_kernel(cmd, **kwargs)
         arguments = cmd[cmd.index("ipykernel_launcher") + 1 :]
-        process = multiprocessing.get_context("forkserver").Process(
-            target=_kernel, args=(arguments, dict(kwargs["env"]), kwargs.get("cwd")), name=_NAME
-        )
+        given = arguments, dict(kwargs["env"]), kwargs.get("cwd")
+        process = forks.process(_kernel, given, daemon=False, name=_NAME)
         process.start()
         self.process = _Forked(process)  # type: ignore[assignment]
         self.pid = self.pgid = process.pid  # of a group of its own: what it has started ends with it
@@ -124,7 +97,7 @@ def _kernel(arguments: Sequence[str], environment: Mapping[str, str], folder: st
     from ipykernel.kernelapp import IPKernelApp
 
     os.setsid()  # where Ctrl-C does not reach it
-    together.end_with_parent()
+    forks.end_with_parent()
     os.environ.clear()
     os.environ.update(environment)
     if folder is not None:
@@ -137,3 +110,36 @@ def _kernel(arguments: Sequence[str], environment: Mapping[str, str], folder: st
     tqdm.set_lock(threading.RLock())  # not one that processes share: it would be left behind by a kernel that is killed
     sys.argv = ["ipykernel_launcher", *arguments]
     IPKernelApp.launch_instance(list(arguments))
+
+
+def call(module: str, arguments: Sequence[str], environment: Mapping[str, str], output: Path) -> int:
+    """Call the ``main`` of a module in a process of its own and return the exit code.
+
+    Parameters
+    ----------
+    module : str
+    arguments : sequence of str
+        Of its command line.
+    environment : mapping
+        Variables, all of them.
+    output : Path
+        File that gets what it writes to standard output and standard error.
+    """
+    given = module, list(arguments), dict(environment), output
+    process = forks.process(_main, given, daemon=True)
+    process.start()
+    try:
+        process.join()
+    finally:
+        process.kill()
+    return process.exitcode or 0
+
+
+def _main(module: str, arguments: list[str], environment: dict[str, str], output: Path) -> None:
+    forks.end_with_parent()
+    os.environ.clear()
+    os.environ.update(environment)
+    with output.open("w", encoding="utf-8") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    importlib.import_module(module).main(arguments)

@@ -1,4 +1,4 @@
-"""What every kernel of a notebook would do anew: imported once, by the process that they are forked from.
+"""What every kernel of a notebook, and the build, would do anew: imported once, by the process they are forked from.
 
 Nothing here computes with torch: its threads would not be there in a fork.
 """
@@ -8,6 +8,8 @@ import importlib
 import pkgutil
 
 import ipykernel.kernelapp  # noqa: F401
+import jupyter_book.cli.main
+import jupyter_book.sphinx  # noqa: F401
 import myst_nb.ext.glue  # noqa: F401
 
 import rfviz

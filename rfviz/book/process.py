@@ -23,6 +23,9 @@ class Option(NamedTuple):
     value: int
 
 
+PRELOAD = "rfviz.book.preload"
+"""Module that processes have imported when they begin (`rfviz.lab.forks`)."""
+
 OPTIONS = (Option("mmap_max", -4, 0), Option("trim_threshold", -1, 2**31 - 1), Option("top_pad", -2, 2**28))
 
 

@@ -206,6 +206,13 @@ def _table(row: dict[str, Any], title: str, statistics: list[dict[str, str]], so
     )
 
 
+def draw(runs: Sequence[Run]) -> None:
+    """Draw every layer of the first of some runs, and keep that with its results."""
+    source = RunSource(runs[0])
+    for row in source.manifest()["layers"]:
+        source.drawn(row["model"], row["key"])
+
+
 def gather(runs: Sequence[Run]) -> Page:
     """Return the explorer of the first of some runs, after writing everything that it loads."""
     return Page(runs[0], write_atlas(runs[0]))

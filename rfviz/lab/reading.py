@@ -22,6 +22,9 @@ class Reader(ABC):
         Folder in which they are kept.
     """
 
+    threads: int | None = None
+    """Of a CPU, that results are computed on; None takes as many as there are."""
+
     def __init__(self, results: Path):
         code.snapshot()
         self.results = results

@@ -25,6 +25,7 @@ from safetensors import SafetensorError
 
 from rfviz.errors import RfvizError
 from rfviz.lab.code import function_digest
+from rfviz.nets.precision import threads
 from rfviz.storage import codec
 from rfviz.storage.digests import digest, tensor_digest
 from rfviz.storage.files import load_info, load_tensors, save_tensors
@@ -167,7 +168,7 @@ class Result(Generic[R, P, T]):
 
     def _compute(self, run: R, arguments: tuple[Any, ...], stem: Path, write: bool) -> None:
         frame = Frame(stem)
-        with run.reading(frame):
+        with run.reading(frame), threads(run.threads):
             value = self.function(run, *arguments)  # type: ignore[call-arg]
         tensors, values = codec.encode(value)
         if not write:

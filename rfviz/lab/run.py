@@ -136,9 +136,12 @@ class Run(Reader):
         workers: int | None = None,
     ):
         super().__init__(folder / "results")
+        self._identity = [seed, dataclasses.asdict(preset)]
         self.given, self._seed, self.folder, self.progress = preset, seed, folder, progress
         self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.workers = workers
+        if self.device.type == "cpu":
+            self.threads = preset.recipe(preset.networks[0]).threads
         self._nets: dict[str, ResidualNet] = {}
         self.controls: dict[tuple[str, str, int], ResidualNet] = {}
         """The control network that was used last."""
@@ -188,7 +191,7 @@ class Run(Reader):
     @property
     def identity(self) -> list[Any]:
         """See `rfviz.lab.reading.Reader`."""
-        return [self._seed, dataclasses.asdict(self.given)]
+        return self._identity
 
     def recipe(self, network: str) -> Recipe:
         """Return how a network is trained."""
@@ -430,6 +433,15 @@ class Run(Reader):
     def _net_of(self, network: str, stored: Stored) -> ResidualNet:
         described = self._described(network)
         return models.load(stored, described if described.plain_stages else None)
+
+    def alone(self, network: str) -> "Run":
+        """Return this run without its other networks; what it computes of the one is this run's, and kept with it."""
+        weights = {name: file for name, file in self.given.weights.items() if name == network}
+        preset = dataclasses.replace(self.given, networks=(network,), weights=weights)
+        run = Run(preset, self._seed, self.folder, self.device, self.progress, self.workers)
+        run._identity, run.threads = self._identity, self.threads
+        run.__dict__ |= {"_loaded": self._loaded}  # read once
+        return run
 
     def replicas(self, seeds: int) -> list["Run"]:
         """Return this run and others that differ in nothing but the seed: `seeds` of them, with consecutive seeds.

@@ -15,6 +15,9 @@ from rfviz.errors import RfvizError
 FOLDER = ".locks"
 """Where the locked files are. The system frees a lock when its process ends, however it ends; the file stays."""
 
+UNSAID = 5.0
+"""Seconds that a process waits for another without saying so."""
+
 
 @contextlib.contextmanager
 def locked(folder: Path, name: str) -> Iterator[None]:
@@ -39,7 +42,7 @@ def locked(folder: Path, name: str) -> Iterator[None]:
         (folder / FOLDER).mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / FOLDER / f"{name}.lock", is_singleton=True)
         try:
-            lock.acquire(timeout=0)
+            lock.acquire(timeout=UNSAID)
         except Timeout:
             tqdm.write(f"rfviz: another process is making {name} in {folder}; waiting for it.", file=sys.stderr)
             lock.acquire()

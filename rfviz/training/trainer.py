@@ -8,7 +8,7 @@ same micro-batches, to rounding; the running statistics of batch norm are those 
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from rfviz.images.data import Evaluation, Labelled
 from rfviz.images.whitening import Whitening
 from rfviz.nets import models
 from rfviz.nets.models import ResidualNet
-from rfviz.nets.precision import exact
+from rfviz.nets.precision import exact, threads
 from rfviz.training import distributed
 from rfviz.training import state as training_state
 from rfviz.training.augmentation import Augmentation
@@ -129,7 +129,7 @@ def train(
     with (
         _bar(net, step, end, progress and rank == 0) as bar,
         exact(device),
-        _threads(recipe.threads),
+        threads(recipe.threads),
         stem_read as stem,
     ):
         while step < end:
@@ -220,17 +220,6 @@ def _begin(net: nn.Module, frozen: str | None) -> None:
     net.train()
     for _, part in models.frozen_part(net, frozen) if frozen else ():
         part.eval().requires_grad_(False)
-
-
-@contextlib.contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    """Compute on so many threads of the CPU inside the block; None leaves them as they are."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _shared(net: nn.Module, compiles: bool) -> Any:

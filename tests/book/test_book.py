@@ -507,7 +507,8 @@ time.sleep(60 if len(calls.read_text()) <= {hangs} else 0)
 """
 
 
-@pytest.mark.parametrize("hangs", [1, pytest.param(2, marks=pytest.mark.thorough)])
+@pytest.mark.thorough
+@pytest.mark.parametrize("hangs", [1, 2])
 def test_a_cell_without_an_answer_is_run_once_more(tmp_path, hangs):
     calls, page, target = tmp_path / "calls", tmp_path / "page.md", tmp_path / "page.ipynb"
     calls.write_text("")

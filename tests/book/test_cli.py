@@ -239,9 +239,8 @@ def test_too_little_memory_is_said_with_a_remedy(rfviz, monkeypatch: pytest.Monk
     assert re.fullmatch(r"rfviz: CUDA out of memory.* such as --set micro_batch=32\.", error)
 
 
-@pytest.mark.parametrize(
-    "given", [False, pytest.param(True, marks=pytest.mark.thorough)], ids=["training", "given weights"]
-)
+@pytest.mark.thorough
+@pytest.mark.parametrize("given", [False, True], ids=["training", "given weights"])
 def test_two_processes_train_together_and_one_tells(rfviz, given: bool, tmp_path: Path, monkeypatch) -> None:
     words = ["train", "-p", "smoke", "-m", "resnet34", *TINY]
     if given:

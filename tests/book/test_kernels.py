@@ -56,10 +56,10 @@ def test_its_time_begins_with_it(tmp_path):
     assert before < float(output.text) < time.monotonic()
 
 
-def test_all_of_the_package_is_imported_at_once():
+def test_all_of_the_package_is_imported_at_once(tmp_path):
     """What a kernel imported later could have been edited meanwhile."""
-    code = "import sys, rfviz.book.preload\nprint(*(name for name in sys.modules if name.startswith('rfviz')))"
-    there = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    ((output,),) = run(tmp_path, "import sys; print(*(name for name in sys.modules if name.startswith('rfviz')))")
+    there = output.text.split()
     root = Path(rfviz.__file__).parent
     names = [path.relative_to(root.parent).with_suffix("").parts for path in root.rglob("*.py")]
     wanted = {".".join(each[:-1] if each[-1] == "__init__" else each) for each in names if each[-1] != "__main__"}
@@ -81,6 +81,7 @@ def test_a_kernel_that_dies_is_noticed(tmp_path):
         run(tmp_path, "import os\nos._exit(3)")
 
 
+@pytest.mark.thorough
 def test_kernels_end_with_the_process_that_asked_for_them(tmp_path):
     """Even when that is killed, and can say nothing to them."""
     file = tmp_path / "pid"
@@ -113,14 +114,15 @@ def test_what_a_kernel_has_started_ends_with_it(tmp_path):
     assert begun is None or not psutil.wait_procs([begun], timeout=10)[1] or begun.status() == psutil.STATUS_ZOMBIE
 
 
+@pytest.mark.thorough
 def test_an_interruption_while_everything_is_imported_says_nothing(tmp_path):
     """Ctrl-C reaches the process that kernels are forked from, too; threads that run notebooks come later."""
     script = tmp_path / "begins.py"
     script.write_text(
-        "import threading, time\nfrom rfviz.book import kernels\n"
+        "import threading, time\nfrom rfviz.lab import forks\n"
         "if __name__ == '__main__':\n"
-        "    try:\n        began = kernels.begin()\n"
-        "        threading.Thread(target=kernels.begin).start()\n"
+        "    try:\n        began = forks.begin('rfviz.book.preload')\n"
+        "        threading.Thread(target=forks.begin, args=('rfviz.book.preload',)).start()\n"
         "        print(began, flush=True)\n        time.sleep(60)\n"
         "    except KeyboardInterrupt:\n        time.sleep(1)\n"
     )

@@ -42,19 +42,15 @@ def open_page(browser: Browser, address: str, size: str = "desk", **options: str
 def test_a_page_loads_without_errors_asks_nobody_else_and_fits_a_phone(
     browser: Browser, homes: dict[str, str], name: str, scheme: str
 ) -> None:
-    page = open_page(browser, homes[scheme])
+    page = open_page(browser, homes[scheme], "phone")
     wrong = watch(page, homes[scheme])
     page.goto(f"{homes[scheme]}{name}.html", wait_until="load")
     page.wait_for_timeout(200)
-    assert wrong == []
     without = page.eval_on_selector_all("img:not([alt]), canvas[role=img]:not([aria-label])", "all => all.length")
     assert without == 0
     empty = page.eval_on_selector_all("article img[alt='']", "all => all.map((image) => image.src)")
     assert empty == []
-    width, height = SIZES["phone"]
-    page.set_viewport_size({"width": width, "height": height})
-    page.reload(wait_until="load")
-    assert page.evaluate("document.documentElement.scrollWidth") == width  # it scrolls down only
+    assert page.evaluate("document.documentElement.scrollWidth") == SIZES["phone"][0]  # it scrolls down only
     assert wrong == []
     page.close()
 

@@ -98,7 +98,9 @@ print(faults() - before)
 
 
 @glibc
-@pytest.mark.parametrize("where", ["in the process itself", "in a process that it starts"])
+@pytest.mark.parametrize(
+    "where", [pytest.param("in the process itself", marks=pytest.mark.thorough), "in a process that it starts"]
+)
 def test_large_pieces_of_memory_are_kept_without_page_faults(where):
     """765 MiB are written: 195,840 pages of 4 KiB. Where the system gives pages of 2 MiB, this proves nothing."""
     prepared = "from rfviz.book import process\nprocess.prepare()\n"

@@ -8,7 +8,7 @@ import pytest
 from bs4 import BeautifulSoup
 
 from rfviz.errors import RfvizError
-from rfviz.explorer import gather, static, write_atlas
+from rfviz.explorer import static, write_atlas
 from rfviz.explorer.sources import RunSource
 from rfviz.lab.run import Run
 
@@ -33,11 +33,11 @@ def test_every_layer_has_its_files_and_nothing_else_is_left(smoke: Run, tmp_path
     (tmp_path / "manifest.js").write_bytes(static._script("manifest", earlier))
     (tmp_path / "mine").mkdir()
     (tmp_path / "thesis.txt").write_text("years of work")
-    assert write_atlas(smoke, tmp_path) == tmp_path
+    source = RunSource(smoke)
+    assert static.write(source, tmp_path) == tmp_path
     names = {"explorer.css", "explorer.js", "manifest.js", "mine", "thesis.txt"}
-    source = static.shelf(smoke)
     offered = [(row["model"], row["key"]) for row in source.manifest()["layers"]]
-    assert len(offered) == 31
+    assert len(offered) == 22
     for model, layer in offered:
         *sheets, facts = source.drawn(model, layer)
         for part, sheet in zip(static.PARTS, sheets, strict=True):
@@ -57,7 +57,7 @@ def test_a_folder_that_cannot_be_written_is_named(smoke: Run, tmp_path: Path) ->
 
 
 def test_all_numbers_are_in_the_table(smoke: Run) -> None:
-    page = BeautifulSoup(gather([smoke])._repr_html_(), "html.parser")
+    page = BeautifulSoup(static.Page(smoke, smoke.folder / "explorer")._repr_html_(), "html.parser")
     tables = page.find_all("table")
     source = RunSource(smoke)
     rows = [row for row in source.manifest()["layers"] if row["stream"] and not row["model"].endswith("-random")]
@@ -79,7 +79,7 @@ def test_all_numbers_are_in_the_table(smoke: Run) -> None:
 
 
 def test_the_page_loads_only_its_own_files(smoke: Run) -> None:
-    page = BeautifulSoup(gather([smoke])._repr_html_(), "html.parser")
+    page = BeautifulSoup(static.Page(smoke, smoke.folder / "explorer")._repr_html_(), "html.parser")
     loaded = [tag.get("src") or tag.get("href") for tag in page.find_all(["script", "link"])]
     assert loaded == ["explorer/explorer.css", "explorer/manifest.js", "explorer/explorer.js"]
     assert page.find(class_="rfviz-explorer")["data-run"] == smoke.folder.name

@@ -24,11 +24,11 @@ from rfviz.storage.files import load_tensors
 pytestmark = pytest.mark.faults
 
 SOAK = bool(os.environ.get("RFVIZ_SOAK"))
-STAGES = f"""
+STAGES = """
 from rfviz.explorer.sources import RunSource
 from rfviz.lab import results
 from rfviz.lab.run import open_run
-run = open_run("smoke", **{TINY})
+run = open_run("smoke", **OVERRIDES)
 run.progress = False
 print("ready", flush=True)
 for network in run.networks:
@@ -86,23 +86,29 @@ def left_over(runs: Path) -> list[Path]:
     return [path for path in runs.rglob(".*") if path.suffix in {".part", ".old"}]
 
 
-@pytest.mark.parametrize("wanted", [24 if SOAK else 1, pytest.param(3, marks=pytest.mark.thorough)])
-def test_results_after_kills_are_those_of_an_undisturbed_run(tmp_path, wanted):
+@pytest.mark.parametrize(
+    ("wanted", "networks"),
+    [
+        (24 if SOAK else 1, "resnet34"), pytest.param(3, "resnet34,plainnet34", marks=pytest.mark.thorough),
+    ],
+)  # fmt: skip
+def test_results_after_kills_are_those_of_an_undisturbed_run(tmp_path, wanted, networks):
+    stages = ["-c", STAGES.replace("OVERRIDES", str({**TINY, "networks": networks}))]
     undisturbed, disturbed = tmp_path / "undisturbed", tmp_path / "disturbed"
-    whole = finish(["-c", STAGES], undisturbed)
+    whole = finish(stages, undisturbed)
     moments, kills = random.Random(5), 0  # noqa: S311
     while kills < wanted:
         before = results(disturbed)
-        if killed(["-c", STAGES], disturbed, moments.uniform(0, whole), ready=True):
+        if killed(stages, disturbed, moments.uniform(0, whole), ready=True):
             kills += 1
             after = results(disturbed)
             assert before.items() <= after.items()  # nothing that was there is lost
         else:
             assert results(disturbed) == results(undisturbed)
             shutil.rmtree(disturbed)  # it has come to its end: begin anew
-    finish(["-c", STAGES], disturbed)
+    finish(stages, disturbed)
     assert results(disturbed) == results(undisturbed)
-    assert len(results(disturbed)) >= 12
+    assert len(results(disturbed)) >= 8 * len(networks.split(","))
     assert not left_over(disturbed)
 
 

@@ -82,7 +82,9 @@ def cut_centre(image, layer):
 # ------------------------------------------------------------------------------------------- the full image
 
 
-@pytest.mark.parametrize(("layer", "side"), [("maxpool", 96), ("layer1.0", 96), ("layer1.2", 72)])
+@pytest.mark.parametrize(
+    ("layer", "side"), [("maxpool", 96), ("layer1.0", 96), pytest.param("layer1.2", 72, marks=pytest.mark.thorough)]
+)
 def test_the_small_input_gives_the_full_image_run(net, layer, side):
     net = net.double()
     found = maximize(net, layer, [1, 5])
@@ -232,7 +234,10 @@ def test_a_channel_does_not_depend_on_its_batch(net, layer):
         torch.testing.assert_close(found.activations, together.activations[:, list(channels)], rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("layer", ["conv1", "maxpool", "layer1.0", "layer1.2"])
+@pytest.mark.parametrize(
+    "layer",
+    ["maxpool", *(pytest.param(each, marks=pytest.mark.thorough) for each in ("conv1", "layer1.0", "layer1.2"))],
+)
 def test_in_float32_the_batch_changes_no_more_than_the_rounding(resnet, layer):
     together = maximize(resnet, layer, steps=12)
     again = maximize(resnet, layer, steps=12)

@@ -218,7 +218,7 @@ def calls_of(run, **modules):
     return result, counts
 
 
-@pytest.mark.parametrize("batch_size", [1, 5, 17, 64])
+@pytest.mark.parametrize("batch_size", [5, *(pytest.param(size, marks=pytest.mark.thorough) for size in (1, 17, 64))])
 @pytest.mark.parametrize("seeds", [[0], range(5)])
 def test_what_comes_before_the_layer_is_computed_once(net, photographs, batch_size, seeds):
     responses = collect(net, photographs, ["layer1.1"])["layer1.1"]
@@ -309,6 +309,7 @@ def test_rows_that_differ_in_one_image_do_not_share_a_pass(net, some_tiles):
     assert counts == {"conv1": 1, "fc": passes}
 
 
+@pytest.mark.thorough
 def test_one_inactive_channel_per_256_consecutive_images(net, some_tiles):
     corners = [
         image[:, y : y + 16, x : x + 16] for image in some_tiles for y in range(0, 45, 9) for x in range(0, 45, 9)

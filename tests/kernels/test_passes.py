@@ -131,7 +131,7 @@ def remembered(monkeypatch):
     gc.enable()
 
 
-@pytest.mark.parametrize("mixed", [False, True])
+@pytest.mark.parametrize("mixed", [pytest.param(False, marks=pytest.mark.thorough), True])
 @pytest.mark.parametrize("options", [{}, {"strongest": 50}, {"neuron": (0, 0)}])
 def test_the_memory_of_a_pass_is_free_when_it_has_ended(remembered, tmp_path, options, mixed):
     found = collect(

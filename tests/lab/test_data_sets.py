@@ -58,7 +58,8 @@ def test_a_data_set_is_read_through_torchvision(name):
     assert images.train.in_memory == (name == "imagenette")  # ImageNet is too large to be decoded before it is used
 
 
-@pytest.mark.parametrize("architecture", ["resnet34", pytest.param("plainnet34", marks=pytest.mark.thorough)])
+@pytest.mark.thorough
+@pytest.mark.parametrize("architecture", ["resnet34", "plainnet34"])
 def test_the_preset_imagenet_trains_by_the_papers_recipe(monkeypatch, architecture):
     """Two steps on a tiny ImageNet, with every number of section 3.1 of the paper as it arrives where it is used."""
     optimizers, rates, batches, augmentations = [], [], [], []

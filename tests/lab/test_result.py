@@ -195,6 +195,22 @@ def test_a_module_that_the_body_names_counts(declare, monkeypatch):
         cached.cache_clear()
 
 
+@pytest.mark.parametrize("threads", [1, None])
+def test_results_are_computed_on_the_threads_of_the_recipe(declare, tmp_path, threads):
+    """So what comes out depends on the number of cores only where the recipe names none."""
+    probe = declare(
+        PROBE.replace("return FACTOR * x", "COMPUTED.append(torch.get_num_threads())\n    return FACTOR * x")
+    )
+    recipes = {"resnet34": dataclasses.replace(presets.PRESETS["smoke"].recipe("resnet34"), threads=threads)}
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        probe.probe_second(open_probe(tmp_path, recipes=recipes, networks=("resnet34",)), "resnet34")
+        assert probe.COMPUTED[-1] == (threads or 3) and torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_an_error_while_computing_stores_nothing(declare, tmp_path):
     probe = declare(PROBE.replace("    return scaled(", "    1 / 0\n    return scaled("))
     with pytest.raises(ZeroDivisionError):
@@ -532,6 +548,7 @@ def test_reads_are_noted_for_the_result_that_reads_them(everything):
     assert everything.preset is everything.given  # outside, nothing is noted
 
 
+@pytest.mark.thorough
 def test_results_are_the_same_from_another_process(everything):
     """Nothing of a process goes into what a result depends on, such as its hash seed or where the package lies."""
     script = (

@@ -367,7 +367,10 @@ def test_interrupted_training_goes_on(first, empty_folder, monkeypatch):
 
 
 @pytest.fixture(
-    params=["safetensors", "pth with module. prefix", pytest.param("path object", marks=pytest.mark.thorough)]
+    params=[
+        "safetensors",
+        *(pytest.param(each, marks=pytest.mark.thorough) for each in ("pth with module. prefix", "path object")),
+    ]
 )
 def given(request, first, tmp_path):
     """The trained weights of `first` in one of the forms in which they can be given."""

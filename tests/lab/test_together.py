@@ -1,11 +1,12 @@
-"""Networks that train side by side become what they become one after the other."""
+"""Networks that are trained and looked at side by side become, and show, what they do one after the other."""
 
 import pytest
 import torch
 from reference import TINY
 
 from rfviz.errors import RfvizError
-from rfviz.lab import together
+from rfviz.lab import results, together
+from rfviz.lab.result import Result
 from rfviz.lab.run import open_run, trained
 
 
@@ -16,10 +17,24 @@ def a_run(folder, monkeypatch, **overrides):
     return run
 
 
-def test_two_processes_train_the_same_networks_as_one(tmp_path, monkeypatch):
+def look(runs):
+    """What a page might gather."""
+    (run,) = runs
+    return [
+        value
+        for network in run.networks
+        for value in (
+            results.pooling(run, network.name).mean,
+            results.maxima(run, network.name, "layer1.2").images,
+            results.ablations(run, network.name)["maxpool"],
+        )
+    ]
+
+
+def test_two_processes_train_and_measure_what_one_does(tmp_path, monkeypatch):
     side_by_side = a_run(tmp_path / "a", monkeypatch, threads=1)
     monkeypatch.setattr(together, "available_cores", lambda: 2)
-    together.train([side_by_side])
+    together.train([side_by_side], then=[look])
     one_by_one = a_run(tmp_path / "b", monkeypatch, threads=1)
     for name in ("resnet34", "plainnet34"):
         assert not side_by_side.is_to_be_trained(name)
@@ -31,16 +46,23 @@ def test_two_processes_train_the_same_networks_as_one(tmp_path, monkeypatch):
         assert told == [
             {key: value for key, value in entry.items() if key != "images_per_second"} for entry in theirs.history
         ]
+    expected = look([one_by_one])
+    files = [path.name for path in sorted(one_by_one.results.glob("*.safetensors"))]
+    assert [path.name for path in sorted(side_by_side.results.glob("*.safetensors"))] == files
+    with monkeypatch.context() as patch:
+        patch.setattr(Result, "_compute", None)  # all that is asked for is there
+        assert all(torch.equal(ours, theirs) for ours, theirs in zip(look([side_by_side]), expected, strict=True))
 
 
 @pytest.mark.parametrize(("threads", "networks"), [(None, "resnet34,plainnet34"), (1, "resnet34")])
 def test_what_needs_the_whole_machine_or_is_alone_waits_until_it_is_asked_for(threads, networks, tmp_path, monkeypatch):
     run = a_run(tmp_path, monkeypatch, threads=threads, networks=networks)
-    monkeypatch.setattr(together.multiprocessing, "get_context", lambda _: pytest.fail("a process was started"))
+    monkeypatch.setattr(together.forks, "process", lambda *_, **__: pytest.fail("a process was started"))
     together.train([run])
     assert run.is_to_be_trained("resnet34")
 
 
+@pytest.mark.thorough
 def test_what_fails_side_by_side_says_why_where_it_is_asked_for(tmp_path, monkeypatch):
     run = a_run(tmp_path, monkeypatch, threads=1, learning_rate=1e12, epochs=4)
     together.train([run])

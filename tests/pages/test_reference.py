@@ -58,6 +58,7 @@ def test_the_numbers_come_back_as_they_were(exported):
     assert reference.conditions(found).data.endswith(f" {count} network{'s' * (count > 1)} of each kind.")
 
 
+@pytest.mark.thorough
 def test_pictures_of_an_earlier_export_go_when_the_new_ones_are_there(exported, tmp_path, monkeypatch):
     run = exported[0][0]
     (tmp_path / "resnet18-old.png").touch()

@@ -220,7 +220,9 @@ def test_a_file_where_a_folder_should_be_is_an_error(old):
     assert_still_old(old)
 
 
-@pytest.mark.parametrize("moment", ["save_file", "fsync", "replace"])
+@pytest.mark.parametrize(
+    "moment", ["replace", *(pytest.param(each, marks=pytest.mark.thorough) for each in ("save_file", "fsync"))]
+)
 def test_a_killed_writer_leaves_the_old_file(old, moment):
     """Killed with half of the file written, before it is on the disk, and before it takes its place."""
     script = """
