@@ -37,8 +37,14 @@ def open_page(browser: Browser, address: str, size: str = "desk", **options: str
     return page
 
 
+WORDS = ("introduction", "methods", "conclusion", "glossary", "references", "reproduce", "reliability", "genindex")
+"""Pages of little but words, which few changes touch."""
+
+
 @pytest.mark.parametrize("scheme", [pytest.param("http", marks=pytest.mark.thorough), "file"])
-@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.thorough if name in WORDS else ()) for name in PAGES]
+)
 def test_a_page_loads_without_errors_asks_nobody_else_and_fits_a_phone(
     browser: Browser, homes: dict[str, str], name: str, scheme: str
 ) -> None:
@@ -55,7 +61,14 @@ def test_a_page_loads_without_errors_asks_nobody_else_and_fits_a_phone(
     page.close()
 
 
-@pytest.mark.parametrize("name", ["index", "notebooks/02_preferred_stimuli", "reference_run", "explorer"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "explorer",
+        "notebooks/02_preferred_stimuli",
+        *(pytest.param(name, marks=pytest.mark.thorough) for name in ("index", "reference_run")),
+    ],
+)
 def test_a_dark_page_leaves_pictures_as_they_are(browser: Browser, homes: dict[str, str], name: str) -> None:
     page = open_page(browser, homes["file"], color_scheme="dark")
     page.goto(f"{homes['file']}{name}.html", wait_until="load")
@@ -69,7 +82,13 @@ def test_a_dark_page_leaves_pictures_as_they_are(browser: Browser, homes: dict[s
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("name", ["index", "notebooks/02_preferred_stimuli", "reference_run"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "notebooks/02_preferred_stimuli",
+        *(pytest.param(name, marks=pytest.mark.thorough) for name in ("index", "reference_run")),
+    ],
+)
 def test_figures_have_half_their_size_and_scroll_on_a_phone(
     browser: Browser, homes: dict[str, str], name: str, size: str
 ) -> None:
@@ -124,7 +143,7 @@ def test_the_checker_of_accessibility_finds_what_is_wrong(browser: Browser) -> N
     page.close()
 
 
-@pytest.mark.parametrize("scheme", ["http", "file"])
+@pytest.mark.parametrize("scheme", [pytest.param("http", marks=pytest.mark.thorough), "file"])
 def test_the_search_finds_double_opponent(browser: Browser, homes: dict[str, str], scheme: str) -> None:
     page = open_page(browser, homes[scheme])
     page.goto(f"{homes[scheme]}search.html?q=double+opponent", wait_until="load")

@@ -4,6 +4,7 @@ import dataclasses
 import io
 import json
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -47,17 +48,21 @@ def silenced(layer: LayerFacts, channel: int) -> LayerFacts:
     return layer._replace(found=dataclasses.replace(found, **changes))
 
 
-def cell(drawn: atlas.Atlas, key: str, channel: int) -> np.ndarray:
-    """Cut a picture out of the encoded sheet, as a browser does."""
-    kind, _, place = key.partition(" ")
-    sheet = np.asarray(Image.open(io.BytesIO(drawn.files()[kind == "stimulus"])))
-    side = size = drawn.facts["cell"]
-    if kind == "stimulus":
-        column = int(place)
-    else:
-        column = [each["key"] for each in drawn.facts["columns"]].index(key)
-        size = drawn.facts["columns"][column]["size"]
-    return sheet[channel * side : channel * side + size, column * side : column * side + size]
+def cells(drawn: atlas.Atlas) -> Callable[[str, int], np.ndarray]:
+    """Decode the encoded sheets, and return what cuts a picture of a channel out of them, as a browser does."""
+    sheets = [np.asarray(Image.open(io.BytesIO(file))) for file in drawn.files()]
+
+    def cell(key: str, channel: int) -> np.ndarray:
+        kind, _, place = key.partition(" ")
+        side = size = drawn.facts["cell"]
+        if kind == "stimulus":
+            column = int(place)
+        else:
+            column = [each["key"] for each in drawn.facts["columns"]].index(key)
+            size = drawn.facts["columns"][column]["size"]
+        return sheets[kind == "stimulus"][channel * side : channel * side + size, column * side : column * side + size]
+
+    return cell
 
 
 def as_bytes(image: torch.Tensor) -> np.ndarray:
@@ -76,6 +81,7 @@ def planes(found: LayerResponses, channel: int) -> dict[str, torch.Tensor]:
 
 def test_every_cell_is_the_picture_that_it_says(layer: LayerFacts) -> None:
     drawn, found = atlas.draw(layer), layer.found
+    cell = cells(drawn)
     assert drawn.facts["cell"] == found.receptive_field.size == 27
     for channel in range(6):
         expected = {
@@ -94,7 +100,7 @@ def test_every_cell_is_the_picture_that_it_says(layer: LayerFacts) -> None:
             drives = found.top_values[channel, rank] > 0
             expected[f"stimulus {rank}"] = torch.where(there & drives, patch, torch.tensor(style.NO_IMAGE))
         for key, image in expected.items():
-            np.testing.assert_array_equal(cell(drawn, key, channel), as_bytes(image), err_msg=f"{key} {channel}")
+            np.testing.assert_array_equal(cell(key, channel), as_bytes(image), err_msg=f"{key} {channel}")
 
 
 def test_gains_are_those_of_the_figures(layer: LayerFacts) -> None:
@@ -164,6 +170,7 @@ def test_nearest_channels_are_the_most_alike(layer: LayerFacts) -> None:
 
 def test_a_channel_that_never_fires_has_no_picture_of_its_stimuli(layer: LayerFacts) -> None:
     drawn = atlas.draw(silenced(layer, 3))
+    cell = cells(drawn)
     said = drawn.facts["channels"]
     assert not said[3]["fires"] and said[2]["fires"]
     assert said[3]["stimuli"] == [] and said[3]["nearest"] == []
@@ -174,8 +181,8 @@ def test_a_channel_that_never_fires_has_no_picture_of_its_stimuli(layer: LayerFa
     assert all(3 not in [other for other, _ in each["nearest"]] for each in said)
     grey = round(255 * style.NO_IMAGE)
     for key in ("mean", "stretched", "strongest", "stimulus 0"):
-        assert np.unique(cell(drawn, key, 3)).tolist() == [grey]
-    assert len(np.unique(cell(drawn, "maximization", 3))) > 10
+        assert np.unique(cell(key, 3)).tolist() == [grey]
+    assert len(np.unique(cell("maximization", 3))) > 10
     json.dumps(drawn.facts, allow_nan=False)
 
 

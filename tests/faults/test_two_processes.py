@@ -23,7 +23,9 @@ SCRIPT = """
 import sys
 from rfviz.images import whitening
 from rfviz.lab.run import data_whitening, open_run
+from rfviz.storage import lock
 
+lock.UNSAID = 0.5
 fit = whitening.fit
 
 def slowly(*arguments):
