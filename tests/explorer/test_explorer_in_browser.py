@@ -163,6 +163,7 @@ def test_menus_and_the_number(page: Page) -> None:
     expect(page.get_by_label("Channel", exact=True)).to_have_attribute("aria-invalid", "false")
 
 
+@pytest.mark.thorough
 def test_layer_before_and_after_keep_the_channel(page: Page) -> None:
     go(page)
     before, after = page.get_by_role("button", name="Layer before"), page.get_by_role("button", name="Layer after")
@@ -343,6 +344,7 @@ def test_a_wrong_link_shows_something_right(page: Page, link: str) -> None:
     )
 
 
+@pytest.mark.thorough
 def test_the_address_names_what_is_shown_from_the_start(page: Page) -> None:
     go(page)
     assert state(page) == "resnet34/maxpool/18"
@@ -562,6 +564,7 @@ def test_where_a_channel_fires(browser: Browser, homes: dict[str, str], smoke: R
     page.close()
 
 
+@pytest.mark.thorough
 def test_a_larger_picture(page: Page) -> None:
     go(page)
     large = page.locator(".rx-large canvas")
@@ -583,6 +586,7 @@ def test_a_picture_is_chosen(page: Page) -> None:
     expect(page.locator(".rx-view .rx-chart")).to_have_attribute("aria-label", re.compile("activation before the ReLU"))
 
 
+@pytest.mark.thorough
 def test_a_channel_lies_before_the_reader_without_scrolling(page: Page) -> None:
     page.set_viewport_size({"width": 1280, "height": 800})
     for address in ("", "resnet34/layer1.2/18"):
@@ -593,6 +597,7 @@ def test_a_channel_lies_before_the_reader_without_scrolling(page: Page) -> None:
             assert box["y"] > 0 and box["y"] + box["height"] < 800, (address, part)
 
 
+@pytest.mark.thorough
 def test_on_a_phone_what_was_picked_comes_into_view(page: Page) -> None:
     page.set_viewport_size({"width": 390, "height": 700})
     go(page)

@@ -58,7 +58,7 @@ def losses(net: ResidualNet, images: Labelled64, change=None, layer: str = "maxp
 
 
 @pytest.mark.parametrize("layer", LAYERS)
-@pytest.mark.parametrize("batch_size", [3, 64])
+@pytest.mark.parametrize("batch_size", [3, pytest.param(64, marks=pytest.mark.thorough)])
 def test_losses_are_those_of_a_hook(
     resnet: ResidualNet, plainnet: ResidualNet, tiles: Evaluation, layer: str, batch_size: int
 ) -> None:

@@ -511,6 +511,7 @@ def test_the_whitening_of_a_large_set_is_that_of_images_spread_over_it(empty_fol
     assert data_whitening(run) == whitening.fit([train[0][0], train[2][0]]).to_json()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("workers", [0, 2])
 def test_workers_change_no_result(first, empty_folder, workers):
     run = Run(first[0].given, first[0].seed, empty_folder / "here", progress=False, workers=workers)
@@ -827,7 +828,9 @@ def of_others(tmp_path) -> Path:
     return tmp_path / "others.pth"
 
 
-@pytest.mark.parametrize("layout", ["flat", "nested", "train and val"])
+@pytest.mark.parametrize(
+    "layout", ["flat", *(pytest.param(each, marks=pytest.mark.thorough) for each in ("nested", "train and val"))]
+)
 def test_weights_and_a_folder_make_every_result_that_needs_no_label(layout, images, of_others, empty_folder, tmp_path):
     if layout == "flat":
         flat = tmp_path / "flat"

@@ -110,7 +110,7 @@ def settle_all(net):
 
 
 @pytest.mark.parametrize("layer", SHALLOW)
-@pytest.mark.parametrize("architecture", ["resnet", "plainnet"])
+@pytest.mark.parametrize("architecture", ["resnet", pytest.param("plainnet", marks=pytest.mark.thorough)])
 def test_value_and_gradient_are_those_of_the_whole_image(architecture, layer, request):
     net = request.getfixturevalue(architecture).double()
     several = [photograph, partial(photograph, number=2), *(partial(noise, seed=seed) for seed in range(4))]
