@@ -52,6 +52,9 @@ PAGES = (
 )  # fmt: skip
 """Modules of the pages that show something of a run: ``gather(runs)`` computes it."""
 
+OF_EVERY_SEED = training, maximization, inactive, sharing, claims
+"""Those that show something of other runs than the first."""
+
 ALSO_SHOWN = ("rfviz/**/*.py", "book/reference/*", "book/evidence/**/*", "benchmarks/results.json")
 """Files of the repository that the notebooks are made of, besides results."""
 
@@ -113,7 +116,8 @@ def compute(replicas: Sequence[Run]) -> None:
     software()  # as it is now, which is what runs, and not as it may be edited meanwhile
     forks.begin(PRELOAD)
     replicas[0].check_weights()
-    together.train(replicas, then=[page.gather for page in PAGES if page is not explorer] + [explorer.draw])
+    first = [*(page.gather for page in PAGES if page is not explorer), explorer.draw]
+    together.train(replicas, then=[first, *([page.gather for page in OF_EVERY_SEED] for _ in replicas[1:])])
     for page in PAGES:
         page.gather(replicas)
 

@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -160,8 +161,13 @@ def _built(folder: Path, to: Path, builder: str, log: Path) -> Path:
     arguments = ["build", str(folder), "--path-output", str(to), "--all", "-W", "--keep-going"]
     arguments += [] if builder == "html" else ["--builder", "custom", "--custom-builder", builder]
     environment = {**os.environ, "RFVIZ_RUNS": str(folder.parents[1])}  # where the explorer's files are
-    forks.begin(PRELOAD)
-    if kernels.call("jupyter_book.cli.main", arguments, environment, log):
+    if forks.begin(PRELOAD):
+        code = kernels.call("jupyter_book.cli.main", arguments, environment, log)
+    else:
+        program = Path(sys.executable).with_name("jupyter-book")  # the one of this environment
+        with log.open("wb") as file:
+            code = subprocess.run([program, *arguments], stdout=file, stderr=file, env=environment).returncode
+    if code:
         said = log.read_text(encoding="utf-8", errors="replace")
         raise RfvizError(f"jupyter-book failed: {_first_complaint(said)} The whole output is in {log}.")
     return to / "_build" / builder

@@ -127,11 +127,13 @@ def call(module: str, arguments: Sequence[str], environment: Mapping[str, str], 
     """
     given = module, list(arguments), dict(environment), output
     process = forks.process(_main, given, daemon=True)
+    output.write_bytes(b"")
     process.start()
     try:
         process.join()
     finally:
         process.kill()
+        process.join()
     return process.exitcode or 0
 
 

@@ -7,6 +7,7 @@ import gc
 import importlib
 import pkgutil
 
+from tqdm.auto import tqdm  # isort: skip  # noqa: F401  # behind ipykernel, it would draw its bars for notebooks only
 import ipykernel.kernelapp  # noqa: F401
 import jupyter_book.cli.main
 import jupyter_book.sphinx  # noqa: F401

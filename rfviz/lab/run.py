@@ -140,8 +140,9 @@ class Run(Reader):
         self.given, self._seed, self.folder, self.progress = preset, seed, folder, progress
         self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.workers = workers
-        if self.device.type == "cpu":
-            self.threads = preset.recipe(preset.networks[0]).threads
+        threads = {preset.recipe(name).threads for name in preset.networks}
+        if self.device.type == "cpu" and len(threads) == 1:
+            (self.threads,) = threads
         self._nets: dict[str, ResidualNet] = {}
         self.controls: dict[tuple[str, str, int], ResidualNet] = {}
         """The control network that was used last."""

@@ -6,14 +6,16 @@ of its recipe, everything comes out the same whatever the number of cores (on pr
 """
 
 import multiprocessing
+import os
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partialmethod
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from tqdm.auto import tqdm
 
 from rfviz.errors import RfvizError
@@ -28,18 +30,32 @@ Look = Callable[[Sequence[Run]], Any]
 
 
 class _Job(NamedTuple):
-    """To train a network, or then to look at it."""
+    """To train a network, after which there is more to do, or to look at one that is there."""
 
     preset: Preset
     seed: int
     folder: Path
+    device: torch.device
     progress: bool
     network: str
     look: Look | None = None
+    then: Sequence[Look] = ()
+
+    @property
+    def of(self) -> tuple[Path, int, str]:
+        """What it is done to: two at a time would wait for each other."""
+        return self.folder, self.seed, self.network
+
+    @property
+    def next(self) -> list["_Job"]:
+        """What there is to do when the network is there."""
+        return [self._replace(look=look, then=()) for look in self.then]
 
 
-def train(runs: Sequence[Run], networks: Sequence[str] | None = None, then: Sequence[Look] = ()) -> None:
-    """Train networks of some runs that are not there yet, several at a time, and look at each that is ready.
+def train(
+    runs: Sequence[Run], networks: Sequence[str] | None = None, then: Sequence[Sequence[Look]] | None = None
+) -> None:
+    """Train networks of some runs that are not there yet, several at a time, and look at each that is there.
 
     Only on a CPU, and where the recipe names a number of threads: other trainings use the whole machine, and happen
     when they are asked for. So does what fails here, and then says why.
@@ -49,44 +65,48 @@ def train(runs: Sequence[Run], networks: Sequence[str] | None = None, then: Sequ
     runs : sequence of Run
     networks : sequence of str, optional
         Names of the networks; all by default.
-    then : sequence of callable
-        Each is called with a run of one of the networks alone (`rfviz.lab.run.Run.alone`), for the results that it
-        leaves.
+    then : sequence of sequences of callable, optional
+        For each run, what is called with a run of one of its networks alone (`rfviz.lab.run.Run.alone`), for the
+        results that it leaves. Networks whose weights were given are left to whoever asks.
     """
-    jobs = [
-        (run, name)
-        for run in runs
-        for name in (networks or run.given.networks)
-        if run.given.recipe(name).threads and run.device.type == "cpu" and run.is_to_be_trained(name)
-    ]
-    if len(jobs) < 2 or distributed.started() > 1:
+    waiting: list[_Job] = []
+    for run, looks in zip(runs, then or [()] * len(runs), strict=True):
+        for name in networks or run.given.networks:
+            if not run.given.recipe(name).threads or run.device.type != "cpu" or run.stored(name) is not None:
+                continue
+            looks = looks if run.threads else ()
+            job = _Job(run.given, run.seed, run.folder, run.device, run.progress, name, then=looks)
+            waiting += [job] if run.is_to_be_trained(name) else job.next
+            if waiting:  # what has to be downloaded or measured first is there before several look for it
+                run.whitening(name)
+    if len(waiting) < 2 or distributed.started() > 1:
         return
-    places = max(1, available_cores() // max(run.given.recipe(name).threads or 1 for run, name in jobs))
-    for run, name in jobs:  # what has to be downloaded or measured first is there before several look for it
-        run.whitening(name)
-    waiting = [_Job(run.given, run.seed, run.folder, run.progress, name) for run, name in jobs]
+    threads = max(job.preset.recipe(job.network).threads or 1 for job in waiting)
+    places = max(1, min(available_cores() // threads, sum(1 + len(job.then) for job in waiting)))
     free, busy, processes = list[Connection](), dict[Connection, _Job](), []
     try:
-        for place in range(min(places, len(jobs))):
+        for place in range(places):
             here, there = multiprocessing.Pipe()
-            processes.append(forks.process(_work, (there, place), daemon=True))
+            processes.append(forks.process(_work, (there, place, dict(os.environ)), daemon=True))
             processes[-1].start()
             there.close()  # so that the other end is told when the process has ended
             free.append(here)
         while busy or (waiting and free):
             while waiting and free:
+                at_work = [job.of for job in busy.values()]
+                job = next((job for job in waiting if job.of not in at_work), waiting[0])
+                waiting.remove(job)
                 worker = free.pop()
                 with suppress(OSError):  # it was killed
-                    worker.send(waiting[0])
-                    busy[worker] = waiting.pop(0)
+                    worker.send(job)
+                    busy[worker] = job
             ready = wait(list(busy)) if busy else []
             for worker in [each for each in busy if each in ready]:
                 job = busy.pop(worker)
                 with suppress(EOFError, OSError):
-                    done = worker.recv()
+                    if worker.recv():
+                        waiting += job.next
                     free.append(worker)
-                    if done and job.look is None:
-                        waiting += [job._replace(look=look) for look in then]
         for worker in free:
             worker.close()
         for process in processes:
@@ -94,24 +114,32 @@ def train(runs: Sequence[Run], networks: Sequence[str] | None = None, then: Sequ
     finally:
         for process in processes:
             process.kill()
+            process.join()
 
 
-def _work(asked: Connection, place: int) -> None:
+def _work(asked: Connection, place: int, environment: Mapping[str, str]) -> None:
     """Do what is asked for, and say each time whether it is done."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that waits for this one ends it
     forks.end_with_parent()
+    os.environ.clear()
+    os.environ.update(environment)
     # a line of its own for its progress bars
     tqdm.__init__ = partialmethod(tqdm.__init__, position=place)  # type: ignore[method-assign, assignment]
     runs: dict[Any, Run] = {}
     with suppress(EOFError):  # nothing is asked for any more
         while True:
-            preset, seed, folder, progress, network, look = asked.recv()
-            run = runs.setdefault((folder, seed), Run(preset, seed, folder, progress=progress, workers=0))
+            job: _Job = asked.recv()
+            if (job.folder, job.seed) not in runs:
+                runs.clear()  # one at a time is kept in memory
+                runs[job.folder, job.seed] = Run(job.preset, job.seed, job.folder, job.device, job.progress, workers=0)
+            run = runs[job.folder, job.seed]
             try:
-                if look is None:
-                    trained.path(run, network)
+                if job.look is None:
+                    trained.path(run, job.network)
                 else:
-                    look([runs.setdefault((folder, seed, network), run.alone(network))])
+                    if job.of not in runs:
+                        runs[job.of] = run.alone(job.network)
+                    job.look([runs[job.of]])
             except (RfvizError, OSError):  # it is met again, and told, where the result is asked for
                 asked.send(False)
             else:

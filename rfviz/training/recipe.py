@@ -57,9 +57,9 @@ class Recipe:
         Name of a module, such as ``layer3``: it and everything before it keeps the weights that were given, and only
         what comes after is trained.
     threads : int, optional
-        Of a CPU, however many it has, in training and in all that is measured of the networks: sums are rounded in
-        another order with another number, and a training makes large differences of small ones. None takes as many as
-        there are.
+        Of a CPU, however many it has, in training and, if all networks of a run have the same, in every result: sums
+        are rounded in another order with another number, and a training makes large differences of small ones. None
+        takes as many as there are.
 
     Raises
     ------

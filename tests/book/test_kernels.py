@@ -74,6 +74,8 @@ def test_figures_and_bars_are_shown(tmp_path):
     )
     assert any("image/png" in output.get("data", {}) for output in figure)
     assert any(output.get("text") == "there\n" for output in bar)
+    # of text: what is forked from the same process and has no notebook, as trainings, could show no other
+    assert any(output.get("name") == "stderr" and "3/3" in output.text for output in bar)
 
 
 def test_a_kernel_that_dies_is_noticed(tmp_path):

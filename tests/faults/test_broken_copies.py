@@ -148,7 +148,7 @@ COPIES = (
     ),
     Broken(
         "a build that fails takes the place of the last good book",
-        "rfviz/book/html.py", "arguments, environment, log):", "arguments, environment, log) and False:",
+        "rfviz/book/html.py", "    if code:", "    if False:",
         "tests/book/test_book.py::test_a_failing_build_keeps_the_last_good_html",
     ),
 )  # fmt: skip

@@ -217,7 +217,6 @@ def test_code_among_the_settings_is_text(tmp_path, monkeypatch, capsys, setting)
     assert not list(tmp_path.rglob("*.safetensors"))
 
 
-@pytest.mark.thorough
 def test_a_run_writes_to_its_own_folder_only(tmp_path, monkeypatch):
     """Every file that a run opens for writing lies in its folder, or in one for temporary files."""
     watched = (

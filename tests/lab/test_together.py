@@ -1,5 +1,8 @@
 """Networks that are trained and looked at side by side become, and show, what they do one after the other."""
 
+import os
+import signal
+
 import pytest
 import torch
 from reference import TINY
@@ -31,10 +34,16 @@ def look(runs):
     ]
 
 
+def fatal(_):
+    """What the system might do for want of memory."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 def test_two_processes_train_and_measure_what_one_does(tmp_path, monkeypatch):
+    """Also when they are killed in the end; nobody waits for them."""
     side_by_side = a_run(tmp_path / "a", monkeypatch, threads=1)
     monkeypatch.setattr(together, "available_cores", lambda: 2)
-    together.train([side_by_side], then=[look])
+    together.train([side_by_side], then=[[look, fatal]])
     one_by_one = a_run(tmp_path / "b", monkeypatch, threads=1)
     for name in ("resnet34", "plainnet34"):
         assert not side_by_side.is_to_be_trained(name)
@@ -62,7 +71,6 @@ def test_what_needs_the_whole_machine_or_is_alone_waits_until_it_is_asked_for(th
     assert run.is_to_be_trained("resnet34")
 
 
-@pytest.mark.thorough
 def test_what_fails_side_by_side_says_why_where_it_is_asked_for(tmp_path, monkeypatch):
     run = a_run(tmp_path, monkeypatch, threads=1, learning_rate=1e12, epochs=4)
     together.train([run])
