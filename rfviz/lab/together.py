@@ -8,6 +8,7 @@ of its recipe, everything comes out the same whatever the number of cores (on pr
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partialmethod
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from tqdm import std
 from tqdm.auto import tqdm
 
 from rfviz.errors import RfvizError
@@ -123,7 +125,8 @@ def _work(asked: Connection, place: int, environment: Mapping[str, str]) -> None
     forks.end_with_parent()
     os.environ.clear()
     os.environ.update(environment)
-    # a line of its own for its progress bars
+    # its progress bars have a line of their own, and no lock that processes share: who is killed would leave it behind
+    std.tqdm.set_lock(threading.RLock())  # of bars of all kinds: torch makes some, too
     tqdm.__init__ = partialmethod(tqdm.__init__, position=place)  # type: ignore[method-assign, assignment]
     runs: dict[Any, Run] = {}
     with suppress(EOFError):  # nothing is asked for any more

@@ -51,8 +51,9 @@ def interrupt(arguments: list[str], runs: Path, seen: str) -> tuple[int, str]:
     [
         (["train", "-m", "resnet34", *LONG], "training resnet34:   0%"),
         pytest.param(["run", "--only", "01", *LONG], "notebooks:", marks=pytest.mark.thorough),
+        pytest.param(["run", "-p", "smoke", *SETTINGS], "responses:", marks=pytest.mark.thorough),
     ],
-    ids=["training", "notebooks"],
+    ids=["training", "notebooks", "results side by side"],
 )
 def test_ctrl_c_ends_a_run_and_says_how_to_go_on(tmp_path, arguments, seen):
     code, last = interrupt(command(*arguments), tmp_path, seen)
