@@ -65,7 +65,7 @@ audit:
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	$(BIN)/mypy --num-workers auto
 
 # The accessibility checker of the browser tests, which are skipped where it is not.
 tests/axe/node_modules: tests/axe/package-lock.json

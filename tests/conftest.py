@@ -1,28 +1,32 @@
-"""Fixtures that several test modules share: small real photographs and small networks."""
+"""Fixtures that several test modules share: small real photographs and small networks.
 
+What takes long to import is imported by the fixtures: the process that only hands out the tests needs none of it.
+"""
+
+from __future__ import annotations
+
+import gc
 import os
 import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import browsing
 import pytest
-import torch
 from filelock import FileLock
 from hypothesis import settings
-from playwright.sync_api import Browser, sync_playwright
-from reference import settled
 
-from rfviz import _torchvision_ops  # noqa: F401  # before the first import of torchvision
-from rfviz.images import photographs
-from rfviz.images.data import Evaluation
-from rfviz.kernels.responses.cores import Cores
-from rfviz.lab.run import Run, open_run
-from rfviz.nets import models
+if TYPE_CHECKING:
+    import torch
+    from playwright.sync_api import Browser
 
-torch.set_num_threads(1)  # the tests run in several processes
+    from rfviz.images.data import Evaluation
+    from rfviz.kernels.responses.cores import Cores
+    from rfviz.lab.run import Run
+    from rfviz.nets import models
+
 # In the background of a shell (`make test &`) Ctrl-C is ignored, and would be by what the tests start and interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -31,6 +35,23 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 settings.register_profile("fixed", derandomize=True, deadline=None)
 settings.register_profile("soak", derandomize=False, deadline=None, max_examples=1000)
 settings.load_profile("soak" if os.environ.get("RFVIZ_SOAK") else "fixed")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Prepare a process that runs tests."""
+    if config.getoption("numprocesses", None):
+        return  # this one only hands them out
+    import torch
+
+    from rfviz import _torchvision_ops  # noqa: F401  # before the first import of torchvision
+
+    torch.set_num_threads(1)  # the tests run in several processes
+
+
+def pytest_collection_finish() -> None:
+    """Leave what was imported and collected out of the searches for garbage from now on."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -51,6 +72,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="module")
 def two_cores() -> Iterator[Cores]:
     """Two threads that share pieces of work, beside this one in which torch has one."""
+    import torch
+
+    from rfviz.kernels.responses.cores import Cores
+
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     with Cores() as cores:
@@ -66,7 +91,8 @@ PARAMETERS = {"preset": "smoke", "seed": 0, "seeds": 1, "channels": None, "overr
 @pytest.fixture(scope="session")
 def smoke_runs(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
     """A folder of runs that holds one finished book of the preset `smoke`, made once for all processes of the tests."""
-    from rfviz.book import batch, html  # here: tests that need no book do not wait for what makes one
+    from rfviz.book import batch, html
+    from rfviz.lab.run import open_run
 
     base = tmp_path_factory.getbasetemp()
     folder = (base if worker_id == "master" else base.parent) / "smoke runs"
@@ -82,13 +108,23 @@ def smoke_runs(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path
     return folder
 
 
-@pytest.fixture
-def smoke(smoke_runs: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """The run of that book."""
-    monkeypatch.setenv("RFVIZ_RUNS", str(smoke_runs))
-    run = open_run("smoke")
+@pytest.fixture(scope="session")
+def opened_smoke(smoke_runs: Path) -> Run:
+    """The run of that book, opened once for all tests of a process."""
+    from rfviz.lab.run import open_run
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RFVIZ_RUNS", str(smoke_runs))
+        run = open_run("smoke")
     run.progress = False
     return run
+
+
+@pytest.fixture
+def smoke(opened_smoke: Run, smoke_runs: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """The run of that book, in the folder of runs of whatever the test calls."""
+    monkeypatch.setenv("RFVIZ_RUNS", str(smoke_runs))
+    return opened_smoke
 
 
 @pytest.fixture
@@ -116,33 +152,50 @@ def rfviz(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Cal
 @pytest.fixture(scope="session")
 def tiles() -> Evaluation:
     """Real photographs: 64-px tiles of four of them, with labels."""
+    from rfviz.images import photographs
+    from rfviz.images.data import Evaluation
+
     return Evaluation(photographs.load(64, classes=4).evaluation)
 
 
 @pytest.fixture(scope="session")
 def some_tiles(tiles: Evaluation) -> torch.Tensor:
     """Twelve of the tiles, spread over the photographs: (12, 3, 64, 64)."""
+    import torch
+
     step = len(tiles) // 12
     return torch.stack([tiles[i * step][0] for i in range(12)])
+
+
+def of_width_six(name: str, seed: int) -> models.ResidualNet:
+    """Return a network with random weights and batch-norm statistics, 4 classes."""
+    import torch
+    from reference import settled
+
+    from rfviz.nets import models
+
+    torch.manual_seed(seed)
+    return settled(models.build(name, 6, 4))
 
 
 @pytest.fixture
 def resnet() -> models.ResidualNet:
     """A ResNet34 of width 6 with random weights and batch-norm statistics, 4 classes."""
-    torch.manual_seed(0)
-    return settled(models.resnet34(6, 4))
+    return of_width_six("resnet34", 0)
 
 
 @pytest.fixture
 def plainnet() -> models.ResidualNet:
     """A PlainNet34 of width 6 with random weights and batch-norm statistics, 4 classes."""
-    torch.manual_seed(1)
-    return settled(models.plainnet34(6, 4))
+    return of_width_six("plainnet34", 1)
 
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     """A headless Chromium."""
+    import browsing
+    from playwright.sync_api import sync_playwright
+
     program = browsing.executable()
     if program is None:
         pytest.skip("there is no Chromium or Chrome on the PATH")

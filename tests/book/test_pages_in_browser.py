@@ -2,7 +2,8 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -30,11 +31,25 @@ def homes(html: Path) -> Iterator[dict[str, str]]:
         yield {"http": address, "file": f"{html.as_uri()}/"}
 
 
-def open_page(browser: Browser, address: str, size: str = "desk", **options: str) -> Page:
-    width, height = SIZES[size]
-    page = browser.new_page(viewport={"width": width, "height": height}, **options)
-    page.set_default_timeout(20_000)
-    return page
+@pytest.fixture(scope="module")
+def tabs(browser: Browser) -> Iterator[Callable[..., Page]]:
+    """Give an empty page of a size and a colour scheme, which tests share."""
+
+    @cache
+    def made(size: str, scheme: str) -> Page:
+        width, height = SIZES[size]
+        page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
+        page.set_default_timeout(20_000)
+        return page
+
+    def emptied(size: str = "desk", scheme: str = "light") -> Page:
+        page = made(size, scheme)
+        page.goto("about:blank")
+        return page
+
+    yield emptied
+    for context in browser.contexts:
+        context.close()
 
 
 WORDS = ("introduction", "methods", "conclusion", "glossary", "references", "reproduce", "reliability", "genindex")
@@ -46,9 +61,9 @@ WORDS = ("introduction", "methods", "conclusion", "glossary", "references", "rep
     "name", [pytest.param(name, marks=pytest.mark.thorough if name in WORDS else ()) for name in PAGES]
 )
 def test_a_page_loads_without_errors_asks_nobody_else_and_fits_a_phone(
-    browser: Browser, homes: dict[str, str], name: str, scheme: str
+    tabs: Callable[..., Page], homes: dict[str, str], name: str, scheme: str
 ) -> None:
-    page = open_page(browser, homes[scheme], "phone")
+    page = tabs("phone")
     wrong = watch(page, homes[scheme])
     page.goto(f"{homes[scheme]}{name}.html", wait_until="load")
     page.wait_for_timeout(200)
@@ -58,7 +73,6 @@ def test_a_page_loads_without_errors_asks_nobody_else_and_fits_a_phone(
     assert empty == []
     assert page.evaluate("document.documentElement.scrollWidth") == SIZES["phone"][0]  # it scrolls down only
     assert wrong == []
-    page.close()
 
 
 @pytest.mark.parametrize(
@@ -69,8 +83,8 @@ def test_a_page_loads_without_errors_asks_nobody_else_and_fits_a_phone(
         *(pytest.param(name, marks=pytest.mark.thorough) for name in ("index", "reference_run")),
     ],
 )
-def test_a_dark_page_leaves_pictures_as_they_are(browser: Browser, homes: dict[str, str], name: str) -> None:
-    page = open_page(browser, homes["file"], color_scheme="dark")
+def test_a_dark_page_leaves_pictures_as_they_are(tabs: Callable[..., Page], homes: dict[str, str], name: str) -> None:
+    page = tabs(scheme="dark")
     page.goto(f"{homes['file']}{name}.html", wait_until="load")
     assert page.evaluate("document.documentElement.dataset.theme") == "dark"
     page.locator("article :is(img, canvas)").first.wait_for()
@@ -78,7 +92,6 @@ def test_a_dark_page_leaves_pictures_as_they_are(browser: Browser, homes: dict[s
         "[...document.querySelectorAll('article :is(img, canvas)')].map((picture) => getComputedStyle(picture).filter)"
     )
     assert filters and set(filters) == {"none"}
-    page.close()
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -90,17 +103,16 @@ def test_a_dark_page_leaves_pictures_as_they_are(browser: Browser, homes: dict[s
     ],
 )
 def test_figures_have_half_their_size_and_scroll_on_a_phone(
-    browser: Browser, homes: dict[str, str], name: str, size: str
+    tabs: Callable[..., Page], homes: dict[str, str], name: str, size: str
 ) -> None:
     """Half, so that a pixel of a picture covers equally many of the page everywhere, and type has one size."""
-    page = open_page(browser, homes["file"], size, color_scheme="dark")
+    page = tabs(size, "dark")
     page.goto(f"{homes['file']}{name}.html", wait_until="load")
     figures = page.locator(".cell_output figure img")
     drawn = "(image) => (image.clientWidth - 2 * parseFloat(getComputedStyle(image).paddingLeft)) / image.naturalWidth"
     assert set(figures.evaluate_all(f"all => all.map({drawn})")) == {0.5}
     scrolled = "(image) => { const to = image.closest('.rfviz-wide'); to.scrollLeft = 1000; return to.scrollLeft; }"
     assert (figures.first.evaluate(scrolled) > 0) == (size == "phone")
-    page.close()
 
 
 EVERY_KIND = ("index", "claims", "explorer", "notebooks/04_inactive_neurons")
@@ -117,17 +129,16 @@ assert set(EVERY_KIND) <= set(PAGES)
     ],
 )
 def test_nothing_serious_stands_in_the_way_of_anybody(
-    browser: Browser, homes: dict[str, str], name: str, scheme: str
+    tabs: Callable[..., Page], homes: dict[str, str], name: str, scheme: str
 ) -> None:
     if not AXE.exists():
         pytest.skip("axe-core is not installed: `make test` does it where there is npm")
-    page = open_page(browser, homes["http"], "phone" if scheme == "dark" else "desk", color_scheme=scheme)
+    page = tabs("phone" if scheme == "dark" else "desk", scheme)
     page.goto(f"{homes['http']}{name}.html", wait_until="load")
     page.evaluate(AXE.read_text())
     found = page.evaluate("axe.run(document, { resultTypes: ['violations'] })")["violations"]
     serious = [(each["id"], each["nodes"][0]["html"]) for each in found if each["impact"] in ("serious", "critical")]
     assert serious == []
-    page.close()
 
 
 def test_the_checker_of_accessibility_finds_what_is_wrong(browser: Browser) -> None:
@@ -144,38 +155,35 @@ def test_the_checker_of_accessibility_finds_what_is_wrong(browser: Browser) -> N
 
 
 @pytest.mark.parametrize("scheme", [pytest.param("http", marks=pytest.mark.thorough), "file"])
-def test_the_search_finds_double_opponent(browser: Browser, homes: dict[str, str], scheme: str) -> None:
-    page = open_page(browser, homes[scheme])
+def test_the_search_finds_double_opponent(tabs: Callable[..., Page], homes: dict[str, str], scheme: str) -> None:
+    page = tabs()
     page.goto(f"{homes[scheme]}search.html?q=double+opponent", wait_until="load")
     page.wait_for_selector("#search-results li a")
     titles = page.eval_on_selector_all("#search-results li a", "all => all.map((link) => link.textContent)")
     assert any("Introduction" in title for title in titles), titles
-    page.close()
 
 
-def test_the_field_in_the_sidebar_searches(browser: Browser, homes: dict[str, str]) -> None:
-    page = open_page(browser, homes["http"])
+def test_the_field_in_the_sidebar_searches(tabs: Callable[..., Page], homes: dict[str, str]) -> None:
+    page = tabs()
     page.goto(homes["http"])
     page.keyboard.press("Control+k")
     page.keyboard.type("double opponent")
     page.keyboard.press("Enter")
     page.wait_for_url("**/search.html?q=*")
     page.wait_for_selector("#search-results li a")
-    page.close()
 
 
-def test_code_is_one_click_away(browser: Browser, homes: dict[str, str]) -> None:
-    page = open_page(browser, homes["http"])
+def test_code_is_one_click_away(tabs: Callable[..., Page], homes: dict[str, str]) -> None:
+    page = tabs()
     page.goto(f"{homes['http']}notebooks/02_preferred_stimuli.html")
     code = page.get_by_text("page.preferred_stimuli(").first
     assert not code.is_visible()
     page.locator("details", has=code).first.locator("summary").first.click()
     assert code.is_visible()
-    page.close()
 
 
-def test_icons_are_there_without_the_second_copy_of_them(browser: Browser, homes: dict[str, str]) -> None:
-    page = open_page(browser, homes["http"])
+def test_icons_are_there_without_the_second_copy_of_them(tabs: Callable[..., Page], homes: dict[str, str]) -> None:
+    page = tabs()
     page.goto(homes["http"], wait_until="networkidle")
     assert "fontawesome.js" not in page.content()
     loaded = page.evaluate("[...document.fonts].filter((font) => font.status === 'loaded').map((font) => font.family)")
@@ -183,7 +191,6 @@ def test_icons_are_there_without_the_second_copy_of_them(browser: Browser, homes
     icon = page.locator("button.fullscreen-button i, .btn-fullscreen-button i").first
     assert "Font Awesome" in icon.evaluate("(icon) => getComputedStyle(icon, '::before').fontFamily")
     assert icon.bounding_box()["width"] > 5
-    page.close()
 
 
 def test_previews_say_what_the_book_is(html: Path) -> None:
@@ -197,7 +204,7 @@ def test_previews_say_what_the_book_is(html: Path) -> None:
 
 def test_a_page_of_the_explorer_is_light(browser: Browser, homes: dict[str, str]) -> None:
     """Less than a megabyte comes before the first picture, the theme and its fonts included."""
-    page = open_page(browser, homes["http"])
+    page = browser.new_page()  # one of its own: nothing of it has been loaded before
     page.add_init_script(
         """new MutationObserver(() => {
              if (!window.first && document.querySelector('.rx-panel canvas')) window.first = performance.now();

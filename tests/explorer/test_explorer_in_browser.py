@@ -1,6 +1,8 @@
 """The explorer used by mouse, keyboard and link, in the built book and in a live notebook."""
 
+import base64
 import contextlib
+import io
 import itertools
 import json
 import os
@@ -17,6 +19,7 @@ import nbformat
 import numpy as np
 import pytest
 from browsing import serving, watch
+from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from rfviz.explorer.atlas import FIRES
@@ -33,18 +36,42 @@ def homes(smoke_runs: Path) -> Iterator[dict[str, str]]:
         yield {"http": address, "file": f"{html.as_uri()}/"}
 
 
-@pytest.fixture(params=[pytest.param("http", marks=pytest.mark.thorough), "file"])
-def page(request: pytest.FixtureRequest, browser: Browser, homes: dict[str, str]) -> Iterator[Page]:
-    """A page in which nothing is open yet (see `go`), with what goes wrong counted at the end."""
-    context = browser.new_context(viewport={"width": 1400, "height": 1000})
-    opened = context.new_page()
-    opened.set_default_timeout(10_000)
-    home = homes[request.param]
-    wrong = watch(opened, home)
-    opened.home = home
-    yield opened
-    assert wrong == []
+@pytest.fixture(scope="module")
+def tabs(browser: Browser, homes: dict[str, str]) -> Iterator[dict[str, tuple[Page, list[str]]]]:
+    """Of each home a page that all tests share, and a list of what goes wrong on it."""
+    context, found = browser.new_context(), {}
+    for scheme, home in homes.items():
+        tab = context.new_page()
+        tab.set_default_timeout(10_000)
+        tab.home = home
+        found[scheme] = tab, watch(tab, home)
+    yield found
     context.close()
+
+
+@contextlib.contextmanager
+def emptied(tab: Page, wrong: list[str]) -> Iterator[Page]:
+    """Give a page in which nothing is open (see `go`), with what goes wrong counted at the end."""
+    tab.goto("about:blank")
+    tab.unroute_all()
+    tab.set_viewport_size({"width": 1400, "height": 1000})
+    wrong.clear()
+    yield tab
+    assert wrong == []
+
+
+@pytest.fixture(params=[pytest.param("http", marks=pytest.mark.thorough), "file"])
+def page(request: pytest.FixtureRequest, tabs: dict[str, tuple[Page, list[str]]]) -> Iterator[Page]:
+    """A page of the book, from a server or from a folder."""
+    with emptied(*tabs[request.param]) as opened:
+        yield opened
+
+
+@pytest.fixture
+def served(tabs: dict[str, tuple[Page, list[str]]]) -> Iterator[Page]:
+    """A page of the book from a server, for tests that change what it says or read pixels."""
+    with emptied(*tabs["http"]) as opened:
+        yield opened
 
 
 def go(page: Page, state: str = "") -> None:
@@ -68,14 +95,8 @@ def state(page: Page) -> str:
 
 def pixels(canvas: Locator) -> np.ndarray:
     """Read the pixels of a canvas, RGB `(H, W, 3)`; only of pages that are served."""
-    values = canvas.evaluate(
-        """(canvas) => {
-             const { height, width } = canvas;
-             return [height, width, ...canvas.getContext("2d").getImageData(0, 0, width, height).data];
-           }"""
-    )
-    height, width, *data = values
-    return np.array(data, np.uint8).reshape(height, width, 4)[..., :3]
+    png = canvas.evaluate("(canvas) => canvas.toDataURL('image/png').split(',')[1]")
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB"))
 
 
 def tiles(page: Page) -> list[int]:
@@ -295,7 +316,7 @@ def test_random_stays_within_the_filter(page: Page, smoke: Run) -> None:
     assert len(chosen) > 1
 
 
-def test_a_link_leads_to_exactly_the_same_view(page: Page, browser: Browser) -> None:
+def test_a_link_leads_to_exactly_the_same_view(page: Page) -> None:
     link = "plainnet34/layer1.0/19&with=resnet34/18,resnet34-random/3&sort=peak&order=down"
     link += "&picture=maximization&view=luminance&stimulus=2"
     go(page, link)
@@ -366,9 +387,7 @@ def test_the_browsers_own_button_leads_back(page: Page) -> None:
     shown(page, "ResNet34, first pooling layer, channel 18")
 
 
-def test_a_channel_that_never_fires_has_a_page_too(browser: Browser, homes: dict[str, str], smoke: Run) -> None:
-    page = browser.new_page()
-    page.home = homes["http"]
+def test_a_channel_that_never_fires_has_a_page_too(page: Page, smoke: Run) -> None:
     silent = [
         f"{row['model']}/{row['key']}/{channel}"
         for row in RunSource(smoke).manifest()["layers"][:7]
@@ -380,14 +399,11 @@ def test_a_channel_that_never_fires_has_a_page_too(browser: Browser, homes: dict
         panel = shown(page)
         expect(panel).to_contain_text("never fires")
         assert not re.search(r"\b(null|undefined|NaN)\b", panel.text_content())
-    page.close()
 
 
-def test_a_channel_that_never_fires_where_only_photographs_are_shown(browser: Browser, homes: dict[str, str]) -> None:
+def test_a_channel_that_never_fires_where_only_photographs_are_shown(served: Page) -> None:
     """Planted, as it depends on the processor whether a trained network has one."""
-    page = browser.new_page()
-    wrong = watch(page, homes["http"])
-    page.home = homes["http"]
+    page = served
     silent = 'rfvizExplorer.data["resnet34/layer4.2"].channels[3]'
     page.route(
         "**/resnet34-layer4.2.js",
@@ -403,8 +419,6 @@ def test_a_channel_that_never_fires_where_only_photographs_are_shown(browser: Br
     shown(page, side=1)
     page.locator(".rx-tile[data-channel='2']").click()
     shown(page, "ResNet34, conv. layer 33, channel 2").locator(".rx-large canvas").wait_for()
-    assert wrong == []
-    page.close()
 
 
 @pytest.mark.thorough
@@ -448,12 +462,9 @@ def test_the_focus_stays_where_the_reader_is(page: Page) -> None:
 
 
 @pytest.mark.thorough
-def test_the_list_keeps_the_focus_when_pictures_of_silent_channels_come(
-    browser: Browser, homes: dict[str, str]
-) -> None:
+def test_the_list_keeps_the_focus_when_pictures_of_silent_channels_come(served: Page) -> None:
     """They are of another layer, which may be a while on its way."""
-    page = browser.new_page()
-    page.home = homes["http"]
+    page = served
     page.route("**/imagenet-resnet18-layer1.1.js", lambda route: (page.wait_for_timeout(700), route.continue_()))
     go(page, "imagenet-resnet18/maxpool/0")
     page.locator(".rx-tile[aria-selected=true]").focus()
@@ -461,7 +472,6 @@ def test_the_list_keeps_the_focus_when_pictures_of_silent_channels_come(
     expect(page.locator(":focus")).to_have_attribute("data-channel", "0")
     page.keyboard.press("ArrowRight")
     shown(page, "ResNet18, trained on ImageNet, first pooling layer, channel 1")
-    page.close()
 
 
 def test_copy_link(page: Page) -> None:
@@ -530,10 +540,9 @@ def test_silent_channels_stand_by_themselves(page: Page) -> None:
     assert fire.count() == 56
 
 
-def test_where_a_channel_fires(browser: Browser, homes: dict[str, str], smoke: Run) -> None:
+def test_where_a_channel_fires(served: Page, smoke: Run) -> None:
     """Colour lies over the photograph where the responses are."""
-    page = browser.new_page(viewport={"width": 1400, "height": 1000})
-    page.home = homes["http"]
+    page = served
     go(page, "resnet34/layer1.0/18&view=where")
     facts = RunSource(smoke).drawn("resnet34", "layer1.0").facts
     _, place, *_, width, height = facts["channels"][18]["stimuli"][0]
@@ -561,7 +570,6 @@ def test_where_a_channel_fires(browser: Browser, homes: dict[str, str], smoke: R
     seen = np.array([[taken[rows[i], rows[j]] for j in inside] for i in inside])
     expected = fires.numpy()[np.ix_(inside, inside)]
     assert np.corrcoef(seen.ravel(), expected.ravel())[0, 1] > 0.98
-    page.close()
 
 
 @pytest.mark.thorough
@@ -660,13 +668,8 @@ def test_a_click_shows_its_picture_within_a_tenth_of_a_second(page: Page) -> Non
 
 
 @pytest.mark.thorough
-def test_pictures_are_those_of_the_atlas(browser: Browser, homes: dict[str, str], smoke: Run) -> None:
-    import io
-
-    from PIL import Image
-
-    page = browser.new_page()
-    page.home = homes["http"]
+def test_pictures_are_those_of_the_atlas(served: Page, smoke: Run) -> None:
+    page = served
     for model, layer in (("resnet34", "maxpool"), ("plainnet34", "layer1.0"), ("imagenet-resnet18", "layer1.1")):
         drawn = shelf(smoke).drawn(model, layer)
         cells, stimuli = (np.asarray(Image.open(io.BytesIO(sheet))) for sheet in drawn[:2])
@@ -684,11 +687,10 @@ def test_pictures_are_those_of_the_atlas(browser: Browser, homes: dict[str, str]
                 left = stimulus[6] * side
                 canvas = page.locator(".rx-stimuli .rx-strip canvas").nth(number)
                 np.testing.assert_array_equal(pixels(canvas), stimuli[top : top + side, left : left + side])
-    page.close()
 
 
 def test_data_that_is_missing_is_said(browser: Browser, homes: dict[str, str]) -> None:
-    page = browser.new_page()
+    page = browser.new_page()  # one of its own: what it asks for fails
     page.home = homes["http"]
     page.route("**/resnet34-layer1.2.js", lambda route: route.abort())
     page.goto(f"{homes['http']}explorer.html#resnet34/layer1.2/3")
@@ -702,7 +704,7 @@ def test_data_that_is_missing_is_said(browser: Browser, homes: dict[str, str]) -
 
 
 def test_an_image_that_cannot_be_read_is_said(browser: Browser, homes: dict[str, str]) -> None:
-    page = browser.new_page()
+    page = browser.new_page()  # one of its own: what it asks for fails
     errors = []
     page.on("pageerror", lambda error: errors.append(error))
     page.route("**/resnet34-maxpool-sources.webp", lambda route: route.abort())

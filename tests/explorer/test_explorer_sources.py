@@ -67,7 +67,14 @@ def whole(run: Run, model: str, layer: str, control: str | None = None) -> Layer
 
 @pytest.mark.parametrize(
     ("model", "layer"),
-    [("resnet34", "maxpool"), ("plainnet34", "maxpool"), ("resnet34", "layer1.1"), ("resnet34-random", "layer1.2")],
+    [
+        ("resnet34", "maxpool"),
+        ("resnet34-random", "layer1.2"),
+        *(
+            pytest.param(*each, marks=pytest.mark.thorough)
+            for each in (("plainnet34", "maxpool"), ("resnet34", "layer1.1"))
+        ),
+    ],
 )
 def test_what_a_run_shows_is_what_its_results_say(smoke: Run, model: str, layer: str) -> None:
     name, _, control = model.partition("-")
@@ -140,16 +147,18 @@ def test_a_layer_that_is_not_kept_is_refused() -> None:
         source.drawn("imagenet-resnet18", "layer1.2")
 
 
-def test_a_shelf_asks_whom_a_network_belongs_to(smoke: Run) -> None:
+def test_a_shelf_asks_whom_a_network_belongs_to(smoke: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     kept = KeptSource(reference.kept("evidence/resnet18"), "trained on ImageNet")
     run = RunSource(smoke)
+    for source in (run, kept):
+        monkeypatch.setattr(source, "drawn", lambda *asked, source=source: (source, *asked))
     both = Shelf([run, kept])
     manifest = both.manifest()
     assert manifest["start"] == run.manifest()["start"]
     assert manifest["models"] == [*run.manifest()["models"], *kept.manifest()["models"]]
     assert manifest["layers"] == [*run.manifest()["layers"], *kept.manifest()["layers"]]
-    assert both.drawn("imagenet-resnet18", "maxpool") == kept.drawn("imagenet-resnet18", "maxpool")
-    assert both.drawn("resnet34", "maxpool") == run.drawn("resnet34", "maxpool")
+    assert both.drawn("imagenet-resnet18", "maxpool") == (kept, "imagenet-resnet18", "maxpool")
+    assert both.drawn("resnet34", "maxpool") == (run, "resnet34", "maxpool")
     with pytest.raises(RfvizError, match=r"unknown network 'imagenet-resnet34'.*Did you mean 'imagenet-resnet18'"):
         both.drawn("imagenet-resnet34", "maxpool")
 

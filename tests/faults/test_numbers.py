@@ -108,7 +108,7 @@ def test_gradient_ascent_enlarges_rounding_where_it_hardly_moves_a_channel(resne
     assert torch.allclose(*batches, rtol=0.01)
 
 
-@pytest.mark.parametrize("batch_size", [1, 3, 12])
+@pytest.mark.parametrize("batch_size", [3, *(pytest.param(size, marks=pytest.mark.thorough) for size in (1, 12))])
 def test_the_number_of_threads_changes_rounding_only(resnet, some_tiles, batch_size):
     found = []
     before = torch.get_num_threads()

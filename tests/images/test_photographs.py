@@ -65,7 +65,14 @@ def test_a_large_photograph_is_reduced_as_a_whole():
     torch.testing.assert_close(torch.stack(quarters), torch.stack(expected), rtol=0, atol=1.5)
 
 
-@pytest.mark.parametrize("name", photographs.CLASSES)
+SOME = [
+    pytest.param(name, marks=() if name in ("astronaut", "retina", "chelsea") else pytest.mark.thorough)
+    for name in photographs.CLASSES
+]
+"""A square one, one that is reduced, and one that is wider than high; the others are a larger sample."""
+
+
+@pytest.mark.parametrize("name", SOME)
 def test_training_and_evaluation_share_no_pixel(name):
     where = coordinates(photographs.photograph(name))
     train, evaluation = photographs.parts(where)
@@ -77,7 +84,7 @@ def test_training_and_evaluation_share_no_pixel(name):
     assert set().union(*(places(tile) for tile in tiles)) <= evaluation_places
 
 
-@pytest.mark.parametrize("name", photographs.CLASSES)
+@pytest.mark.parametrize("name", SOME)
 @pytest.mark.parametrize("size", [pytest.param(64, marks=pytest.mark.thorough), 128])
 def test_tiles_share_no_pixel_and_are_full_size(name, size):
     _, evaluation = photographs.parts(coordinates(photographs.photograph(name)))

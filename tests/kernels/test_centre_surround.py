@@ -54,7 +54,10 @@ COLOURS = {
 
 
 @pytest.mark.parametrize("background", [GREY, BROWN], ids=["on grey", "on brown"])
-@pytest.mark.parametrize(("side", "part"), [(11, 8), (28, 8), (28, 16), (59, 11), (59, 16)])
+@pytest.mark.parametrize(
+    ("side", "part"),
+    [(11, 8), (59, 16), *(pytest.param(*each, marks=pytest.mark.thorough) for each in ((28, 8), (28, 16), (59, 11)))],
+)
 @pytest.mark.parametrize("colour", COLOURS)
 def test_opponent_pictures_are_found(colour: str, side: int, part: int, background: torch.Tensor) -> None:
     found = measure(around(background, difference_of_gaussians(side, part), COLOURS[colour]), background)
@@ -90,7 +93,7 @@ SHADES = {"yellow": [0.8, 0.8, 0.1], "blue": [0.3, 0.3, 0.9], "red": [0.9, 0.2, 
     ],
 )
 @pytest.mark.parametrize("part", [16, 8])
-@pytest.mark.parametrize("side", [11, 31])
+@pytest.mark.parametrize("side", [11, pytest.param(31, marks=pytest.mark.thorough)])
 def test_saturated_colours(side: int, part: int, inner: str, outer: str, differs: bool, opponent: bool) -> None:
     one, other = (torch.tensor(SHADES[each])[:, None, None] for each in (inner, outer))
     found = measure(torch.where(distance(side) < 2 * side / part, one, other)[None], GREY)

@@ -98,6 +98,7 @@ def test_the_small_input_gives_the_full_image_run(net, layer, side):
         assert curve[-1] > curve[0] + 1 and centre.abs().amax() > 1  # it went somewhere
 
 
+@pytest.mark.thorough
 def test_the_papers_canvas_of_224_px(resnet):
     net = resnet.double()
     image, curve = full_image_run(net, "layer1.2", 1, 224)
@@ -123,13 +124,18 @@ def test_float32_follows_the_same_curve(net, layer):
 @pytest.mark.parametrize(
     ("architecture", "layer", "channels"),
     [
-        ("resnet", "conv1", range(6)),
         ("resnet", "maxpool", range(6)),
-        ("resnet", "layer1.0", range(6)),
-        ("resnet", "layer1.2", [5]),
-        ("plainnet", "maxpool", range(6)),
-        ("plainnet", "layer1.0", [0, 2, 3, 4, 5]),
         ("plainnet", "layer1.2", [0, 1, 4, 5]),
+        *(
+            pytest.param(*each, marks=pytest.mark.thorough)
+            for each in (
+                ("resnet", "conv1", range(6)),
+                ("resnet", "layer1.0", range(6)),
+                ("resnet", "layer1.2", [5]),
+                ("plainnet", "maxpool", range(6)),
+                ("plainnet", "layer1.0", [0, 2, 3, 4, 5]),
+            )
+        ),
     ],
 )
 def test_float32_stays_close_to_float64(architecture, layer, channels, request):
@@ -187,7 +193,7 @@ def test_the_response_as_objective(resnet, layer, channel):
     assert curve[-1] > curve[0] > 0
 
 
-@pytest.mark.parametrize("steps", [1, 2, 7])
+@pytest.mark.parametrize("steps", [1, 2, pytest.param(7, marks=pytest.mark.thorough)])
 def test_the_curve_has_a_row_before_every_step_and_one_after_the_last(net, steps):
     net = net.double()
     for layer in FIELDS:

@@ -519,7 +519,7 @@ def measured(net, images, **options):
     return noise_dose(net, images, pooled, strength, preprocess=IMAGENET, **options), pooled, strength
 
 
-@pytest.mark.parametrize("batch_size", [4, 64])
+@pytest.mark.parametrize("batch_size", [4, pytest.param(64, marks=pytest.mark.thorough)])
 def test_every_number_is_that_of_a_loop(resnet, tiles, batch_size):
     net, images = resnet.double(), Every5th(tiles)
     net.bn1.bias.data[[1, 4]] = -1e3

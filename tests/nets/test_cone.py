@@ -109,7 +109,10 @@ def settle_all(net):
 # ------------------------------------------------------------------------------------------ ResNet34 and PlainNet34
 
 
-@pytest.mark.parametrize("layer", SHALLOW)
+@pytest.mark.parametrize(
+    "layer",
+    [pytest.param(each, marks=() if number % 3 == 0 else pytest.mark.thorough) for number, each in enumerate(SHALLOW)],
+)
 @pytest.mark.parametrize("architecture", ["resnet", pytest.param("plainnet", marks=pytest.mark.thorough)])
 def test_value_and_gradient_are_those_of_the_whole_image(architecture, layer, request):
     net = request.getfixturevalue(architecture).double()
@@ -122,7 +125,7 @@ def test_value_and_gradient_are_those_of_the_whole_image(architecture, layer, re
 
 
 @pytest.mark.parametrize(
-    "layer", [pytest.param(each, marks=() if each == DEEP[-1] else pytest.mark.thorough) for each in DEEP]
+    "layer", [pytest.param(each, marks=() if each == DEEP[0] else pytest.mark.thorough) for each in DEEP]
 )
 @pytest.mark.parametrize("skips", [True, False])
 def test_deep_layers_too(skips, layer):
@@ -186,7 +189,7 @@ def test_the_drawing_of_the_documentation(resnet, plainnet):
         assert sides == numbers
 
 
-@pytest.mark.parametrize("architecture", ["resnet", "plainnet"])
+@pytest.mark.parametrize("architecture", ["resnet", pytest.param("plainnet", marks=pytest.mark.thorough)])
 def test_of_the_image_it_takes_the_receptive_field(architecture, request):
     net = request.getfixturevalue(architecture)
     for layer in ("conv1", "layer1.0.relu1", *LAYERS):

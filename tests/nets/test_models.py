@@ -259,9 +259,15 @@ def refused(source, match: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+def of_shapes(build) -> dict[str, torch.Tensor]:
+    """Return a state dict that has the shapes of a large network, and takes no memory."""
+    with torch.device("meta"):
+        return {name: torch.zeros(()).expand(value.shape) for name, value in build().state_dict().items()}
+
+
 def test_weights_of_other_networks_are_refused(tmp_path):
     path = tmp_path / "resnet101.pth"
-    torch.save(torchvision.models.resnet101(num_classes=3).state_dict(), path)
+    torch.save(of_shapes(torchvision.models.resnet101), path)
     refused(
         path,
         r"resnet101\.pth holds a ResNet101, none of the networks ResNet34, .*: rfviz explore torchvision:resnet101",
@@ -276,7 +282,7 @@ def test_weights_of_another_size_are_named(resnet):
     """As what they are, whatever they were given as."""
     small = models.build("resnet18", 3, 4).state_dict()
     assert models.what(small) == "ResNet18" and models.what({"a": 1}) is None
-    assert models.what(torchvision.models.resnet152(num_classes=2).state_dict()) == "ResNet152"
+    assert models.what(of_shapes(torchvision.models.resnet152)) == "ResNet152"
     with pytest.raises(RfvizError, match=r"does not hold a whole ResNet34: .* It holds a ResNet18\.$"):
         models.load(small, NETWORKS["resnet34"])
     with pytest.raises(RfvizError, match=r"does not hold a whole ResNet34 without skips in layer1: .*a ResNet50\.$"):

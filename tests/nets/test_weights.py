@@ -18,9 +18,9 @@ from rfviz.storage.files import save_tensors
 
 @pytest.fixture(scope="module")
 def state() -> dict[str, torch.Tensor]:
-    """The state dict of torchvision's own ResNet34, with few classes."""
+    """The state dict of a narrow ResNet34, which has the keys of torchvision's own."""
     torch.manual_seed(0)
-    return torchvision.models.resnet34(num_classes=3).state_dict()
+    return models.resnet34(6, 3).state_dict()
 
 
 @pytest.fixture(scope="module")
