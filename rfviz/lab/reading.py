@@ -26,7 +26,7 @@ class Reader(ABC):
     """Of a CPU, that results are computed on; None takes as many as there are."""
 
     def __init__(self, results: Path):
-        code.snapshot()
+        code.sources()  # as they are now
         self.results = results
         self.values: dict[tuple, Any] = {}
         """Values of results that this process has computed or read, by name and arguments."""

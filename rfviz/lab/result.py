@@ -148,15 +148,16 @@ class Result(Generic[R, P, T]):
     def _obtain(self, run: R, arguments: tuple[Any, ...]) -> Kept:
         """Find the result or compute it; several processes (`rfviz.training.distributed`) do so together."""
         first = not self.together or distributed.world()[0] == 0
-        there = self.find(run, arguments) is not None if first else False
-        if self.together:
-            there = distributed.first_says(there)
-        if not there:
+
+        def there() -> bool:
+            found = first and self.find(run, arguments) is not None
+            return distributed.first_says(found) if self.together else found
+
+        if not there():
             key = digest([run.identity, self.code])[:8]
             stem = run.results / f"{_stem(self.name, arguments)}-{key}"
             with locked(run.results, stem.name) if first else contextlib.nullcontext():
-                there = self.find(run, arguments) is not None if first else False  # another process made it meanwhile
-                if not (distributed.first_says(there) if self.together else there):
+                if not there():  # else another process made it meanwhile
                     self._compute(run, arguments, stem, write=first)
         if self.together:
             distributed.barrier()
