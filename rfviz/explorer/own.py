@@ -20,8 +20,7 @@ from rfviz.images.whitening import Whitening
 from rfviz.kernels import maximization, responses, tuning
 from rfviz.kernels.responses import LayerResponses
 from rfviz.kernels.tuning import spots
-from rfviz.lab.reading import Reader
-from rfviz.lab.result import result
+from rfviz.lab.result import Reader, result
 from rfviz.nets import graph, layer_table, receptive_field, zoo
 from rfviz.nets.cone import Cone
 from rfviz.nets.models import ResidualNet, recognize
@@ -117,11 +116,11 @@ class NetSource(Reader):
 
     @property
     def identity(self) -> list[Any]:
-        """See `rfviz.lab.reading.Reader`."""
+        """See `rfviz.lab.result.Reader`."""
         return ["own", list(self.nets)]
 
     def told(self, kind: str, name: str, *, compute: bool) -> str | None:
-        """See `rfviz.lab.reading.Reader`."""
+        """See `rfviz.lab.result.Reader`."""
         if kind not in self._digests and kind == "images":
             self._digests[kind] = _fingerprint(self.images)
         if kind == "network" and name in self.nets and name not in self._digests:

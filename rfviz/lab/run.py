@@ -26,8 +26,7 @@ from rfviz.images.folders import FolderImages
 from rfviz.images.whitening import Whitening
 from rfviz.lab import presets, provenance, sources
 from rfviz.lab.presets import Preset
-from rfviz.lab.reading import Reader
-from rfviz.lab.result import result, result_of_all_processes
+from rfviz.lab.result import Reader, result, result_of_all_processes
 from rfviz.nets import models, weights
 from rfviz.nets.models import ResidualNet
 from rfviz.nets.network import Network, accuracy_control, contrast
@@ -151,7 +150,7 @@ class Run(Reader):
         self._digests: dict[str, str] = {}
 
     def told(self, kind: str, name: str, *, compute: bool) -> str | None:
-        """See `rfviz.lab.reading.Reader`."""
+        """See `rfviz.lab.result.Reader`."""
         if not compute and kind in ("network", "whitening") and self._is_to_be_computed(kind, name):
             return None
         if kind == "network" and name not in self._digests:
@@ -193,7 +192,7 @@ class Run(Reader):
 
     @property
     def identity(self) -> list[Any]:
-        """See `rfviz.lab.reading.Reader`."""
+        """See `rfviz.lab.result.Reader`."""
         return self._identity
 
     def recipe(self, network: str) -> Recipe:
