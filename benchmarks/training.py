@@ -179,7 +179,7 @@ def train_loader() -> Iterator[Row]:
             return STEPS * BATCH / seconds
 
         began = time.perf_counter()
-        kept = folders.load(folder, short_side=128).train
+        kept = folders.read(folders.divided(folder, short_side=128)).train
         reading = (time.perf_counter() - began) / (len(kept) + CLASSES)
         found = in_turn({"ours": lambda: ours(kept, recipe), "peer": peer}, RUNS)
         yield {
@@ -191,7 +191,7 @@ def train_loader() -> Iterator[Row]:
             "peak_mb": measure.peak_mb(),
             **found,
         }
-        read_each_time = folders.load(folder, keep=False).train
+        read_each_time = folders.divided(folder).train
         found = in_turn({"ours": lambda: ours(read_each_time, recipe, workers=2), "peer": peer}, RUNS)
         yield {
             "work": "the same, files read anew each epoch, 2 workers",

@@ -7,7 +7,6 @@ import json
 import logging
 import os
 import re
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -30,18 +29,7 @@ from rfviz.book.process import PRELOAD
 from rfviz.errors import RfvizError, unknown
 from rfviz.lab import forks, results, together
 from rfviz.lab.run import Run
-from rfviz.pages import (
-    claims,
-    colour,
-    higher,
-    inactive,
-    landing,
-    maximization,
-    orientation,
-    sharing,
-    stimuli,
-    training,
-)
+from rfviz.pages import claims, colour, higher, inactive, landing, maximization, orientation, sharing, stimuli, training
 from rfviz.storage import places
 from rfviz.storage.digests import digest, file_digests
 from rfviz.storage.files import atomic
@@ -213,35 +201,30 @@ def defaults(page: Path) -> dict[str, Any]:
     ValueError
         If one of them is no plain value.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        _, found = _plain(page.read_text(encoding="utf-8"), Path(folder))
+    found = papermill.inspect_notebook(_notebook(page.read_text(encoding="utf-8")))
     return {name: ast.literal_eval(each["default"]) for name, each in found.items()}
 
 
-def _plain(text: str, folder: Path) -> tuple[Path, dict[str, Any]]:
-    """Write a MyST notebook as an ``.ipynb`` file; return it and what papermill knows of its parameters."""
-    plain = folder / "in.ipynb"
-    jupytext.write(jupytext.reads(text, fmt="md:myst"), plain)
-    return plain, papermill.inspect_notebook(str(plain))
+def _notebook(text: str) -> nbformat.NotebookNode:
+    """Return a MyST notebook as it would stand in an ``.ipynb`` file."""
+    return nbformat.reads(jupytext.writes(jupytext.reads(text, fmt="md:myst"), fmt="ipynb"), as_version=4)
 
 
 def _executed(name: str, text: str, parameters: Mapping[str, Any], patience: int | None) -> nbformat.NotebookNode:
-    with tempfile.TemporaryDirectory() as folder:
-        plain, known = _plain(text, Path(folder))
-        executed = Path(folder, "out.ipynb")
-        try:
-            papermill.execute_notebook(
-                str(plain), str(executed), {name: value for name, value in parameters.items() if name in known},
-                kernel_name=KERNEL, progress_bar=False, extra_arguments=QUIET, execution_timeout=patience,
-                shutdown_kernel="immediate",  # there is nothing left for it to say
-                kernel_manager_class=kernels.ForkedKernelManager,
-            )  # fmt: skip
-        except PapermillExecutionError as error:
-            said = error.evalue.strip().splitlines()[-1:]
-            raise RfvizError(f"notebook {name}, cell {error.exec_count}: {': '.join([error.ename, *said])}") from error
-        except DeadKernelError as error:
-            raise RfvizError(f"notebook {name}: its kernel was killed, perhaps for want of memory.") from error
-        return nbformat.read(executed, as_version=4)
+    notebook = _notebook(text)
+    known = papermill.inspect_notebook(notebook)
+    try:
+        return papermill.execute_notebook(
+            notebook, None, {name: value for name, value in parameters.items() if name in known},
+            kernel_name=KERNEL, progress_bar=False, extra_arguments=QUIET, execution_timeout=patience,
+            shutdown_kernel="immediate",  # there is nothing left for it to say
+            kernel_manager_class=kernels.ForkedKernelManager,
+        )  # fmt: skip
+    except PapermillExecutionError as error:
+        said = error.evalue.strip().splitlines()[-1:]
+        raise RfvizError(f"notebook {name}, cell {error.exec_count}: {': '.join([error.ename, *said])}") from error
+    except DeadKernelError as error:
+        raise RfvizError(f"notebook {name}: its kernel was killed, perhaps for want of memory.") from error
 
 
 def _seal(of: str, text: str, parameters: Mapping[str, Any], cells: list[Any]) -> str:

@@ -2,7 +2,6 @@
 
 import os
 import re
-import subprocess
 import webbrowser
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -14,7 +13,7 @@ import nbformat
 
 from rfviz.errors import RfvizError, first_line
 from rfviz.storage.files import atomic
-from rfviz.storage.places import repository
+from rfviz.storage.places import git
 
 BRANCH = "ipynb"
 """The branch with the notebooks as ``.ipynb`` files, which Binder and Colab open; the workflow *pages* writes it."""
@@ -28,12 +27,7 @@ def address() -> str | None:
     given = os.environ.get("RFVIZ_REPOSITORY") or os.environ.get("GITHUB_REPOSITORY")
     if given and re.fullmatch(r"[\w.-]+/[\w.-]+", given):
         return f"https://github.com/{given}"
-    if not given:
-        command = ["git", "-C", str(repository()), "remote", "get-url", "origin"]
-        try:
-            given = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-        except (OSError, subprocess.CalledProcessError):
-            return None
+    given = given or git("remote", "get-url", "origin") or ""
     found = re.fullmatch(r"(?:https://|ssh://git@|git@)github\.com[/:]([\w.-]+)/([\w.-]+?)(?:\.git)?/?", given)
     return f"https://github.com/{found[1]}/{found[2]}" if found else None
 

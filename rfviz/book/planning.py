@@ -55,7 +55,7 @@ class Speed:
 def set_size(preset: Preset) -> tuple[int, int, int]:
     """Return how many training images, evaluation images and classes a preset has; nothing is downloaded."""
     if preset.source == "folder":
-        train, evaluation = sources.of_folder(preset, keep=False)
+        train, evaluation = sources.of_folder(preset)
         return len(train), len(evaluation), len(train.classes)
     if preset.source == "photographs":
         train, evaluation = photographs.load(preset.crop, preset.classes)

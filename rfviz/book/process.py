@@ -12,28 +12,19 @@ it is.
 import ctypes
 import os
 import sys
-from typing import NamedTuple
-
-
-class Option(NamedTuple):
-    """An option of glibc's malloc: its name among the tunables, its number for mallopt, and the value it gets."""
-
-    name: str
-    number: int
-    value: int
-
 
 PRELOAD = "rfviz.book.preload"
 """Module that processes have imported when they begin (`rfviz.lab.forks`)."""
 
-OPTIONS = (Option("mmap_max", -4, 0), Option("trim_threshold", -1, 2**31 - 1), Option("top_pad", -2, 2**28))
+OPTIONS = {"mmap_max": (-4, 0), "trim_threshold": (-1, 2**31 - 1), "top_pad": (-2, 2**28)}
+"""Of glibc's malloc, by name among the tunables: the number for mallopt, and the value it gets."""
 
 
 def prepare() -> None:
     """Set up this process, which has not loaded torch yet, and through its environment those that it starts."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if keep_memory():
-        tunables = ":".join(f"glibc.malloc.{option.name}={option.value}" for option in OPTIONS)
+        tunables = ":".join(f"glibc.malloc.{name}={value}" for name, (_, value) in OPTIONS.items())
         os.environ.setdefault("GLIBC_TUNABLES", tunables)
 
 
@@ -42,5 +33,5 @@ def keep_memory() -> bool:
     if os.environ.get("RFVIZ_KEEP_MEMORY") == "0" or not sys.platform.startswith("linux"):
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", lambda *_: 0)  # not every C library has it
-    taken = [mallopt(option.number, option.value) for option in OPTIONS]
+    taken = [mallopt(*option) for option in OPTIONS.values()]
     return all(taken)

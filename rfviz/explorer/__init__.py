@@ -4,7 +4,7 @@ One front end (``explorer.js``), two hosts: `Explorer` in a live notebook, and t
 `gather` writes.
 """
 
-from rfviz.explorer.static import Page, draw, gather, write_atlas
+from rfviz.explorer.static import draw, gather
 from rfviz.explorer.widget import Explorer, explore
 
-__all__ = ["Explorer", "Page", "draw", "explore", "gather", "write_atlas"]
+__all__ = ["Explorer", "draw", "explore", "gather"]

@@ -7,8 +7,7 @@ Small files and few: a browser loads one sheet and shows any channel of the laye
 import io
 import math
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from PIL import Image
@@ -51,37 +50,36 @@ STEPS = 31
 """Responses of such a map are rounded to so many steps of the largest response of the channel."""
 
 
-@dataclass(frozen=True)
-class Atlas:
-    """The pictures and numbers of one layer.
+class Drawn(NamedTuple):
+    """The pictures and numbers of one layer, as a browser takes them.
 
     Parameters
     ----------
-    cells : uint8 Tensor, shape (3, C * S, columns * S)
-        A row per channel; which column is what, `facts` tells. Where the rows would be too many, they go on beside.
-    stimuli : uint8 Tensor
+    cells : bytes
+        A sheet as WebP, with a row of cells per channel; which column is what, `facts` tells. Where the rows would be
+        too many, they go on beside.
+    stimuli : bytes
         The same of the stimuli, strongest first.
-    sources : uint8 Tensor, shape (3, H, W)
+    sources : bytes
         Small copies of the images that preferred stimuli come from, in square cells of `SOURCE` px.
-    maps : uint8 Tensor, shape (4, H, W)
+    maps : bytes
         Where over the images channels fire, RGBA, in square cells.
     facts : dict
         JSON values: what `rfviz.explorer.facts.describe` returns, and where each picture is.
     """
 
-    cells: Tensor
-    stimuli: Tensor
-    sources: Tensor
-    maps: Tensor
+    cells: bytes
+    stimuli: bytes
+    sources: bytes
+    maps: bytes
     facts: dict[str, Any]
 
-    def files(self) -> tuple[bytes, bytes, bytes, bytes]:
-        """Return the sheets as WebP: without loss but for photographs of some size."""
-        exact = self.facts["field"]["size"] <= LOSSLESS
-        sheets = (self.cells, True), (self.stimuli, exact), (self.sources, False), (self.maps, True)
-        with ThreadPoolExecutor() as pool:  # Pillow encodes without holding Python's lock
-            cells, stimuli, sources, maps = pool.map(lambda sheet: webp(*sheet), sheets)
-        return cells, stimuli, sources, maps
+
+def _encoded(cells: Tensor, stimuli: Tensor, sources: Tensor, maps: Tensor, facts: dict[str, Any]) -> Drawn:
+    """Encode the sheets: without loss but for photographs of some size."""
+    lossless = True, facts["field"]["size"] <= LOSSLESS, False, True
+    with ThreadPoolExecutor() as pool:  # Pillow encodes without holding Python's lock
+        return Drawn._make([*pool.map(webp, (cells, stimuli, sources, maps), lossless), facts])
 
 
 def webp(pixels: Tensor, lossless: bool = True) -> bytes:
@@ -105,7 +103,7 @@ def as_rgb(image: Tensor) -> Tensor:
     return image.expand(3, -1, -1) if len(image) == 1 else image[:3]
 
 
-def draw(layer: LayerFacts) -> Atlas:
+def draw(layer: LayerFacts) -> Drawn:
     """Draw the sheets of a layer.
 
     The columns are the filter of the first convolution (min-max scaled), the mean preferred stimulus as it is and with
@@ -154,7 +152,7 @@ def draw(layer: LayerFacts) -> Atlas:
     by_place = [[patches.get((channel, place)) for channel in range(found.channels)] for place in range(last + 1)]
     maps = _maps(layer, facts)
     facts |= {"cell": side, "rows": _rows(found.channels, side), "columns": columns}
-    return Atlas(
+    return _encoded(
         _in_cells(pictures, found.channels, side), _in_cells(by_place, found.channels, side), sources, maps, facts
     )
 
@@ -177,7 +175,7 @@ def _in_cells(pictures: list[list[Tensor | None]], channels: int, side: int) -> 
     return cells
 
 
-def of_sheets(kept: "Reference", network: str, layer: str, field: ReceptiveField) -> Atlas:
+def of_sheets(kept: "Reference", network: str, layer: str, field: ReceptiveField) -> Drawn:
     """Draw what the repository keeps of a layer of a network: its sheets, and how often its channels fire."""
     names = {"stretched": "mean", "strongest": "strongest", "clear": "maximization"}
     sheets = {"filter": kept.sheet(network, "conv1-filter")}
@@ -216,7 +214,7 @@ def of_sheets(kept: "Reference", network: str, layer: str, field: ReceptiveField
         "columns": [{"key": key, "size": pictures.shape[-1]} for key, pictures in sheets.items()],
     }
     nothing = _grid(0, 1, 0, 3)[0]
-    return Atlas(_in_cells(pictures, len(fires), side), nothing, nothing, _grid(0, 1, 0, 4)[0], facts)
+    return _encoded(_in_cells(pictures, len(fires), side), nothing, nothing, _grid(0, 1, 0, 4)[0], facts)
 
 
 def _stimuli(layer: LayerFacts, facts: dict[str, Any]) -> tuple[dict[tuple[int, int], Tensor], Tensor]:

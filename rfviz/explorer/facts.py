@@ -92,17 +92,16 @@ class LayerFacts(NamedTuple):
 
 
 class Statistic(NamedTuple):
-    """A number per channel, to sort and filter by; `of` returns it as `(C,)`, NaN where it is not defined."""
+    """A number per channel, to sort and filter by.
+
+    `of` returns it as `(C,)`, NaN where it is not defined; None where nothing is known of it.
+    """
 
     key: str
     name: str
     unit: str
     explanation: str
-    of: Callable[[LayerFacts], Tensor]
-
-
-def _unknown(layer: LayerFacts) -> Tensor:
-    return torch.full((layer.found.channels,), torch.nan)
+    of: Callable[[LayerFacts], Tensor | None]
 
 
 def _peak(layer: LayerFacts) -> Tensor:
@@ -113,16 +112,16 @@ def _fires(layer: LayerFacts) -> Tensor:
     return layer.found.positive_count > 0
 
 
-def _contrast(layer: LayerFacts) -> Tensor:
+def _contrast(layer: LayerFacts) -> Tensor | None:
     if layer.found.strongest_stimulus is None:
-        return _unknown(layer)
+        return None
     return torch.where(_fires(layer), layer.found.strongest_deviation.double().abs().amax((1, 2, 3)), torch.nan)
 
 
-def _agreement(layer: LayerFacts) -> Tensor:
+def _agreement(layer: LayerFacts) -> Tensor | None:
     if layer.found.mean_stimulus is None or layer.maxima is None:
-        return _unknown(layer)
-    driven = layer.whitening.to_rgb(layer.maxima.images.double(), clip=False)
+        return None
+    driven = layer.whitening.to_rgb(layer.maxima.images.cpu().double(), clip=False)
     return torch.where(_fires(layer), correlations(layer.found.mean_deviation, driven).diagonal(), torch.nan)
 
 
@@ -154,22 +153,22 @@ STATISTICS = (
     Statistic(
         "orientation", "orientation selectivity", "",
         "1 minus the circular variance of the responses to drifting gratings, from 0 to 1",
-        lambda layer: _unknown(layer) if layer.orientation is None else layer.orientation.selectivity,
+        lambda layer: None if layer.orientation is None else layer.orientation.selectivity,
     ),
     Statistic(
         "colour", "colour over luminance", "×",
         "strongest drive by colours of equal luminance over that by greys: spots, rings and gratings",
-        lambda layer: _unknown(layer) if layer.colour is None else layer.colour.sensitivity,
+        lambda layer: None if layer.colour is None else layer.colour.sensitivity,
     ),
     Statistic(
         "wrote", "written by this block", "%",
         "share of the variance of the channel that the block added to what the skip brought",
-        lambda layer: _unknown(layer) if layer.wrote is None else 100 * layer.wrote,
+        lambda layer: None if layer.wrote is None else 100 * layer.wrote,
     ),
     Statistic(
         "removal", "cost of removing it", "nats",
         "change of the mean loss (without labels, divergence of the output) if the channel is set to 0 here",
-        lambda layer: _unknown(layer) if layer.removal is None else layer.removal,
+        lambda layer: layer.removal,
     ),
 )  # fmt: skip
 
@@ -182,12 +181,14 @@ def describe(layer: LayerFacts) -> dict[str, Any]:
     """
     found, maxima = layer.found, layer.maxima
     fires = _fires(layer).tolist()
-    statistics = {statistic.key: _plain(statistic.of(layer)) for statistic in STATISTICS}
+    known = {statistic.key: statistic.of(layer) for statistic in STATISTICS}
+    nothing = [None] * found.channels
+    statistics = {key: nothing if values is None else _plain(values) for key, values in known.items()}
     alike: list[list] = [[]] * found.channels
     if found.strongest_stimulus is not None:
         alike = nearest(found.strongest_deviation, _fires(layer))
     tuned = _tuned(layer)
-    curves = [None] * found.channels if maxima is None else _plain(maxima.activations.T)
+    curves = nothing if maxima is None else _plain(maxima.activations.T)
     histograms = found.histogram.tolist()
     channels = [
         {
@@ -276,4 +277,4 @@ def _plain(values: Tensor) -> Any:
             return [each(item) for item in value]
         return float(f"{value:.6g}") if torch.isfinite(torch.tensor(value)) else None
 
-    return each(values.double().tolist())
+    return each(values.cpu().double().tolist())

@@ -11,18 +11,16 @@ from rfviz import _torchvision_ops  # isort: skip  # noqa: F401  # torchvision m
 from torchvision.models import ResNet
 
 from rfviz.errors import RfvizError, unknown
-from rfviz.explorer.atlas import draw
+from rfviz.explorer.atlas import Drawn, draw
 from rfviz.explorer.facts import LayerFacts
-from rfviz.explorer.sources import Drawn, check, encoded, layer_row, manifest, with_places
+from rfviz.explorer.sources import check, layer_row, manifest, with_places
 from rfviz.images import batches, folders, whitening
 from rfviz.images.data import Evaluation, Indexed
 from rfviz.images.whitening import Whitening
 from rfviz.kernels import maximization, responses, tuning
-from rfviz.kernels.maximization import Maximization
 from rfviz.kernels.responses import LayerResponses
 from rfviz.kernels.tuning import spots
-from rfviz.lab.reading import Reader
-from rfviz.lab.result import result
+from rfviz.lab.result import Reader, result
 from rfviz.nets import graph, layer_table, receptive_field, zoo
 from rfviz.nets.cone import Cone
 from rfviz.nets.models import ResidualNet, recognize
@@ -118,11 +116,11 @@ class NetSource(Reader):
 
     @property
     def identity(self) -> list[Any]:
-        """See `rfviz.lab.reading.Reader`."""
+        """See `rfviz.lab.result.Reader`."""
         return ["own", list(self.nets)]
 
     def told(self, kind: str, name: str, *, compute: bool) -> str | None:
-        """See `rfviz.lab.reading.Reader`."""
+        """See `rfviz.lab.result.Reader`."""
         if kind not in self._digests and kind == "images":
             self._digests[kind] = _fingerprint(self.images)
         if kind == "network" and name in self.nets and name not in self._digests:
@@ -144,7 +142,9 @@ class NetSource(Reader):
         for model, layers in self._layers.items():
             titles = _titles(self.nets[model])
             rows += [
-                layer_row(model, layer, _title(layer, titles.get(layer)), channels, known.field)
+                layer_row(
+                    model, layer, f"{layer}, {titles[layer]}" if layer in titles else layer, channels, known.field
+                )
                 for layer, (channels, known) in layers.items()
             ]
         return manifest({model: model for model in self.nets}, rows, f"{rows[0]['model']}/{rows[0]['key']}/0")
@@ -244,10 +244,6 @@ def _titles(net: nn.Module) -> dict[str, str]:
     return {layer: network.layer_title(layer) for layer in network.layers} if network else {}
 
 
-def _title(layer: str, paper: str | None) -> str:
-    return layer if paper is None else f"{layer}, {paper}"
-
-
 def size_of_means(source: NetSource, model: str, layer: str) -> int:
     """Return how many bytes the means of a layer take (`rfviz.kernels.responses.collect`); 0 if they take too many."""
     channels, known = source.known(model, layer)
@@ -283,18 +279,18 @@ def own_layer(source: NetSource, model: str, layer: str) -> Drawn:
     alone = _alone(net, layer)
     if alone and cost <= DRIVEN:
         driven = maximization.maximize(net, layer, steps=source.option("steps"))
-        described = described._replace(maxima=on_cpu(driven), objective=maximization.objective_of(net, layer))
+        described = described._replace(maxima=driven, objective=maximization.objective_of(net, layer))
     if alone and graph.in_channels(net) == 3:
         if 4 * cost <= DRIVEN:
             pictures = maximization.maximize(net, layer, setting="clear", units=found, preprocess=preprocess, **CLEAR)
-            described = described._replace(clear=on_cpu(pictures))
+            described = described._replace(clear=pictures)
         if size <= TUNED:
             described = described._replace(
                 orientation=tuning.measure(net, layer, preprocess=preprocess),
                 colour=spots.measure(net, layer, preprocess=preprocess),
             )
     described = described._replace(filters=_first_filters(net, layer, channels))
-    return encoded(draw(with_places(described, net, layer, borders=False)))
+    return draw(with_places(described, net, layer, borders=False))
 
 
 def _alone(net: nn.Module, layer: str) -> bool:
@@ -314,8 +310,3 @@ def _first_filters(net: nn.Module, layer: str, channels: int) -> Tensor | None:
     if len(found) != 1 or found[0].weight.shape[:2] != (channels, 3):
         return None
     return found[0].weight.detach().cpu()
-
-
-def on_cpu(found: Maximization) -> Maximization:
-    """Return what a maximization on another device has found."""
-    return Maximization(found.images.cpu(), found.activations.cpu(), found.from_noise.cpu())

@@ -2,13 +2,13 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from rfviz.errors import unknown
-from rfviz.explorer.atlas import Atlas, draw, of_sheets
+from rfviz.explorer.atlas import Drawn, draw, of_sheets
 from rfviz.explorer.facts import RANGES, STATISTICS, LayerFacts, Ranges
 from rfviz.images.whitening import Whitening
 from rfviz.kernels import silent
@@ -32,16 +32,6 @@ OF_RANGE = 4
 """Stimuli from each of the lower ranges of the response."""
 
 
-class Drawn(NamedTuple):
-    """A layer as a browser takes it: four sheets as WebP, and JSON values; see `rfviz.explorer.atlas.Atlas`."""
-
-    cells: bytes
-    stimuli: bytes
-    sources: bytes
-    maps: bytes
-    facts: dict[str, Any]
-
-
 class Source(Protocol):
     """What an explorer shows."""
 
@@ -50,13 +40,6 @@ class Source(Protocol):
 
     def drawn(self, model: str, layer: str) -> Drawn:
         """Return a layer, computed if need be."""
-
-
-class LiveSource(Source, Protocol):
-    """What an explorer shows beside a kernel, which can maximize again."""
-
-    def net(self, model: str) -> tuple[nn.Module, Whitening]:
-        """Return a network, and the whitening of its input."""
 
 
 def manifest(models: Mapping[str, str], rows: list[dict[str, Any]], start: str) -> dict[str, Any]:
@@ -99,7 +82,7 @@ def atlas(run: Run, network: str, layer: str, control: str | None = None) -> Dra
     net = results.net_or_control(run, network, control)
     if layer not in described.stream:
         found = results.high_stimuli(run, network)[layer]
-        return encoded(draw(with_places(LayerFacts(run.stimuli, found, None, white), net, layer, run.preset.borders)))
+        return draw(with_places(LayerFacts(run.stimuli, found, None, white), net, layer, run.preset.borders))
     found, filters = results.stimuli(run, network, control)[layer], net.conv1.weight.detach().cpu()
     whole = LayerFacts(
         run.stimuli,
@@ -118,7 +101,7 @@ def atlas(run: Run, network: str, layer: str, control: str | None = None) -> Dra
             wrote=written[layer].share if layer in written else None,
             removal=_of_all(ablated[layer].double().mean(1), found.channels) if layer in ablated else None,
         )
-    return encoded(draw(with_places(whole, net, layer, run.preset.borders)))
+    return draw(with_places(whole, net, layer, run.preset.borders))
 
 
 def _of_all(values: Tensor, channels: int) -> Tensor:
@@ -172,7 +155,7 @@ class RunSource:
         return atlas(self.run, name, layer) if model == name else atlas(self.run, name, layer, results.RANDOM)
 
     def net(self, model: str) -> tuple[nn.Module, Whitening]:
-        """See `Source`."""
+        """Return a network, and the whitening of its input."""
         name = model.removesuffix("-random")
         net = results.net_or_control(self.run, name, None if model == name else results.RANDOM)
         return net, self.run.whitening(name)
@@ -218,7 +201,7 @@ class KeptSource:
         """See `Source`."""
         name = model.removeprefix(self.prefix)
         check(model, layer, {f"{self.prefix}{name}": NETWORKS[name].figure_layers for name in self.kept.effects})
-        return encoded(of_sheets(self.kept, name, layer, self._fields(name)[layer]))
+        return of_sheets(self.kept, name, layer, self._fields(name)[layer])
 
 
 class Shelf:
@@ -272,8 +255,3 @@ def with_places(layer: LayerFacts, net: nn.Module, name: str, borders: bool) -> 
         channel, number, (y, x) = place[0], int(chosen[tuple(place)]), positions[tuple(place)].tolist()
         values[tuple(place)] = fired[number, channel][y, x] if fires[channel] else 0
     return layer._replace(ranges=Ranges(values, chosen, positions), maps=fired)
-
-
-def encoded(drawn: Atlas) -> Drawn:
-    """Return the sheets of a layer as files."""
-    return Drawn(*drawn.files(), drawn.facts)

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from IPython.display import HTML
 from tqdm.auto import tqdm
 
 from rfviz.explorer.sources import KeptSource, RunSource, Shelf, Source
@@ -105,11 +106,6 @@ def _earlier(manifest: Path) -> list[dict[str, str]]:
         return []
 
 
-def write_atlas(run: Run, folder: Path | None = None) -> Path:
-    """Write the explorer of a run, as `write` does: into the run's folder by default."""
-    return write(shelf(run), run.folder / "explorer" if folder is None else folder)
-
-
 def _script(key: str, value: Any) -> bytes:
     text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return f"((globalThis.{NAME} ??= {{}}).data ??= {{}})[{json.dumps(key)}]={text};\n".encode()
@@ -145,38 +141,21 @@ h1 + p {{ margin: 0 0 0.5rem; }}
 """.encode()
 
 
-class Page:
-    """The explorer of a run in a page, with a table of all numbers that reads without JavaScript.
-
-    Parameters
-    ----------
-    run : Run
-    folder : Path
-        What `write_atlas` returned.
-    """
-
-    def __init__(self, run: Run, folder: Path):
-        self.run, self.source = run, RunSource(run)
-        self.folder = folder
-
-    def __repr__(self) -> str:
-        return f"the explorer of {self.folder}"
-
-    def _repr_html_(self) -> str:
-        return (
-            f'<link rel="stylesheet" href="explorer/explorer.css">'
-            f'<div class="rfviz-explorer" data-run="{html.escape(self.run.folder.name)}">'
-            "<p>The explorer needs JavaScript. The table below reads without it.</p></div>"
-            '<script src="explorer/manifest.js"></script><script src="explorer/explorer.js"></script>'
-            f"<details class='rfviz-numbers'><summary>All numbers as a table</summary>{self._tables()}</details>"
-        )
-
-    def _tables(self) -> str:
-        manifest = self.source.manifest()
-        titles = {model["key"]: model["title"] for model in manifest["models"]}
-        networks = {each.name for each in self.run.networks}
-        own = [row for row in manifest["layers"] if row["model"] in networks and row["stream"]]
-        return "".join(_table(row, titles[row["model"]], manifest["statistics"], self.source) for row in own)
+def embedded(run: Run) -> HTML:
+    """Return the explorer of a run for a page beside what it loads, and all numbers as a table without JavaScript."""
+    source = RunSource(run)
+    manifest = source.manifest()
+    titles = {model["key"]: model["title"] for model in manifest["models"]}
+    networks = {each.name for each in run.networks}
+    own = [row for row in manifest["layers"] if row["model"] in networks and row["stream"]]
+    tables = "".join(_table(row, titles[row["model"]], manifest["statistics"], source) for row in own)
+    return HTML(
+        f'<link rel="stylesheet" href="explorer/explorer.css">'
+        f'<div class="rfviz-explorer" data-run="{html.escape(run.folder.name)}">'
+        "<p>The explorer needs JavaScript. The table below reads without it.</p></div>"
+        '<script src="explorer/manifest.js"></script><script src="explorer/explorer.js"></script>'
+        f"<details class='rfviz-numbers'><summary>All numbers as a table</summary>{tables}</details>"
+    )
 
 
 def _table(row: dict[str, Any], title: str, statistics: list[dict[str, str]], source: RunSource) -> str:
@@ -213,9 +192,10 @@ def draw(runs: Sequence[Run]) -> None:
         source.drawn(row["model"], row["key"])
 
 
-def gather(runs: Sequence[Run]) -> Page:
+def gather(runs: Sequence[Run]) -> HTML:
     """Return the explorer of the first of some runs, after writing everything that it loads."""
-    return Page(runs[0], write_atlas(runs[0]))
+    write(shelf(runs[0]), runs[0].folder / "explorer")
+    return embedded(runs[0])
 
 
 def _number(value: float | None) -> str:

@@ -12,7 +12,7 @@ from rfviz.errors import RfvizError, first_line
 from rfviz.explorer.atlas import LARGEST_CELL, to_cell, webp
 from rfviz.explorer.own import NetSource, check_folder
 from rfviz.explorer.own_folder import save
-from rfviz.explorer.sources import LiveSource, RunSource
+from rfviz.explorer.sources import RunSource
 from rfviz.explorer.static import MODULE, STYLE
 from rfviz.images.data import Indexed
 from rfviz.kernels.maximization import maximize
@@ -30,6 +30,9 @@ MOST_JITTER = 32
 
 class Explorer(anywidget.AnyWidget):
     """Pick a network, a layer and a channel, and see what is known of it; maximize it again with other settings.
+
+    To be looked at in a notebook, or saved as a folder of files:
+    ``rfviz.explore(net, "my-photographs", preprocess="imagenet").save("my-explorer")``
 
     Parameters
     ----------
@@ -82,7 +85,7 @@ class Explorer(anywidget.AnyWidget):
         explorer._begin(RunSource(run), state)
         return explorer
 
-    def _begin(self, source: LiveSource, state: str = "") -> None:
+    def _begin(self, source: NetSource | RunSource, state: str = "") -> None:
         self.source = source
         super().__init__(manifest={**source.manifest(), "live": True}, state=state)
         self.on_msg(self._answer)
@@ -121,17 +124,15 @@ class Explorer(anywidget.AnyWidget):
         model, layer, channel = str(message["model"]), str(message["layer"]), int(message["channel"])
         steps, jitter = int(_number(message, "steps", 1, MOST_STEPS)), int(_number(message, "jitter", 0, MOST_JITTER))
         rate, l2, variation = (_number(message, name, 0, 1e6) for name in ("learning_rate", "l2", "variation"))
-        used: list[Regularizer] = [L2(l2)]
-        used += [TotalVariation(variation)] if variation else []
-        used += [Jitter(jitter)] if jitter else []
+        used: dict[str, Regularizer] = {f"L2 {l2:g}": L2(l2)}
+        used |= {f"total variation {variation:g}": TotalVariation(variation)} if variation else {}
+        used |= {f"jitter {jitter} px": Jitter(jitter)} if jitter else {}
         net, whitening = self.source.net(model)
-        found = maximize(
-            net, layer, [channel], steps=steps, learning_rate=rate, regularizers=used,
-        )  # fmt: skip
+        found = maximize(net, layer, [channel], steps=steps, learning_rate=rate, regularizers=list(used.values()))
         if not (found.images.isfinite().all() and found.activations.isfinite().all()):
             raise RfvizError(f"the maximization left the range of numbers: a rate of {rate:g} is too high.")
         image = to_cell(whitening.to_rgb(found.images[0].float().cpu()), LARGEST_CELL)
-        made_with = f"{steps} steps, rate {rate:g}, " + ", ".join(_name(each) for each in used)
+        made_with = ", ".join([f"{steps} steps", f"rate {rate:g}", *used])
         curve = [float(f"{value:.6g}") for value in found.activations[:, 0].tolist()]
         self.send(
             {
@@ -156,18 +157,8 @@ def _named(net: nn.Module | str | Mapping[str, nn.Module | str], weights: str | 
     return {name: zoo.load(each, weights) if isinstance(each, str) else each for name, each in net.items()}
 
 
-def explore(
-    net: nn.Module | str | Mapping[str, nn.Module | str],
-    images: Tensor | Indexed | str | Path,
-    layers: Sequence[str] | None = None,
-    preprocess: Any = None,
-    **options: Any,
-) -> Explorer:
-    """Return the explorer of any networks and images, to be looked at in a notebook or saved as a folder of files.
-
-    See `Explorer`. Example: ``rfviz.explore(net, "my-photographs", preprocess="imagenet").save("my-explorer")``
-    """
-    return Explorer(net, images, layers, preprocess, **options)
+explore = Explorer
+"""So that it reads as what it does: ``rfviz.explore(net, "my-photographs", preprocess="imagenet")``."""
 
 
 def _number(message: Mapping[str, Any], name: str, low: float, high: float) -> float:
@@ -177,11 +168,3 @@ def _number(message: Mapping[str, Any], name: str, low: float, high: float) -> f
         given = "empty" if value is None else value
         raise RfvizError(f"{name.replace('_', ' ')} is {given}: it must be a number from {low:g} to {high:g}.")
     return value
-
-
-def _name(regularizer: Regularizer) -> str:
-    if isinstance(regularizer, L2):
-        return f"L2 {regularizer.weight:g}"
-    if isinstance(regularizer, TotalVariation):
-        return f"total variation {regularizer.weight:g}"
-    return f"jitter {getattr(regularizer, 'pixels', 0)} px"

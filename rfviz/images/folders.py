@@ -5,10 +5,9 @@ import io
 import logging
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -225,20 +224,14 @@ def _reason(error: Exception) -> str:
     return "not an image" if isinstance(error, UnidentifiedImageError) else first_line(error)
 
 
-def load(
-    root: str | Path, *, short_side: int | None = None, keep: bool = True, strict: bool = False, progress: bool = False
-) -> Split:
-    """Read ``train/`` and ``val/`` of a folder.
+def divided(root: str | Path, *, short_side: int | None = None) -> Split:
+    """List the images in ``train/`` and ``val/`` of a folder.
 
     Parameters
     ----------
     root : path
     short_side : int, optional
         Reduce larger images to this short side, px.
-    keep : bool
-        Decode every image at once and keep it in memory, which also finds broken ones; false for sets that do not fit.
-    strict, progress : bool
-        Refuse broken images instead of leaving them out; show a progress bar.
 
     Raises
     ------
@@ -259,9 +252,6 @@ def load(
         raise RfvizError(f"{root}/val has the class {unknown[0]!r}, which {root}/train has not.")
     evaluation.labels = [train.classes.index(evaluation.classes[label]) for label in evaluation.labels]
     evaluation.classes = train.classes
-    if keep:
-        for images in (train, evaluation):
-            images.load_all(strict=strict, progress=progress)
     return Split(train, evaluation)
 
 
@@ -270,11 +260,8 @@ def has_parts(root: str | Path) -> bool:
     return any((Path(root) / part).is_dir() for part in _PARTS)
 
 
-def split(
-    root: str | Path, share: float, *, short_side: int | None = None, keep: bool = True, strict: bool = False,
-    progress: bool = False,
-) -> Split:  # fmt: skip
-    """Read ``<class>/`` folders, and put a part of the images of each class aside for evaluation.
+def split(root: str | Path, share: float, *, short_side: int | None = None) -> Split:
+    """List the images in ``<class>/`` folders, and put a part of those of each class aside for evaluation.
 
     Which ones depends on nothing but the names of the files, so it is the same whenever and wherever they are read.
 
@@ -283,8 +270,8 @@ def split(
     root : path
     share : float
         Of the images of each class, rounded, but at least one and not all.
-    short_side, keep, strict, progress
-        As for `load`.
+    short_side : int, optional
+        As for `divided`.
 
     Raises
     ------
@@ -309,23 +296,19 @@ def split(
     for chosen in (sorted({*range(len(listed))} - {*aside}), sorted(aside)):
         of_part = [listed.files[i] for i in chosen], [listed.labels[i] for i in chosen]
         parts.append(FolderImages(root, *of_part, listed.classes, short_side))
-    if keep:
-        for images in parts:
-            images.load_all(strict=strict, progress=progress)
     return Split(*parts)
 
 
-def unsplit(root: str | Path, **options: Any) -> Split:
-    """Read `everything` in a folder for evaluation; the same images stand in the place of those for training."""
-    images = everything(root, **options)
+def unsplit(root: str | Path, *, short_side: int | None = None) -> Split:
+    """List `everything` in a folder for evaluation; the same images stand in the place of those for training."""
+    images = everything(root, short_side=short_side)
     return Split(images, images)
 
 
 def everything(
-    root: str | Path, *, short_side: int | None = None, finish: Callable[[Tensor], Tensor] | None = None,
-    keep: bool = True, strict: bool = False, progress: bool = False,
-) -> FolderImages:  # fmt: skip
-    """Read every image in a folder and the folders in it.
+    root: str | Path, *, short_side: int | None = None, finish: Callable[[Tensor], Tensor] | None = None
+) -> FolderImages:
+    """List every image in a folder and the folders in it.
 
     What folder an image lies in counts as its class; images that lie in `root` itself have none.
 
@@ -334,33 +317,28 @@ def everything(
     root : path
     short_side, finish
         See `FolderImages`.
-    keep, strict, progress
-        As for `load`.
 
     Raises
     ------
     RfvizError
-        If there is no such folder, or no image in it can be read.
+        If there is no such folder, or no image in it.
     """
     root = _existing(root)
-    unfollowed: list[str] = []
-    files = sorted(
-        str((parent / name).relative_to(root))
-        for parent, names in _walk(root, root, unfollowed)
-        for name in names
-        if has_file_allowed_extension(name, IMG_EXTENSIONS) and not _is_sidecar(name)
-    )
-    if unfollowed:
-        _log.warning("rfviz: %d folders in %s are not looked into: %s", len(unfollowed), root, first_few(unfollowed))
+    files = sorted(str(parent / name) for parent, names in _walk(root) for name in names if _is_image(name))
     if not files:
         raise RfvizError(f"{root} holds no images ({', '.join(IMG_EXTENSIONS)}).")
     of_files = [str(Path(file).parent) for file in files]
     classes = sorted(set(of_files) - {"."})
     labels = [classes.index(name) if name in classes else NO_CLASS for name in of_files]
-    images = FolderImages(root, files, labels, classes, short_side, finish)
-    if keep:
+    return FolderImages(root, files, labels, classes, short_side, finish)
+
+
+def read(found: Split, *, strict: bool = False, progress: bool = False) -> Split:
+    """Read the images of both parts, listed above, and return them; see `FolderImages.load_all`."""
+    for images in dict.fromkeys(found):
+        assert isinstance(images, FolderImages)
         images.load_all(strict=strict, progress=progress)
-    return images
+    return found
 
 
 def _existing(root: str | Path) -> Path:
@@ -372,6 +350,10 @@ def _existing(root: str | Path) -> Path:
 
 def _is_sidecar(name: str) -> bool:
     return name.startswith(".") or name.lower() in _SIDECARS
+
+
+def _is_image(name: str) -> bool:
+    return has_file_allowed_extension(name, IMG_EXTENSIONS)
 
 
 def photographs(
@@ -401,7 +383,9 @@ def photographs(
             f"are resized to ({resize} px): give a tensor (N, {colours}, H, W) otherwise."
         )
     steps = [v2.Resize(resize, antialias=True), v2.CenterCrop(crop)] + ([v2.Grayscale()] if colours == 1 else [])
-    return everything(root, finish=v2.Compose(steps), strict=strict, progress=progress)
+    images = everything(root, finish=v2.Compose(steps))
+    images.load_all(strict=strict, progress=progress)
+    return images
 
 
 def first_few(names: Sequence[str], at_most: int = 5) -> str:
@@ -416,21 +400,12 @@ def _list(folder: Path, short_side: int | None) -> FolderImages:
         raise RfvizError(f"{folder} holds no class folders: images must lie in {folder}/<class>/.") from error
     files: list[str] = []
     labels: list[int] = []
-    unfollowed: list[str] = []
     others: list[str] = []
-    for label, name in enumerate(classes):
-        for parent, names in sorted(_walk(folder, folder / name, unfollowed)):
-            found = [str((parent / each).relative_to(folder)) for each in sorted(names)]
-            for each in found:
-                if _is_sidecar(Path(each).name):
-                    continue
-                if has_file_allowed_extension(each, IMG_EXTENSIONS):
-                    files.append(each)
-                    labels.append(label)
-                else:
-                    others.append(each)
-    if unfollowed:
-        _log.warning("rfviz: %d folders in %s are not looked into: %s", len(unfollowed), folder, first_few(unfollowed))
+    for parent, names in _walk(folder)[1:]:  # the first is the folder itself: what lies there is in no class
+        here = [str(parent / name) for name in names if _is_image(name)]
+        files += here
+        labels += [classes.index(parent.parts[0])] * len(here)
+        others += [str(parent / name) for name in names if not _is_image(name)]
     if others:
         _log.warning("rfviz: %d files in %s are of kinds that are not read: %s", len(others), folder, first_few(others))
     if not files:
@@ -440,21 +415,20 @@ def _list(folder: Path, short_side: int | None) -> FolderImages:
     return FolderImages(folder, files, labels, classes, short_side)
 
 
-def _walk(root: Path, folder: Path, unfollowed: list[str]) -> Iterator[tuple[Path, list[str]]]:
-    """Give the folders in a class folder and the names of their files, as torchvision does, but follow no circle.
+def _walk(root: Path) -> list[tuple[Path, list[str]]]:
+    """Return a folder and those in it, relative to it and in order, with the names of their files; follow no circle.
 
     A link is not followed to a folder that the walk has come through, or to one above it: it would never end, or find
     everything once more under another class.
     """
-    through: dict[str, tuple[Path, ...]] = {str(folder): (root.resolve(), folder.resolve())}
-    if folder.is_symlink() and root.resolve().is_relative_to(folder.resolve()):
-        unfollowed.append(f"{folder.name} (a link that leads back)")
-        return
+    found: list[tuple[Path, list[str]]] = []
+    through: dict[str, tuple[Path, ...]] = {str(root): (root.resolve(),)}
+    unfollowed: list[str] = []
 
     def refused(error: OSError) -> None:
         unfollowed.append(f"{Path(error.filename).relative_to(root)} ({error.strerror})")
 
-    for parent, folders, files in os.walk(folder, followlinks=True, onerror=refused):
+    for parent, folders, files in os.walk(root, followlinks=True, onerror=refused):
         chain = through.pop(parent)
         folders[:] = [name for name in folders if not _is_sidecar(name)]
         for name in list(folders):
@@ -465,4 +439,8 @@ def _walk(root: Path, folder: Path, unfollowed: list[str]) -> Iterator[tuple[Pat
                 unfollowed.append(f"{path.relative_to(root)} (a link that leads back)")
             else:
                 through[str(path)] = (*chain, target)
-        yield Path(parent), files
+        found.append((Path(parent).relative_to(root), sorted(name for name in files if not _is_sidecar(name))))
+    if unfollowed:
+        named = first_few(sorted(unfollowed))
+        _log.warning("rfviz: %d folders in %s are not looked into: %s", len(unfollowed), root, named)
+    return sorted(found)

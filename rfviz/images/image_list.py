@@ -29,10 +29,7 @@ def write(parts: Mapping[str, FolderImages], path: Path) -> None:
         If the file cannot be written.
     """
     same = repeated(parts)
-    with (
-        atomic(path) as temporary,
-        temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
-    ):
+    with atomic(path) as temporary, temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         table = csv.writer(file)
         table.writerow(COLUMNS)
         for of, part in parts.items():

@@ -19,18 +19,13 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 
 
 @cache
-def _sources() -> dict[str, str]:
-    """Return the text of every module of rfviz, by name, as it is now; later edits do not show."""
+def sources() -> dict[str, str]:
+    """Return the text of every module of rfviz, by name, as it was at the first call; later edits do not show."""
     found = {}
     for path in sorted(_PACKAGE.rglob("*.py")):
         parts = path.relative_to(_PACKAGE.parent).with_suffix("").parts
         found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path.read_text(encoding="utf-8")
     return found
-
-
-def snapshot() -> None:
-    """Keep the code as it is now."""
-    _sources()
 
 
 @cache
@@ -49,7 +44,7 @@ def source_digest(module: str, without: str = "") -> str:
         name = waiting.pop()
         if without and f"{name}.".startswith(f"{without}."):
             continue
-        if name not in parts and name in _sources():  # else a function that was imported by name, or no longer there
+        if name not in parts and name in sources():  # else a function that was imported by name, or no longer there
             parts[name], imported = _summary(name)
             waiting += imported
     return digest(sorted(parts.items()))
@@ -64,7 +59,7 @@ def _summary(module: str) -> tuple[str, tuple[str, ...]]:
 
 @cache
 def _tree(module: str) -> ast.Module:
-    tree = ast.parse(_sources()[module])
+    tree = ast.parse(sources()[module])
     for node in ast.walk(tree):
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)):
             node.body = [each for each in node.body if not _is_text(each)]

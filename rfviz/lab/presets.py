@@ -197,12 +197,7 @@ PRESETS = {
             strongest=256,
             disturbed_images=56,
             picture_channels=12,
-            recipes=_both(
-                _PHOTOGRAPHS,
-                epochs=36,
-                batch_size=32,
-                learning_rate=0.01,
-            ),
+            recipes=_both(_PHOTOGRAPHS, epochs=36, batch_size=32, learning_rate=0.01),
         ),
         Preset(
             name="caltech101",

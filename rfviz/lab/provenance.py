@@ -1,7 +1,6 @@
 """What a result was made with: code, machine, versions."""
 
 import platform
-import subprocess
 import time
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -9,25 +8,15 @@ from pathlib import Path
 
 import torch
 
-from rfviz.storage.places import repository
+from rfviz.storage.places import git
 
 _PACKAGES = ("torch", "torchvision", "numpy", "scikit-image", "matplotlib")
 
 
 def commit() -> str:
     """Return the commit of the working tree, marked where files differ from it, or "unknown" outside a clone."""
-
-    def git(*arguments: str) -> str:
-        return subprocess.run(
-            ["git", "-C", str(repository()), *arguments], capture_output=True, text=True, check=True
-        ).stdout.strip()
-
-    try:
-        return git("rev-parse", "--short=12", "HEAD") + (
-            " (with local changes)" if git("status", "--porcelain") else ""
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
+    head, changed = git("rev-parse", "--short=12", "HEAD"), git("status", "--porcelain")
+    return "unknown" if head is None or changed is None else head + (" (with local changes)" if changed else "")
 
 
 def processor() -> str:

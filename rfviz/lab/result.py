@@ -1,6 +1,6 @@
 """Results: functions of a run, each declared once, whose values are computed once and kept.
 
-``@result`` makes a result of a function whose first argument is a `rfviz.lab.reading.Reader`, such as a run::
+``@result`` makes a result of a function whose first argument is a `Reader`, such as a run::
 
     @result
     def sparsest(run: Run, network: str) -> int:
@@ -16,24 +16,23 @@ import contextlib
 import inspect
 import json
 import logging
-from collections.abc import Callable, Sequence
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, update_wrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, NamedTuple, ParamSpec, TypeVar, get_type_hints
+from typing import Any, Concatenate, Generic, NamedTuple, ParamSpec, TypeVar, get_type_hints
 
 from safetensors import SafetensorError
 
 from rfviz.errors import RfvizError
-from rfviz.lab.code import function_digest
+from rfviz.lab import code
 from rfviz.nets.precision import threads
 from rfviz.storage import codec
 from rfviz.storage.digests import digest, tensor_digest
 from rfviz.storage.files import load_info, load_tensors, save_tensors
 from rfviz.storage.lock import locked
 from rfviz.training import distributed
-
-if TYPE_CHECKING:
-    from rfviz.lab.reading import Reader
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -66,6 +65,102 @@ class Frame:
         self.scratch: list[Path] = []
 
 
+class Reader(ABC):
+    """What results are functions of.
+
+    Parameters
+    ----------
+    results : Path
+        Folder in which they are kept.
+    """
+
+    threads: int | None = None
+    """Of a CPU, that results are computed on; None takes as many as there are."""
+
+    def __init__(self, results: Path):
+        code.sources()  # as they are now
+        self.results = results
+        self.values: dict[tuple, Any] = {}
+        """Values of results that this process has computed or read, by name and arguments."""
+        self.kept: dict[tuple, Kept] = {}
+        """Files of results that were found good."""
+        self._reading = threading.local()
+
+    @property
+    def _frames(self) -> list[Frame | None]:
+        """What reads are noted in, innermost last; each thread computes results of its own."""
+        if not hasattr(self._reading, "frames"):
+            self._reading.frames = []
+        return self._reading.frames
+
+    @property
+    @abstractmethod
+    def identity(self) -> list[Any]:
+        """What tells this from others in the same folder, as JSON values."""
+
+    @abstractmethod
+    def told(self, kind: str, name: str, *, compute: bool) -> str | None:
+        """Return the hash of something of its own that a result can read; see `current`."""
+
+    def note(self, what: str, value: str | None) -> None:
+        """Note for the result that is being computed, if any, that it depends on something with this hash."""
+        if self._frames and self._frames[-1] is not None:
+            self._frames[-1].reads[what] = value
+
+    def read(self, what: str) -> None:
+        """Note that the result which is being computed, if any, depends on something; see `current`."""
+        if self._frames and self._frames[-1] is not None:
+            self.note(what, self.current(what))
+
+    @contextlib.contextmanager
+    def reading(self, frame: Frame | None) -> Iterator[None]:
+        """Note in `frame` what is read inside the block; with None, to look is not to read."""
+        self._frames.append(frame)
+        try:
+            yield
+        finally:
+            self._frames.pop()
+
+    def current(self, what: str, *, compute: bool = True) -> str | None:
+        """Return the hash that something which a result has read would have now; None where it cannot be told.
+
+        Parameters
+        ----------
+        what : str
+            As `note` got it.
+        compute : bool
+            Compute a result that is asked for and not there; see `rfviz.lab.result.Result.find`.
+        """
+        kind, _, name = what.partition(" ")
+        if kind == "result":
+            called, _, arguments = name.partition(" ")
+            if called not in RESULTS:
+                return None
+            if compute:
+                return RESULTS[called].digest(self, json.loads(arguments))
+            found = RESULTS[called].find(self, tuple(json.loads(arguments)), compute=False)
+            return found and found.digest
+        if kind == "code":
+            return code.source_digest(name)
+        with self.reading(None):
+            return self.told(kind, name, compute=compute)
+
+    def unchanged(self, reads: Mapping[str, str | None], *, compute: bool = True) -> bool:
+        """Tell whether everything that a result has read is as it was; what is told at once goes first."""
+        ordered = sorted(reads, key=lambda what: (what.startswith("result"), what.startswith(("network", "whitening"))))
+        return all(self.current(what, compute=compute) == reads[what] for what in ordered)
+
+    def scratch(self) -> Path:
+        """Return where the result that is being computed may keep its progress; removed when it is there.
+
+        The name stands for what was read so far: with other images or weights, it is another file.
+        """
+        frame = self._frames[-1]
+        assert frame is not None
+        frame.scratch.append(frame.stem.with_name(f"{frame.stem.name}-{digest(frame.reads)[:8]}.checkpoint"))
+        return frame.scratch[-1]
+
+
 class Result(Generic[R, P, T]):
     """A function of a run whose values are kept; see `result`."""
 
@@ -78,7 +173,7 @@ class Result(Generic[R, P, T]):
     @cached_property
     def code(self) -> str:
         """Hash of what the function does."""
-        return function_digest(self.function, Result)
+        return code.function_digest(self.function, Result)
 
     @cached_property
     def hint(self) -> Any:
@@ -148,15 +243,16 @@ class Result(Generic[R, P, T]):
     def _obtain(self, run: R, arguments: tuple[Any, ...]) -> Kept:
         """Find the result or compute it; several processes (`rfviz.training.distributed`) do so together."""
         first = not self.together or distributed.world()[0] == 0
-        there = self.find(run, arguments) is not None if first else False
-        if self.together:
-            there = distributed.first_says(there)
-        if not there:
+
+        def there() -> bool:
+            found = first and self.find(run, arguments) is not None
+            return distributed.first_says(found) if self.together else found
+
+        if not there():
             key = digest([run.identity, self.code])[:8]
             stem = run.results / f"{_stem(self.name, arguments)}-{key}"
             with locked(run.results, stem.name) if first else contextlib.nullcontext():
-                there = self.find(run, arguments) is not None if first else False  # another process made it meanwhile
-                if not (distributed.first_says(there) if self.together else there):
+                if not there():  # else another process made it meanwhile
                     self._compute(run, arguments, stem, write=first)
         if self.together:
             distributed.barrier()

@@ -26,8 +26,7 @@ from rfviz.images.folders import FolderImages
 from rfviz.images.whitening import Whitening
 from rfviz.lab import presets, provenance, sources
 from rfviz.lab.presets import Preset
-from rfviz.lab.reading import Reader
-from rfviz.lab.result import result, result_of_all_processes
+from rfviz.lab.result import Reader, result, result_of_all_processes
 from rfviz.nets import models, weights
 from rfviz.nets.models import ResidualNet
 from rfviz.nets.network import Network, accuracy_control, contrast
@@ -151,9 +150,11 @@ class Run(Reader):
         self._digests: dict[str, str] = {}
 
     def told(self, kind: str, name: str, *, compute: bool) -> str | None:
-        """See `rfviz.lab.reading.Reader`."""
+        """See `rfviz.lab.result.Reader`."""
         if not compute and kind in ("network", "whitening") and self._is_to_be_computed(kind, name):
             return None
+        if kind == "network" and name not in self._digests:
+            self._digests[name] = tensor_digest(self.net(name).state_dict())
         of_kind = {
             "preset": lambda: digest(getattr(self.given, name, None)),
             "described": lambda: digest(dataclasses.asdict(self._described(name))),
@@ -161,7 +162,7 @@ class Run(Reader):
             "seed": lambda: str(self._seed),
             "device": lambda: self.device.type,
             "images": lambda: self._part(name).fingerprint,
-            "network": lambda: self.weights_digest(name),
+            "network": lambda: self._digests[name],
             "whitening": lambda: digest(self.whitening(name).to_json()),
             "beginning": lambda: self._beginning_digest(name),
         }
@@ -191,7 +192,7 @@ class Run(Reader):
 
     @property
     def identity(self) -> list[Any]:
-        """See `rfviz.lab.reading.Reader`."""
+        """See `rfviz.lab.result.Reader`."""
         return self._identity
 
     def recipe(self, network: str) -> Recipe:
@@ -317,12 +318,6 @@ class Run(Reader):
         self.read(f"network {network}")
         self.read(f"code {models.__name__}")
         return self._nets[network]
-
-    def weights_digest(self, network: str) -> str:
-        """Return the hash of a network's weights."""
-        if network not in self._digests:
-            self._digests[network] = tensor_digest(self.net(network).state_dict())
-        return self._digests[network]
 
     def whitening(self, network: str) -> Whitening:
         """Return the whitening that goes with the weights of a network."""
@@ -482,10 +477,24 @@ class Run(Reader):
         RfvizError
             If it is anything else, or a network has no such channel.
         """
-        numbers = parse_channels(channels, self.networks)
-        for name, channel in numbers.items():
+        names, shown = [each.name for each in self.networks], [each.channel for each in self.networks]
+        given: Any = shown if channels in (None, "") else channels
+        try:
+            if isinstance(given, str):
+                given = [int(part) for part in given.strip("[]() ").split(",")]
+            numbers = [int(given)] if isinstance(given, int) else [int(number) for number in given]
+        except (TypeError, ValueError):
+            numbers = []
+        if len(numbers) not in (1, len(names)):
+            titles, example = " and ".join(each.title for each in self.networks), ",".join(map(str, shown))
+            raise RfvizError(
+                f"channels is {channels!r}: give one channel number"
+                + (f", or {len(names)} such as {example} for {titles}." if len(names) > 1 else ".")
+            )
+        found = dict(zip(names, numbers * (len(names) // len(numbers)), strict=True))
+        for name, channel in found.items():
             check_channel(channel, self.net(name).conv1.out_channels if self.stored(name) else self.given.width)
-        return numbers
+        return found
 
     def provenance(self) -> dict[str, Any]:
         """Return what the results of this run were made with, for people."""
@@ -495,10 +504,7 @@ class Run(Reader):
             "preset": self.given.name,
             "seed": self._seed,
             "parameters": ", ".join(_differences(self.given)) or "those of the preset",
-            **{
-                f"weights of {each.title} (hash)": tensor_digest(self.net(each.name).state_dict())
-                for each in self.networks
-            },
+            **{f"weights of {each.title} (hash)": self.current(f"network {each.name}") for each in self.networks},
             **{
                 f"{each.title} up to {self.given.recipe(each.name).frozen} comes from": f"{begins.origin} "
                 f"({self._beginning_digest(each.name)})"
@@ -515,25 +521,6 @@ class Run(Reader):
             "images left out": f"{len(skipped)}: {folders.first_few([*skipped])}" if skipped else "none",
             **provenance.environment(self.device),
         }
-
-
-def parse_channels(channels: int | str | Sequence[int] | None, networks: Sequence[Network]) -> dict[str, int]:
-    """Return the channel of each network; see `Run.channels`."""
-    given: Any = [each.channel for each in networks] if channels in (None, "") else channels
-    try:
-        if isinstance(given, str):
-            given = [int(part) for part in given.strip("[]() ").split(",")]
-        numbers = [int(given)] if isinstance(given, int) else [int(number) for number in given]
-    except (TypeError, ValueError):
-        numbers = []
-    if len(numbers) not in (1, len(networks)):
-        titles = " and ".join(each.title for each in networks)
-        example = ",".join(str(each.channel) for each in networks)
-        raise RfvizError(
-            f"channels is {channels!r}: give one channel number"
-            + (f", or {len(networks)} such as {example} for {titles}." if len(networks) > 1 else ".")
-        )
-    return dict(zip((each.name for each in networks), numbers * (len(networks) // len(numbers)), strict=True))
 
 
 _DESCRIPTION = {"recipes", "summary", "where", "source"}  # told elsewhere, or follows from the rest

@@ -1,9 +1,7 @@
 """Where the images of a preset come from: the bundled photographs, a folder, or a data set that torchvision knows."""
 
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from rfviz import _torchvision_ops  # isort: skip  # noqa: F401  # torchvision may not load without it
 from torchvision import datasets
@@ -42,7 +40,7 @@ def imagenette(root: Path, short_side: int | None) -> Split:
         datasets.Imagenette(root, split=part, size="320px", download=not (root / "imagenette2-320").exists())
         for part in ("train", "val")
     ]
-    found = folders.load(root / "imagenette2-320", short_side=short_side, progress=True)
+    found = folders.read(folders.divided(root / "imagenette2-320", short_side=short_side), progress=True)
     for images in (found.train, found.evaluation):
         assert isinstance(images, FolderImages)
         images.classes = tuple(names[0] for names in listed[0].classes)  # words in place of numbers of WordNet
@@ -98,21 +96,20 @@ def _check_size(what: str, side: int, images: Labelled) -> None:
         raise RfvizError(f"{what} is {side}: the smallest photograph has {smallest} px for it. Lower it.")
 
 
-def of_folder(preset: Preset, **options: Any) -> Split:
-    """Read the folder of a reader as the preset says: split as it is, here, or not at all; see `folders.load`."""
-    read: Callable[..., Split] = folders.load
+def of_folder(preset: Preset, short_side: int | None = None) -> Split:
+    """List the folder of a reader as the preset says: split as it is, here, or not at all."""
+    root = str(preset.images)
     if preset.split is not None:
-        read = partial(folders.split, share=preset.split)
-    elif not (preset.trains or folders.has_parts(str(preset.images))):
-        read = folders.unsplit
-    return read(str(preset.images), **options)
+        return folders.split(root, preset.split, short_side=short_side)
+    listed = folders.divided if preset.trains or folders.has_parts(root) else folders.unsplit
+    return listed(root, short_side=short_side)
 
 
 def _split(preset: Preset) -> Split:
     if preset.source == "folder":
-        keep = preset.name != "imagenet"  # too large to be decoded before it is used
-        side = preset.short_side if keep else None  # crops are cut from images of full size, as ImageNet's are
-        return of_folder(preset, short_side=side, keep=keep, strict=preset.strict, progress=True)
+        if preset.name == "imagenet":  # too large to be decoded before it is used; crops are cut from whole images
+            return of_folder(preset)
+        return folders.read(of_folder(preset, preset.short_side), strict=preset.strict, progress=True)
     try:
         if preset.source == "caltech101":
             return caltech101(data_folder(), preset.short_side)

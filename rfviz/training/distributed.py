@@ -15,8 +15,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from rfviz.errors import RfvizError
-
 PATIENCE = timedelta(days=7)
 """How long a process waits for the others: one of them may be training a network."""
 
@@ -31,12 +29,6 @@ def world() -> tuple[int, int]:
 def started() -> int:
     """Return how many processes `torchrun` started, whether or not they have joined: 1 without it."""
     return int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def refuse(command: str) -> None:
-    """Raise RfvizError if `torchrun` started several processes: only a training can be shared."""
-    if started() > 1:
-        raise RfvizError(f"torchrun is for 'rfviz train': run 'rfviz {command}' without it, in one process.")
 
 
 @contextlib.contextmanager
@@ -99,11 +91,7 @@ def gather(tensors: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
 
 def first_says(flag: bool) -> bool:
     """Return the first process's flag on every process."""
-    if world()[1] == 1:
-        return flag
-    said = torch.tensor(int(flag))
-    dist.broadcast(said, 0)
-    return bool(said)
+    return any_says([flag and world()[0] == 0])[0]
 
 
 def any_says(flags: Sequence[bool]) -> list[bool]:

@@ -1,8 +1,7 @@
 """How often the channels of a layer fire while a network is used for something else, and a penalty on silence."""
 
 import contextlib
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -12,39 +11,12 @@ from rfviz.errors import unknown
 from rfviz.training import distributed
 
 
-@dataclass
-class Firing:
-    """Neurons that fired (response > 0) in this process, counted since `watching` began.
-
-    Parameters
-    ----------
-    positive : Tensor of int64, shape (C,)
-    neurons : int
-        Of one channel.
-    """
-
-    positive: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
-    neurons: int = 0
-
-    def add(self, responses: Tensor) -> None:
-        """Count the responses of a batch, `(N, C, h, w)`."""
-        fired = (responses > 0).sum((0, 2, 3))
-        self.positive = fired if not self.neurons else self.positive + fired
-        self.neurons += responses.shape[0] * responses.shape[2] * responses.shape[3]
-
-    def rates(self) -> list[float]:
-        """Return the share of neurons that fired, per channel, over all processes."""
-        mine = {"positive": self.positive, "neurons": torch.tensor([self.neurons])}
-        parts = [each for each in distributed.gather(mine) if int(each["neurons"])]
-        if not parts:
-            return []
-        positive = torch.stack([each["positive"] for each in parts]).sum(0)
-        return (positive.double() / sum(int(each["neurons"]) for each in parts)).tolist()
-
-
 @contextlib.contextmanager
-def watching(net: nn.Module, layer: str) -> Iterator[Firing]:
-    """Count which neurons of a module fire whenever `net` is called inside the block.
+def firing(net: nn.Module, layer: str) -> Iterator[Callable[[], list[float]]]:
+    """Count which neurons of a module fire (response > 0) whenever `net` is called inside the block.
+
+    What it gives returns the share of neurons that fired, per channel, over all processes; nothing if `net` was not
+    called.
 
     Parameters
     ----------
@@ -60,13 +32,24 @@ def watching(net: nn.Module, layer: str) -> Iterator[Firing]:
     modules = dict(net.named_modules())
     if layer not in modules:
         raise unknown("layer", layer, [name for name in modules if name])
-    counted = Firing()
+    positive, neurons = torch.zeros(0, dtype=torch.int64), 0  # neurons of one channel
 
     def count(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
-        counted.add(output)
+        nonlocal positive, neurons
+        fired = (output > 0).sum((0, 2, 3))
+        positive = positive + fired if neurons else fired
+        neurons += output[:, 0].numel()
+
+    def rates() -> list[float]:
+        mine = {"positive": positive, "neurons": torch.tensor([neurons])}
+        parts = [each for each in distributed.gather(mine) if int(each["neurons"])]
+        if not parts:
+            return []
+        fired = torch.stack([each["positive"] for each in parts]).sum(0)
+        return (fired.double() / sum(int(each["neurons"]) for each in parts)).tolist()
 
     with modules[layer].register_forward_hook(count):
-        yield counted
+        yield rates
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ processes and an interruption change nothing.
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -103,11 +103,7 @@ class MicroBatches(Dataset):
         read, labels = [], []
         for visit, numbers in zip(self.plan.visits(epoch, step)[rows].tolist(), draws.tolist(), strict=True):
             index = visit % len(self.images)
-
-            def choose(height: int, width: int, numbers: list[float] = numbers) -> Any:
-                return self.augmentation.box(numbers, height, width)
-
-            read.append(region(self.images, index, choose, self.augmentation.crop))
+            read.append(region(self.images, index, partial(self.augmentation.box, numbers), self.augmentation.crop))
             labels.append(self.images.labels[index])
         sides = [max(each.pixels.shape[axis] for each in read) for axis in (1, 2)]
         pixels = torch.zeros(len(read), 3, *sides, dtype=torch.uint8)

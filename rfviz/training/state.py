@@ -58,11 +58,6 @@ class States:
                 _log.warning("rfviz: the training state %s is damaged: the one before it is used.", file)
         return None
 
-    def remove(self) -> None:
-        """Remove the files: the training has ended."""
-        for file in self.files():
-            file.unlink(missing_ok=True)
-
 
 def collect(net: nn.Module, optimizer: torch.optim.SGD, sums: Tensor) -> dict[str, Tensor]:
     """Return weights, statistics, momentum and the sums of the current epoch under one set of names."""

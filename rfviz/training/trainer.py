@@ -28,7 +28,7 @@ from rfviz.nets.precision import exact, threads
 from rfviz.training import distributed
 from rfviz.training import state as training_state
 from rfviz.training.augmentation import Augmentation
-from rfviz.training.firing import reading, shortfall, watching
+from rfviz.training.firing import firing, reading, shortfall
 from rfviz.training.loading import MicroBatches, Plan, training_batches, usual_workers
 from rfviz.training.recipe import Recipe, learning_rate
 from rfviz.training.state import States
@@ -127,7 +127,9 @@ def train(
         reading(net, "bn1") if recipe.alive else contextlib.nullcontext([])
     )
     with (
-        _bar(net, step, end, progress and rank == 0) as bar,
+        tqdm(
+            total=end, initial=step, desc=f"training {net.name}", unit="step", disable=not progress or rank > 0
+        ) as bar,
         exact(device),
         threads(recipe.threads),
         stem_read as stem,
@@ -164,16 +166,17 @@ def train(
                 continue
             whole = torch.stack([each["sums"] for each in distributed.gather({"sums": sums})]).sum(0)
             seconds = time.perf_counter() - began
-            _share_statistics(net)
+            for buffer in net.buffers() if processes > 1 else ():  # every process gets the statistics of the first
+                torch.distributed.broadcast(buffer, 0)
             if not (whole.isfinite().all() and all(value.isfinite().all() for value in net.parameters())):
                 raise _not_finite(net, recipe, plan, step, states)
             if ends:
-                with watching(net, watch) if watch else contextlib.nullcontext() as watched:
+                with firing(net, watch) if watch else contextlib.nullcontext() as rates:
                     measured = evaluate(net, evaluation, whitening, workers=workers)
                 _begin(net, recipe.frozen)
                 history.append(_entry(step // plan.steps, rate, whole, measured, seconds))
-                if watched:
-                    history[-1]["firing_rate"] = watched.rates()
+                if rates:
+                    history[-1]["firing_rate"] = rates()
                 bar.set_postfix(loss=f"{history[-1]['loss']:.3f}", top1=f"{measured[1]:.1%}")
                 began = time.perf_counter()
                 for each in (whole, sums):
@@ -275,10 +278,6 @@ def _plan(recipe: Recipe, visits: int, seed: int, rank: int, processes: int) -> 
     return plan
 
 
-def _bar(net: ResidualNet, step: int, steps: int, shown: bool) -> tqdm:
-    return tqdm(total=steps, initial=step, desc=f"training {net.name}", unit="step", disable=not shown)
-
-
 def _entry(epoch: int, rate: float, sums: Tensor, measured: tuple[float, float], seconds: float) -> dict:
     loss, hits, seen = sums.tolist()
     return {
@@ -300,10 +299,3 @@ def _not_finite(net: ResidualNet, recipe: Recipe, plan: Plan, steps: int, states
         f"learning rate {rate:.3g}: lower the learning rate. "
         + (f"The last good checkpoint is {files[-1]}." if files else "There is no checkpoint yet.")
     )
-
-
-def _share_statistics(net: nn.Module) -> None:
-    """Give every process the running statistics of the first."""
-    if distributed.world()[1] > 1:
-        for buffer in net.buffers():
-            torch.distributed.broadcast(buffer, 0)

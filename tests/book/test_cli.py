@@ -227,6 +227,8 @@ def test_torchrun_is_for_training(rfviz, monkeypatch: pytest.MonkeyPatch, comman
     assert rfviz(command) == (
         2, "", f"rfviz: torchrun is for 'rfviz train': run 'rfviz {command}' without it, in one process."
     )  # fmt: skip
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert rfviz("presets")[0] == 0
 
 
 def test_too_little_memory_is_said_with_a_remedy(rfviz, monkeypatch: pytest.MonkeyPatch) -> None:

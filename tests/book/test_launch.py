@@ -17,7 +17,7 @@ from rfviz.storage.lock import locked
 def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("RFVIZ_REPOSITORY", raising=False)
     monkeypatch.delenv("GITHUB_REPOSITORY", raising=False)
-    monkeypatch.setattr(launch, "repository", lambda: tmp_path)
+    monkeypatch.setattr(places, "repository", lambda: tmp_path)
     return tmp_path
 
 

@@ -47,11 +47,11 @@ def test_a_page_made_with_other_code_is_marked_below_its_title(part: str, words:
 def test_what_a_page_does_not_show_is_not_in_its_digest(monkeypatch: pytest.MonkeyPatch) -> None:
     """An edit of Gabor filters marks the page that shows them, and no other."""
     shown = {page: page_digest(f"rfviz.pages.{page}") for page in ("orientation", "training")}
-    edited = {**code._sources(), "rfviz.pages.orientation": code._sources()["rfviz.pages.orientation"] + "\nx = 1\n"}
+    edited = {**code.sources(), "rfviz.pages.orientation": code.sources()["rfviz.pages.orientation"] + "\nx = 1\n"}
     caches = (code.source_digest, code._summary, code._tree)
     for cached in caches:
         cached.cache_clear()
-    monkeypatch.setattr(code, "_sources", lambda: edited)
+    monkeypatch.setattr(code, "sources", lambda: edited)
     now = {page: page_digest(f"rfviz.pages.{page}") for page in shown}
     for cached in caches:
         cached.cache_clear()
@@ -81,11 +81,11 @@ def test_code_that_is_gone_or_strange_counts_as_changed() -> None:
 def test_what_measures_a_statement_is_told_apart(
     module: str, old: str, new: str, letters: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before, sources = claims.code(), code._sources()
+    before, sources = claims.code(), code.sources()
     caches = (code._tree, code._summary, code.source_digest)
     for cached in caches:
         cached.cache_clear()
-    monkeypatch.setattr(code, "_sources", lambda: {**sources, module: sources[module].replace(old, new)})
+    monkeypatch.setattr(code, "sources", lambda: {**sources, module: sources[module].replace(old, new)})
     after = claims.code()
     for cached in caches:
         cached.cache_clear()

@@ -48,9 +48,13 @@ def silenced(layer: LayerFacts, channel: int) -> LayerFacts:
     return layer._replace(found=dataclasses.replace(found, **changes))
 
 
-def cells(drawn: atlas.Atlas) -> Callable[[str, int], np.ndarray]:
+def decoded(sheet: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(sheet)))
+
+
+def cells(drawn: atlas.Drawn) -> Callable[[str, int], np.ndarray]:
     """Decode the encoded sheets, and return what cuts a picture of a channel out of them, as a browser does."""
-    sheets = [np.asarray(Image.open(io.BytesIO(file))) for file in drawn.files()]
+    sheets = [decoded(sheet) for sheet in drawn[:-1]]
 
     def cell(key: str, channel: int) -> np.ndarray:
         kind, _, place = key.partition(" ")
@@ -143,7 +147,7 @@ def test_statistics_are_those_of_the_responses(layer: LayerFacts) -> None:
 
 def test_a_stimulus_says_where_it_was(layer: LayerFacts) -> None:
     drawn, found = atlas.draw(layer), layer.found
-    sheet = np.asarray(Image.open(io.BytesIO(drawn.files()[2]))).astype(float)
+    sheet = decoded(drawn.sources).astype(float)
     for channel, said in enumerate(drawn.facts["channels"]):
         for rank, (value, place, *box, number) in enumerate(said["stimuli"]):
             assert number == rank
@@ -195,20 +199,22 @@ def test_layers_without_means_or_filters(layer: LayerFacts) -> None:
     assert said["nearest"] == [] and said["inactive"] is None
 
 
-def test_a_large_field_is_reduced(resnet: models.ResidualNet, tiles: Evaluation) -> None:
+def test_a_large_field_is_reduced(
+    resnet: models.ResidualNet, tiles: Evaluation, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """To what the image has of it: a field of 179 px on images of 64 px."""
+    monkeypatch.setattr(atlas, "LOSSLESS", 179)
     deep = "layer2.3"
     found: LayerResponses = responses.collect(resnet, tiles, [deep], 2, mean_stimulus=False)[deep]
     drawn = atlas.draw(LayerFacts(tiles, found, None, IMAGENET))
     side = atlas.PHOTOGRAPH_CELL
     assert found.receptive_field.size == 179 and drawn.facts["cell"] == side
     assert drawn.facts["field"]["size"] == 179
-    assert drawn.stimuli.shape == (3, 12 * side, 2 * side)
+    stimuli = decoded(drawn.stimuli)
+    assert stimuli.shape == (12 * side, 2 * side, 3)
     channel = int(found.competes.nonzero()[0])
     image, _ = tiles[int(found.top_images[channel, 0])]
-    np.testing.assert_array_equal(
-        drawn.stimuli[:, channel * side : channel * side + 64, :64], (image * 255).round().byte()
-    )
+    np.testing.assert_array_equal(stimuli[channel * side : channel * side + 64, :64], as_bytes(image))
 
 
 def test_many_channels_go_on_beside(layer: LayerFacts, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,11 +224,11 @@ def test_many_channels_go_on_beside(layer: LayerFacts, monkeypatch: pytest.Monke
     wide = atlas.draw(layer)
     assert (tall.facts["rows"], wide.facts["rows"]) == (6, 4)
     columns = len(tall.facts["columns"])
-    assert wide.cells.shape == (3, 4 * 27, 2 * columns * 27)
-    both = tall.cells.reshape(3, 6, 27, columns, 27)
+    one, two = decoded(tall.cells), decoded(wide.cells)
+    assert two.shape == (4 * 27, 2 * columns * 27, 3)
     for channel in range(6):
-        block = wide.cells.reshape(3, 4, 27, 2, columns, 27)[:, channel % 4, :, channel // 4]
-        assert block.equal(both[:, channel])
+        block = two.reshape(4, 27, 2, columns, 27, 3)[channel % 4, :, channel // 4]
+        np.testing.assert_array_equal(block, one.reshape(6, 27, columns, 27, 3)[channel])
 
 
 def test_maps_say_where_a_channel_fires(layer: LayerFacts) -> None:
@@ -233,7 +239,7 @@ def test_maps_say_where_a_channel_fires(layer: LayerFacts) -> None:
     (said,) = [each for each in drawn.facts["channels"][2]["stimuli"] if len(each) > 7]
     left, top, width, height = said[7:]
     assert (width, height) == (16, 16) and drawn.facts["sources"][said[1]]["image"] == image
-    sheet = np.asarray(Image.open(io.BytesIO(drawn.files()[3])))[top : top + 16, left : left + 16]
+    sheet = decoded(drawn.maps)[top : top + 16, left : left + 16]
     assert sheet[3, 5].tolist() == [*atlas.FIRES, 255] and abs(int(sheet[4, 5, 3]) - 128) < 5
     assert (sheet[..., 3] > 0).sum() == 2
 
@@ -249,5 +255,5 @@ def test_images_without_labels_and_of_other_shapes(resnet: models.ResidualNet) -
 
 def test_the_same_layer_gives_the_same_files(layer: LayerFacts) -> None:
     first, second = atlas.draw(layer), atlas.draw(layer)
-    assert first.files() == second.files()
+    assert first[:-1] == second[:-1]
     assert first.facts == second.facts

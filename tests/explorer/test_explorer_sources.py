@@ -82,7 +82,7 @@ def test_what_a_run_shows_is_what_its_results_say(smoke: Run, model: str, layer:
     net, white = results.net_or_control(smoke, name, "random weights" if control else None), smoke.whitening(name)
     drawn = RunSource(smoke).drawn(model, layer)
     expected = atlas.draw(facts)
-    assert drawn.cells == expected.files()[0]
+    assert drawn.cells == expected.cells
     said = drawn.facts["channels"]
     wanted: dict[int, list[int]] = {}
     for channel, each in enumerate(said):
@@ -193,7 +193,6 @@ def test_any_networks_of_a_run() -> None:
 def test_filters_are_shown_where_a_channel_has_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """In ResNet50, channel 3 of the first block is not channel 3 of the stem."""
     monkeypatch.setattr(sources, "draw", lambda layer: layer)
-    monkeypatch.setattr(sources, "encoded", lambda layer: layer)
     monkeypatch.setattr(sources, "with_places", lambda layer, *_: layer)
     found = SimpleNamespace(channels=20, maximum=torch.tensor([1.0, 0, 2])), SimpleNamespace(channels=80)
     planted = dict(zip(("maxpool", "layer1.0"), found, strict=True))

@@ -8,7 +8,7 @@ import pytest
 from bs4 import BeautifulSoup
 
 from rfviz.errors import RfvizError
-from rfviz.explorer import static, write_atlas
+from rfviz.explorer import static
 from rfviz.explorer.sources import RunSource
 from rfviz.lab.run import Run
 
@@ -53,11 +53,11 @@ def test_every_layer_has_its_files_and_nothing_else_is_left(smoke: Run, tmp_path
 def test_a_folder_that_cannot_be_written_is_named(smoke: Run, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(RfvizError, match=r"file/\S+ cannot be written"):
-        write_atlas(smoke, tmp_path / "file")
+        static.write(RunSource(smoke), tmp_path / "file")
 
 
 def test_all_numbers_are_in_the_table(smoke: Run) -> None:
-    page = BeautifulSoup(static.Page(smoke, smoke.folder / "explorer")._repr_html_(), "html.parser")
+    page = BeautifulSoup(static.embedded(smoke).data, "html.parser")
     tables = page.find_all("table")
     source = RunSource(smoke)
     rows = [row for row in source.manifest()["layers"] if row["stream"] and not row["model"].endswith("-random")]
@@ -79,7 +79,7 @@ def test_all_numbers_are_in_the_table(smoke: Run) -> None:
 
 
 def test_the_page_loads_only_its_own_files(smoke: Run) -> None:
-    page = BeautifulSoup(static.Page(smoke, smoke.folder / "explorer")._repr_html_(), "html.parser")
+    page = BeautifulSoup(static.embedded(smoke).data, "html.parser")
     loaded = [tag.get("src") or tag.get("href") for tag in page.find_all(["script", "link"])]
     assert loaded == ["explorer/explorer.css", "explorer/manifest.js", "explorer/explorer.js"]
     assert page.find(class_="rfviz-explorer")["data-run"] == smoke.folder.name

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from torch import nn
 
 from rfviz.errors import RfvizError
 from rfviz.kernels import maximization, responses
@@ -12,7 +13,8 @@ from rfviz.kernels.responses.maps import Maps
 from rfviz.kernels.responses.mean_stimulus import MeanStimulus
 from rfviz.kernels.responses.patch_sums import Phases
 from rfviz.nets.receptive_field import ReceptiveField
-from rfviz.training.firing import Firing
+from rfviz.training import distributed
+from rfviz.training.firing import firing
 
 pytestmark = pytest.mark.faults
 DOUBLINGS = 36
@@ -68,12 +70,19 @@ def test_mean_stimuli_of_ten_to_the_thirteen_patches():
     assert torch.allclose(arrived, alone.state_dict()["total"], rtol=0.05, atol=0.01)
 
 
-def test_firing_rates_of_many_epochs():
-    firing = Firing()
-    firing.add(torch.tensor([[[[1.0, 0.0]], [[-1.0, 2.0]]]]))
-    firing.positive, firing.neurons = firing.positive * 2**40, firing.neurons * 2**40
-    firing.add(torch.tensor([[[[1.0, 1.0]], [[0.0, 0.0]]]]))
-    assert firing.rates() == [(2**40 + 2) / (2**41 + 2), 2**40 / (2**41 + 2)]
+def test_firing_rates_of_many_neurons(monkeypatch):
+    many = {"positive": torch.tensor([2**40, 2**40]), "neurons": torch.tensor([2**41])}
+
+    def gather(mine):
+        assert {name: each.dtype for name, each in mine.items()} == dict.fromkeys(many, torch.int64)
+        return [many, mine]
+
+    monkeypatch.setattr(distributed, "gather", gather)
+    net = nn.Sequential(nn.Identity())
+    with firing(net, "0") as rates:
+        for of_channels in ([[1.0], [0.0]], [[2.0], [-1.0]]):
+            net(torch.tensor(of_channels)[None, :, :, None])
+    assert rates() == [(2**40 + 2) / (2**41 + 2), 2**40 / (2**41 + 2)]
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])

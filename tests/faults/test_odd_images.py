@@ -112,7 +112,7 @@ NOT_TEXT = os.fsdecode(b"not utf-8 \xff.png")
 
 
 def test_every_file_is_used_or_named(folder, caplog):
-    train = folders.load(folder, short_side=32).train
+    train = folders.read(folders.divided(folder, short_side=32)).train
     # what lies in the other class, one link away, is there under both; no circle is walked
     used = {name.removeprefix("coffee/") for name in train.files if name.startswith("coffee/") and name.count("/") == 1}
     assert sorted({name.rpartition("/")[0] for name in train.files}) == [
@@ -139,7 +139,7 @@ def test_every_file_is_used_or_named(folder, caplog):
 def test_a_file_that_may_not_be_read_is_named(folder):
     path = folder / "train" / "coffee" / "0.png"
     path.chmod(0)
-    assert "coffee/0.png" in folders.load(folder, short_side=32).train.left_out
+    assert "coffee/0.png" in folders.read(folders.divided(folder, short_side=32)).train.left_out
 
 
 def test_images_of_one_pixel_are_images(tmp_path):
@@ -147,7 +147,7 @@ def test_images_of_one_pixel_are_images(tmp_path):
         for name in CLASSES:
             (tmp_path / part / name).mkdir(parents=True)
             Image.new("RGB", (1, 1), (1, 2, 3)).save(tmp_path / part / name / "dot.png")
-    image, _ = folders.load(tmp_path, short_side=32).train[0]
+    image, _ = folders.read(folders.divided(tmp_path, short_side=32)).train[0]
     assert image.flatten().tolist() == [1, 2, 3]
 
 
@@ -187,7 +187,7 @@ def test_ten_thousand_files_in_one_folder(tmp_path):
         (tmp_path / part / "many").mkdir(parents=True)
         for i in range(count):
             (tmp_path / part / "many" / f"{i}.png").write_bytes(content if i % 1000 else b"broken")
-    split = folders.load(tmp_path)
+    split = folders.read(folders.divided(tmp_path))
     assert (len(split.train), len(split.train.left_out)) == (9990, 10)
     assert len(image_list.repeated({"train": split.train, "val": split.evaluation})) == 9989 + 1
     assert split.train.files == sorted(split.train.files)
@@ -195,4 +195,4 @@ def test_ten_thousand_files_in_one_folder(tmp_path):
 
 def test_with_strict_the_first_of_them_stops_the_run_in_one_line(folder):
     with pytest.raises(RfvizError, match=r"Repair or remove it, or leave --strict out"):
-        folders.load(folder, short_side=32, strict=True)
+        folders.read(folders.divided(folder, short_side=32), strict=True)

@@ -15,7 +15,7 @@ from PIL import Image
 
 from rfviz.errors import RfvizError
 from rfviz.images import folders, photographs
-from rfviz.images.data import NO_CLASS, Box, Evaluation, Region
+from rfviz.images.data import NO_CLASS, Box, Evaluation, Region, Split
 from rfviz.images.folders import FolderImages
 from rfviz.lab import presets, sources
 from rfviz.training.augmentation import Augmentation, TrainingBatch
@@ -48,6 +48,10 @@ def one(folder, name: str, content: bytes | None = None, **options) -> FolderIma
     return FolderImages(folder, [name], [0], ["only"], **options)
 
 
+def load(root, *, strict: bool = False, **options) -> Split:
+    return folders.read(folders.divided(root, **options), strict=strict)
+
+
 def encoded(image: Image.Image, kind: str, **options) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
@@ -61,9 +65,9 @@ def tensor(image: Image.Image) -> torch.Tensor:
 # --- reading ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("keep", [True, False])
-def test_load_reads_both_parts(root, keep):
-    split = folders.load(root, keep=keep)
+@pytest.mark.parametrize("listed", [load, folders.divided])
+def test_both_parts_are_listed_and_read(root, listed):
+    split = listed(root)
     for part, numbers in ((split.train, range(4)), (split.evaluation, range(4, 6))):
         assert part.classes == CLASSES
         expected = [(name, number) for name in CLASSES for number in numbers]
@@ -79,7 +83,7 @@ def test_labels_of_val_are_those_of_train_when_a_class_is_missing_from_it(root):
     for file in (root / "val" / "chelsea").iterdir():
         file.unlink()
     (root / "val" / "chelsea").rmdir()
-    split = folders.load(root)
+    split = load(root)
     assert split.evaluation.classes == CLASSES
     assert split.evaluation.labels == [1, 1, 2, 2]
     assert torch.equal(split.evaluation[0][0], tensor(picture("coffee", 4)))
@@ -87,11 +91,11 @@ def test_labels_of_val_are_those_of_train_when_a_class_is_missing_from_it(root):
 
 def test_files_of_other_kinds_are_not_images(root):
     (root / "train" / "chelsea" / "notes.txt").write_text("not an image")
-    assert len(folders.load(root).train) == 12
+    assert len(load(root).train) == 12
 
 
 def test_images_kept_in_memory_survive_their_files(root):
-    kept = folders.load(root).train
+    kept = load(root).train
     first = kept[0][0].clone()
     for file in (root / "train" / "chelsea").iterdir():
         file.unlink()
@@ -234,7 +238,7 @@ def spoil(root) -> list[str]:
 
 def test_broken_images_are_left_out_named_and_counted(root, caplog):
     spoil(root)
-    split = folders.load(root)
+    split = load(root)
     assert [record.getMessage().split(":")[1] for record in caplog.records] == [
         " 3 of 13 images left out",
         " 1 of 6 images left out",
@@ -262,17 +266,17 @@ def test_broken_images_are_left_out_named_and_counted(root, caplog):
 
 
 def test_broken_images_are_refused_when_strict(root):
-    folders.load(root, strict=True)  # all is well so far
+    load(root, strict=True)  # all is well so far
     spoil(root)
     with pytest.raises(RfvizError, match=r"chelsea.0\.png: .*Repair or remove it, or leave --strict out") as caught:
-        folders.load(root, strict=True)
+        load(root, strict=True)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("i", [0, 6])
 def test_a_broken_image_that_is_read_later_is_named_then(i, root):
     spoil(root)
-    images = folders.load(root, keep=False).train
+    images = folders.divided(root).train
     assert torch.equal(images[1][0], tensor(picture("chelsea", 1)))
     with pytest.raises(RfvizError, match=r"(chelsea.0|coffee.2)\.png: .*Repair or remove it") as caught:
         images[i]
@@ -283,7 +287,7 @@ def test_a_part_without_a_single_good_image_is_refused(root):
     for file in (root / "val").rglob("*.png"):
         file.write_bytes(b"no image")
     with pytest.raises(RfvizError, match=r"none of the 6 images in .*val can be read; the first: .*chelsea.4\.png"):
-        folders.load(root)
+        load(root)
 
 
 # --- wrong folders ---------------------------------------------------------------------------------------------------
@@ -291,7 +295,7 @@ def test_a_part_without_a_single_good_image_is_refused(root):
 
 def refused(root, match: str) -> None:
     with pytest.raises(RfvizError, match=match) as caught:
-        folders.load(root)
+        load(root)
     assert "\n" not in str(caught.value)
 
 
@@ -334,15 +338,15 @@ def test_sidecars_of_systems_are_no_images(root, caplog):
         (folder / ".thumbnails" / "0.png").write_bytes(b"small")
     (root / "train" / "__MACOSX" / "coffee").mkdir(parents=True)
     (root / "train" / "__MACOSX" / "coffee" / "._1.png").write_bytes(b"Mac OS X")
-    train, evaluation = folders.load(root, strict=True)
+    train, evaluation = load(root, strict=True)
     assert train.classes == CLASSES and (len(train), len(evaluation)) == (12, 6)
-    assert len(folders.everything(root, strict=True)) == 18
+    assert len(folders.read(folders.unsplit(root), strict=True).train) == 18
     assert not caplog.messages
 
 
 def test_an_empty_class_folder_is_named(root, caplog):
     (root / "train" / "submarine").mkdir()
-    folders.load(root)
+    load(root)
     assert [message for message in caplog.messages if message.endswith("hold no image: submarine")]
 
 
@@ -388,7 +392,7 @@ def test_a_split_that_cannot_be_is_refused(root):
 
 def test_the_fingerprint_follows_the_content(root):
     def prints(**options):
-        split = folders.load(root, **options)
+        split = load(root, **options)
         return split.train.fingerprint, split.evaluation.fingerprint
 
     first = prints()
@@ -411,7 +415,7 @@ def test_the_fingerprint_follows_the_content(root):
 
 def test_the_fingerprint_of_files_that_are_not_read_follows_names_and_sizes(root):
     def prints():
-        return folders.load(root, keep=False).train.fingerprint
+        return folders.divided(root).train.fingerprint
 
     first = prints()
     assert prints() == first
@@ -424,9 +428,9 @@ def test_the_fingerprint_of_files_that_are_not_read_follows_names_and_sizes(root
 
 
 def test_a_skipped_image_changes_the_fingerprint(root):
-    first = folders.load(root).train.fingerprint
+    first = load(root).train.fingerprint
     (root / "train" / "coffee" / "1.png").write_bytes(b"broken")
-    assert folders.load(root).train.fingerprint != first
+    assert load(root).train.fingerprint != first
 
 
 # --- sources ---------------------------------------------------------------------------------------------------------
@@ -509,9 +513,9 @@ def test_imagenet_says_what_is_missing(tmp_path, monkeypatch):
 
 def test_a_link_to_nowhere_is_left_out_like_a_broken_image(root):
     (root / "train" / "coffee" / "9.png").symlink_to(root / "nowhere.png")
-    assert [reason.split(":")[0] for reason in folders.load(root).train.skipped] == ["train/coffee/9.png"]
+    assert [reason.split(":")[0] for reason in load(root).train.skipped] == ["train/coffee/9.png"]
     with pytest.raises(RfvizError, match=r"9\.png"):
-        folders.load(root, strict=True)
+        load(root, strict=True)
 
 
 # --- parts of images -------------------------------------------------------------------------------------------------
@@ -679,7 +683,7 @@ def test_a_region_of_a_kept_or_reduced_image_is_cut_out_of_that(how, tmp_path):
 
 
 def test_a_region_needs_no_load(root):
-    images = folders.load(root, keep=False).train
+    images = folders.divided(root).train
     for i, (name, number) in enumerate((name, number) for name in CLASSES for number in range(4)):
         found = images.region(i, lambda height, width: Box(5, 6, 30, 40), 20)
         assert torch.equal(found.pixels, tensor(picture(name, number))[:, 5:35, 6:46])
@@ -703,18 +707,18 @@ def test_a_region_of_a_damaged_file_is_refused_in_one_line(kind, damage, tmp_pat
 
 
 def test_images_are_in_memory_once_all_are_loaded(root):
-    images = folders.load(root, keep=False).train
+    images = folders.divided(root).train
     assert images.in_memory is False
     images[3]
     assert images.in_memory is False
     images.load_all()
     assert images.in_memory is True
-    assert [images.in_memory for images in folders.load(root)] == [True, True]
+    assert [images.in_memory for images in load(root)] == [True, True]
 
 
 def test_images_that_cannot_be_loaded_are_not_in_memory(root):
     spoil(root)
-    images = folders.load(root, keep=False).train
+    images = folders.divided(root).train
     with pytest.raises(RfvizError):
         images.load_all(strict=True)
     assert images.in_memory is False
@@ -736,7 +740,7 @@ def out_of_order(monkeypatch, cores: int) -> None:
 @pytest.mark.parametrize("cores", [1, 2, 5])
 def test_loading_at_once_is_a_slow_loop_over_the_files(cores, short_side, root, monkeypatch):
     spoil(root)
-    listed = folders.load(root, keep=False, short_side=short_side).train
+    listed = folders.divided(root, short_side=short_side).train
     files, labels, skipped, images, hashes = [], [], [], [], []
     for i, file in enumerate(listed.files):
         try:
@@ -763,7 +767,7 @@ def test_loading_at_once_is_a_slow_loop_over_the_files(cores, short_side, root, 
 
 def test_strict_names_the_first_broken_file_whichever_thread_is_first(root, monkeypatch):
     spoil(root)
-    images = folders.load(root, keep=False).train
+    images = folders.divided(root).train
     out_of_order(monkeypatch, 5)
     with pytest.raises(RfvizError, match=r"chelsea.0\.png: .*Repair or remove it, or leave --strict out"):
         images.load_all(strict=True)

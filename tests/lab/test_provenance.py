@@ -11,6 +11,7 @@ import torch
 
 from rfviz.lab import provenance
 from rfviz.lab.provenance import commit, device_name, environment, processor
+from rfviz.storage import places
 
 CPU = torch.device("cpu")
 
@@ -29,7 +30,7 @@ def clone(tmp_path, monkeypatch) -> Path:
     (tmp_path / "file.txt").write_text("one\n")
     git(tmp_path, "add", "file.txt")
     git(tmp_path, "commit", "--quiet", "-m", "First")
-    monkeypatch.setattr(provenance, "repository", lambda: tmp_path)
+    monkeypatch.setattr(places, "repository", lambda: tmp_path)
     return tmp_path
 
 
@@ -47,13 +48,13 @@ def test_commit_says_whether_files_differ(clone, name):
 
 def test_commit_outside_a_clone_is_unknown(tmp_path, monkeypatch):
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    monkeypatch.setattr(provenance, "repository", lambda: tmp_path)
+    monkeypatch.setattr(places, "repository", lambda: tmp_path)
     assert commit() == "unknown"
 
 
 def test_commit_without_commits_is_unknown(tmp_path, monkeypatch):
     git(tmp_path, "init", "--quiet")
-    monkeypatch.setattr(provenance, "repository", lambda: tmp_path)
+    monkeypatch.setattr(places, "repository", lambda: tmp_path)
     assert commit() == "unknown"
 
 
@@ -63,7 +64,7 @@ def test_commit_without_git_is_unknown(clone, monkeypatch):
 
 
 def test_commit_without_the_folder_is_unknown(tmp_path, monkeypatch):
-    monkeypatch.setattr(provenance, "repository", lambda: tmp_path / "gone")
+    monkeypatch.setattr(places, "repository", lambda: tmp_path / "gone")
     assert commit() == "unknown"
 
 

@@ -78,7 +78,7 @@ def declare(tmp_path, monkeypatch):
     def module(text=PROBE):
         path = tmp_path / "probe.py"
         path.write_text(text)
-        monkeypatch.setitem(code._sources(), "probe", text)
+        monkeypatch.setitem(code.sources(), "probe", text)
         code._tree.cache_clear()
         spec = importlib.util.spec_from_file_location("probe", path)
         found = importlib.util.module_from_spec(spec)
@@ -186,7 +186,7 @@ def test_comments_docstrings_hints_and_layout_do_not_count(declare, tmp_path, ol
 
 def test_a_module_that_the_body_names_counts(declare, monkeypatch):
     before = declare().probe_second.code
-    sources = code._sources()
+    sources = code.sources()
     monkeypatch.setitem(sources, "rfviz.stats", sources["rfviz.stats"] + "\nNEW = 1\n")
     for cached in (code._tree, code._summary, code.source_digest):
         cached.cache_clear()
@@ -485,12 +485,12 @@ def test_an_edit_of_a_body_changes_that_result_alone(digests, name, monkeypatch)
     """What is edited is the text of the function, as in an editor."""
     result = RESULTS[name]
     home = result.function.__module__
-    text = code._sources()[home]
+    text = code.sources()[home]
     begin = text.index(f"def {name}(") if f"def {name}(" in text else text.index(f"def {result.function.__name__}(")
     body = text.index(":\n", text.index(")", begin)) + 2
     edited = text[:body] + "    run.note('an edit', '1')\n" + text[body:]
     with monkeypatch.context() as patch:
-        patch.setitem(code._sources(), home, edited)
+        patch.setitem(code.sources(), home, edited)
         after = code_of_results()
     code._tree.cache_clear()
     assert {each for each in RESULTS if after[each] != digests[each]} == {name}

@@ -34,7 +34,7 @@ from rfviz.kernels.controls import calibrated
 from rfviz.kernels.tuning import gabor, spots
 from rfviz.lab import presets, results
 from rfviz.lab import run as runs
-from rfviz.lab.run import Run, data_whitening, open_run, parse_channels, trained
+from rfviz.lab.run import Run, data_whitening, open_run, trained
 from rfviz.nets import models
 from rfviz.nets.network import NETWORKS
 from rfviz.storage import lock
@@ -118,10 +118,6 @@ def assert_equal(a, b, where: str = "") -> None:
             assert_equal(a[key], b[key], f"{where}[{key!r}]")
     else:
         assert a == b or (a != a and b != b), where  # NaN: a number that there is not
-
-
-def networks(*names: str) -> list:
-    return [NETWORKS[name] for name in names]
 
 
 def one_line(caught) -> str:
@@ -553,26 +549,25 @@ def test_channels_of_a_run(first):
         ((3,), (3, 3)),
     ],
 )
-def test_channels_of_a_notebook(channels, expected):
-    assert parse_channels(channels, networks("resnet34", "plainnet34")) == dict(zip(PAIR, expected, strict=True))
+def test_channels_of_a_notebook(empty_folder, channels, expected):
+    assert open_run("smoke").channels(channels) == dict(zip(PAIR, expected, strict=True))
 
 
 @pytest.mark.parametrize("channels", ["eighteen", [], [1, 2, 3], "1,2,3", 1.5, ["a", "b"]])
-def test_channels_that_are_none_are_refused(channels):
+def test_channels_that_are_none_are_refused(empty_folder, channels):
     with pytest.raises(RfvizError, match="channels is") as caught:
-        parse_channels(channels, networks("resnet34", "plainnet34"))
+        open_run("smoke").channels(channels)
     one_line(caught)
 
 
-def test_channels_of_one_network_and_of_three():
-    assert parse_channels(None, networks("resnet18")) == {"resnet18": 18}
-    assert parse_channels("3", networks("resnet18", "resnet50", "plainnet18")) == {
-        "resnet18": 3, "resnet50": 3, "plainnet18": 3
-    }  # fmt: skip
+def test_channels_of_one_network_and_of_three(empty_folder):
+    one, three = (open_run("smoke", networks=names) for names in ("resnet18", "resnet18,resnet50,plainnet18"))
+    assert one.channels() == {"resnet18": 18}
+    assert three.channels("3") == {"resnet18": 3, "resnet50": 3, "plainnet18": 3}
     with pytest.raises(RfvizError, match=r"give one channel number\.$"):
-        parse_channels([1, 2], networks("resnet18"))
+        one.channels([1, 2])
     with pytest.raises(RfvizError, match="or 3 such as 18,18,18 for ResNet18 and ResNet50 and PlainNet18"):
-        parse_channels([1, 2], networks("resnet18", "resnet50", "plainnet18"))
+        three.channels([1, 2])
 
 
 def test_subject_and_contrast(empty_folder):
@@ -662,7 +657,7 @@ def test_results_are_the_same_from_another_process_and_folder(first, tmp_path):
     script = (
         "import sys, json; from rfviz.lab.run import open_run; from rfviz.training import trainer; "
         "trainer.train = None; run = open_run('smoke', **json.loads(sys.argv[1])); "
-        "print(run.weights_digest('resnet34'))"
+        "print(run.current('network resnet34'))"
     )
     environment = {**os.environ, "RFVIZ_RUNS": str(first[0].folder.parent), "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(

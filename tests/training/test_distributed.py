@@ -10,7 +10,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from rfviz.errors import RfvizError
 from rfviz.storage.digests import tensor_digest
 from rfviz.training import distributed
 
@@ -45,18 +44,10 @@ def test_without_torchrun_no_group_is_made(monkeypatch, size):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     if size:
         monkeypatch.setenv("WORLD_SIZE", size)
-    distributed.refuse("book")
     with distributed.process_group():
         assert not dist.is_initialized()
         assert distributed.world() == (0, 1)
     assert not dist.is_initialized()
-
-
-def test_torchrun_is_refused_in_one_line(monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(RfvizError, match=r"^torchrun is for 'rfviz train': run 'rfviz book' without it.*\.$") as error:
-        distributed.refuse("book")
-    assert "\n" not in str(error.value)
 
 
 # -- in a group -------------------------------------------------------------------------------------------------------

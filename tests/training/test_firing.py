@@ -6,28 +6,28 @@ import torch
 from rfviz.errors import RfvizError
 from rfviz.kernels.responses import collect
 from rfviz.nets.models import ResidualNet
-from rfviz.training.firing import reading, shortfall, watching
+from rfviz.training.firing import firing, reading, shortfall
 
 
 def test_the_rates_are_those_of_a_pass(resnet: ResidualNet, some_tiles: torch.Tensor) -> None:
     expected = collect(resnet, some_tiles, ["maxpool"], mean_stimulus=False)["maxpool"].firing_rate
-    with watching(resnet, "maxpool") as watched, torch.inference_mode():
+    with firing(resnet, "maxpool") as rates, torch.inference_mode():
         for part in some_tiles.split(5):
             resnet(part)
-    assert watched.rates() == expected.tolist()
+    assert rates() == expected.tolist()
     with torch.inference_mode():
         resnet(some_tiles)
-    assert watched.rates() == expected.tolist()  # nothing is counted any more
+    assert rates() == expected.tolist()  # nothing is counted any more
 
 
 def test_nothing_seen_gives_nothing(resnet: ResidualNet) -> None:
-    with watching(resnet, "maxpool") as watched:
+    with firing(resnet, "maxpool") as rates:
         pass
-    assert watched.rates() == []
+    assert rates() == []
 
 
 def test_an_unknown_layer_is_refused(resnet: ResidualNet) -> None:
-    with pytest.raises(RfvizError, match=r"maxpol.*maxpool"), watching(resnet, "maxpol"):
+    with pytest.raises(RfvizError, match=r"maxpol.*maxpool"), firing(resnet, "maxpol"):
         pass
 
 
