@@ -80,8 +80,8 @@ COPIES = (
     ),
     Broken(
         "counts are kept in 32 bits",
-        "rfviz/kernels/responses/activity.py", "self.histogram = self.histogram + histogram",
-        "self.histogram = (self.histogram.int() + histogram.int()).long()",
+        "rfviz/kernels/responses/activity.py", "else before + found[name]",
+        "else (before if before.is_floating_point() else before.int()) + found[name]",
         "tests/faults/test_numbers.py::test_activity_counts_and_sums_ten_to_the_thirteen_responses",
     ),
     Broken(

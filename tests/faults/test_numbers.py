@@ -33,17 +33,18 @@ def test_activity_counts_and_sums_ten_to_the_thirteen_responses():
     activity = Activity()
     activity.update(Maps(batch))
     repeated(activity).update(Maps(late))
-    found = activity.result()
-    assert activity.neurons == REPEATED * 4 * 63 + 2 * 63 > 10**13
+    found, neurons = activity.result(), int(activity.state["neurons"])
+    assert neurons == REPEATED * 4 * 63 + 2 * 63 > 10**13
     for channel in range(3):
         many, few = batch[:, channel].double().flatten().tolist(), late[:, channel].double().flatten().tolist()
         positive = REPEATED * sum(each > 0 for each in many) + sum(each > 0 for each in few)
         assert positive > 2**31 and int(found["positive_count"][channel]) == positive
-        assert int(found["histogram"][channel].sum()) == activity.neurons
+        assert int(found["histogram"][channel].sum()) == neurons
         total = math.fsum([*(REPEATED * each for each in many), *few])
-        assert float(found["mean"][channel]) == pytest.approx(total / activity.neurons, rel=1e-12)
+        assert float(found["mean"][channel]) == pytest.approx(total / neurons, rel=1e-12)
         # the late batch is 1 in 10^11 of the sum, and still counts
-        assert float(activity.total[channel]) - REPEATED * math.fsum(many) == pytest.approx(math.fsum(few), rel=1e-2)
+        arrived = float(activity.state["total"][channel]) - REPEATED * math.fsum(many)
+        assert arrived == pytest.approx(math.fsum(few), rel=1e-2)
 
 
 def test_mean_stimuli_of_ten_to_the_thirteen_patches():
