@@ -70,7 +70,7 @@ COPIES = (
     Broken(
         "noise goes to active channels instead of inactive ones",
         "rfviz/kernels/noise.py",
-        '{"inactive": lambda seed, image: inactive,', '{"inactive": lambda seed, image: active,',
+        "return candidates[row]", 'return active if row == "inactive" else candidates[row]',
         "tests/kernels/test_noise.py",
     ),
     Broken(
