@@ -39,7 +39,6 @@ def test_maxima_sums_and_first_positions(shape, layout, dtype, levels, seed):
     assert maps.maxima.tolist() == maxima
     assert maps.summary[1].tolist() == sums
     assert maps.summary[1].dtype == torch.float64 and maps.maxima.dtype == dtype
-    assert maps.neurons == n * shape[2] * shape[3]
     pairs = [(i, channel) for i in range(n) for channel in range(channels)]
     for some in (pairs, pairs[::5], pairs[-1:], pairs[: len(pairs) // 4], pairs[: len(pairs) // 4 + 1], []):
         image, channel = torch.tensor(some, dtype=torch.int64).reshape(-1, 2).T

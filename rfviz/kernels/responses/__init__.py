@@ -27,7 +27,6 @@ from rfviz.images.batches import Images, image_of, is_indexed
 from rfviz.images.data import Indexed
 from rfviz.kernels.responses.checkpoint import Checkpoint
 from rfviz.kernels.responses.passes import Options, Pass, made_of
-from rfviz.kernels.responses.top_stimuli import EMPTY
 from rfviz.nets import zoo
 from rfviz.nets.receptive_field import ReceptiveField
 
@@ -258,7 +257,7 @@ def preferred_stimuli(images: Tensor | Indexed, responses: LayerResponses, chann
         *(each[channel].tolist() for each in (responses.top_values, responses.top_images, responses.top_positions)),
         strict=True,
     ):
-        if index == EMPTY or not value > 0:
+        if not value > 0:
             break
         image = image_of(images[index])
         whole = image, torch.ones(image.shape[1:], dtype=torch.bool)

@@ -19,7 +19,7 @@ class Activity:
         """Take finite responses."""
         maximum, sums, histogram = maps.summary
         found = {
-            "neurons": torch.tensor(maps.neurons),
+            "neurons": torch.tensor(maps.values[:, 0].numel()),
             "maximum": maximum.double().cpu(),
             "total": sums.sum(0).cpu(),
             "histogram": histogram.cpu(),

@@ -53,12 +53,6 @@ class Maps:
         at_once = len(self.values) if self.values.is_cuda else AT_ONCE
         return self._cores.each(look, [slice(begin, begin + at_once) for begin in range(0, len(self.values), at_once)])
 
-    @property
-    def neurons(self) -> int:
-        """Neurons of one channel, over all images."""
-        n, _, h, w = self.values.shape
-        return n * h * w
-
     @cached_property
     def maxima(self) -> Tensor:
         """Strongest response that competes, of every image and channel, `(N, C)`."""
