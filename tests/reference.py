@@ -77,15 +77,6 @@ def splits(draw, most):
     return n, list(zip([0, *cuts], [*cuts, n], strict=True))
 
 
-def merged(accumulators, order):
-    """Merge accumulators, two at a time, in an order and grouping that a random.Random chooses."""
-    left = list(accumulators)
-    while len(left) > 1:
-        other = left.pop(order.randrange(len(left)))
-        left[order.randrange(len(left))].merge(other)
-    return left[0]
-
-
 def through_a_file(state):
     """A state as it comes back from a file."""
     return safetensors.torch.load(safetensors.torch.save({name: each.contiguous() for name, each in state.items()}))

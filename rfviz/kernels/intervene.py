@@ -95,18 +95,13 @@ def outcomes(
                 if labels is not None:
                     judge = partial(_by_labels, labels[batch.index].to(device))
                 unchanged = _finite(judge(logits), numbers)
-                changed = {
-                    key: _finite(
-                        judge(rest(whitened, given=_given(layer, change(responses.clone(), numbers)))), numbers
-                    )
-                    for key, change in changes(numbers)
-                }
+                changed = {}
+                for key, change in changes(numbers):
+                    after = change(responses.clone(), numbers)
+                    given = {layer: after} if isinstance(after, Tensor) else dict([after])
+                    changed[key] = _finite(judge(rest(whitened, given=given)), numbers)
             yield numbers, unchanged, changed
             bar.update(len(numbers))
-
-
-def _given(layer: str, changed: Tensor | tuple[str, Tensor]) -> dict[str, Tensor]:
-    return {layer: changed} if isinstance(changed, Tensor) else dict([changed])
 
 
 def _by_labels(target: Tensor, logits: Tensor) -> Outcome:

@@ -198,33 +198,30 @@ def noise_effect(
             f"the responses are of {responses.image_count} images, but {len(images)} were given: collect them anew."
         )
     inactive = inactive_channels(responses)
-    active = sorted(set(range(responses.channels)) - set(inactive))
     count = control_count(responses.channels)
+    active = tuple(sorted(set(range(responses.channels)) - set(inactive)))
     least = least_active_channels(responses, count)
 
-    def randomly_inactive(seed: int, image: int) -> Sequence[int]:
-        return _draw(inactive, n_random, _INACTIVE, seed, image // PAPER_BATCH)
+    candidates = {"inactive": inactive, "random_inactive": inactive, "least_active": least, "random_active": active}
+    rows = [row for row in ROWS if candidates[row]]
 
-    def randomly_active(seed: int, image: int) -> Sequence[int]:
-        return _draw(active, count, _ACTIVE, seed)
-
-    rows: dict[str, Callable[[int, int], Sequence[int]]] = {}
-    if inactive:
-        rows = {"inactive": lambda seed, image: inactive, "random_inactive": randomly_inactive}
-    rows["least_active"] = lambda seed, image: least
-    if active:
-        rows["random_active"] = randomly_active
-    named = {"inactive": inactive, "random_inactive": inactive, "least_active": least}
+    def chosen(row: str, seed: int, image: int) -> tuple[int, ...]:
+        """Return the channels that get noise in an image."""
+        if row == "random_inactive":
+            return _draw(inactive, n_random, _INACTIVE, seed, image // PAPER_BATCH)
+        if row == "random_active":
+            return _draw(active, count, _ACTIVE, seed)
+        return candidates[row]
 
     def choice(row: str, seed: int, numbers: Sequence[int]) -> tuple:
         """Return what decides the outcome: the seed, and the channels that get noise in each image."""
-        return seed, tuple(tuple(rows[row](seed, number)) for number in numbers)
+        return seed, tuple(chosen(row, seed, number) for number in numbers)
 
     def changes(numbers: Sequence[int]) -> Iterator[tuple[tuple, Change]]:
         for seed in seeds:
             draw = cache(partial(noise, seed))  # rows share the noise of an image and channel
             # and the outcome, where they choose the same channels
-            yield from {choice(row, seed, numbers): _adding(partial(rows[row], seed), draw) for row in rows}.items()
+            yield from {choice(row, seed, numbers): _adding(partial(chosen, row, seed), draw) for row in rows}.items()
 
     clean = torch.zeros(2, len(images), dtype=torch.float64)
     noisy = {row: torch.zeros(len(seeds), 2, len(images), dtype=torch.float64) for row in rows}
@@ -240,7 +237,7 @@ def noise_effect(
     def effect(row: str) -> Effect:
         change = noisy[row] - clean
         loss, top1 = change.mean(2).unbind(1)
-        channels = named.get(row) or tuple(randomly_active(seeds[0], 0))
+        channels = chosen(row, seeds[0], 0) if row == "random_active" else candidates[row]
         return Effect(channels, loss, top1, *(over_groups(each, together) for each in change.mean(0)))
 
     loss, top1 = clean.mean(1).tolist()
@@ -256,9 +253,9 @@ def over_groups(values: Tensor, groups: Tensor) -> Interval:
     return stats.mean(values, "images" if apart else "photographs", groups)
 
 
-def _draw(candidates: Sequence[int], count: int, *key: int) -> list[int]:
+def _draw(candidates: Sequence[int], count: int, *key: int) -> tuple[int, ...]:
     count = min(count, len(candidates))
-    return sorted(np.random.default_rng(key).choice(candidates, count, replace=False).tolist())
+    return tuple(sorted(np.random.default_rng(key).choice(candidates, count, replace=False).tolist()))
 
 
 def _both(outcome: Outcome) -> Tensor:

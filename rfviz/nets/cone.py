@@ -51,7 +51,7 @@ class Cone(ForwardPass):
         of_nodes(self.traced, self.nodes)  # refuses what it does not know
         self.spans = _spans(self.traced, self.nodes[layer])
         self._channels_last = {node for node in self.spans if channels_are_last(self.traced, node)}
-        self._folded = {node: _fold(self.traced, node) for node in self.spans if _normalization(self.traced, node)}
+        self._folded = {node: folded for node in self.spans if (folded := _folded(self.traced, node))}
 
     def run_node(self, n: fx.Node) -> Any:
         """Compute the positions of one node that the neuron needs."""
@@ -131,20 +131,17 @@ def _before(span: Span, geometry: Window) -> Span:
     return first, last + 1
 
 
-def _normalization(traced: fx.GraphModule, node: fx.Node) -> nn.BatchNorm2d | None:
-    """Return the batch norm that is all that follows a convolution and does the same to every image, if there is."""
-    if isinstance(module_of(traced, node), nn.Conv2d) and len(node.users) == 1:
-        following = module_of(traced, next(iter(node.users)))
-        if isinstance(following, nn.BatchNorm2d) and following.running_mean is not None:
-            return following
-    return None
+def _folded(traced: fx.GraphModule, node: fx.Node) -> tuple[Tensor, Tensor] | None:
+    """Return weight and bias of a convolution that does what it and its batch norm do: fewer values to keep.
 
-
-def _fold(traced: fx.GraphModule, node: fx.Node) -> tuple[Tensor, Tensor]:
-    """Return weight and bias of a convolution that does what it and its batch norm do: fewer values to keep."""
-    convolution, norm = module_of(traced, node), _normalization(traced, node)
-    assert isinstance(convolution, nn.Conv2d) and norm is not None
-    assert norm.running_mean is not None and norm.running_var is not None
+    None where no batch norm is all that follows a convolution, or it does not do the same to every image.
+    """
+    convolution = module_of(traced, node)
+    norm = module_of(traced, next(iter(node.users))) if len(node.users) == 1 else None
+    if not isinstance(convolution, nn.Conv2d) or not isinstance(norm, nn.BatchNorm2d):
+        return None
+    if norm.running_mean is None or norm.running_var is None:
+        return None
     weight, bias = fuse_conv_bn_weights(
         convolution.weight, convolution.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
     )

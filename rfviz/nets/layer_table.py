@@ -95,7 +95,7 @@ def shown(net: nn.Module) -> list[str]:
     net = graph.unwrapped(net)
     rows = {row.name: row for row in layers(net)}
     parts = [name for name, _ in net.named_children()]
-    while len(mapped := [name for name in parts if name in rows and _is_of_maps(rows[name])]) < 4:
+    while len(mapped := [name for name in parts if name in rows and rows[name].positions > 1]) < 4:
         inside = [
             part
             for name in parts
@@ -126,7 +126,3 @@ def _children(net: nn.Module, name: str) -> list[str]:
 def natural_side(net: nn.Module) -> int:
     """Return the side of images that go through a network, px: 224 if these do."""
     return receptive_field.Shapes(graph.trace(net)).side
-
-
-def _is_of_maps(row: LayerRow) -> bool:
-    return row.positions > 1

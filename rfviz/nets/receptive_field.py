@@ -149,17 +149,13 @@ class ReceptiveField:
         """
         top, left, bottom, right = self.box(y, x)
         height, width = image.shape[-2:]
-        rows, columns = slice(max(top, 0), min(bottom, height)), slice(max(left, 0), min(right, width))
+        y0, y1 = (min(max(row, 0), height) for row in (top, bottom))
+        x0, x1 = (min(max(column, 0), width) for column in (left, right))
         patch = image.new_zeros((*image.shape[:-2], self.size, self.size))
         inside = torch.zeros(self.size, self.size, dtype=torch.bool, device=image.device)
-        if rows.start < rows.stop and columns.start < columns.stop:
-            there = (
-                ...,
-                slice(rows.start - top, rows.stop - top),
-                slice(columns.start - left, columns.stop - left),
-            )
-            patch[there] = image[..., rows, columns]
-            inside[there] = True
+        there = ..., slice(y0 - top, y1 - top), slice(x0 - left, x1 - left)  # nothing, of a field outside the image
+        patch[there] = image[..., y0:y1, x0:x1]
+        inside[there] = True
         return patch, inside
 
 

@@ -6,7 +6,7 @@ Whatever the file, only tensors are read from it; no code in it is run.
 import hashlib
 import logging
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from http.client import HTTPException
 from pathlib import Path
@@ -115,7 +115,10 @@ def unprefixed(
         Say what was taken off.
     """
     tensors = {str(key): value for key, value in stored.tensors.items()}
-    for prefix in _prefixes(tensors, names):
+    prefixes = dict.fromkeys(  # in the order of the file
+        key.removesuffix(name) for name in names for key in tensors if key == name or key.endswith(f".{name}")
+    )
+    for prefix in sorted(prefixes, key=len):
         inner = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
         if known(inner):
             if prefix and say:
@@ -123,14 +126,6 @@ def unprefixed(
                 _log.warning("rfviz: %s: %r is taken off the names of its weights%s.", stored.origin, prefix, left)
             return inner
     return tensors
-
-
-def _prefixes(tensors: Mapping[str, Any], names: Collection[str]) -> Iterator[str]:
-    """Give what may stand before the names of a network, shortest first, in the order of the file."""
-    found = dict.fromkeys(
-        key.removesuffix(name) for name in names for key in tensors if key == name or key.endswith(f".{name}")
-    )
-    return iter(sorted(found, key=len))
 
 
 def is_address(source: str) -> bool:

@@ -79,17 +79,17 @@ def load(address: str, source: str | None = None) -> Loaded:
     kind, _, name = address.partition(":")
     kinds: dict[str, Callable[[str, str | None], Loaded]] = {"torchvision": _torchvision, "timm": _timm, "rfviz": _ours}
     file, _, function = address.rpartition(":")
-    if not (kind in kinds and name) and not file.endswith(".py"):
-        raise RfvizError(
-            f"{address!r} is no network: write torchvision:NAME such as torchvision:resnet18, timm:NAME, rfviz:NAME, "
-            "or FILE.py:FUNCTION."
-        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # weights that are not read are the same the next time
         if kind in kinds and name:
             loaded = kinds[kind](name, source)
-        else:
+        elif file.endswith(".py"):
             loaded = _of_file(Path(file).expanduser(), function, source)
+        else:
+            raise RfvizError(
+                f"{address!r} is no network: write torchvision:NAME such as torchvision:resnet18, timm:NAME, "
+                "rfviz:NAME, or FILE.py:FUNCTION."
+            )
     loaded.net.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # usually the faster order
     return loaded
 

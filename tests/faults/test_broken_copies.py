@@ -70,7 +70,7 @@ COPIES = (
     Broken(
         "noise goes to active channels instead of inactive ones",
         "rfviz/kernels/noise.py",
-        '{"inactive": lambda seed, image: inactive,', '{"inactive": lambda seed, image: active,',
+        "return candidates[row]", 'return active if row == "inactive" else candidates[row]',
         "tests/kernels/test_noise.py",
     ),
     Broken(
@@ -80,8 +80,8 @@ COPIES = (
     ),
     Broken(
         "counts are kept in 32 bits",
-        "rfviz/kernels/responses/activity.py", "self.histogram = self.histogram + histogram",
-        "self.histogram = (self.histogram.int() + histogram.int()).long()",
+        "rfviz/kernels/responses/activity.py", "else before + found[name]",
+        "else (before if before.is_floating_point() else before.int()) + found[name]",
         "tests/faults/test_numbers.py::test_activity_counts_and_sums_ten_to_the_thirteen_responses",
     ),
     Broken(

@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference import LAYOUTS, bin_of, bits, merged, splits, through_a_file
+from reference import LAYOUTS, bin_of, bits, splits, through_a_file
 
 from rfviz.kernels.responses.activity import HISTOGRAM_EDGES, Activity
 from rfviz.kernels.responses.maps import Maps
@@ -41,7 +41,7 @@ def assert_activity_is(activity, values):
         assert found["positive_count"][channel] == sum(number > 0 for number in numbers)
         expected = np.bincount([bin_of(number) for number in numbers], minlength=23)
         assert found["histogram"][channel].tolist() == expected.tolist()
-    assert activity.neurons == len(values[0])
+    assert activity.state["neurons"] == len(values[0])
 
 
 def by_channel(responses):
@@ -153,19 +153,18 @@ def test_bfloat16_responses_count_as_the_numbers_that_they_are():
     shape=st.tuples(st.integers(1, 3), st.integers(1, 4), st.integers(1, 5)),
     dtype=st.sampled_from(list(PALETTE)),
     levels=st.integers(1, 13),
-    parts=st.integers(1, 5),
     seed=st.integers(0, 10**6),
     order=st.randoms(use_true_random=False),
 )
-def test_any_split_merged_in_any_order_counts_the_same(split, shape, dtype, levels, parts, seed, order):
+def test_any_split_in_any_order_counts_the_same(split, shape, dtype, levels, seed, order):
     n, batches = split
     responses = some((n, *shape), dtype, levels, seed)
-    activities = [Activity() for _ in range(parts)]
+    activity = Activity()
     order.shuffle(batches)
     for begin, end in batches:
         layout = order.choice(list(LAYOUTS.values()))
-        order.choice(activities).update(Maps(layout(responses[begin:end])))
-    assert_activity_is(merged(activities, order), by_channel(responses))
+        activity.update(Maps(layout(responses[begin:end])))
+    assert_activity_is(activity, by_channel(responses))
 
 
 @settings(max_examples=40, deadline=None, database=None)
@@ -182,7 +181,7 @@ def test_going_on_from_a_state_changes_no_bit(split, dtype, seed):
                 activity = Activity()
                 activity.load_state_dict(state)
             activity.update(Maps(responses[begin:end]))
-        return [activity.neurons, *bits(*activity.result().values())]
+        return bits(*activity.result().values(), *activity.state_dict().values())
 
     assert all(passed(stop) == passed(None) for stop in range(len(batches)))
 
@@ -204,33 +203,28 @@ def test_a_state_stays_as_it_was():
     state = activity.state_dict()
     before = bits(*state.values())
     activity.update(Maps(torch.full((1, 2, 3, 3), 2.0)))
-    activity.merge(activity)
     assert bits(*state.values()) == before
 
 
-def test_what_was_merged_or_loaded_goes_its_own_way():
+def test_what_was_loaded_goes_its_own_way():
     first, second = torch.rand(2, 3, 4, 4), torch.rand(1, 3, 2, 2)
-    one, other, loaded = Activity(), Activity(), Activity()
-    other.update(Maps(first))
-    one.merge(other)
-    loaded.load_state_dict(other.state_dict())
-    one.update(Maps(second))
+    activity, loaded = Activity(), Activity()
+    activity.update(Maps(first))
+    loaded.load_state_dict(activity.state_dict())
     loaded.update(Maps(second))
-    assert_activity_is(other, by_channel(first))
-    one.result()["histogram"].zero_()
-    one.result()["maximum"].zero_()
-    for each in (one, loaded):
-        assert_activity_is(each, [a + b for a, b in zip(by_channel(first), by_channel(second), strict=True)])
+    assert_activity_is(activity, by_channel(first))
+    loaded.result()["histogram"].zero_()
+    loaded.result()["maximum"].zero_()
+    assert_activity_is(loaded, [a + b for a, b in zip(by_channel(first), by_channel(second), strict=True)])
 
 
 def test_what_was_found_in_inference_mode_can_be_used_outside_it():
-    activity, other, loaded = Activity(), Activity(), Activity()
+    activity, loaded = Activity(), Activity()
     with torch.inference_mode():
         activity.update(Maps(torch.ones(1, 2, 3, 3)))
-        other.update(Maps(torch.full((1, 2, 3, 3), 3.0)))
+        activity.update(Maps(torch.full((1, 2, 3, 3), 3.0)))
         loaded.load_state_dict(activity.state_dict())
     for each in (activity, loaded):
-        each.merge(other)
         each.update(Maps(torch.zeros(1, 2, 1, 1)))
         for found in each.result().values():
             found.add_(1)

@@ -37,9 +37,8 @@ def test_maxima_sums_and_first_positions(shape, layout, dtype, levels, seed):
     n, channels = shape[:2]
     maxima, first, sums = loops(values)
     assert maps.maxima.tolist() == maxima
-    assert maps.summary.sums.tolist() == sums
-    assert maps.summary.sums.dtype == torch.float64 and maps.maxima.dtype == dtype
-    assert maps.neurons == n * shape[2] * shape[3]
+    assert maps.summary[1].tolist() == sums
+    assert maps.summary[1].dtype == torch.float64 and maps.maxima.dtype == dtype
     pairs = [(i, channel) for i in range(n) for channel in range(channels)]
     for some in (pairs, pairs[::5], pairs[-1:], pairs[: len(pairs) // 4], pairs[: len(pairs) // 4 + 1], []):
         image, channel = torch.tensor(some, dtype=torch.int64).reshape(-1, 2).T
@@ -60,7 +59,7 @@ def test_only_neurons_in_some_rows_and_columns_compete(shape, layout, data, seed
     for summary_first in (False, True):
         maps = Maps(LAYOUTS[layout](values), y, x)
         if summary_first:
-            assert maps.summary.maximum.tolist() == values.amax((0, 2, 3)).tolist()
+            assert maps.summary[0].tolist() == values.amax((0, 2, 3)).tolist()
         maxima, first, _ = loops(values[:, :, y, x])
         assert maps.maxima.tolist() == maxima
         image, channel = torch.ones(shape[:2]).nonzero(as_tuple=True)
@@ -89,7 +88,7 @@ def test_other_types_become_float32(dtype, layout):
     values = torch.tensor([[[[1, 3], [3, -2]]], [[[-5, -4], [0, 0]]]])
     maps = Maps(LAYOUTS[layout](values.to(dtype)))
     assert maps.values.dtype == maps.maxima.dtype == torch.float32
-    assert maps.maxima.tolist() == [[3], [0]] and maps.summary.sums.tolist() == [[5], [-9]]
+    assert maps.maxima.tolist() == [[3], [0]] and maps.summary[1].tolist() == [[5], [-9]]
 
 
 def test_types_are_kept_where_they_are_exact():
@@ -115,7 +114,7 @@ def test_the_smallest_numbers_are_not_zero(layout):
     values = torch.tensor([[[[0.0, smallest, -smallest]]], [[[-smallest, -0.0, -smallest]]]])
     maps = Maps(LAYOUTS[layout](values))
     assert maps.maxima.tolist() == [[smallest], [0]]
-    assert maps.summary.sums.tolist() == [[0], [-2 * smallest]]
+    assert maps.summary[1].tolist() == [[0], [-2 * smallest]]
     assert maps.first_maximum(torch.tensor([0, 1]), torch.tensor([0, 0])).tolist() == [1, 1]
 
 
@@ -126,7 +125,7 @@ def test_the_smallest_numbers_are_not_zero(layout):
 def test_huge_numbers_whose_sum_overflows_float32(layout):
     huge = torch.finfo(torch.float32).max
     maps = Maps(LAYOUTS[layout](torch.full((6, 2, 3, 4), huge)))
-    assert maps.summary.sums.tolist() == [[12 * huge] * 2] * 6
+    assert maps.summary[1].tolist() == [[12 * huge] * 2] * 6
     maps.refuse_not_finite("conv1", torch.arange(6))
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference import LAYOUTS, assert_mean_is, bits, brute_mean, merged, splits, through_a_file
+from reference import LAYOUTS, assert_mean_is, bits, brute_mean, splits, through_a_file
 
 from rfviz.kernels.responses.mean_stimulus import MeanStimulus
 from rfviz.kernels.responses.patch_sums import MIDDLE, Phases, Workspace
@@ -89,23 +89,21 @@ def streams(draw):
 @given(
     stream=streams(),
     dtype=st.sampled_from([torch.float32, torch.float64]),
-    parts=st.integers(1, 4),
     order=st.randoms(use_true_random=False),
 )
-def test_any_split_merged_in_any_order_gives_the_same(stream, dtype, parts, order):
+def test_any_split_in_any_order_gives_the_same(stream, dtype, order):
     field, batches = stream
     batches = [(images.to(dtype), chosen) for images, chosen in batches]
     straight = MeanStimulus(field)
     for images, chosen in batches:
         straight.update(Phases(images), chosen)
     space = Workspace()  # one for all, as in a pass
-    means = [MeanStimulus(field) for _ in range(parts)]
+    found = MeanStimulus(field)
     for images, chosen in order.sample(batches, len(batches)):
         # In float32, where a batch is divided changes the rounding of its sums.
         halves = dtype == torch.float64 and len(images) == 2 and order.random() < 0.5
         for begin, end in ([0, 1], [1, 2]) if halves else ([0, 2],):
-            order.choice(means).update(Phases(images[begin:end], space), chosen[begin:end])
-    found = merged(means, order)
+            found.update(Phases(images[begin:end], space), chosen[begin:end])
     for each in (straight, found):
         assert_is_mean_of(each, batches)
     (total, count), (expected, expected_count) = totals(found), totals(straight)
@@ -183,13 +181,10 @@ def test_a_field_that_does_not_reach_one_of_the_images():
     field = ReceptiveField(1, 8, -2)
     small, large = batch(2, (4, 4), (1, 1), 1.0), batch(2, (10, 20), (2, 3), 1.0)
     for batches in ([small], [small, large], [large, small], [small, large, small]):
-        mean, one, other = (MeanStimulus(field) for _ in range(3))
-        for number, (images, chosen) in enumerate(batches):
+        mean = MeanStimulus(field)
+        for images, chosen in batches:
             mean.update(Phases(images), chosen)
-            (other if number else one).update(Phases(images), chosen)
-        one.merge(other)
         assert_is_mean_of(mean, batches)
-        assert_is_mean_of(one, batches)
 
 
 def test_pixels_outside_the_image_do_not_count():
@@ -273,20 +268,17 @@ def test_a_sum_of_many_batches_loses_nothing():
     assert mean.state_dict()["total"].flatten().tolist() == [2.0**22 + 2] * 3
 
 
-def test_what_was_merged_or_loaded_goes_its_own_way():
+def test_what_was_loaded_goes_its_own_way():
     first, second = batch(2, (8, 8), (4, 4), seed=1), batch(2, (9, 12), (5, 6), seed=2)
     field = ReceptiveField(7, 2, -3)
-    one, other, loaded = (MeanStimulus(field) for _ in range(3))
-    other.update(Phases(first[0]), first[1])
-    one.merge(other)
-    loaded.load_state_dict(other.state_dict())
-    for each in (one, loaded):
-        each.update(Phases(second[0]), second[1])
-    assert_is_mean_of(other, [first])
-    for found in one.result():
+    mean, loaded = MeanStimulus(field), MeanStimulus(field)
+    mean.update(Phases(first[0]), first[1])
+    loaded.load_state_dict(mean.state_dict())
+    loaded.update(Phases(second[0]), second[1])
+    assert_is_mean_of(mean, [first])
+    for found in loaded.result():
         found.zero_()
-    for each in (one, loaded):
-        assert_is_mean_of(each, [first, second])
+    assert_is_mean_of(loaded, [first, second])
 
 
 def test_a_state_replaces_what_was_there():
@@ -302,16 +294,6 @@ def test_a_state_replaces_what_was_there():
     assert_is_mean_of(other, [second])
 
 
-def test_merging_with_nothing():
-    first, field = batch(2, (8, 8), (4, 4)), ReceptiveField(7, 2, -3)
-    mean = MeanStimulus(field)
-    mean.merge(MeanStimulus(field))
-    assert mean.state_dict() == {}
-    mean.update(Phases(first[0]), first[1])
-    mean.merge(MeanStimulus(field))
-    assert_is_mean_of(mean, [first])
-
-
 def test_what_was_found_in_inference_mode_can_be_used_outside_it():
     first, second = batch(2, (8, 8), (4, 4), seed=1), batch(2, (9, 12), (5, 6), seed=2)
     mean, other = MeanStimulus(ReceptiveField(7, 2, -3)), MeanStimulus(ReceptiveField(7, 2, -3))
@@ -322,12 +304,11 @@ def test_what_was_found_in_inference_mode_can_be_used_outside_it():
         loaded.load_state_dict(mean.state_dict())
         loaded.update(Phases(first[0]), first[1])
     for each in (mean, loaded):
-        each.merge(other)
         each.update(Phases(second[0]), second[1])
         for found in each.result():
             found.zero_()
-    assert_is_mean_of(mean, [first, second, second])
-    assert_is_mean_of(loaded, [first, first, second, second])
+    assert_is_mean_of(mean, [first, second])
+    assert_is_mean_of(loaded, [first, first, second])
     loaded.load_state_dict(other.state_dict())
     loaded.update(Phases(second[0]), second[1])
     assert_is_mean_of(loaded, [second, second])

@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference import LAYOUTS, bits, brute_top, merged, splits, through_a_file
+from reference import LAYOUTS, bits, brute_top, splits, through_a_file
 
 from rfviz.kernels.responses.maps import Maps
 from rfviz.kernels.responses.top_stimuli import TopStimuli
@@ -74,22 +74,19 @@ def test_top_k_is_the_head_of_the_sorted_list_however_batches_come(split, shape,
     per_image=st.sampled_from([1, 2, 5, None]),
     dtype=st.sampled_from(list(PALETTE)),
     levels=st.integers(1, 12),
-    parts=st.integers(1, 5),
     seed=st.integers(0, 10**6),
     order=st.randoms(use_true_random=False),
 )
-def test_any_split_merged_in_any_order_lists_the_same(
-    split, shape, k, per_image, dtype, levels, parts, seed, order
-):  # fmt: skip
+def test_any_split_in_any_order_lists_the_same(split, shape, k, per_image, dtype, levels, seed, order):
     n, batches = split
     responses = some((n, *shape), dtype, levels, seed)
     numbers = sorted(order.sample(range(2**31), n))
-    tops = [TopStimuli(k, per_image) for _ in range(parts)]
+    top = TopStimuli(k, per_image)
     order.shuffle(batches)
     for begin, end in batches:
         layout = order.choice(list(LAYOUTS.values()))
-        order.choice(tops).update(torch.tensor(numbers[begin:end]), Maps(layout(responses[begin:end])))
-    assert_top_is(merged(tops, order), responses, k, per_image, numbers)
+        top.update(torch.tensor(numbers[begin:end]), Maps(layout(responses[begin:end])))
+    assert_top_is(top, responses, k, per_image, numbers)
 
 
 @settings(max_examples=60, deadline=None, database=None)
@@ -127,12 +124,11 @@ def test_going_on_from_a_state_changes_no_bit(split, k, per_image, dtype, levels
 def test_many_batches_one_image_at_a_time(k, per_image, levels):
     """Most batches bring one candidate or none, and these wait."""
     responses = some((120, 2, 1, 3), torch.float32, levels, k)
-    top, other = TopStimuli(k, per_image), TopStimuli(k, per_image)
+    top = TopStimuli(k, per_image)
     for i in torch.randperm(120, generator=torch.Generator().manual_seed(k)).tolist():
-        (top if i % 3 else other).update(torch.tensor([i]), Maps(responses[[i]]))
+        top.update(torch.tensor([i]), Maps(responses[[i]]))
         assert sum(part.shape[1] for part, _ in top._waiting) < k  # memory does not grow
-    other.merge(top)
-    assert_top_is(other, responses, k, per_image)
+    assert_top_is(top, responses, k, per_image)
 
 
 @pytest.mark.parametrize("per_image", [1, None])
@@ -229,19 +225,16 @@ def test_the_largest_numbers_keep_their_order():
 
 
 @pytest.mark.parametrize("per_image", [1, None])
-def test_what_was_merged_or_loaded_goes_its_own_way(per_image):
+def test_what_was_loaded_goes_its_own_way(per_image):
     responses = some((6, 2, 2, 2), torch.float32, 5, 1)
-    one, other, loaded = (TopStimuli(5, per_image) for _ in range(3))
-    other.update(torch.arange(3), Maps(responses[:3]))
-    one.merge(other)
-    loaded.load_state_dict(other.state_dict())
-    for each in (one, loaded):
-        each.update(torch.arange(3, 6), Maps(responses[3:]))
-    assert_top_is(other, responses[:3], 5, per_image)
-    for found in one.result():
+    top, loaded = TopStimuli(5, per_image), TopStimuli(5, per_image)
+    top.update(torch.arange(3), Maps(responses[:3]))
+    loaded.load_state_dict(top.state_dict())
+    loaded.update(torch.arange(3, 6), Maps(responses[3:]))
+    assert_top_is(top, responses[:3], 5, per_image)
+    for found in loaded.result():
         found.zero_()
-    for each in (one, loaded):
-        assert_top_is(each, responses, 5, per_image)
+    assert_top_is(loaded, responses, 5, per_image)
 
 
 def test_a_state_replaces_what_was_there_and_stays_as_it_was():
@@ -260,25 +253,13 @@ def test_a_state_replaces_what_was_there_and_stays_as_it_was():
     assert_top_is(other, responses, 5, 1)
 
 
-def test_merging_with_nothing():
-    responses = some((4, 2, 2, 2), torch.float32, 5, 1)
-    one = TopStimuli(5)
-    one.merge(TopStimuli(5))
-    assert one.state_dict() == {}
-    one.update(torch.arange(4), Maps(responses))
-    one.merge(TopStimuli(5))
-    assert_top_is(one, responses, 5, 1)
-
-
 def test_what_was_found_in_inference_mode_can_be_used_outside_it():
     responses = some((4, 2, 2, 2), torch.float32, 5, 1)
-    top, other, loaded = TopStimuli(5), TopStimuli(5), TopStimuli(5)
+    top, loaded = TopStimuli(5), TopStimuli(5)
     with torch.inference_mode():
-        top.update(torch.arange(1), Maps(responses[:1]))
-        other.update(torch.arange(1, 3), Maps(responses[1:3]))
+        top.update(torch.arange(3), Maps(responses[:3]))
         loaded.load_state_dict(top.state_dict())
     for each in (top, loaded):
-        each.merge(other)
         each.update(torch.arange(3, 4), Maps(responses[3:]))
         for found in each.result():
             found.zero_()

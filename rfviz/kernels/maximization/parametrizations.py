@@ -1,7 +1,6 @@
 """What activation maximization changes: pixels, or coefficients that a picture is made of."""
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -16,16 +15,6 @@ FAINT = 0.01
 # Olah et al. (2017); divided by the norm of the largest.
 _COLOURS = torch.tensor([[0.26, 0.09, 0.02], [0.27, 0.00, -0.05], [0.27, -0.09, 0.03]], dtype=torch.float64)
 _COLOURS = _COLOURS / _COLOURS.norm(dim=0).max()
-
-
-class Parametrization(Protocol):
-    """Anything that looks like `Pixels`."""
-
-    def start(self, channels: Tensor, side: int, like: Tensor) -> Tensor:
-        """Return the parameters to begin with, for some channels `(N,)`, of type and device of `like`: `(N, ...)`."""
-
-    def images(self, parameters: Tensor, side: int) -> Tensor:
-        """Return images `(N, 3, side, side)` in the network's input units."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +73,10 @@ class Fourier:
         around = torch.logit(self.whitening.mean, eps=1e-3).to(parameters)
         coloured = torch.einsum("ij,njyx->niyx", _COLOURS.to(parameters), flat)
         return self.whitening(torch.sigmoid(coloured + around[:, None, None]))
+
+
+Parametrization = Pixels | Fourier
+"""One of these, or anything that has the same methods."""
 
 
 def faint_noise(shape: tuple[int, ...], seed: int, channels: Tensor, like: Tensor) -> Tensor:

@@ -1,8 +1,7 @@
 """One pass over the images: the strongest stimuli, the mean preferred stimulus and the activity of every channel.
 
 The pass feeds small accumulators, a few per layer. Each keeps a state whose size does not depend on the number of
-images, takes the responses of a batch with `update`, joins the state of another with `merge`, and gives its part of
-the answer with `result`:
+images, takes the responses of a batch with `update`, and gives its part of the answer with `result`:
 
 ==============================  ===========================================================================
 `top_stimuli.TopStimuli`        which neurons respond most strongly, and to which image
@@ -10,8 +9,8 @@ the answer with `result`:
 `activity.Activity`             maximum, mean, share of neurons that fire, histogram
 ==============================  ===========================================================================
 
-Batches may come in any order and be merged in any grouping: what is a list or a count comes out the same to the bit,
-what is a sum the same to rounding. A pass that was killed goes on from its last checkpoint and ends with the same bits.
+Batches may come in any order and size: what is a list or a count comes out the same to the bit, what is a sum the same
+to rounding. A pass that was killed goes on from its last checkpoint and ends with the same bits.
 """
 
 from collections.abc import Sequence
@@ -28,7 +27,6 @@ from rfviz.images.batches import Images, image_of, is_indexed
 from rfviz.images.data import Indexed
 from rfviz.kernels.responses.checkpoint import Checkpoint
 from rfviz.kernels.responses.passes import Options, Pass, made_of
-from rfviz.kernels.responses.top_stimuli import EMPTY
 from rfviz.nets import zoo
 from rfviz.nets.receptive_field import ReceptiveField
 
@@ -259,7 +257,7 @@ def preferred_stimuli(images: Tensor | Indexed, responses: LayerResponses, chann
         *(each[channel].tolist() for each in (responses.top_values, responses.top_images, responses.top_positions)),
         strict=True,
     ):
-        if index == EMPTY or not value > 0:
+        if not value > 0:
             break
         image = image_of(images[index])
         whole = image, torch.ones(image.shape[1:], dtype=torch.bool)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import cached_property
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -22,23 +22,6 @@ _LAYOUT = {torch.float32: (torch.int32, 23, 127), torch.float64: (torch.int64, 5
 
 _ALL = slice(None)
 _Found = TypeVar("_Found")
-
-
-class Summary(NamedTuple):
-    """What responses are, taken together.
-
-    Parameters
-    ----------
-    maximum : Tensor, shape (C,)
-    sums : Tensor of float64, shape (N, C)
-        Over the positions: finite where all responses are.
-    histogram : Tensor of int64, shape (C, 23)
-        As in `rfviz.kernels.responses.LayerResponses`.
-    """
-
-    maximum: Tensor
-    sums: Tensor
-    histogram: Tensor
 
 
 class Maps:
@@ -70,23 +53,21 @@ class Maps:
         at_once = len(self.values) if self.values.is_cuda else AT_ONCE
         return self._cores.each(look, [slice(begin, begin + at_once) for begin in range(0, len(self.values), at_once)])
 
-    @property
-    def neurons(self) -> int:
-        """Neurons of one channel, over all images."""
-        n, _, h, w = self.values.shape
-        return n * h * w
-
     @cached_property
     def maxima(self) -> Tensor:
         """Strongest response that competes, of every image and channel, `(N, C)`."""
         return torch.cat(self._each(lambda part: self._flat(self.competing[part]).amax(self._positions)))
 
     @cached_property
-    def summary(self) -> Summary:
-        """What all responses are, found in one look, the maxima with it."""
+    def summary(self) -> tuple[Tensor, Tensor, Tensor]:
+        """What all responses are, found in one look, the maxima with it.
+
+        The maximum `(C,)`; sums over positions `(N, C)` in float64, finite where all responses are; and the histogram
+        `(C, 23)` of `rfviz.kernels.responses.LayerResponses`.
+        """
         maxima, maximum, sums, histogram = zip(*self._each(self._look), strict=True)
         self.maxima = torch.cat(maxima)
-        return Summary(torch.stack(maximum).amax(0), torch.cat(sums), torch.stack(histogram).sum(0))
+        return torch.stack(maximum).amax(0), torch.cat(sums), torch.stack(histogram).sum(0)
 
     def _look(self, part: slice) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         flat = self._flat(self.values[part])
@@ -133,7 +114,8 @@ class Maps:
 
     def refuse_not_finite(self, layer: str, index: Tensor) -> None:
         """Raise an RfvizError that names the first image with a response that is NaN or infinite, if there is one."""
-        if self.summary.sums.isfinite().all():
+        _, sums, _ = self.summary
+        if sums.isfinite().all():
             return
         finite = self.values.isfinite().flatten(1).all(1)  # a sum of finite numbers may overflow
         if not finite.all():

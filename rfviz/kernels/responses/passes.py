@@ -91,7 +91,7 @@ class Layer:
         strongest, strongest_count = self.strongest.result() if self.strongest else (None, None)
         return dict(
             receptive_field=self.field,
-            neuron_count=self.activity.neurons,
+            neuron_count=int(self.activity.state["neurons"]),
             top_values=values,
             top_images=found,
             top_positions=positions,

@@ -84,12 +84,8 @@ class Phases:
         As `_transform` has them, ``(columns / 2 + 1, rows, 2, N, Q)``.
         """
         circle, made = self._transforms.get(stride, (None, None))
-        if made is None or circle != (rows, columns):
-            made = self._transformed(stride, rows, columns)
-            self._transforms[stride] = (rows, columns), made
-        return made
-
-    def _transformed(self, stride: int, rows: int, columns: int) -> Tensor:
+        if made is not None and circle == (rows, columns):
+            return made
         n, colours, height, width = self.images.shape
         padded = F.pad(self.images - MIDDLE, (0, -width % stride, 0, -height % stride))
         split = padded.unflatten(3, (-1, stride)).unflatten(2, (-1, stride))  # N, 3, h, p, w, p
@@ -100,6 +96,7 @@ class Phases:
             lambda part: _transform(split[part].flatten(3), made[:, :, :, part], (rows, columns), self.workspace),
             self.parts(n),
         )
+        self._transforms[stride] = (rows, columns), made
         return made
 
     def parts(self, number: int, size: int = 1) -> list[slice]:
@@ -290,7 +287,9 @@ def _product_back(phases: Phases, left: Tensor, right: Tensor, vertical: _Axis, 
 
     phases.cores.each(multiply, phases.parts(wide))
     wave = _waves_back(horizontal.first, horizontal.last, horizontal.circle, right.dtype, right.device)[:, :wide]
-    cosine, sine = (wave * _twice(horizontal.circle).to(wave)).chunk(2)
+    weights = torch.full((wide,), 2.0)
+    weights[[0, -1]] = 1  # of the half frequencies, the first and the middle occur once on the circle
+    cosine, sine = (wave * weights.to(wave)).chunk(2)
     wave = torch.stack([cosine, -sine], 2).flatten(1)
     return (wave @ columns.view(2 * wide, -1)).view(len(wave), offsets, -1)
 
@@ -315,12 +314,3 @@ def _waves_back(first: int, last: int, circle: int, dtype: torch.dtype, device: 
     frequencies = torch.cat([torch.arange(half), -torch.arange(1, circle - half + 1)])
     angles = _angles(frequencies, range(first, last + 1), circle).T
     return (torch.cat([angles.cos(), angles.sin()]) / circle).to(device, dtype)
-
-
-def _twice(circle: int) -> Tensor:
-    """Return how often each of the half frequencies occurs among all of a circle: the first and the middle once."""
-    weights = torch.full((circle // 2 + 1,), 2.0, dtype=torch.float64)
-    weights[0] = 1
-    if circle % 2 == 0:
-        weights[-1] = 1
-    return weights

@@ -92,16 +92,6 @@ class TopStimuli:
         order = values.argsort(dim=1, descending=True, stable=True)[:, : self.k]
         self.values, self.keys, self._waiting = values.gather(1, order), keys.gather(1, order), []
 
-    def merge(self, other: "TopStimuli") -> None:
-        """Add the candidates of another accumulator of the same k."""
-        other._settle()
-        if other.values is not None and other.keys is not None:
-            if self.values is None:
-                self.values, self.keys = other.values, other.keys
-            else:
-                self._waiting.append((other.values, other.keys))
-                self._settle()
-
     def state_dict(self) -> dict[str, Tensor]:
         """Return the state as tensors."""
         self._settle()

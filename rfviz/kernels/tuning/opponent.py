@@ -21,13 +21,8 @@ LMS_FROM_XYZ = np.array([[0.4002, 0.7076, -0.0808], [-0.2263, 1.1653, 0.0457], [
 GREY = 0.5
 """The background, in sRGB."""
 
-
-def _matrix() -> np.ndarray:
-    lms = LMS_FROM_XYZ @ xyz_from_rgb
-    return lms / lms.sum(1, keepdims=True)  # white is (1, 1, 1) to the last digit
-
-
-LMS_FROM_RGB = _matrix()
+_LMS = LMS_FROM_XYZ @ xyz_from_rgb
+LMS_FROM_RGB = _LMS / _LMS.sum(1, keepdims=True)  # white is (1, 1, 1) to the last digit
 """Cone excitations of linear RGB."""
 
 
