@@ -418,11 +418,12 @@ def _harms(runs: Sequence[Run]) -> Claim:
     pair = (subject.name, contrast.name if contrast else None)
     ours, other = pair if subject.skips else pair[::-1]
     assert ours is not None
-    if not any(results.noise_effect(run, ours).inactive for run in runs):
+    effects = [results.noise_effect(run, ours) for run in runs]
+    if not any(each.inactive for each in effects):
         return _open("h", says, measure, f"{skips} has no inactive channel to disturb in this run")
     parts = []
     for row, name, least in (("inactive", "ΔL", HARM), ("random_inactive", "ΔL_rnd", HARM_RANDOM)):
-        parts.append(Part(name, noise_change(runs, ours, row), least, form="+.3f"))
+        parts.append(Part(name, noise_change(effects, row), least, form="+.3f"))
         if other is None:
             continue
         further = {f"{name} minus {plain}'s": ours}
