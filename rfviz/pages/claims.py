@@ -397,11 +397,14 @@ def _more(runs: Sequence[Run]) -> Claim:
         return _open("g", says, "Difference of the shares of channels.", no_contrast(runs[0]))
     measure = f"Difference of the shares of channels: {subject.title} minus {contrast.title}."
     expected = 1 if subject.skips else -1
-    parts = [Part("share", more_inactive(runs), expected * MORE, expected, "+.0%")]
-    if (controlled := runs[0].accuracy_control) is not None:
-        parts.append(Part("at equal accuracy", more_inactive(runs, controlled), expected * MORE, expected, "+.0%"))
-    pair = (subject.name, contrast.name)
-    if not any(inactive_channels(results.pooling(run, name)) for run in runs for name in pair):
+    controlled = runs[0].accuracy_control
+    compared = [each.name for each in (subject, contrast, controlled) if each]
+    pooled = {name: [results.pooling(run, name) for run in runs] for name in compared}
+    parts = [Part("share", more_inactive(pooled, subject, contrast), expected * MORE, expected, "+.0%")]
+    if controlled is not None:
+        equal = more_inactive(pooled, controlled, contrast)
+        parts.append(Part("at equal accuracy", equal, expected * MORE, expected, "+.0%"))
+    if not any(map(inactive_channels, (*pooled[subject.name], *pooled[contrast.name]))):
         return _open("g", says, measure, "neither network has any in this run")
     return _claim("g", says, measure, parts)
 

@@ -129,38 +129,27 @@ def gather(runs: Sequence[Run]) -> Shown:
 # -- measures that other pages share -----------------------------------------------------------------------------------
 
 
-def more_inactive(runs: Sequence[Run], subject: Network | None = None) -> Interval:
-    """Return the share of inactive channels of the subject minus that of the contrast; `NOTHING` without a contrast.
+def more_inactive(
+    found: Mapping[str, Sequence[LayerResponses | NoiseEffect]], one: Network | None, other: Network | None
+) -> Interval:
+    """Return the share of inactive channels of one network minus that of another; `NOTHING` where one is missing.
 
-    The subject is that of the runs, unless another is given. Within one pair of networks the interval is over channels;
-    of several pairs, it is over seeds.
+    Within one pair of networks the interval is over channels; of several pairs, it is over seeds.
+
+    Parameters
+    ----------
+    found : dict from network to sequence of LayerResponses or NoiseEffect
+        What tells which channels of the first pooling layer are inactive, one per seed.
+    one, other : Network or None
     """
-    subject, other = subject or runs[0].subject, runs[0].contrast
-    if other is None:
-        return NOTHING
-    ours, others = (
-        [(len(inactive_channels(found)), found.channels) for found in (results.pooling(run, each.name) for run in runs)]
-        for each in (subject, other)
-    )
-    return _difference(ours, others)
-
-
-def more_inactive_of(effects: Effects) -> tuple[Interval, Interval]:
-    """Return what `more_inactive` does, from noise experiments, for the subject and its accuracy control."""
-    subject, other, controlled = roles([NETWORKS[name] for name in effects])[1:]
-    return _more(effects, subject, other), _more(effects, controlled, other)
-
-
-def _more(effects: Effects, one: Network | None, other: Network | None) -> Interval:
     if one is None or other is None:
         return NOTHING
-    return _difference(
-        *([(len(found.inactive), found.channels) for found in effects[each.name]] for each in (one, other))
-    )
+    counts = ([(len(_inactive(each)), each.channels) for each in found[network.name]] for network in (one, other))
+    return stats.over_seeds([stats.share_difference(*pair) for pair in zip(*counts, strict=True)])
 
 
-def _difference(ours: Sequence[tuple[int, int]], other: Sequence[tuple[int, int]]) -> Interval:
-    return stats.over_seeds([stats.share_difference(*pair) for pair in zip(ours, other, strict=True)])
+def _inactive(found: LayerResponses | NoiseEffect) -> tuple[int, ...]:
+    return found.inactive if isinstance(found, NoiseEffect) else inactive_channels(found)
 
 
 def noise_change(replicas: Sequence[NoiseEffect], row: str, of: str = "loss") -> Interval:
@@ -514,7 +503,7 @@ def _comparison(effects: Effects) -> str:
     if contrast is None:
         return f"There is no network with{'out' * subject.skips} skips to compare with."
     pair = (subject, contrast) if subject.skips else (contrast, subject)
-    more = _more(effects, *pair)
+    more = more_inactive(effects, *pair)
     ours, other = (each.title for each in pair)
     has = {
         AGREES: f"As in the paper, {ours} has more inactive channels than {other}",
@@ -523,7 +512,7 @@ def _comparison(effects: Effects) -> str:
     }[judge(more, least=MORE)]
     said = f"{has}, by {MORE:.0%} of all at least: the difference of their shares is {more:+.0%}."
     if controlled and subject.skips:
-        equal = _more(effects, controlled, contrast)
+        equal = more_inactive(effects, controlled, contrast)
         same = {AGREES: "so it is", DISAGREES: "neither does it", CANNOT_TELL: "neither can it be told"}
         so = "it cannot be told whether it is so"
         if judge(equal, least=MORE) == judge(more, least=MORE):

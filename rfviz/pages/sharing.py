@@ -123,6 +123,7 @@ def gather(runs: Sequence[Run]) -> Shown:
     """Return what the page shows of some runs that differ in their seed."""
     run = runs[0]
     names = [each.name for each in _comparable(run)]
+    pooled = {each.name: [results.pooling(one, each.name) for one in runs] for each in run.networks}
     return Shown(
         roles=roles(run.networks),
         steps={name: steps(run.net(name).conv1.weight, results.stimuli(run, name), NETWORKS[name]) for name in names},
@@ -131,8 +132,8 @@ def gather(runs: Sequence[Run]) -> Shown:
         sparsity={each.name: results.sparsity(run, each.name) for each in run.networks},
         read=inactive.read(run),
         evidence={name: [results.evidence(each, name) for each in runs] for name in names},
-        more_inactive=inactive.more_inactive(runs),
-        more_at_equal_accuracy=inactive.more_inactive(runs, run.accuracy_control) if run.accuracy_control else NOTHING,
+        more_inactive=inactive.more_inactive(pooled, run.subject, run.contrast),
+        more_at_equal_accuracy=inactive.more_inactive(pooled, run.accuracy_control, run.contrast),
     )
 
 

@@ -15,7 +15,7 @@ from rfviz.kernels.noise import VARIANTS, Disturbances, Effect, NoiseDose, Noise
 from rfviz.kernels.responses import LayerResponses
 from rfviz.kernels.silent import Silence
 from rfviz.lab import results
-from rfviz.nets.network import NETWORKS, contrast
+from rfviz.nets.network import NETWORKS
 from rfviz.nets.receptive_field import ReceptiveField
 from rfviz.pages import inactive as page
 from rfviz.pages.inactive import Shown
@@ -302,25 +302,28 @@ def test_several_networks_are_judged_by_the_interval_over_them() -> None:
     assert "it cannot be told whether noise in the inactive channels raises the loss" in one  # one network: no interval
 
 
-def runs_of(*names: str, seeds: int = 1) -> list[Any]:
-    networks = [NETWORKS[name] for name in names]
-    first, other = networks[0], contrast(networks)
-    return [SimpleNamespace(networks=networks, subject=first, contrast=other, seed=i) for i in range(seeds)]
+RESNET, PLAIN, SHORT = (NETWORKS[name] for name in ("resnet34", "plainnet34", "resnet34-short"))
 
 
-def test_other_pages_get_the_intervals_of_this_page(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_networks_differ_in_the_share_of_inactive_channels() -> None:
+    """By what drives the layer and by noise experiments alike."""
     silent = {"plainnet34": (0, 0), "resnet34": (1, 2), "resnet34-short": (3, 3)}
-    rates = {name: [[0.0] * count + [0.5] * (24 - count) for count in counts] for name, counts in silent.items()}
-    monkeypatch.setattr(results, "pooling", lambda run, name: responses(*rates[name][run.seed]))
-    within = page.more_inactive(runs_of("resnet34", "plainnet34"))
-    assert within.value == pytest.approx(1 / 24)
-    assert (within.sign, within.n, within.of) == (0, 48, "channels")
-    over = page.more_inactive(runs_of("plainnet34", "resnet34", seeds=2))
-    assert over.value == pytest.approx(-1.5 / 24)
-    assert (over.n, over.of) == (2, "seeds")
-    assert math.isnan(page.more_inactive(runs_of("resnet34")).value)
-    controlled = page.more_inactive(runs_of("resnet34", "plainnet34"), NETWORKS["resnet34-short"])
-    assert controlled.value == pytest.approx(3 / 24)
+    pooled = {
+        name: [responses(*[0.0] * count + [0.5] * (24 - count)) for count in counts] for name, counts in silent.items()
+    }
+    effects = {name: [experiment(tuple(range(count)), 24) for count in counts] for name, counts in silent.items()}
+    found: Any
+    for found in (pooled, effects):
+        first = {name: replicas[:1] for name, replicas in found.items()}
+        within = page.more_inactive(first, RESNET, PLAIN)
+        assert within.value == pytest.approx(1 / 24)
+        assert (within.sign, within.n, within.of) == (0, 48, "channels")
+        over = page.more_inactive(found, PLAIN, RESNET)
+        assert over.value == pytest.approx(-1.5 / 24)
+        assert (over.n, over.of) == (2, "seeds")
+        assert page.more_inactive(first, SHORT, PLAIN).value == pytest.approx(3 / 24)
+        for pair in ((RESNET, None), (None, PLAIN)):
+            assert math.isnan(page.more_inactive(found, *pair).value)
 
 
 def test_without_labels_the_output_stands_in_the_place_of_the_loss() -> None:

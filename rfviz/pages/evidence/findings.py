@@ -14,7 +14,8 @@ from rfviz.nets.network import NETWORKS
 from rfviz.pages.claims import Claim
 from rfviz.pages.evidence import series
 from rfviz.pages.evidence.reference import Reference
-from rfviz.pages.inactive import MORE, more_inactive_of
+from rfviz.pages.inactive import MORE, more_inactive
+from rfviz.pages.style import roles
 from rfviz.pages.verdicts import marked
 from rfviz.stats import judge
 
@@ -88,7 +89,8 @@ def _on_imagenet(name: str) -> str:
 def _of_networks(shown: series.Shown, pair: Reference) -> Finding:
     resnet, _, plain = shown.networks
     by_decay = series.more_silent(shown, resnet, plain)
-    plainly, equal = more_inactive_of(pair.effects)
+    _, subject, contrast, controlled = roles([NETWORKS[name] for name in pair.effects])
+    plainly, equal = (more_inactive(pair.effects, each, contrast) for each in (subject, controlled))
     titles = [NETWORKS[name].title for name in (resnet, plain)]
     return Finding(
         f"{titles[0]} has more of them than {titles[1]}",
