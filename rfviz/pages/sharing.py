@@ -29,7 +29,7 @@ from rfviz import stats
 from rfviz.kernels.noise import PAPER_DOSE
 from rfviz.kernels.pictures import Pairing, central, correlations, pairing
 from rfviz.kernels.responses import LayerResponses
-from rfviz.kernels.stream import HandedOn, Written
+from rfviz.kernels.stream import Written
 from rfviz.lab import results
 from rfviz.lab.results import Evidence
 from rfviz.lab.run import Run
@@ -212,17 +212,17 @@ def parts(runs: Sequence[Run], network: str) -> Parts:
     return Parts(
         over(lambda run: _kept(run, network)),
         over(lambda run: _kept(run, network, "random weights")),
-        over(lambda run: _own_response(results.handed_on(run, network), "whole")),
-        over(lambda run: _own_response(results.handed_on(run, network, "random weights"), "whole")),
-        over(lambda run: _own_response(results.handed_on(run, network), "cut")),
+        over(lambda run: _own_response(run, network)),
+        over(lambda run: _own_response(run, network, "random weights")),
+        over(lambda run: _own_response(run, network, which="cut")),
         stats.over_seeds(
             [stats.difference(_kept(run, network), _kept(run, network, "random weights")) for run in runs]
         ),
     )
 
 
-def _own_response(found: Mapping[str, HandedOn], which: str) -> Tensor:
-    each = [getattr(block, which) for block in found.values()]
+def _own_response(run: Run, network: str, control: str | None = None, which: str = "whole") -> Tensor:
+    each = [getattr(block, which) for block in results.handed_on(run, network, control).values()]
     return torch.stack([alike.diagonal() - alike.nanmean() for alike in each]).nanmean(0)
 
 
@@ -231,22 +231,21 @@ def keeps(runs: Sequence[Run], subject: Network | None = None) -> Interval:
 
     The subject is that of the runs, unless another is given.
     """
-    subject, contrast = subject or runs[0].subject, runs[0].contrast
-    if contrast is None or subject.bottleneck or contrast.bottleneck:
-        return NOTHING
-    return stats.over_seeds([stats.difference(_kept(run, subject.name), _kept(run, contrast.name)) for run in runs])
+    return _subject_minus_contrast(_kept, runs, subject)
 
 
 def keeps_responses(runs: Sequence[Run], subject: Network | None = None) -> Interval:
     """Return the same as `keeps` by the correlation of responses, see `Parts`."""
+    return _subject_minus_contrast(_own_response, runs, subject)
+
+
+def _subject_minus_contrast(
+    measure: Callable[[Run, str], Tensor], runs: Sequence[Run], subject: Network | None
+) -> Interval:
     subject, contrast = subject or runs[0].subject, runs[0].contrast
     if contrast is None or subject.bottleneck or contrast.bottleneck:
         return NOTHING
-
-    def own(run: Run, network: str) -> Tensor:
-        return _own_response(results.handed_on(run, network), "whole")
-
-    return stats.over_seeds([stats.difference(own(run, subject.name), own(run, contrast.name)) for run in runs])
+    return stats.over_seeds([stats.difference(measure(run, subject.name), measure(run, contrast.name)) for run in runs])
 
 
 def steps(filters: Tensor, found: Mapping[str, LayerResponses], network: Network) -> dict[Pair, Step]:
