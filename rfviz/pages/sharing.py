@@ -664,19 +664,19 @@ def predictions(shown: Shown) -> list[Prediction]:
         none = any_inactive and not other.inactive and group == "tested"
         return each.dose.mean(_noise(each, group) - (0 if none else _noise(other, group)))
 
+    def filled_by(name: str) -> Interval:
+        return stats.over_seeds([_filled(getattr(each, name)[subject.stream[1]]) for each in ours])
+
+    def without(layer: str) -> Interval:
+        return over(lambda each: each.dose.mean(each.ablated[layer][each.tested].mean(0)), ours)
+
+    def hurts_more(group: str) -> Interval:
+        return stats.over_seeds([noise(ours[i], plain[i], group) for i in having]) if plain else NOTHING
+
     more, strange = shown.more_inactive, over(unlike, ours)
-    filled, by_chance = (
-        stats.over_seeds([_filled(getattr(each, name)[subject.stream[1]]) for each in ours])
-        for name in ("written", "by_chance")
-    )
-    early, late = (
-        over(lambda each, layer=layer: each.dose.mean(each.ablated[layer][each.tested].mean(0)), ours)  # type: ignore[misc]
-        for layer in (subject.stream[0], subject.stream[-1])
-    )
-    hurts, matched = (
-        stats.over_seeds([noise(ours[i], plain[i], group) for i in having]) if plain else NOTHING
-        for group in ("tested", "matched")
-    )
+    filled, by_chance = filled_by("written"), filled_by("by_chance")
+    early, late = without(subject.stream[0]), without(subject.stream[-1])
+    hurts, matched = hurts_more("tested"), hurts_more("matched")
     controlled, same = shown.roles.accuracy_control, None
     if controlled and plain:
         weaker = shown.evidence[controlled.name]
