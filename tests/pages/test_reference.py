@@ -194,7 +194,7 @@ def test_what_other_pages_draw_comes_back_as_it_was(exported):
     assert sharing.ownership_answer(found.sharing).data == sharing.ownership_answer(shared).data
     assert sharing.predictions_table(found.sharing).data == sharing.predictions_table(shared).data
     assert found.table("selectivity").to_dict() == expected.table("selectivity").to_dict()
-    assert found.answers == expected.answers and "**Answer.**" in found.answers["opponency"]
+    assert found.answers == expected.answers and "**Answer.**" in found.answers["selectivity"]
 
 
 def test_large_pictures_are_reduced():

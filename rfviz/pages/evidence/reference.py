@@ -244,12 +244,10 @@ def exhibit(runs: Sequence[Run]) -> Exhibit:
     tables = {
         "selectivity": orientation.selectivity_table(grey),
         "colour classes": colour.class_table(coloured),
-        "opponency": colour.opponency_table(coloured),
     }
     answers = {
         "selectivity": orientation.selectivity_answer(grey),
         "colour classes": colour.class_answer(coloured),
-        "opponency": colour.opponency_answer(coloured),
     }
     return Exhibit(
         inactive.gather(runs),
