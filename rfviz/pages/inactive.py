@@ -610,22 +610,17 @@ def match_answer(doses: Mapping[str, NoiseDose], strengths: Mapping[str, Mapping
         tested, matched = strength[list(found.tested)], strength[list(found.matched)]
         if len(matched) < len(tested):
             continue
-        worst = float(torch.maximum(matched / tested, tested / matched).max())
+        near = float(torch.maximum(matched / tested, tested / matched).max()) <= NEAR
         told = [
             " to ".join(dict.fromkeys(stats.number(float(end), ".2g") for end in (each.min(), each.max())))
             for each in (tested, matched)
         ]
         sentences.append(
             f"In {NETWORKS[network].title}, the next convolution reads the tested channels with {told[0]} of the mean "
-            f"weight, the matched ones with {told[1]}: "
-            + ("within" if worst <= NEAR else "not within")
-            + f" a factor of {NEAR:g}, one by one."
-            + (
-                ""
-                if worst <= NEAR
-                else " So noise that goes through this convolution may differ for that reason alone."
-            )
+            f"weight, the matched ones with {told[1]}: {'' if near else 'not '}within a factor of {NEAR:g}, one by one."
         )
+        if not near:
+            sentences[-1] += " So noise that goes through this convolution may differ for that reason alone."
     return points(sentences)
 
 
