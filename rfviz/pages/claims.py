@@ -142,13 +142,6 @@ def _claim(letter: str, says: str, measure: str, parts: Sequence[Part], beside: 
     return Claim(letter, says, measure, least, parts, beside, verdict, why)
 
 
-def _of_trainings(claim: Claim, runs: Sequence[Run]) -> Claim:
-    """Leave a comparison of networks open where there are too few trainings."""
-    if len(runs) >= TRAININGS or claim.verdict == CANNOT_TELL:
-        return claim
-    return claim._replace(verdict=CANNOT_TELL, why=few_trainings(len(runs)))
-
-
 def _open(letter: str, says: str, measure: str, why: str) -> Claim:
     return Claim(letter, says, measure, "–", [], "", CANNOT_TELL, why)
 
@@ -170,8 +163,8 @@ def _measured(measure: Callable[[Sequence[Run]], Claim], runs: Sequence[Run]) ->
     """Measure a statement, and say where single seeds contradict each other."""
     claim = measure(runs)
     alone = [measure([run]).verdict for run in runs] if len(runs) > 1 else []
-    if claim.letter in COMPARISONS:
-        claim = _of_trainings(claim, runs)
+    if claim.letter in COMPARISONS and len(runs) < TRAININGS and claim.verdict != CANNOT_TELL:
+        claim = claim._replace(verdict=CANNOT_TELL, why=few_trainings(len(runs)))
     if {AGREES, DISAGREES} <= {*alone}:
         each = ", ".join(f"{run.seed} {verdict}" for run, verdict in zip(runs, alone, strict=True))
         claim = claim._replace(why=f"{claim.why}; single seeds contradict each other: {each}")
@@ -198,25 +191,19 @@ def _diverse(runs: Sequence[Run]) -> Claim:
         first, last = (results.diversity(run, network.name, layer, lowest, control) for layer in (highest, lowest))
         return first, last
 
-    def rise(run: Run, network: Network, control: str | None = None) -> Interval:
-        return stats.difference(*ends(run, network, control))
+    def rise(network: Network, control: str | None = None) -> Interval:
+        return _over(runs, lambda run: stats.difference(*ends(run, network, control)))
 
-    def more(run: Run, network: Network) -> Interval:
-        return stats.difference_of_differences(ends(run, network), ends(run, network, RANDOM), of="channels")
+    def beyond(network: Network) -> Interval:
+        pairs = ((ends(run, network), ends(run, network, RANDOM)) for run in runs)
+        return stats.over_seeds([stats.difference_of_differences(*pair, of="channels") for pair in pairs])
 
-    beyond = [f"{each.title} {_over(runs, lambda run, each=each: more(run, each)):+.2f}" for each in networks]  # type: ignore[misc]
     return _claim(
         "a", "Stimuli grow more diverse in higher layers, in both networks.",
         "One minus the mean likeness of the strongest stimuli of a channel, which may be shifted by 2 px, in the "
         f"central {side} px: {high} minus the {low}. {ARCHITECTURE}",
-        [
-            Part(
-                f"rise in {each.title}", _over(runs, lambda run, each=each: rise(run, each)), DIVERSER,  # type: ignore[misc]
-                random=_over(runs, lambda run, each=each: rise(run, each, RANDOM)).value,  # type: ignore[misc]
-            )
-            for each in networks
-        ],
-        f"rise minus that with random weights: {'; '.join(beyond)}",
+        [Part(f"rise in {each.title}", rise(each), DIVERSER, random=rise(each, RANDOM).value) for each in networks],
+        f"rise minus that with random weights: {'; '.join(f'{each.title} {beyond(each):+.2f}' for each in networks)}",
     )  # fmt: skip
 
 
@@ -397,11 +384,14 @@ def _more(runs: Sequence[Run]) -> Claim:
         return _open("g", says, "Difference of the shares of channels.", no_contrast(runs[0]))
     measure = f"Difference of the shares of channels: {subject.title} minus {contrast.title}."
     expected = 1 if subject.skips else -1
-    parts = [Part("share", more_inactive(runs), expected * MORE, expected, "+.0%")]
-    if (controlled := runs[0].accuracy_control) is not None:
-        parts.append(Part("at equal accuracy", more_inactive(runs, controlled), expected * MORE, expected, "+.0%"))
-    pair = (subject.name, contrast.name)
-    if not any(inactive_channels(results.pooling(run, name)) for run in runs for name in pair):
+    controlled = runs[0].accuracy_control
+    compared = [each.name for each in (subject, contrast, controlled) if each]
+    pooled = {name: [results.pooling(run, name) for run in runs] for name in compared}
+    parts = [Part("share", more_inactive(pooled, subject, contrast), expected * MORE, expected, "+.0%")]
+    if controlled is not None:
+        equal = more_inactive(pooled, controlled, contrast)
+        parts.append(Part("at equal accuracy", equal, expected * MORE, expected, "+.0%"))
+    if not any(map(inactive_channels, (*pooled[subject.name], *pooled[contrast.name]))):
         return _open("g", says, measure, "neither network has any in this run")
     return _claim("g", says, measure, parts)
 
@@ -418,11 +408,12 @@ def _harms(runs: Sequence[Run]) -> Claim:
     pair = (subject.name, contrast.name if contrast else None)
     ours, other = pair if subject.skips else pair[::-1]
     assert ours is not None
-    if not any(results.noise_effect(run, ours).inactive for run in runs):
+    effects = [results.noise_effect(run, ours) for run in runs]
+    if not any(each.inactive for each in effects):
         return _open("h", says, measure, f"{skips} has no inactive channel to disturb in this run")
     parts = []
     for row, name, least in (("inactive", "ΔL", HARM), ("random_inactive", "ΔL_rnd", HARM_RANDOM)):
-        parts.append(Part(name, noise_change(runs, ours, row), least, form="+.3f"))
+        parts.append(Part(name, noise_change(effects, row), least, form="+.3f"))
         if other is None:
             continue
         further = {f"{name} minus {plain}'s": ours}
@@ -454,18 +445,14 @@ def _further_changes(runs: Sequence[Run], network: str, other: str, row: str) ->
 
 def _oriented(runs: Sequence[Run]) -> Claim:
     subject = runs[0].subject
+    excess = _over(runs, lambda run: orientation.selective_excess(run, subject.name))
     return _claim(
         "i", f"{subject.title} has neurons that are selective for orientation.",
         "Share of three layers in which a channel is more selective (1 minus circular variance) than "
         f"{orientation.NULL} % of channels with random weights at the same frequency, and {orientation.LEAST:g} at "
         f"least, and prefers the same orientation within {orientation.RELIABLE:.0f}° by every first and by every "
         "second phase of the drift; minus that with random weights.",
-        [
-            Part(
-                "share minus random weights", _over(runs, lambda run: orientation.selective_excess(run, subject.name)),
-                MORE, form="+.0%",
-            )
-        ],
+        [Part("share minus random weights", excess, MORE, form="+.0%")],
     )  # fmt: skip
 
 
@@ -477,16 +464,12 @@ def _double_opponent(runs: Sequence[Run]) -> Claim:
         f"{count} {'first filters' if layer == 'conv1' else f'in {subject.layer_title(layer)}'}"
         for layer, count in zip(there, counts, strict=True)
     )
+    excess = _over(runs, lambda run: colour.double_opponent_excess(run, subject.name))
     return _claim(
         "j", f"{subject.title} has double-opponent neurons.",
         "Share of three layers in which a channel is double-opponent (Glossary): among the first filters from their "
         "weights, in two blocks from spots and rings; minus that with random weights.",
-        [
-            Part(
-                "share minus random weights", _over(runs, lambda run: colour.double_opponent_excess(run, subject.name)),
-                MORE, form="+.0%",
-            )
-        ],
+        [Part("share minus random weights", excess, MORE, form="+.0%")],
         f"double-opponent: {named}",
     )  # fmt: skip
 

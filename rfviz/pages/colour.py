@@ -96,11 +96,6 @@ def _double(found: ColourTuning) -> Tensor:
     return torch.tensor([values.get(name, 0.0) for name in found.classes], dtype=torch.float64)
 
 
-def passing(passes: Tensor, found: Opponency) -> Tensor:
-    """Return which of the pictures that are there pass, as 0 or 1 `(N,)`; NaN where there is none."""
-    return torch.where(found.p.isfinite(), passes.double(), torch.nan)
-
-
 # -- figures, tables and words -----------------------------------------------------------------------------------------
 
 
@@ -217,7 +212,8 @@ def hue_lead(found: Mapping[str, Opponency], kind: str = "maximization", other: 
 
     Paired by channel. Where no pair differs, the interval is what so many channels leave open (`stats.share` of none).
     """
-    one, another = (passing(found[each].hue_differs, found[each]) for each in (kind, other))
+    pair = (found[kind], found[other])  # NaN where there is no picture
+    one, another = (torch.where(each.p.isfinite(), each.hue_differs.double(), torch.nan) for each in pair)
     lead = stats.mean(one - another)
     if lead.low == lead.high == 0:
         reach = stats.share(0, lead.n).high

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import torch
 from matplotlib.axes import Axes
-from matplotlib.figure import FigureBase, SubFigure
+from matplotlib.figure import SubFigure
 from matplotlib.ticker import MaxNLocator
 from scipy import ndimage
 from torch import Tensor
@@ -65,12 +65,6 @@ def _in_rows(found: Mapping[str, LayerResponses], most: int) -> list[dict[str, L
     return [{name: found[name] for name in names[i : i + most]} for i in range(0, len(names), most)]
 
 
-def _bands(figure: BookFigure, heights: Sequence[float]) -> Sequence[FigureBase]:
-    if len(heights) == 1:
-        return [figure]
-    return list(figure.subfigures(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0])
-
-
 def wrapped(text: str, inches: float) -> str:
     """Break the lines of a title so that they fit into a width; a name without blanks breaks behind dots."""
     letters, lines = int(inches * 72 / (LETTER * TYPE)), []
@@ -121,7 +115,8 @@ def preferred_stimuli(
     high = max(-(-each.top_values.shape[1] // COLUMNS) for each in found.values()) / COLUMNS
     heights = [high * max(of) / DPI + 0.17 * count + 0.14 for of, count in zip(widths, most, strict=True)]
     figure = BookFigure(sum(heights))
-    for band, row, of, headings in zip(_bands(figure, heights), rows, widths, lines, strict=True):
+    bands = figure.subfigures(len(rows), 1, squeeze=False, height_ratios=heights)[:, 0]
+    for band, row, of, headings in zip(bands, rows, widths, lines, strict=True):
         panels = band.subfigures(1, len(row), width_ratios=of, squeeze=False)[0]
         for panel, (name, each), heading in zip(panels, row.items(), headings, strict=True):
             stimulus_panel(panel, images, each, channel, places(name, channel))
@@ -223,11 +218,12 @@ def mean_stimuli(
     names = ["mean,\nas it is", "mean,\nstretched"]
     if with_strongest:
         names.append(f"mean of up to\n{strongest} strongest,\nstretched" if strongest else "mean of the\nstrongest")
-    bands = _in_rows(found, ROW - 1 if first else ROW)
-    figure = BookFigure(1.8 * len(names) * len(bands))
-    for number, (band, row) in enumerate(zip(_bands(figure, [1.0] * len(bands)), bands, strict=True)):
+    rows = _in_rows(found, ROW - 1 if first else ROW)
+    figure = BookFigure(1.8 * len(names) * len(rows))
+    bands = figure.subfigures(len(rows), 1, squeeze=False)[:, 0]
+    for number, (band, row) in enumerate(zip(bands, rows, strict=True)):
         ahead = first is not None
-        grid = band.subplots(len(names), ahead + len(bands[0]), squeeze=False)
+        grid = band.subplots(len(names), ahead + len(rows[0]), squeeze=False)
         for ax in grid.flat:
             show(ax, None)
         if first is not None and number == 0:
@@ -405,11 +401,24 @@ def effective_fields(
     for row, (name, each) in zip(grid, found.items(), strict=True):
         number = len(each.channels) // 2 if index is None else index
         check_channel(number, len(each.channels))
-        channel, picture = int(each.channels[number]), images[int(each.images[number])]
-        _row_of_pictures(
-            row, picture if isinstance(picture, Tensor) else picture[0], each, controls[name] if controls else None,
-            number, places(name, channel),
-        )  # fmt: skip
+        channel, image = int(each.channels[number]), images[int(each.images[number])]
+        image = image if isinstance(image, Tensor) else image[0]
+        of = places(name, channel)
+        weights = _window(each, number, each.maps[number])
+        picture, inside = _window(each, number, image), _window(each, number, torch.ones_like(image[:1]))[0] > 0
+        dimmed = DIMMED + opacity(weights) * (picture - DIMMED)
+        show(row[0], picture, inside, of=of)
+        show(row[1], torch.where(inside, dimmed, torch.tensor(NO_IMAGE)), of=of)
+        drawn = [(row[2], weights, of)]
+        if controls:  # the explorer has no control up there
+            drawn.append((row[3], _window(controls[name], number, controls[name].maps[number]), None))
+        for ax, seen, to in drawn:
+            show(ax, opacity(seen).expand(3, -1, -1), of=to)
+            _outline(ax, seen)
+        _outline(row[1], weights)
+        y, x = _centre(each, number)
+        for ax in row[1:]:
+            ax.plot(x, y, "+", color=BLUE, markersize=6, markeredgewidth=1)
         row[0].set_ylabel(wrapped(f"{name}\nchannel {channel}", 1.7))
     for ax, title in zip(grid[0], titles, strict=True):
         ax.set_title(title)
@@ -427,31 +436,6 @@ def opacity(weights: Tensor) -> Tensor:
     soft = smoothed(weights)
     full = np.percentile(soft.numpy(), FULL)
     return (soft / full).clamp(0, 1) if full > 0 else torch.zeros_like(soft)
-
-
-def _row_of_pictures(
-    row: np.ndarray,
-    image: Tensor,
-    found: EffectiveFields,
-    control: EffectiveFields | None,
-    index: int,
-    of: Place | None,
-) -> None:
-    weights = _window(found, index, found.maps[index])
-    picture, inside = _window(found, index, image), _window(found, index, torch.ones_like(image[:1]))[0] > 0
-    alpha = opacity(weights)
-    show(row[0], picture, inside, of=of)
-    show(row[1], torch.where(inside, DIMMED + alpha * (picture - DIMMED), torch.tensor(NO_IMAGE)), of=of)
-    drawn = [(row[2], weights, of)]
-    if control is not None:  # the explorer has no control up there
-        drawn.append((row[3], _window(control, index, control.maps[index]), None))
-    for ax, each, to in drawn:
-        show(ax, opacity(each).expand(3, -1, -1), of=to)
-        _outline(ax, each)
-    _outline(row[1], weights)
-    y, x = _centre(found, index)
-    for ax in row[1:]:
-        ax.plot(x, y, "+", color=BLUE, markersize=6, markeredgewidth=1)
 
 
 def _window(found: EffectiveFields, index: int, picture: Tensor) -> Tensor:

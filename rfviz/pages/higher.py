@@ -18,7 +18,7 @@ from rfviz.lab.run import Run
 from rfviz.nets import receptive_field
 from rfviz.nets.network import BLUE, GREEN, ORANGE, Network
 from rfviz.pages import figures
-from rfviz.pages.style import GREY, BookFigure, answer, listed, place, points
+from rfviz.pages.style import GREY, BookFigure, answer, listed, place, points, where
 from rfviz.stats import Interval
 
 KIND_STYLES = dict(zip(KINDS, ((ORANGE, "o"), (GREEN, "s"), (BLUE, "^")), strict=True))
@@ -137,13 +137,11 @@ def effective_answer(shown: Shown) -> Markdown:
             for layer, found in there.items()
         ]
         signs = {
-            layer: _ratio(found, shown.controls[network.name][layer]).minus(1).sign for layer, found in there.items()
+            network.layer_title(layer): _ratio(found, shown.controls[network.name][layer]).minus(1).sign
+            for layer, found in there.items()
         }
-        verdicts = []
-        for sign, words in ((-1, "less than"), (1, "more than"), (0, "not distinguishable from that")):
-            layers = [network.layer_title(layer) for layer, each in signs.items() if each == sign]
-            if layers:
-                verdicts.append(f"{words} with random weights in {listed(layers)}")
+        words = {-1: "less than", 1: "more than", 0: "not distinguishable from that"}
+        verdicts = where(signs, {sign: f"{said} with random weights" for sign, said in words.items()})
         sentences.append(
             f"In {network.title}, the median effective diameter is {listed(sizes)}; this is {listed(verdicts)}."
         )

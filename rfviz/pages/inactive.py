@@ -1,7 +1,7 @@
 """The page on inactive neurons: which channels never fire, why, since when, and what noise in them does (Table 1)."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
+from statistics import fmean
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -42,15 +42,13 @@ History = Sequence[Mapping[str, Any]]
 """See `rfviz.training.trainer.train`."""
 
 PAPER_TABLE = {
-    "resnet34": {"inactive": 13, "dL": 1.26962, "dL_rnd": 2.40560e-2},
-    "plainnet34": {"inactive": 2, "dL": -1.66893e-6, "dL_rnd": -8.34465e-7},
+    "resnet34": ("13 of 64", {"inactive": 1.26962, "random_inactive": 2.40560e-2}),
+    "plainnet34": ("2 of 64", {"inactive": -1.66893e-6, "random_inactive": -8.34465e-7}),
 }
-"""Table 1 of the paper: number of inactive channels of 64, and the two loss differences in nats."""
+"""Table 1 of the paper: the inactive channels, and by row of ours the two loss differences in nats."""
 
 MORE = 0.05
 """Least difference of two networks in the share of inactive channels."""
-
-_PAPER_ROWS = {"inactive": "dL", "random_inactive": "dL_rnd"}
 
 
 class Shown(NamedTuple):
@@ -131,59 +129,37 @@ def gather(runs: Sequence[Run]) -> Shown:
 # -- measures that other pages share -----------------------------------------------------------------------------------
 
 
-def more_inactive(runs: Sequence[Run], subject: Network | None = None) -> Interval:
-    """Return the share of inactive channels of the subject minus that of the contrast; `NOTHING` without a contrast.
+def more_inactive(
+    found: Mapping[str, Sequence[LayerResponses | NoiseEffect]], one: Network | None, other: Network | None
+) -> Interval:
+    """Return the share of inactive channels of one network minus that of another; `NOTHING` where one is missing.
 
-    The subject is that of the runs, unless another is given. Within one pair of networks the interval is over channels;
-    of several pairs, it is over seeds.
-    """
-    subject, other = subject or runs[0].subject, runs[0].contrast
-    if other is None:
-        return NOTHING
-    ours, others = (
-        [(len(inactive_channels(found)), found.channels) for found in (results.pooling(run, each.name) for run in runs)]
-        for each in (subject, other)
-    )
-    return _difference(ours, others)
-
-
-def more_inactive_of(effects: Effects) -> tuple[Interval, Interval]:
-    """Return what `more_inactive` does, from noise experiments, for the subject and its accuracy control."""
-    subject, other, controlled = roles([NETWORKS[name] for name in effects])[1:]
-    return _more(effects, subject, other), _more(effects, controlled, other)
-
-
-def _more(effects: Effects, one: Network | None, other: Network | None) -> Interval:
-    if one is None or other is None:
-        return NOTHING
-    return _difference(
-        *([(len(found.inactive), found.channels) for found in effects[each.name]] for each in (one, other))
-    )
-
-
-def _difference(ours: Sequence[tuple[int, int]], other: Sequence[tuple[int, int]]) -> Interval:
-    return stats.over_seeds([stats.share_difference(*pair) for pair in zip(ours, other, strict=True)])
-
-
-def noise_change(runs: Sequence[Run], network: str, row: str) -> Interval:
-    """Return how a row of Table 1 changes the loss of a network, nats.
-
-    The interval is over images of one network, or over networks where there are several; those without an inactive
-    channel to disturb do not count.
+    Within one pair of networks the interval is over channels; of several pairs, it is over seeds.
 
     Parameters
     ----------
-    runs : sequence of Run
-    network : str
-    row : str
-        One of `rfviz.kernels.noise.ROWS`.
+    found : dict from network to sequence of LayerResponses or NoiseEffect
+        What tells which channels of the first pooling layer are inactive, one per seed.
+    one, other : Network or None
     """
-    return _change([results.noise_effect(run, network) for run in runs], row)
+    if one is None or other is None:
+        return NOTHING
+    counts = ([(len(_inactive(each)), each.channels) for each in found[network.name]] for network in (one, other))
+    return stats.over_seeds([stats.share_difference(*pair) for pair in zip(*counts, strict=True)])
 
 
-def _change(replicas: Sequence[NoiseEffect], row: str) -> Interval:
+def _inactive(found: LayerResponses | NoiseEffect) -> tuple[int, ...]:
+    return found.inactive if isinstance(found, NoiseEffect) else inactive_channels(found)
+
+
+def noise_change(replicas: Sequence[NoiseEffect], row: str, of: str = "loss") -> Interval:
+    """Return how a row of Table 1 changes the ``"loss"`` of a network, nats, or its ``"top1"`` accuracy.
+
+    The interval is over images of one network, or over networks where there are several; those without an inactive
+    channel to disturb do not count. `row` is one of `rfviz.kernels.noise.ROWS`.
+    """
     return stats.over_seeds(
-        [found.effects[row].loss_interval if row in found.effects else NOTHING for found in replicas]
+        [getattr(found.effects[row], f"{of}_interval") if row in found.effects else NOTHING for found in replicas]
     )
 
 
@@ -264,31 +240,20 @@ def elsewhere(found: Mapping[str, Effects]) -> pd.DataFrame:
         "random_active": "random active (control, nats)",
     }
     rows = [
-        {"run": "the paper", "network": NETWORKS[name].title, "inactive": f"{numbers['inactive']} of 64"}
-        | {columns[row]: stats.number(numbers[key], ".3g") for row, key in _PAPER_ROWS.items()}
-        for name, numbers in PAPER_TABLE.items()
+        {"run": "the paper", "network": NETWORKS[name].title, "inactive": inactive}
+        | {columns[row]: stats.number(change, ".3g") for row, change in changes.items()}
+        for name, (inactive, changes) in PAPER_TABLE.items()
     ]
     for run, effects in found.items():
         called = run if _labelled(effects) else f"{run} ({DIVERGENCE.symbol} in place of ΔL)"
-        for name, entries in noise_table(effects).groupby("network", sort=False):
-            by_row = entries.set_index("noise")
-            first = by_row.iloc[0]
-            mean = f" (mean of {first['networks']} networks)" if first["networks"] > 1 else ""
+        for name, replicas in effects.items():
+            mean = f" (mean of {len(replicas)} networks)" if len(replicas) > 1 else ""
+            inactive = f"{fmean(len(each.inactive) for each in replicas):.3g} of {replicas[0].channels}{mean}"
             rows.append(
-                {"run": called, "network": NETWORKS[str(name)].title}
-                | {"inactive": f"{first['inactive']:.3g} of {first['channels']}{mean}"}
-                | {
-                    text: _interval(by_row, row).brief("+.3g") if row in by_row.index else "–"
-                    for row, text in columns.items()
-                }
+                {"run": called, "network": NETWORKS[name].title, "inactive": inactive}
+                | {text: noise_change(replicas, row).brief("+.3g") for row, text in columns.items()}
             )
     return pd.DataFrame(rows).fillna("–").set_index(["run", "network"])
-
-
-def _interval(rows: pd.DataFrame, row: str) -> Interval:
-    found = rows.loc[row, "dL"]
-    assert isinstance(found, Interval)
-    return found
 
 
 def firing_rates(shown: Shown) -> Figure:
@@ -462,62 +427,6 @@ def firing_history(shown: Shown) -> Figure:
 # -- what noise does: Table 1 ------------------------------------------------------------------------------------------
 
 
-def noise_table(effects: Effects) -> pd.DataFrame:
-    """Return Table 1 with our two control rows, as numbers.
-
-    Returns
-    -------
-    DataFrame
-        One row per network and kind of noise (see `rfviz.kernels.noise.ROWS`), with columns ``network``, ``noise``,
-        ``networks`` (trained ones), ``inactive`` (mean), ``fewest``, ``most``, ``channels`` (of the layer), ``noisy``
-        (channels that get noise at a time, mean), ``measured`` (networks in which the row can be measured), ``dL`` and
-        ``dtop1`` (Interval, nats and shares: over images of one network, or over networks) and ``paper_dL``.
-    """
-    rows = []
-    for network, replicas in effects.items():
-        counts = [len(found.inactive) for found in replicas]
-        channels = replicas[0].channels
-        control = control_count(channels)
-        noisy = {
-            "inactive": counts,
-            "random_inactive": [min(1, count) for count in counts],
-            "least_active": [control] * len(counts),
-            "random_active": [min(control, channels - count) for count in counts],
-        }
-        for row, numbers in noisy.items():
-            measured = [found.effects[row] for found in replicas if row in found.effects]
-            loss, top1 = (
-                _over_replicas([getattr(effect, name) for effect in measured], len(replicas))
-                for name in ("loss_interval", "top1_interval")
-            )
-            rows.append(
-                {
-                    "network": network,
-                    "noise": row,
-                    "networks": len(replicas),
-                    "inactive": sum(counts) / len(counts),
-                    "fewest": min(counts),
-                    "most": max(counts),
-                    "channels": channels,
-                    "noisy": sum(numbers) / len(numbers),
-                    "measured": len(measured),
-                    "dL": loss,
-                    "dtop1": top1,
-                    "paper_dL": PAPER_TABLE.get(network, {}).get(_PAPER_ROWS.get(row, ""), math.nan),
-                }
-            )
-    return pd.DataFrame(rows)
-
-
-def _over_replicas(found: Sequence[Interval], replicas: int) -> Interval:
-    """Return the interval over images of the one network there is, or over those of several that can be measured."""
-    if not found:
-        return NOTHING
-    if replicas > 1 == len(found):
-        return NOTHING._replace(value=found[0].value, n=1, of="seeds")  # one of several has no spread over networks
-    return stats.over_seeds(found)
-
-
 def _labelled(effects: Effects) -> bool:
     return next(iter(effects.values()))[0].labelled
 
@@ -525,32 +434,32 @@ def _labelled(effects: Effects) -> bool:
 def table1(effects: Effects) -> pd.DataFrame:
     """Return Table 1 with our two control rows, as text for people; the paper's numbers stand beside ours."""
     by = measure(_labelled(effects))
-    names = {
-        "inactive": f"all inactive: {by.symbol}",
-        "random_inactive": f"one inactive, drawn per 256 images: {by.of_one}",
-        "least_active": "the {} least active (control)",
-        "random_active": "{} random active (control)",
-    }
     rows = []
-    for entry in noise_table(effects).to_dict("records"):
-        paper = PAPER_TABLE.get(entry["network"])
-        count = f"{entry['inactive']:g}"
-        if entry["networks"] > 1:
-            count = f"{entry['inactive']:.3g} ({entry['fewest']} to {entry['most']}, {entry['networks']} networks)"
-        noisy = names[entry["noise"]].format(f"{entry['noisy']:.3g}")
-        if 0 < entry["measured"] < entry["networks"]:
-            noisy += f" [{entry['measured']} of {entry['networks']} networks]"
-        in_paper = f"{paper['inactive']} of 64" if paper else "–"
-        rows.append(
-            {
-                "network": NETWORKS[entry["network"]].title,
-                "inactive": f"{count} of {entry['channels']} (paper: {in_paper})",
-                "noise in": noisy,
-                f"{by.symbol} (nats)": entry["dL"].brief("+.3g"),
-                "ΔL in the paper": "–" if pd.isna(entry["paper_dL"]) else stats.number(entry["paper_dL"], ".6g"),
-                by.top1: entry["dtop1"].times(100).brief("+.2g"),
-            }
-        )
+    for network, replicas in effects.items():
+        counts, channels = [len(found.inactive) for found in replicas], replicas[0].channels
+        several = f" ({min(counts)} to {max(counts)}, {len(counts)} networks)" if len(counts) > 1 else ""
+        in_paper, changes = PAPER_TABLE.get(network, ("–", {}))
+        control = control_count(channels)
+        random = fmean(min(control, channels - count) for count in counts)
+        names = {
+            "inactive": f"all inactive: {by.symbol}",
+            "random_inactive": f"one inactive, drawn per 256 images: {by.of_one}",
+            "least_active": f"the {control} least active (control)",
+            "random_active": f"{random:.3g} random active (control)",
+        }
+        for row, noisy in names.items():
+            having = sum(row in found.effects for found in replicas)
+            some = f" [{having} of {len(replicas)} networks]" if 0 < having < len(replicas) else ""
+            rows.append(
+                {
+                    "network": NETWORKS[network].title,
+                    "inactive": f"{fmean(counts):.3g}{several} of {channels} (paper: {in_paper})",
+                    "noise in": f"{noisy}{some}",
+                    f"{by.symbol} (nats)": noise_change(replicas, row).brief("+.3g"),
+                    "ΔL in the paper": stats.number(changes[row], ".6g") if row in changes else "–",
+                    by.top1: noise_change(replicas, row, "top1").times(100).brief("+.2g"),
+                }
+            )
     return pd.DataFrame(rows).set_index(["network", "inactive", "noise in"])
 
 
@@ -594,7 +503,7 @@ def _comparison(effects: Effects) -> str:
     if contrast is None:
         return f"There is no network with{'out' * subject.skips} skips to compare with."
     pair = (subject, contrast) if subject.skips else (contrast, subject)
-    more = _more(effects, *pair)
+    more = more_inactive(effects, *pair)
     ours, other = (each.title for each in pair)
     has = {
         AGREES: f"As in the paper, {ours} has more inactive channels than {other}",
@@ -603,7 +512,7 @@ def _comparison(effects: Effects) -> str:
     }[judge(more, least=MORE)]
     said = f"{has}, by {MORE:.0%} of all at least: the difference of their shares is {more:+.0%}."
     if controlled and subject.skips:
-        equal = _more(effects, controlled, contrast)
+        equal = more_inactive(effects, controlled, contrast)
         same = {AGREES: "so it is", DISAGREES: "neither does it", CANNOT_TELL: "neither can it be told"}
         so = "it cannot be told whether it is so"
         if judge(equal, least=MORE) == judge(more, least=MORE):
@@ -618,7 +527,7 @@ def _verdict(network: str, replicas: Sequence[NoiseEffect]) -> str:
     if not having:
         which = "has no inactive channel in this run" if len(replicas) == 1 else "never has an inactive channel"
         return f"{title} {which}, so the paper's two experiments have nothing to disturb."
-    change = _change(replicas, "inactive")
+    change = noise_change(replicas, "inactive")
     which, how_many = _channels(len(having[0].inactive), "inactive"), ""
     if len(replicas) > 1:
         which, how_many = "inactive channels", f"; networks that have any: {len(having)} of {len(replicas)}"
@@ -628,7 +537,7 @@ def _verdict(network: str, replicas: Sequence[NoiseEffect]) -> str:
         -1: f"noise in the {which} lowers the loss",
     }[change.sign]
     if not having[0].labelled:
-        others = _change(replicas, "random_active")
+        others = noise_change(replicas, "random_active")
         return (
             f"In {title}, noise in the {which} moves the output by a divergence of {change:.3g} nats{how_many}; noise "
             f"in randomly drawn active ones by {others:.3g}."
@@ -701,22 +610,17 @@ def match_answer(doses: Mapping[str, NoiseDose], strengths: Mapping[str, Mapping
         tested, matched = strength[list(found.tested)], strength[list(found.matched)]
         if len(matched) < len(tested):
             continue
-        worst = float(torch.maximum(matched / tested, tested / matched).max())
+        near = float(torch.maximum(matched / tested, tested / matched).max()) <= NEAR
         told = [
             " to ".join(dict.fromkeys(stats.number(float(end), ".2g") for end in (each.min(), each.max())))
             for each in (tested, matched)
         ]
         sentences.append(
             f"In {NETWORKS[network].title}, the next convolution reads the tested channels with {told[0]} of the mean "
-            f"weight, the matched ones with {told[1]}: "
-            + ("within" if worst <= NEAR else "not within")
-            + f" a factor of {NEAR:g}, one by one."
-            + (
-                ""
-                if worst <= NEAR
-                else " So noise that goes through this convolution may differ for that reason alone."
-            )
+            f"weight, the matched ones with {told[1]}: {'' if near else 'not '}within a factor of {NEAR:g}, one by one."
         )
+        if not near:
+            sentences[-1] += " So noise that goes through this convolution may differ for that reason alone."
     return points(sentences)
 
 

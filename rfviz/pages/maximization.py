@@ -17,7 +17,7 @@ from rfviz.kernels.responses import LayerResponses
 from rfviz.lab import results
 from rfviz.lab.run import Run
 from rfviz.nets.network import NETWORKS, Network
-from rfviz.pages.style import GREY, BookFigure, listed, missing, no_contrast, place, show
+from rfviz.pages.style import GREY, BookFigure, listed, missing, no_contrast, place, show, where
 from rfviz.stats import AGREES, CANNOT_TELL, DISAGREES, Interval, all_of, judge
 
 
@@ -193,22 +193,14 @@ def maximization_answer(shown: Shown) -> Markdown:
     """Say where mean stimuli are like the maximization images of their channels."""
     found = []
     for name, kinds in shown.resemblance.items():
-        alike, unlike, open_ = (
-            [
-                NETWORKS[name].layer_title(layer).replace("first", "the first")
-                for layer in kinds["maxima"]
-                if verdict(kinds, layer) == each
-            ]
-            for each in (AGREES, DISAGREES, CANNOT_TELL)
-        )
-        words = [
-            f"{what} in {listed(titles)}"
-            for what, titles in (("alike", alike), ("not alike", unlike), ("undecided", open_))
-            if titles
-        ]
+        verdicts = {
+            NETWORKS[name].layer_title(layer).replace("first", "the first"): verdict(kinds, layer)
+            for layer in kinds["maxima"]
+        }
+        said = where(verdicts, {AGREES: "alike", DISAGREES: "not alike", CANNOT_TELL: "undecided"})
         chance = [f"{each.value:.2f}" if each.n else "–" for each in kinds["random"].values()]
         found.append(
-            f"In {NETWORKS[name].title} they are {'; '.join(words)} (with random weights, in the paper's setting: "
+            f"In {NETWORKS[name].title} they are {'; '.join(said)} (with random weights, in the paper's setting: "
             f"{listed(chance)})."
         )
     return Markdown(

@@ -104,15 +104,9 @@ def chance(control: Sequence[Tuning]) -> list[Tensor]:
     return [selective(each, [*control[:i], *control[i + 1 :]]) for i, each in enumerate(control)]
 
 
-def excess(measured: Sequence[Tuning], controls: Sequence[Sequence[Tuning]]) -> Interval:
-    """Return the share of selective channels of some layers, minus that with random weights."""
-    ours, random = (
-        stats.finite(torch.cat(found))
-        for found in (
-            [selective(tuning, control) for tuning, control in zip(measured, controls, strict=True)],
-            [each for control in controls for each in chance(control)],
-        )
-    )
+def excess(measured: Tuning, control: Sequence[Tuning]) -> Interval:
+    """Return the share of selective channels of a layer, minus that with random weights."""
+    ours, random = stats.finite(selective(measured, control)), stats.finite(torch.cat(chance(control)))
     return stats.share_difference((int(ours.sum()), len(ours)), (int(random.sum()), len(random)))
 
 
@@ -224,10 +218,10 @@ def selectivity_table(shown: Shown) -> pd.DataFrame:
     return pd.DataFrame(rows).set_index(["network", "layer"])
 
 
-def verdicts(found: Mapping[str, Interval], more: str, fewer: str, form: str = "+.0%") -> str:
+def verdicts(found: Mapping[str, Interval], more: str, fewer: str) -> str:
     """Return intervals by the title of a layer, each with what `rfviz.stats.judge` says of it."""
     words = {AGREES: more, DISAGREES: fewer, CANNOT_TELL: "undecided"}
-    return "; ".join(f"{title} {interval:{form}}, {words[judge(interval)]}" for title, interval in found.items())
+    return "; ".join(f"{title} {interval:+.0%}, {words[judge(interval)]}" for title, interval in found.items())
 
 
 def selectivity_answer(shown: Shown) -> Markdown:
@@ -235,7 +229,7 @@ def selectivity_answer(shown: Shown) -> Markdown:
     lines = ["**Answer.** The share of selective channels, minus that with random weights:\n"]
     for network in shown.networks:
         found = {
-            network.layer_title(layer): excess([tuning], [shown.controls[network.name][layer]])
+            network.layer_title(layer): excess(tuning, shown.controls[network.name][layer])
             for layer, tuning in shown.tuning[network.name].items()
         }
         lines.append(

@@ -29,7 +29,7 @@ from rfviz import stats
 from rfviz.kernels.noise import PAPER_DOSE
 from rfviz.kernels.pictures import Pairing, central, correlations, pairing
 from rfviz.kernels.responses import LayerResponses
-from rfviz.kernels.stream import HandedOn, Written
+from rfviz.kernels.stream import Written
 from rfviz.lab import results
 from rfviz.lab.results import Evidence
 from rfviz.lab.run import Run
@@ -123,6 +123,7 @@ def gather(runs: Sequence[Run]) -> Shown:
     """Return what the page shows of some runs that differ in their seed."""
     run = runs[0]
     names = [each.name for each in _comparable(run)]
+    pooled = {each.name: [results.pooling(one, each.name) for one in runs] for each in run.networks}
     return Shown(
         roles=roles(run.networks),
         steps={name: steps(run.net(name).conv1.weight, results.stimuli(run, name), NETWORKS[name]) for name in names},
@@ -131,8 +132,8 @@ def gather(runs: Sequence[Run]) -> Shown:
         sparsity={each.name: results.sparsity(run, each.name) for each in run.networks},
         read=inactive.read(run),
         evidence={name: [results.evidence(each, name) for each in runs] for name in names},
-        more_inactive=inactive.more_inactive(runs),
-        more_at_equal_accuracy=inactive.more_inactive(runs, run.accuracy_control) if run.accuracy_control else NOTHING,
+        more_inactive=inactive.more_inactive(pooled, run.subject, run.contrast),
+        more_at_equal_accuracy=inactive.more_inactive(pooled, run.accuracy_control, run.contrast),
     )
 
 
@@ -211,17 +212,17 @@ def parts(runs: Sequence[Run], network: str) -> Parts:
     return Parts(
         over(lambda run: _kept(run, network)),
         over(lambda run: _kept(run, network, "random weights")),
-        over(lambda run: _own_response(results.handed_on(run, network), "whole")),
-        over(lambda run: _own_response(results.handed_on(run, network, "random weights"), "whole")),
-        over(lambda run: _own_response(results.handed_on(run, network), "cut")),
+        over(lambda run: _own_response(run, network)),
+        over(lambda run: _own_response(run, network, "random weights")),
+        over(lambda run: _own_response(run, network, which="cut")),
         stats.over_seeds(
             [stats.difference(_kept(run, network), _kept(run, network, "random weights")) for run in runs]
         ),
     )
 
 
-def _own_response(found: Mapping[str, HandedOn], which: str) -> Tensor:
-    each = [getattr(block, which) for block in found.values()]
+def _own_response(run: Run, network: str, control: str | None = None, which: str = "whole") -> Tensor:
+    each = [getattr(block, which) for block in results.handed_on(run, network, control).values()]
     return torch.stack([alike.diagonal() - alike.nanmean() for alike in each]).nanmean(0)
 
 
@@ -230,22 +231,21 @@ def keeps(runs: Sequence[Run], subject: Network | None = None) -> Interval:
 
     The subject is that of the runs, unless another is given.
     """
-    subject, contrast = subject or runs[0].subject, runs[0].contrast
-    if contrast is None or subject.bottleneck or contrast.bottleneck:
-        return NOTHING
-    return stats.over_seeds([stats.difference(_kept(run, subject.name), _kept(run, contrast.name)) for run in runs])
+    return _subject_minus_contrast(_kept, runs, subject)
 
 
 def keeps_responses(runs: Sequence[Run], subject: Network | None = None) -> Interval:
     """Return the same as `keeps` by the correlation of responses, see `Parts`."""
+    return _subject_minus_contrast(_own_response, runs, subject)
+
+
+def _subject_minus_contrast(
+    measure: Callable[[Run, str], Tensor], runs: Sequence[Run], subject: Network | None
+) -> Interval:
     subject, contrast = subject or runs[0].subject, runs[0].contrast
     if contrast is None or subject.bottleneck or contrast.bottleneck:
         return NOTHING
-
-    def own(run: Run, network: str) -> Tensor:
-        return _own_response(results.handed_on(run, network), "whole")
-
-    return stats.over_seeds([stats.difference(own(run, subject.name), own(run, contrast.name)) for run in runs])
+    return stats.over_seeds([stats.difference(measure(run, subject.name), measure(run, contrast.name)) for run in runs])
 
 
 def steps(filters: Tensor, found: Mapping[str, LayerResponses], network: Network) -> dict[Pair, Step]:
@@ -664,19 +664,19 @@ def predictions(shown: Shown) -> list[Prediction]:
         none = any_inactive and not other.inactive and group == "tested"
         return each.dose.mean(_noise(each, group) - (0 if none else _noise(other, group)))
 
+    def filled_by(name: str) -> Interval:
+        return stats.over_seeds([_filled(getattr(each, name)[subject.stream[1]]) for each in ours])
+
+    def without(layer: str) -> Interval:
+        return over(lambda each: each.dose.mean(each.ablated[layer][each.tested].mean(0)), ours)
+
+    def hurts_more(group: str) -> Interval:
+        return stats.over_seeds([noise(ours[i], plain[i], group) for i in having]) if plain else NOTHING
+
     more, strange = shown.more_inactive, over(unlike, ours)
-    filled, by_chance = (
-        stats.over_seeds([_filled(getattr(each, name)[subject.stream[1]]) for each in ours])
-        for name in ("written", "by_chance")
-    )
-    early, late = (
-        over(lambda each, layer=layer: each.dose.mean(each.ablated[layer][each.tested].mean(0)), ours)  # type: ignore[misc]
-        for layer in (subject.stream[0], subject.stream[-1])
-    )
-    hurts, matched = (
-        stats.over_seeds([noise(ours[i], plain[i], group) for i in having]) if plain else NOTHING
-        for group in ("tested", "matched")
-    )
+    filled, by_chance = filled_by("written"), filled_by("by_chance")
+    early, late = without(subject.stream[0]), without(subject.stream[-1])
+    hurts, matched = hurts_more("tested"), hurts_more("matched")
     controlled, same = shown.roles.accuracy_control, None
     if controlled and plain:
         weaker = shown.evidence[controlled.name]

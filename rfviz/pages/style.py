@@ -399,6 +399,12 @@ def listed(names: Sequence[str]) -> str:
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
+def where(found: Mapping[str, Any], words: Mapping[Any, str]) -> list[str]:
+    """Return what was found by where, in words, the other way round: ``["alike in a and b", "not alike in c"]``."""
+    places = {key: [name for name, each in found.items() if each == key] for key in words}
+    return [f"{said} in {listed(places[key])}" for key, said in words.items() if places[key]]
+
+
 WALL = 500
 """Characters that are read, beyond which parts of a text stand as points."""
 

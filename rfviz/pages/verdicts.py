@@ -77,7 +77,7 @@ def example(run: Run) -> Example:
     return Example(network, run.channels()[network.name], silent)
 
 
-def figure(columns: Mapping[str, Sequence[Claim]], examples: Mapping[str, Example] | None = None) -> HTML:
+def figure(columns: Mapping[str, Sequence[Claim]], examples: Mapping[str, Example]) -> HTML:
     """Return the statements, one row each; `columns` are the runs by name, the first of which says what is stated.
 
     Drawn is the part of a statement that decides: a dot and its 95 % interval, a line at 0 and a dashed one at the
@@ -89,7 +89,7 @@ def figure(columns: Mapping[str, Sequence[Claim]], examples: Mapping[str, Exampl
     rows = []
     for claim in stated:
         found = {name: next((c for c in claims if c.letter == claim.letter), None) for name, claims in columns.items()}
-        rows.append(_row(claim, found, examples or {}))
+        rows.append(_row(claim, found, examples))
     orders = (("as-in-the-paper", "as in the paper"), ("by-verdict", f"by the verdict of {first}"))
     choice = "".join(
         f'<label><input type="radio" name="claims-order" id="claims-{name}"{" checked" * (not i)}> {words}</label> '

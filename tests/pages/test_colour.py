@@ -255,10 +255,11 @@ def test_pictures_that_pass_are_counted_by_hue_and_opponency() -> None:
     }  # fmt: skip
 
 
-def test_what_passes_is_known_of_pictures_that_are_there() -> None:
-    found = opponency(1, 1, 2, missing=2)
-    passing = colour.passing(found.hue_differs, found)
-    assert passing[:4].tolist() == [1, 1, 0, 0] and passing[4:].isnan().all()
+def test_channels_without_a_picture_do_not_count() -> None:
+    kinds = {"maximization": opponency(1, 1, 2, missing=2), "mean": opponency(0, 0, 6)}
+    for found, sign in ((kinds, 1), (dict(zip(kinds, reversed(kinds.values()), strict=True)), -1)):
+        lead = colour.hue_lead(found)
+        assert (lead.value, lead.n) == (sign * 0.5, 4)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from PIL import Image
 
 from rfviz.book.cli import RunOptions
 from rfviz.lab import presets
+from rfviz.nets.network import NETWORKS
 from rfviz.pages import claims, inactive
 from rfviz.pages.evidence import findings, reference, series
 from rfviz.stats import AGREES, CANNOT_TELL, DISAGREES
@@ -84,8 +85,9 @@ def test_its_silent_channels_are_those_that_other_photographs_find(imagenet: ref
 
 
 def test_noise_in_them_matters_and_in_active_channels_matters_more(imagenet: reference.Reference) -> None:
-    table = inactive.noise_table(imagenet.effects).set_index("noise")["dL"].map(lambda found: found.value)
-    assert 0 < table["random_inactive"] < table["inactive"] < table["random_active"]
+    rows = ("random_inactive", "inactive", "random_active")
+    one, every, active = (inactive.noise_change(imagenet.effects["resnet18"], row).value for row in rows)
+    assert 0 < one < every < active
     noise = imagenet.exhibit.inactive.why["resnet18"].changes["noise"]
     assert noise["tested"].sign == 1
     assert imagenet.exhibit.inactive.why["resnet18"].changes["skip"]["difference"].sign == 0  # as the conclusion says
@@ -169,12 +171,14 @@ def test_the_pair_is_trained_as_its_page_says(pair: reference.Reference) -> None
 def test_channels_fall_silent_in_every_resnet34_of_the_pair(pair: reference.Reference) -> None:
     counts = {name: [len(each.inactive) for each in effects] for name, effects in pair.effects.items()}
     assert min(counts["resnet34"]) >= 1 and min(counts["resnet34-short"]) >= 1
-    more, at_equal_accuracy = inactive.more_inactive_of(pair.effects)
+    more, at_equal_accuracy = (
+        inactive.more_inactive(pair.effects, NETWORKS[name], NETWORKS["plainnet34"])
+        for name in ("resnet34", "resnet34-short")
+    )
     assert more.sign == 1 and at_equal_accuracy.value > 0 and at_equal_accuracy.sign == 0
-    table = inactive.noise_table(pair.effects)
     for name in ("resnet34", "resnet34-short"):  # more in as many active channels, in every network
-        rows = table[table["network"] == name].set_index("noise")["dL"].map(lambda found: found.value)
-        assert 0 < rows["inactive"] < rows["random_active"]
+        silent, active = (inactive.noise_change(pair.effects[name], row).value for row in ("inactive", "random_active"))
+        assert 0 < silent < active
 
 
 def test_verdicts_of_the_pair(pair: reference.Reference) -> None:

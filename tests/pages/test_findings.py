@@ -63,10 +63,13 @@ def test_each_line_follows_its_interval(
 ) -> None:
     of = dict.fromkeys(MEASURED, OPEN) | planted
     monkeypatch.setattr(series, "more_silent", lambda *_: of["decay"])  # in per cent
-    monkeypatch.setattr(findings, "more_inactive_of", lambda _effects: (OPEN, of["equal"]))
+    monkeypatch.setattr(findings, "more_inactive", lambda _, one, __: of["equal"] if one.control_of else OPEN)
     network = imagenet(of["tested"], of["difference"], of["tuned"], of.get("inactive", 2))
     wide = imagenet(OPEN, OPEN, of["wide"])
-    pair = SimpleNamespace(effects={}, claims=[_claim("g", "It is.", "By counting.", [Part("share", of["equal"])])])
+    effects = dict.fromkeys(("resnet34", "plainnet34", "resnet34-short"))
+    pair = SimpleNamespace(
+        effects=effects, claims=[_claim("g", "It is.", "By counting.", [Part("share", of["equal"])])]
+    )
     found = findings.gather(trainings(), pair, network, wide)
     assert len(found) == 5
     assert [verdict for verdict, _ in found[line].found] == verdicts

@@ -15,7 +15,7 @@ from rfviz.kernels.noise import VARIANTS, Disturbances, Effect, NoiseDose, Noise
 from rfviz.kernels.responses import LayerResponses
 from rfviz.kernels.silent import Silence
 from rfviz.lab import results
-from rfviz.nets.network import NETWORKS, contrast
+from rfviz.nets.network import NETWORKS
 from rfviz.nets.receptive_field import ReceptiveField
 from rfviz.pages import inactive as page
 from rfviz.pages.inactive import Shown
@@ -165,57 +165,57 @@ def having(count: int, *losses: float, reach: float = 0.05) -> NoiseEffect:
     return experiment(tuple(range(count)), **found, **CONTROLS)
 
 
-def test_noise_table_holds_intervals_over_images_and_the_papers_numbers() -> None:
-    found = {"resnet34": [having(2, 1.0, 2.0, 3.0)], "plainnet34": [NONE], "resnet18": [NONE]}
-    table = page.noise_table(found).set_index(["network", "noise"])
-    row = table.loc["resnet34", "inactive"]
-    assert (row["inactive"], row["channels"], row["noisy"]) == (2, 64, 2)
-    assert row["dL"] == pytest.approx(Interval(2.0, 1.95, 2.05, 100, "images"))
-    assert row["dtop1"][:3] == pytest.approx((-0.2, -0.25, -0.15))
-    assert row["paper_dL"] == 1.26962
-    assert table.loc[("resnet34", "least_active"), "noisy"] == 13
-    for column in ("dL", "dtop1"):
-        assert math.isnan(table.loc[("plainnet34", "inactive"), column].value)
-    assert table.loc[("plainnet34", "random_inactive"), "paper_dL"] == -8.34465e-7
-    assert table.loc["resnet18", "paper_dL"].isna().all()
+def test_noise_of_one_network_has_intervals_over_images() -> None:
+    found = [having(2, 1.0, 2.0, 3.0)]
+    assert page.noise_change(found, "inactive") == found[0].effects["inactive"].loss_interval
+    assert page.noise_change(found, "inactive") == pytest.approx(Interval(2.0, 1.95, 2.05, 100, "images"))
+    assert page.noise_change(found, "inactive", "top1")[:3] == pytest.approx((-0.2, -0.25, -0.15))
+    for of in ("loss", "top1"):
+        assert math.isnan(page.noise_change([NONE], "inactive", of).value)
 
 
 def test_every_cell_of_table_1() -> None:
     """Of one network: intervals over images; dashes where nothing is inactive, or not in the paper."""
-    table = page.table1({"resnet34": [having(2, 1.0, 2.0, 3.0)], "resnet18": [NONE]}).reset_index()
-    assert table["network"].tolist() == ["ResNet34"] * 4 + ["ResNet18"] * 4
-    assert table["inactive"].tolist() == ["2 of 64 (paper: 13 of 64)"] * 4 + ["0 of 64 (paper: –)"] * 4
+    found = {"resnet34": [having(2, 1.0, 2.0, 3.0)], "plainnet34": [NONE], "resnet18": [NONE]}
+    table = page.table1(found).reset_index()
+    assert table["network"].tolist() == ["ResNet34"] * 4 + ["PlainNet34"] * 4 + ["ResNet18"] * 4
+    assert table["inactive"].tolist() == (
+        ["2 of 64 (paper: 13 of 64)"] * 4 + ["0 of 64 (paper: 2 of 64)"] * 4 + ["0 of 64 (paper: –)"] * 4
+    )
     assert table["noise in"].tolist() == [
         "all inactive: ΔL", "one inactive, drawn per 256 images: ΔL_rnd", "the 13 least active (control)",
         "13 random active (control)",
-    ] * 2  # fmt: skip
+    ] * 3  # fmt: skip
     controls = ["+0.15 (+0.1 to +0.2)", "+0.4 (+0.35 to +0.45)"]
     assert table["ΔL (nats)"].tolist() == [
-        "+2 (+1.95 to +2.05)", "+0.2 (+0.199 to +0.201)", *controls, "–", "–", *controls,
+        "+2 (+1.95 to +2.05)", "+0.2 (+0.199 to +0.201)", *controls, *["–", "–", *controls] * 2,
     ]  # fmt: skip
-    assert table["ΔL in the paper"].tolist() == ["1.26962", "0.024056", *["–"] * 6]
+    assert table["ΔL in the paper"].tolist() == [
+        "1.26962", "0.024056", "–", "–", "-1.66893 · 10⁻⁶", "-8.34465 · 10⁻⁷", *["–"] * 6,
+    ]  # fmt: skip
     assert table["Δ top-1 (points)"].tolist()[0] == "-20 (-25 to -15)"
-    assert table["Δ top-1 (points)"].tolist()[4:] == ["–", "–", "-1.5 (-6.5 to +3.5)", "-4 (-9 to +1)"]
+    assert table["Δ top-1 (points)"].tolist()[4:] == ["–", "–", "-1.5 (-6.5 to +3.5)", "-4 (-9 to +1)"] * 2
+    most = [experiment(tuple(range(60)), **CONTROLS), NONE]  # only four are left to draw from in the first
+    assert [row for *_, row in page.table1({"resnet34": most}).index][3] == "8.5 random active (control)"
 
 
 REPLICAS = {"resnet34": [having(3, 1.0, 1.2), having(1, 3.0, 3.2), NONE], "plainnet34": [NONE] * 3}
 
 
 def test_several_networks_give_intervals_over_them() -> None:
-    table = page.noise_table(REPLICAS).set_index(["network", "noise"])
-    row = table.loc["resnet34", "inactive"]
-    assert row["inactive"] == pytest.approx(4 / 3)
-    assert (row["fewest"], row["most"], row["networks"], row["measured"]) == (0, 3, 3, 2)
     # over 1.1 and 3.1, the means of the two networks that have inactive channels
     low, high = student.t.interval(0.95, 1, 2.1, math.sqrt(2) / math.sqrt(2))
-    assert row["dL"] == pytest.approx(Interval(2.1, low, high, 2, "seeds"))
-    assert row["dtop1"][:3] == pytest.approx((-0.21, -high / 10, -low / 10))
-    least = table.loc[("resnet34", "least_active"), "dL"]  # the same in all three
+    replicas = REPLICAS["resnet34"]
+    assert page.noise_change(replicas, "inactive") == pytest.approx(Interval(2.1, low, high, 2, "seeds"))
+    assert page.noise_change(replicas, "inactive", "top1")[:3] == pytest.approx((-0.21, -high / 10, -low / 10))
+    least = page.noise_change(replicas, "least_active")  # the same in all three
     assert least.value == pytest.approx(0.15) and math.isnan(least.low) and least.n == 3
-    assert table.loc[("plainnet34", "inactive"), "measured"] == 0
     text = page.table1(REPLICAS).reset_index()
-    assert text["inactive"][0] == "1.33 (0 to 3, 3 networks) of 64 (paper: 13 of 64)"
-    assert text["noise in"][0].endswith("[2 of 3 networks]")
+    assert text["inactive"][[0, 4]].tolist() == [
+        "1.33 (0 to 3, 3 networks) of 64 (paper: 13 of 64)", "0 (0 to 0, 3 networks) of 64 (paper: 2 of 64)"
+    ]  # fmt: skip
+    some = [row.partition(" [")[2] for row in text["noise in"]]
+    assert some == ["2 of 3 networks]"] * 2 + [""] * 6
     assert text["ΔL (nats)"][[0, 4]].tolist() == [f"+2.1 ({low:+.3g} to {high:+.3g})", "–"]
 
 
@@ -302,32 +302,28 @@ def test_several_networks_are_judged_by_the_interval_over_them() -> None:
     assert "it cannot be told whether noise in the inactive channels raises the loss" in one  # one network: no interval
 
 
-def runs_of(*names: str, seeds: int = 1) -> list[Any]:
-    networks = [NETWORKS[name] for name in names]
-    first, other = networks[0], contrast(networks)
-    return [SimpleNamespace(networks=networks, subject=first, contrast=other, seed=i) for i in range(seeds)]
+RESNET, PLAIN, SHORT = (NETWORKS[name] for name in ("resnet34", "plainnet34", "resnet34-short"))
 
 
-def test_other_pages_get_the_intervals_of_this_page(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_networks_differ_in_the_share_of_inactive_channels() -> None:
+    """By what drives the layer and by noise experiments alike."""
     silent = {"plainnet34": (0, 0), "resnet34": (1, 2), "resnet34-short": (3, 3)}
-    rates = {name: [[0.0] * count + [0.5] * (24 - count) for count in counts] for name, counts in silent.items()}
-    monkeypatch.setattr(results, "pooling", lambda run, name: responses(*rates[name][run.seed]))
-    monkeypatch.setattr(results, "noise_effect", lambda run, name: REPLICAS[name][run.seed])
-    within = page.more_inactive(runs_of("resnet34", "plainnet34"))
-    assert within.value == pytest.approx(1 / 24)
-    assert (within.sign, within.n, within.of) == (0, 48, "channels")
-    over = page.more_inactive(runs_of("plainnet34", "resnet34", seeds=2))
-    assert over.value == pytest.approx(-1.5 / 24)
-    assert (over.n, over.of) == (2, "seeds")
-    assert math.isnan(page.more_inactive(runs_of("resnet34")).value)
-    controlled = page.more_inactive(runs_of("resnet34", "plainnet34"), NETWORKS["resnet34-short"])
-    assert controlled.value == pytest.approx(3 / 24)
-    one, two = (page.noise_change(runs_of("resnet34", seeds=seeds), "resnet34", "inactive") for seeds in (1, 3))
-    assert one == REPLICAS["resnet34"][0].effects["inactive"].loss_interval
-    assert (one.value, one.n, one.of) == (pytest.approx(1.1), 100, "images")
-    assert (two.value, two.n, two.of) == (pytest.approx(2.1), 2, "seeds")
-    assert math.isnan(page.noise_change(runs_of("plainnet34"), "plainnet34", "inactive").value)
-    assert page.noise_change(runs_of("plainnet34"), "plainnet34", "least_active").value == pytest.approx(0.15)
+    pooled = {
+        name: [responses(*[0.0] * count + [0.5] * (24 - count)) for count in counts] for name, counts in silent.items()
+    }
+    effects = {name: [experiment(tuple(range(count)), 24) for count in counts] for name, counts in silent.items()}
+    found: Any
+    for found in (pooled, effects):
+        first = {name: replicas[:1] for name, replicas in found.items()}
+        within = page.more_inactive(first, RESNET, PLAIN)
+        assert within.value == pytest.approx(1 / 24)
+        assert (within.sign, within.n, within.of) == (0, 48, "channels")
+        over = page.more_inactive(found, PLAIN, RESNET)
+        assert over.value == pytest.approx(-1.5 / 24)
+        assert (over.n, over.of) == (2, "seeds")
+        assert page.more_inactive(first, SHORT, PLAIN).value == pytest.approx(3 / 24)
+        for pair in ((RESNET, None), (None, PLAIN)):
+            assert math.isnan(page.more_inactive(found, *pair).value)
 
 
 def test_without_labels_the_output_stands_in_the_place_of_the_loss() -> None:

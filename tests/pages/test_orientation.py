@@ -102,7 +102,7 @@ def test_without_anything_to_compare_there_is_no_number() -> None:
     nothing = tuned(silent=3)
     for found, control in ((nothing, CHANCE), (tuned(0.5, 0.5, 0.5), [nothing, nothing])):
         assert selective(found, control).isnan().all()
-        share = excess([found], [control])
+        share = excess(found, control)
         assert math.isnan(share.value) and share.sign == 0
         page = shown(["resnet34"], {"maxpool": found}, control)
         assert orientation.selectivity_table(page)["selective"].tolist() == ["0 of 0"]

@@ -15,7 +15,6 @@ from rfviz.lab.run import open_run
 from rfviz.pages import claims, inactive, sharing
 from rfviz.pages.evidence import reference
 from rfviz.pages.evidence.reference import COLUMNS, Reference, sheet
-from rfviz.pages.inactive import noise_table
 from rfviz.pages.style import min_max, stretch
 from rfviz.storage import places
 from rfviz.training.recipe import Recipe
@@ -43,7 +42,7 @@ def test_the_numbers_come_back_as_they_were(exported):
         assert found.histories[name] == [results.history(run, name) for run in replicas]
         assert found.accuracies[name] == [results.accuracy(run, name) for run in replicas]
     expected = {name: [results.noise_effect(run, name) for run in replicas] for name in found.effects}
-    assert noise_table(found.effects).to_string() == noise_table(expected).to_string()
+    assert inactive.table1(found.effects).equals(inactive.table1(expected))
     for name, effects in expected.items():
         for ours, theirs in zip(found.effects[name], effects, strict=True):
             assert dataclasses.replace(ours, effects={}) == dataclasses.replace(theirs, effects={})
@@ -51,6 +50,7 @@ def test_the_numbers_come_back_as_they_were(exported):
                 assert torch.equal(ours.effects[row].loss, effect.loss)
                 assert ours.effects[row].channels == effect.channels
                 assert ours.effects[row].loss_interval == effect.loss_interval
+                assert ours.effects[row].top1_interval == effect.top1_interval
     assert found.facts["made by"]["command"] == "rfviz reference here"
     assert found.chance == 1 / 4
     assert repr(found.claims) == repr(claims.gather(replicas))  # NaN is not equal to itself
@@ -194,7 +194,7 @@ def test_what_other_pages_draw_comes_back_as_it_was(exported):
     assert sharing.ownership_answer(found.sharing).data == sharing.ownership_answer(shared).data
     assert sharing.predictions_table(found.sharing).data == sharing.predictions_table(shared).data
     assert found.table("selectivity").to_dict() == expected.table("selectivity").to_dict()
-    assert found.answers == expected.answers and "**Answer.**" in found.answers["opponency"]
+    assert found.answers == expected.answers and "**Answer.**" in found.answers["selectivity"]
 
 
 def test_large_pictures_are_reduced():

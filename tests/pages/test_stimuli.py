@@ -75,7 +75,7 @@ def test_a_channel_that_never_fires_is_said_to_be_so(shown: page.Shown) -> None:
     nothing = shown._replace(responses={"resnet34": silent})
     figure = page.preferred_stimuli(nothing, RESNET, {"resnet34": 0})
     assert images_in(figure) == []
-    assert all("never fires" in panel.get_suptitle() for panel in figure.subfigs)
+    assert all("never fires" in panel.get_suptitle() for panel in figure.subfigs[0].subfigs)
     assert len(figure.links()) == 3
     assert len(images_in(page.mean_stimuli(nothing, RESNET, {"resnet34": 0}))) == 1  # the filter
 

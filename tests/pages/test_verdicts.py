@@ -24,7 +24,7 @@ def claim(letter: str, *parts: Part) -> Claim:
 
 
 def drawn(columns: dict[str, list[Claim]]) -> BeautifulSoup:
-    return BeautifulSoup(verdicts.figure(columns).data, "html.parser")
+    return BeautifulSoup(verdicts.figure(columns, {}).data, "html.parser")
 
 
 GOOD, BAD, WIDE = (Part(name, between(*ends), 0.5) for name, ends in

@@ -14,7 +14,8 @@ from rfviz.nets.network import NETWORKS
 from rfviz.pages.claims import Claim
 from rfviz.pages.evidence import series
 from rfviz.pages.evidence.reference import Reference
-from rfviz.pages.inactive import MORE, more_inactive_of
+from rfviz.pages.inactive import MORE, more_inactive
+from rfviz.pages.style import roles
 from rfviz.pages.verdicts import marked
 from rfviz.stats import judge
 
@@ -63,20 +64,15 @@ def _of_silence(imagenet: Reference) -> Finding:
     than = {1: "more than", 0: "neither more nor less, as far as can be told, than", -1: "less than"}
     by_skip = why.changes["skip"]["difference"]
     exist, harms = (_stated(imagenet.claims, letter) for letter in "fh")
+    silent = f"{_on_imagenet(name)}: {len(found.inactive)} of {found.channels}, over photographs of Caltech-101"
+    harm = (
+        f"noise in them changes its loss, in nats, by {harms.parts[0].interval:+.3f}; by the skip of the first block "
+        f"alone it does {than[by_skip.sign]} in as many active channels (difference, in nats, {by_skip:+.3f}). There "
+        "is no such network without skips to compare with"
+    )
     return Finding(
         "Some channels of the first pooling layer never fire, and noise in them harms more than without skips",
-        [
-            (
-                exist.verdict,
-                f"{_on_imagenet(name)}: {len(found.inactive)} of {found.channels}, over photographs of Caltech-101",
-            ),
-            (
-                harms.verdict,
-                f"noise in them changes its loss, in nats, by {harms.parts[0].interval:+.3f}; by the skip of the first "
-                f"block alone it does {than[by_skip.sign]} in as many active channels (difference, in nats, "
-                f"{by_skip:+.3f}). There is no such network without skips to compare with",
-            ),
-        ],
+        [(exist.verdict, silent), (harms.verdict, harm)],
         ("imagenet_network", "A network trained on ImageNet"),
     )
 
@@ -87,21 +83,14 @@ def _on_imagenet(name: str) -> str:
 
 def _of_networks(shown: series.Shown, pair: Reference) -> Finding:
     resnet, _, plain = shown.networks
-    by_decay = series.more_silent(shown, resnet, plain)
-    plainly, equal = more_inactive_of(pair.effects)
-    titles = [NETWORKS[name].title for name in (resnet, plain)]
+    by_decay = series.more_silent(shown, resnet, plain).times(0.01)
+    _, subject, contrast, controlled = roles([NETWORKS[name] for name in pair.effects])
+    plainly, equal = (more_inactive(pair.effects, each, contrast) for each in (subject, controlled))
+    trained = f"trained on Caltech-101: {plainly:+.0%} of the channels, at equal accuracy {equal:+.0%}"
+    small = f"small networks at equal cumulative decay: {by_decay:+.0%}"
     return Finding(
-        f"{titles[0]} has more of them than {titles[1]}",
-        [
-            (
-                _stated(pair.claims, "g").verdict,
-                f"trained on Caltech-101: {plainly:+.0%} of the channels, at equal accuracy {equal:+.0%}",
-            ),
-            (
-                judge(by_decay.times(0.01), least=MORE),
-                f"small networks at equal cumulative decay: {by_decay.times(0.01):+.0%}",
-            ),
-        ],
+        f"{NETWORKS[resnet].title} has more of them than {NETWORKS[plain].title}",
+        [(_stated(pair.claims, "g").verdict, trained), (judge(by_decay, least=MORE), small)],
         ("silence_by_decay", "When channels fall silent"),
     )
 
@@ -111,20 +100,13 @@ def _of_neurons(imagenet: Reference, pair: Sequence[Claim]) -> list[Finding]:
     found = []
     for letter, states in (("i", "selective for orientation"), ("j", "double-opponent")):
         here, there = (_stated(claims, letter) for claims in (imagenet.claims, pair))
-        found.append(
-            Finding(
-                f"Neurons are {states}",
-                [
-                    (
-                        here.verdict,
-                        f"{_on_imagenet(name)}: the share of channels that are, averaged over three layers, minus that "
-                        f"with random weights, is {here.parts[0].interval:+.0%}",
-                    ),
-                    (there.verdict, f"ResNet34 trained on Caltech-101: it is {there.parts[0].interval:+.0%}"),
-                ],
-                ("claims", "Claims"),
-            )
+        ours = (
+            f"{_on_imagenet(name)}: the share of channels that are, averaged over three layers, minus that with random "
+            f"weights, is {here.parts[0].interval:+.0%}"
         )
+        other = f"ResNet34 trained on Caltech-101: it is {there.parts[0].interval:+.0%}"
+        verdicts = [(here.verdict, ours), (there.verdict, other)]
+        found.append(Finding(f"Neurons are {states}", verdicts, ("claims", "Claims")))
     picture = _stated(imagenet.claims, "d")
     part = next(each for each in picture.parts if each.verdict == picture.verdict)
     shares = [each.interval.value for each in picture.parts]

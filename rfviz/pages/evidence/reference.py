@@ -93,11 +93,13 @@ class Exhibit:
     @property
     def sharing(self) -> sharing.Shown:
         """What the functions of `rfviz.pages.sharing` take that are about silent channels; the rest is empty."""
-        more, at_equal_accuracy = inactive.more_inactive_of(self.inactive.effects)
+        found, effects = roles([NETWORKS[name] for name in self.evidence]), self.inactive.effects
+        more, equal = (
+            inactive.more_inactive(effects, each, found.contrast) for each in (found.subject, found.accuracy_control)
+        )
         return sharing.Shown(
-            roles=roles([NETWORKS[name] for name in self.evidence]), steps={}, keeps=NOTHING, parts={},
-            sparsity={}, read=self.read, evidence=self.evidence, more_inactive=more,
-            more_at_equal_accuracy=at_equal_accuracy, explored=self.inactive.explored,
+            roles=found, steps={}, keeps=NOTHING, parts={}, sparsity={}, read=self.read, evidence=self.evidence,
+            more_inactive=more, more_at_equal_accuracy=equal, explored=self.inactive.explored,
         )  # fmt: skip
 
 
@@ -242,12 +244,10 @@ def exhibit(runs: Sequence[Run]) -> Exhibit:
     tables = {
         "selectivity": orientation.selectivity_table(grey),
         "colour classes": colour.class_table(coloured),
-        "opponency": colour.opponency_table(coloured),
     }
     answers = {
         "selectivity": orientation.selectivity_answer(grey),
         "colour classes": colour.class_answer(coloured),
-        "opponency": colour.opponency_answer(coloured),
     }
     return Exhibit(
         inactive.gather(runs),

@@ -143,27 +143,19 @@ def silent_by_decay(shown: Shown) -> Figure:
 
 
 def _draw(ax: Axes, shown: Shown, what: str, label: str) -> None:
-    for network, marker in zip(shown.networks, "osD^v", strict=False):
-        described, shift = NETWORKS[network], 1 + 0.06 * (shown.networks.index(network) - 1)
-        for alive, style in ((False, "-"), (True, "none")):
-            decays = shown.decays(alive=alive)
-            values = [_each(shown.of(network, decay, alive=alive), what) for decay in decays]
-            for decay, each in zip(decays, values, strict=True):
-                ax.plot(
-                    [decay * shift] * len(each), each, marker, color=described.colour, markersize=4,
-                    markerfacecolor="white" if alive else described.colour, alpha=0.8,
-                )  # fmt: skip
-            means = [float(np.mean(each)) for each in values]
+    for place, (network, marker) in enumerate(zip(shown.networks, "osD^v", strict=False)):
+        colour, shift = NETWORKS[network].colour, 1 + 0.06 * (place - 1)
+        for alive, fill in ((False, colour), (True, "white")):
+            style: dict[str, Any] = {"marker": marker, "color": colour, "markerfacecolor": fill, "markersize": 4}
+            means = []
+            for decay in shown.decays(alive=alive):
+                each = _each(shown.of(network, decay, alive=alive), what)
+                ax.plot([decay * shift] * len(each), each, linestyle="none", alpha=0.8, **style)
+                means.append((decay * shift, np.mean(each)))
             if alive:
-                ax.plot(
-                    [], [], marker, color=described.colour, markerfacecolor="white", markersize=4,
-                    label="kept alive",
-                )  # fmt: skip
+                ax.plot([], [], linestyle="none", label="kept alive", **style)
             else:
-                ax.plot(
-                    [decay * shift for decay in decays], means, style, color=described.colour, linewidth=1.2,
-                    marker=marker, markersize=4, label=described.title,
-                )  # fmt: skip
+                ax.plot(*zip(*means, strict=True), linewidth=1.2, label=NETWORKS[network].title, **style)
     ax.set_xscale("log")
     ax.set_xticks(shown.decays(), [f"{decay:g}" for decay in shown.decays()])
     ax.minorticks_off()

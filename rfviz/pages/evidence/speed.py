@@ -59,7 +59,6 @@ def benchmark_table(results: Mapping[str, Any]) -> pd.DataFrame:
                 "found": f"{row['times_faster']:,.0f} x faster" if row["times_faster"] >= 20
                 else f"{row['times_faster']:.1f} x faster",
                 "reached": {True: "yes", False: "no"}.get(row.get("reached"), ""),
-                "of the pass as torch comes": "",
                 "time": f"{row['seconds']:.2g} s",
                 "peak memory": f"{row['peak_mb']:,.0f} MB",
             }
@@ -73,13 +72,11 @@ def benchmark_table(results: Mapping[str, Any]) -> pd.DataFrame:
                 "aim": "<= 1.05 x",
                 "found": f"{many / few:.3f} x",
                 "reached": "yes" if many / few <= 1.05 else "no",
-                "of the pass as torch comes": "",
-                "time": "",
                 "peak memory": f"{many:,.0f} MB",
             }
         )
     order = ["work", "found", "aim", "reached", "of the pass as torch comes", "time", "peak memory", "compared with"]
-    return pd.DataFrame(lines)[order].set_index("work")
+    return pd.DataFrame(lines, columns=order).fillna("").set_index("work")
 
 
 def profile_table(results: Mapping[str, Any]) -> pd.DataFrame:
