@@ -110,7 +110,7 @@ def smoke_runs(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path
 
 @pytest.fixture(scope="session")
 def opened_smoke(smoke_runs: Path) -> Run:
-    """The run of that book, opened once for all tests of a process."""
+    """The run of that book, opened once for all tests of a process: ask it for nothing that is not in the book."""
     from rfviz.lab.run import open_run
 
     with pytest.MonkeyPatch.context() as patch:

@@ -479,8 +479,11 @@ def _call(words: Sequence[str]) -> None:
     except CycloptsError as error:
         said = one_line(str(error))
         raise RfvizError(f"{said[:1].lower()}{said[1:]} See `{' '.join(['rfviz', *chain])} --help`.") from error
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and chain and command is not train:  # as torchrun sets it
-        raise RfvizError(f"torchrun is for 'rfviz train': run 'rfviz {chain[0]}' without it, in one process.")
+    if "WORLD_SIZE" in os.environ and chain and command is not train:  # of torchrun
+        from rfviz.training import distributed
+
+        if distributed.started() > 1:
+            raise RfvizError(f"torchrun is for 'rfviz train': run 'rfviz {chain[0]}' without it, in one process.")
     command(*bound.args, **bound.kwargs)
 
 

@@ -422,14 +422,14 @@ def _walk(root: Path) -> list[tuple[Path, list[str]]]:
     everything once more under another class.
     """
     found: list[tuple[Path, list[str]]] = []
-    through: dict[str, tuple[Path, ...]] = {str(root): (root.resolve(),)}
+    through = {root: (root.resolve(),)}
     unfollowed: list[str] = []
 
     def refused(error: OSError) -> None:
         unfollowed.append(f"{Path(error.filename).relative_to(root)} ({error.strerror})")
 
     for parent, folders, files in os.walk(root, followlinks=True, onerror=refused):
-        chain = through.pop(parent)
+        chain = through.pop(Path(parent))
         folders[:] = [name for name in folders if not _is_sidecar(name)]
         for name in list(folders):
             path = Path(parent, name)
@@ -438,9 +438,9 @@ def _walk(root: Path) -> list[tuple[Path, list[str]]]:
                 folders.remove(name)
                 unfollowed.append(f"{path.relative_to(root)} (a link that leads back)")
             else:
-                through[str(path)] = (*chain, target)
+                through[path] = (*chain, target)
         found.append((Path(parent).relative_to(root), sorted(name for name in files if not _is_sidecar(name))))
     if unfollowed:
         named = first_few(sorted(unfollowed))
         _log.warning("rfviz: %d folders in %s are not looked into: %s", len(unfollowed), root, named)
-    return sorted(found)
+    return sorted(found, key=lambda each: each[0].parts)  # paths themselves are ordered in other ways elsewhere

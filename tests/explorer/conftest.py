@@ -4,8 +4,9 @@ import pytest
 
 
 @pytest.fixture(autouse=True)
-def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let clear pictures of networks of one's own be made in a few steps: what they show is tested elsewhere."""
+def few_steps(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let clear pictures of networks of one's own be made in a few steps, but in thorough tests."""
     from rfviz.explorer import own
 
-    monkeypatch.setitem(own.CLEAR, "steps", 4)
+    if request.node.get_closest_marker("thorough") is None:
+        monkeypatch.setitem(own.CLEAR, "steps", 4)

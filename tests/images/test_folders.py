@@ -5,6 +5,7 @@ import io
 import itertools
 import os
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -92,6 +93,29 @@ def test_labels_of_val_are_those_of_train_when_a_class_is_missing_from_it(root):
 def test_files_of_other_kinds_are_not_images(root):
     (root / "train" / "chelsea" / "notes.txt").write_text("not an image")
     assert len(load(root).train) == 12
+
+
+@pytest.mark.parametrize("by_text", [False, True])
+def test_classes_may_be_called_anything(root, by_text, monkeypatch):
+    if by_text:  # as Python orders paths from 3.12 on: names such as this come before the folder itself, "."
+        monkeypatch.setattr(Path, "__lt__", lambda one, other: str(one) < str(other), raising=False)
+    for part in ("train", "val"):
+        (root / part / "chelsea").rename(root / part / "-1")
+    train = load(root).train
+    assert train.classes == ("-1", "coffee", "rocket")
+    assert train.files == [f"{name}/{number}.png" for name in train.classes for number in range(4)]
+    assert train.labels == [0] * 4 + [1] * 4 + [2] * 4
+
+
+def test_a_folder_may_be_where_one_is_or_behind_a_link(root, tmp_path_factory, monkeypatch):
+    expected = folders.everything(root).files
+    link = tmp_path_factory.mktemp("elsewhere") / "link"
+    link.symlink_to(root)
+    monkeypatch.chdir(root)
+    for where in (".", link):
+        assert folders.everything(where).files == expected and len(expected) == 18
+    monkeypatch.chdir(root / "train")
+    assert len(folders.split(".", 0.5).train) == 6
 
 
 def test_images_kept_in_memory_survive_their_files(root):

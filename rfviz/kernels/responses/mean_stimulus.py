@@ -25,6 +25,10 @@ class MeanStimulus:
         self.total: Tensor | None = None  # (C, 3, r, c) of float64, sums of pixels minus MIDDLE
         self.count: Tensor | None = None  # (C, r, c) of int64
         self.corner = 0, 0  # row and column of the field in which both begin
+        # Neurons chosen so far, (C, h, w), of maps of one size in images of one size: they become counts of pixels only
+        # when they must.
+        self._neurons: Tensor | None = None
+        self._size = 0, 0
 
     def update(self, phases: Phases, chosen: Tensor) -> None:
         """Add the patches of the neurons where `chosen` (N, C, h, w) is > 0, out of the images of `phases`."""
@@ -38,17 +42,20 @@ class MeanStimulus:
         self._add(summed_grid(phases.total, rows, columns, self.field)[None], neurons, (0, 0), phases)
 
     def _add(self, sums: Tensor, neurons: Tensor, corner: tuple[int, int], phases: Phases) -> None:
-        channels, colours, rows, columns = sums.shape
-        self._reach(channels, colours, *corner, rows, columns)
-        assert self.total is not None and self.count is not None
-        top, left = corner[0] - self.corner[0], corner[1] - self.corner[1]
-        part = ..., slice(top, top + rows), slice(left, left + columns)
-        down, across = (
-            _inside(self.field, *along)
-            for along in zip(neurons.shape[1:], phases.images.shape[2:], corner, (rows, columns), strict=True)
-        )
-        self.total[part].add_(sums)
-        self.count[part].add_((down @ neurons.double() @ across.T).long())
+        height, width = phases.images.shape[2:]
+        size = height, width
+        if self._neurons is not None and (size != self._size or neurons.shape != self._neurons.shape):
+            self._count()
+        self._neurons = neurons if self._neurons is None else self._neurons + neurons
+        self._size = size
+        channels, colours, *sides = sums.shape
+        self._reach(channels, colours, *corner, *sides)
+        self._part(self.total, *corner, *sides).add_(sums)
+
+    def _part(self, whole: Tensor | None, top: int, left: int, rows: int, columns: int) -> Tensor:
+        assert whole is not None
+        y, x = top - self.corner[0], left - self.corner[1]
+        return whole[..., y : y + rows, x : x + columns]
 
     @torch.inference_mode(False)  # what is made in inference mode could not be added to outside it
     def _reach(self, channels: int, colours: int, top: int, left: int, rows: int, columns: int) -> None:
@@ -66,8 +73,23 @@ class MeanStimulus:
             self.count = F.pad(self.count, (before, after, above, below))
             self.corner = y - above, x - before
 
+    def _count(self) -> None:
+        """Turn the neurons chosen so far into the number of patches that have each pixel."""
+        if self._neurons is None:
+            return
+        assert self.count is not None
+        (top, left), (rows, columns) = self.corner, self.count.shape[1:]
+        # Neurons from y0 up to y1, and x0 to x1, see an existing pixel there: a difference of running sums.
+        running = F.pad(self._neurons.cumsum(1).cumsum(2), (1, 0, 1, 0))
+        y0, y1 = _seeing(self.field, self._neurons.shape[1], self._size[0], range(top, top + rows))
+        x0, x1 = _seeing(self.field, self._neurons.shape[2], self._size[1], range(left, left + columns))
+        between = running[:, y1] - running[:, y0]
+        self.count += between[:, :, x1] - between[:, :, x0]
+        self._neurons = None
+
     def state_dict(self) -> dict[str, Tensor]:
         """Return the state as tensors."""
+        self._count()
         if self.total is None or self.count is None:
             return {}
         return {"total": self.total, "count": self.count, "corner": torch.tensor(self.corner)}
@@ -82,6 +104,7 @@ class MeanStimulus:
 
     def result(self) -> tuple[Tensor, Tensor]:
         """Return the mean `(C, 3, R, R)` in float32, 0 where nothing was counted, and the count `(C, R, R)`."""
+        self._count()
         assert self.total is not None and self.count is not None
         size, (top, left), (rows, columns) = self.field.size, self.corner, self.count.shape[1:]
         mean = torch.zeros(*self.total.shape[:2], size, size)
@@ -93,10 +116,10 @@ class MeanStimulus:
         return mean, count
 
 
-def _inside(field: ReceptiveField, neurons: int, pixels: int, begin: int, rows: int) -> Tensor:
-    """Return `(rows, neurons)` of float64: 1 where a neuron finds that row of its field, from `begin` on, in the image.
-
-    Counts that such matrices make are exact up to 2^53.
-    """
-    pixel = field.start + field.stride * torch.arange(neurons) + torch.arange(begin, begin + rows)[:, None]
-    return ((pixel >= 0) & (pixel < pixels)).double()
+def _seeing(field: ReceptiveField, neurons: int, pixels: int, rows: range) -> tuple[Tensor, Tensor]:
+    """Return, per row of the field, the half-open range of neurons that find this row inside the image."""
+    first_row = field.start + torch.arange(rows.start, rows.stop)  # of the image, as neuron 0 sees it
+    first = (-first_row).div(field.stride, rounding_mode="floor").add_((-first_row % field.stride > 0).long())
+    last = (pixels - 1 - first_row).div(field.stride, rounding_mode="floor")
+    begin = first.clamp(0, neurons)
+    return begin, torch.maximum(last.add_(1).clamp_(0, neurons), begin)
