@@ -422,7 +422,7 @@ def _walk(root: Path) -> list[tuple[Path, list[str]]]:
     everything once more under another class.
     """
     found: list[tuple[Path, list[str]]] = []
-    through = {root: (root.resolve(),)}
+    through: dict[Path, tuple[Path, ...]] = {root: (root.resolve(),)}
     unfollowed: list[str] = []
 
     def refused(error: OSError) -> None:
