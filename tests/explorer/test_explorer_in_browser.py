@@ -534,6 +534,7 @@ def test_silent_channels_stand_by_themselves(page: Page) -> None:
     go(page, "imagenet-resnet18/maxpool/0")
     group = page.get_by_role("group", name="silent: 8, shown as in conv. layer 5")
     silent = [2, 4, 7, 9, 13, 36, 38, 48]
+    expect(group.locator(".rx-tile")).to_have_count(len(silent))  # their pictures are of another layer
     assert group.locator(".rx-tile").evaluate_all("all => all.map((tile) => Number(tile.dataset.channel))") == silent
     assert group.locator(".rx-tile").first.get_attribute("aria-label") == "channel 2, inactive"
     fire = page.get_by_role("group", name="fire: 56").locator(".rx-tile")
