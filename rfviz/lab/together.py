@@ -140,7 +140,9 @@ def _work(asked: Connection, place: int, environment: Mapping[str, str]) -> None
                 if job.look is None:
                     trained.path(run, job.network)
                 else:
-                    job.look([runs.setdefault(job.of, run.alone(job.network))])
+                    if job.of not in runs:
+                        runs[job.of] = run.alone(job.network)
+                    job.look([runs[job.of]])
             except (RfvizError, OSError):  # it is met again, and told, where the result is asked for
                 asked.send(False)
             else:
