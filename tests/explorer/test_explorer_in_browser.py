@@ -750,7 +750,7 @@ def lab(smoke_runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         port = free.getsockname()[1]
     settings = [
         "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}", f"--ServerApp.root_dir={folder}",
-        "--IdentityProvider.token=", "--LabApp.news_url=",
+        "--IdentityProvider.token=", "--LabApp.news_url=", "--LabApp.expose_app_in_browser=True",
         "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
     ]  # fmt: skip
     environment = os.environ | {
@@ -781,16 +781,17 @@ def live(browser: Browser, lab: str, name: str) -> Iterator[Page]:
     """Open a notebook, run its cell and wait for the explorer."""
     page = browser.new_page(viewport={"width": 1400, "height": 1000})
     page.set_default_timeout(60_000)
+    # On a busy machine JupyterLab may ask for the kernel or report that its server is slow: the default answer serves.
+    page.add_locator_handler(page.locator(".jp-Dialog"), lambda asked: asked.locator(".jp-mod-accept").last.click())
     page.goto(f"{lab}{name}.ipynb")
-    page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").wait_for()
-    page.locator(".jp-CodeCell .cm-content").first.click()
-    for _ in range(6):  # while it is still starting, JupyterLab may take the focus away
-        page.keyboard.press("Shift+Enter")
-        with contextlib.suppress(AssertionError):
-            expect(page.locator(".jp-InputPrompt").first).to_have_text(re.compile(r"\[[*\d]+\]"), timeout=5000)
-            break
-        page.locator(".jp-CodeCell .cm-content").first.click()
-    page.locator(".jp-OutputArea .rx-panel [data-picture=maximization] canvas").first.wait_for()
+    indicator = page.locator(".jp-Notebook-ExecutionIndicator")
+    expect(indicator).to_have_attribute("data-status", "idle", timeout=60_000)
+    # By command, not by key: while it is still starting, JupyterLab may take the focus away.
+    kernel = "window.jupyterapp.shell.currentWidget.sessionContext.session?.kernel"
+    page.wait_for_function(f"{kernel}?.connectionStatus === 'connected'")
+    page.evaluate("window.jupyterapp.commands.execute('notebook:run-all-cells').then(() => null)")
+    picture = page.locator(".jp-OutputArea .rx-panel [data-picture=maximization] canvas").first
+    expect(picture).to_be_visible(timeout=60_000)
     yield page
     page.close()
 
