@@ -35,8 +35,11 @@ _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 def number(value: float, form: str) -> str:
     """Return a number for people, with a power of ten as they write it, ``-1.67 · 10⁻⁶``; 110 is none.
 
-    So are numbers of a million and more written with decimals: the loss of a network that has come apart.
+    So are numbers of a million and more written with decimals: the loss of a network that has come apart. A form of a
+    share with a sign, such as ``"+.0%"``, is for a difference of shares, in points; `unit` says so.
     """
+    if unit(form):
+        return f"{100 * value:{form.replace('%', 'f')}}"
     if form.endswith("f") and abs(value) >= 10**LONGEST:
         form = form.removesuffix("f").partition(".")[0] + ".3g"
     digits, exponential, power = f"{value:{form}}".partition("e")
@@ -45,6 +48,11 @@ def number(value: float, form: str) -> str:
     if 0 < int(power) < LONGEST:
         return f"{float(f'{digits}e{power}'):{'+' * form.startswith('+')}.0f}"
     return f"{digits} · 10{str(int(power)).translate(_SUPERSCRIPTS)}"
+
+
+def unit(form: str) -> str:
+    """Return what stands behind a number in a form: ``" points"`` where it is a difference of shares, else nothing."""
+    return " points" if form.startswith("+") and form.endswith("%") else ""
 
 
 class Interval(NamedTuple):
@@ -76,13 +84,13 @@ class Interval(NamedTuple):
             return "–"
         n = f"n = {self.n:,} {self.of if self.n != 1 else self.of.removesuffix('s')}"
         ends = "no interval" if math.isnan(self.low) else self._ends(form)
-        return f"{number(self.value, form)} ({ends}, {n})"
+        return f"{number(self.value, form)}{unit(form)} ({ends}, {n})"
 
     def brief(self, form: str = "+.2f") -> str:
         """Return it without n, for a table that has a column for it."""
         if math.isnan(self.value):
             return "–"
-        return number(self.value, form) + ("" if math.isnan(self.low) else f" ({self._ends(form)})")
+        return number(self.value, form) + unit(form) + ("" if math.isnan(self.low) else f" ({self._ends(form)})")
 
     def _ends(self, form: str) -> str:
         return f"{number(self.low, form)} to {number(self.high, form)}"
@@ -281,4 +289,5 @@ def because(measured: Interval, null: str = "0") -> str:
     """Say why the verdict on an interval, taken against a null, is what it is."""
     if math.isnan(measured.low):
         return "there is no interval"
-    return f"the interval holds {null}" if measured.sign == 0 else f"the whole interval lies on one side of {null}"
+    where = {1: "the whole interval lies above", 0: "the interval holds", -1: "the whole interval lies below"}
+    return f"{where[measured.sign]} {null}"

@@ -244,7 +244,11 @@ def test_powers_of_ten_are_written_as_people_do():
     assert stats.number(3e12, "+.2g") == "+3 · 10¹²" and stats.number(1.23e6, ".2g") == "1.2 · 10⁶"
     assert stats.number(112.0, "+.2g") == "+110" and stats.number(-123456.0, ".2g") == "-120000"
     assert stats.number(-3.07e28, "+.3f") == "-3.07 · 10²⁸" and stats.number(999999.5, ".1f") == "999999.5"
-    assert stats.number(0.0241, ".3g") == "0.0241" and stats.number(0.5, "+.0%") == "+50%"
+    assert (
+        stats.number(0.0241, ".3g") == "0.0241"
+        and stats.number(0.5, ".0%") == "50%"
+        and stats.number(0.5, "+.0%") == "+50"
+    )
     small = Interval(2e-5, -1e-6, 0.3, 4)
     assert small.brief("+.2g") == "+2 · 10⁻⁵ (-1 · 10⁻⁶ to +0.3)"
     assert f"{small:+.2g}" == "+2 · 10⁻⁵ (-1 · 10⁻⁶ to +0.3, n = 4 channels)"

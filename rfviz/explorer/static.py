@@ -46,7 +46,7 @@ def front_end() -> dict[str, bytes]:
 def shelf(run: Run) -> Shelf:
     """Return a run and the networks that the repository keeps."""
     pair, trained = reference.kept(), reference.kept("evidence/resnet18")
-    return Shelf([RunSource(run), KeptSource(pair, "reference pair"), KeptSource(trained, "trained on ImageNet")])
+    return Shelf([RunSource(run), KeptSource(pair, reference.PAIR), KeptSource(trained, reference.IMAGENET)])
 
 
 def write(

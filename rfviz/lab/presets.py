@@ -227,7 +227,7 @@ PRESETS = {
         ),
         Preset(
             name="imagenet",
-            summary="ImageNet with the paper's recipe to the letter",
+            summary="ImageNet with the paper's recipe, as far as it is stated",
             where="GPUs, days",
             source="imagenet",
             width=64,

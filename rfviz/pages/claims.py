@@ -75,7 +75,8 @@ class Part(NamedTuple):
     def least(self) -> str:
         """The limit, for people."""
         side = "above" if self.expected > 0 else "below"
-        return f"{self.name}: {side} {self.limit:{self.form.replace('+', '')}}{self.unit}"
+        limit = stats.number(self.limit, self.form).removeprefix("+")
+        return f"{self.name}: {side} {limit}{stats.unit(self.form) or self.unit}"
 
     def __str__(self) -> str:
         """Return name and number, for people: with more digits where an end would read like the limit it is not."""
@@ -447,7 +448,7 @@ def _oriented(runs: Sequence[Run]) -> Claim:
     subject = runs[0].subject
     excess = _over(runs, lambda run: orientation.selective_excess(run, subject.name))
     return _claim(
-        "i", f"{subject.title} has neurons that are selective for orientation.",
+        "i", f"{subject.title} has neurons that are selective for orientation (here: more than random weights give).",
         "Share of three layers in which a channel is more selective (1 minus circular variance) than "
         f"{orientation.NULL} % of channels with random weights at the same frequency, and {orientation.LEAST:g} at "
         f"least, and prefers the same orientation within {orientation.RELIABLE:.0f}° by every first and by every "
@@ -461,12 +462,12 @@ def _double_opponent(runs: Sequence[Run]) -> Claim:
     there = colour.layers(subject)
     counts = [colour.double_opponent([results.colour(run, subject.name, layer) for run in runs])[0] for layer in there]
     named = ", ".join(
-        f"{count} {'first filters' if layer == 'conv1' else f'in {subject.layer_title(layer)}'}"
+        f"{count} {'among the first filters' if layer == 'conv1' else f'in {subject.layer_title(layer)}'}"
         for layer, count in zip(there, counts, strict=True)
     )
     excess = _over(runs, lambda run: colour.double_opponent_excess(run, subject.name))
     return _claim(
-        "j", f"{subject.title} has double-opponent neurons.",
+        "j", f"{subject.title} has double-opponent neurons (here: more than random weights give).",
         "Share of three layers in which a channel is double-opponent (Glossary): among the first filters from their "
         "weights, in two blocks from spots and rings; minus that with random weights.",
         [Part("share minus random weights", excess, MORE, form="+.0%")],
@@ -494,9 +495,9 @@ def _fails(runs: Sequence[Run]) -> Claim:
     )
     return _claim(
         "k", "In high layers it is hard to grasp from the mean stimulus what a neuron prefers, not from maximization.",
-        "Readability: contrast of the mean stimulus, as it is, over that of the strongest stimuli, and how much lower "
-        "it is than in the first pooling layer. Information: how often the picture of a channel drives it more than "
-        "that of another channel, at equal contrast: maximization minus mean. "
+        "Readability: contrast of the mean stimulus, minus the mean patch, over that of the strongest stimuli, and how "
+        "much lower it is than in the first pooling layer. Information: how often the picture of a channel drives it "
+        "more than that of another channel, at equal contrast: maximization minus mean. "
         f"{subject.title}, in the paper's highest layer and further up, as far as a field fits into the images.",
         parts, f"the mean drives its own channel most in: {scores} (chance 0.5)",
     )  # fmt: skip
@@ -507,9 +508,9 @@ def _hypothesis(runs: Sequence[Run]) -> Claim:
     says = "Channels are inactive because later blocks use them for features unlike the filters (the hypothesis)."
     measure = (
         f"Of inactive channels of {subject.title}, minus the others: share of the contrast of the mean stimulus at "
-        f"{subject.layer_title(subject.stream[-1])}, in its central px, that no mixture of the filters makes (open "
-        "where that is less than the least effect in every channel). And the change of the loss, nats, when the "
-        "blocks may write nothing to the inactive channels, and how much more it is than with as many "
+        f"{subject.layer_title(subject.stream[-1])}, in its centre, as large as a filter, that no mixture of the "
+        "filters makes (open where that is less than the least effect in every channel). And the change of the loss, "
+        "nats, when the blocks may write nothing to the inactive channels, and how much more it is than with as many "
         "active ones that the first block reads most nearly as strongly. Channel sharing has the other predictions, "
         "When channels fall silent what keeping all channels alive costs."
     )
@@ -554,6 +555,6 @@ def claims_answer(found: Mapping[str, Sequence[Claim]]) -> Markdown:
         for verdict, said in words.items():
             letters = [claim.letter for claim in stated if claim.verdict == verdict]
             parts.append(f"{said} {len(letters)} ({', '.join(letters)})" if letters else f"{said} none")
-        sentences.append(f"{called[0].upper()}{called[1:]} {parts[0]}, {parts[1]} and {parts[2]}.")
+        sentences.append(f"{called[0].upper()}{called[1:]}: {parts[0]}, {parts[1]} and {parts[2]}.")
     count = len(next(iter(found.values())))
     return Markdown(f"**Answer.** Of the {count} statements: {' '.join(sentences)}")

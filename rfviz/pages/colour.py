@@ -20,7 +20,7 @@ from rfviz.lab import results
 from rfviz.lab.run import Run
 from rfviz.nets.network import Network
 from rfviz.pages.orientation import excess_over_layers, verdicts
-from rfviz.pages.style import GREY, bands, covered, min_max, place, show, stretch
+from rfviz.pages.style import GREY, bands, covered, listed, min_max, place, show, stretch
 from rfviz.stats import Interval
 
 PICTURES = {"mean": "mean stimulus", "maximization": "maximization", "clear": "clear picture"}
@@ -178,8 +178,8 @@ def class_answer(shown: Shown) -> Markdown:
             )
             for layer, tuning in shown.tuning[network.name].items()
         }
-        total, _ = double_opponent([*shown.tuning[network.name].values()])
-        lines.append(f"- {network.title}, {total} of them: {verdicts(found, 'more', 'fewer')}.")
+        counts = [f"{double_opponent([each])[0]}" for each in shown.tuning[network.name].values()]
+        lines.append(f"- {network.title} has {listed(counts)}: {verdicts(found, 'more', 'fewer')}.")
     return Markdown("\n".join(lines))
 
 

@@ -28,6 +28,7 @@ from rfviz.pages.style import (
     answer,
     channel_link,
     link_points,
+    listed,
     measure,
     place,
     points,
@@ -304,8 +305,8 @@ def kinds_answer(shown: Shown) -> Markdown:
         if shift + filters:
             sentences.append(
                 f"{network} has {_channels(shift + filters, 'silent')}: {shift or 'none'} by the shift, "
-                f"{filters or 'none'} by the filter. A picture that can make it fire exists for {reached or 'none'}; "
-                f"activation maximization finds one for {driven or 'none'}."
+                f"{filters or 'none'} by the filter. A picture with pixels from 0 to 1 makes {reached or 'none'} of "
+                f"them fire; activation maximization, which may leave that range, {driven or 'none'}."
             )
         else:
             sentences.append(
@@ -438,13 +439,14 @@ def table1(effects: Effects) -> pd.DataFrame:
     for network, replicas in effects.items():
         counts, channels = [len(found.inactive) for found in replicas], replicas[0].channels
         several = f" ({min(counts)} to {max(counts)}, {len(counts)} networks)" if len(counts) > 1 else ""
-        in_paper, changes = PAPER_TABLE.get(network, ("–", {}))
+        count, changes = PAPER_TABLE.get(network, (None, {}))
+        in_paper = "" if count is None else f" (paper: {count})"
         control = control_count(channels)
         random = fmean(min(control, channels - count) for count in counts)
         names = {
             "inactive": f"all inactive: {by.symbol}",
             "random_inactive": f"one inactive, drawn per 256 images: {by.of_one}",
-            "least_active": f"the {control} least active (control)",
+            "least_active": f"the {control} least active",
             "random_active": f"{random:.3g} random active (control)",
         }
         for row, noisy in names.items():
@@ -453,7 +455,7 @@ def table1(effects: Effects) -> pd.DataFrame:
             rows.append(
                 {
                     "network": NETWORKS[network].title,
-                    "inactive": f"{fmean(counts):.3g}{several} of {channels} (paper: {in_paper})",
+                    "inactive": f"{fmean(counts):.3g}{several} of {channels}{in_paper}",
                     "noise in": f"{noisy}{some}",
                     f"{by.symbol} (nats)": noise_change(replicas, row).brief("+.3g"),
                     "ΔL in the paper": stats.number(changes[row], ".6g") if row in changes else "–",
@@ -510,7 +512,7 @@ def _comparison(effects: Effects) -> str:
         DISAGREES: f"Unlike in the paper, {ours} does not have more inactive channels than {other}",
         CANNOT_TELL: f"It cannot be told whether {ours} has more inactive channels than {other}",
     }[judge(more, least=MORE)]
-    said = f"{has}, by {MORE:.0%} of all at least: the difference of their shares is {more:+.0%}."
+    said = f"{has}, by {100 * MORE:g} points at least: the difference of their shares is {more:+.0%}."
     if controlled and subject.skips:
         equal = more_inactive(effects, controlled, contrast)
         same = {AGREES: "so it is", DISAGREES: "neither does it", CANNOT_TELL: "neither can it be told"}
@@ -644,6 +646,14 @@ def dose_answer(shown: Shown) -> Markdown:
             f"In {title}, noise of the paper's strength in the {which} {by.changes} by "
             f"{tested:{by.form}} nats, {words} (difference {gap:{by.form}})."
         )
+        reverse = {
+            dose: other
+            for dose, tested, matched in zip(found.doses, found.loss["tested"], found.loss["matched"], strict=True)
+            if (other := found.mean(tested - matched)).sign * gap.sign < 0
+        }
+        if reverse:
+            at = listed([f"{dose:g} (difference {other:{by.form}})" for dose, other in reverse.items()])
+            sentences[-1] += f" It is the other way round at σ = {at}."
         if not found.inactive:
             sentences[-1] += (
                 " No channel of it is inactive; those that fire seldom are another matter, as their noise adds to a "

@@ -65,7 +65,7 @@ def poster(shown: Shown, channels: int = 5) -> BookFigure:
     chosen = merit.topk(min(channels, found.channels)).indices.sort().values.tolist()
     figure = BookFigure(3.78)
     grid = figure.subplots(3, len(chosen), squeeze=False)
-    rows = ("what drives\nit most", "mean of\nits stimuli", "what it would\ndraw")
+    rows = ("what drives\nit most", "mean of\nits stimuli", "maximization\nimage")
     for ax, name in zip(grid[:, 0], rows, strict=True):
         ax.set_ylabel(name, rotation=0, ha="right", va="center")
     for column, channel in zip(grid.T, chosen, strict=True):
@@ -123,7 +123,7 @@ def hero(found: Reference, channels: int = 5, silent: int = 3) -> BookFigure:
             if channel in gaps[layer]:
                 ax.text(0.5, 0.5, "never\nfires" if layer == layers[0] else "–", ha="center", va="center",
                         transform=ax.transAxes)  # fmt: skip
-    grid[-1, 0].set_ylabel("what it\nwould draw", rotation=0, ha="right", va="center")
+    grid[-1, 0].set_ylabel("maximization\nimage", rotation=0, ha="right", va="center")
     for first, last, channel in zip(grid[0], grid[-1], shown, strict=True):
         first.set_title(f"ch. {channel}")
         show(last, drawn[channel], of=place(described, layers[-1], channel, found.explored))

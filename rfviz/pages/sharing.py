@@ -348,8 +348,8 @@ def pairing_answer(shown: Shown) -> Markdown:
         signs = [stats.mean(step.gain).sign for step in shown.steps[network.name].values()]
         less = f", and less alike in {signs.count(-1)}" if -1 in signs else ""
         sentences.append(
-            f"In {network.title}, channels of the same number are more alike than random pairs in {signs.count(1)} of "
-            f"{len(signs)} steps from a layer to the next{less}."
+            f"In {network.title}, channels of the same number are more alike than all pairs on average in "
+            f"{signs.count(1)} of {len(signs)} steps from a layer to the next{less}."
         )
     if shown.networks:
         each = listed([f"{shown.parts[network.name].pictures:+.2f} in {network.title}" for network in shown.networks])
@@ -544,9 +544,10 @@ def ownership_answer(shown: Shown) -> Markdown:
         if found.written:
             share = found.written[network.stream[1]].share
             own, others = stats.mean(share[found.tested]), stats.mean(share[~found.tested])
+            by_first = "all" if found.inactive else f"{own:.0%}"  # nothing else comes in
             wrote = (
                 f"Of the variance of the {'inactive' if found.inactive else 'least active'} channels of {title}, the "
-                f"first block has written {own:.0%}; of that of the others {others:.0%}. "
+                f"first block has written {by_first}; of that of the others {others:.0%}. "
             )
         early, late = (found.ablated[layer][found.tested].mean(0) for layer in (network.stream[0], network.stream[-1]))
         gap = found.dose.mean(late - early)
@@ -692,8 +693,8 @@ def predictions(shown: Shown) -> list[Prediction]:
         ),
         Prediction(
             "The first block writes more to channels that fire less in the first pooling layer.",
-            f"rank correlation of firing rate and variance of what {first} adds (of the variance itself: its share, in "
-            "Fig. S17, is all where nothing comes in)",
+            f"rank correlation of firing rate and variance of what {first} adds, expected below 0 (of the variance "
+            "itself: its share, in Fig. S17, is all where nothing comes in)",
             f"{filled:+.2f}", f"random weights: {by_chance:+.2f}", judge(filled, -1), because(filled),
         ),
         Prediction(

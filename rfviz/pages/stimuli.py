@@ -196,9 +196,14 @@ def stimuli_answer(shown: Shown) -> Markdown:
         network, change = NETWORKS[name], flattening(layers)
         first, *_, last = (network.layer_title(layer) for layer in layers)
         found.append(
-            f"In {network.title}, that of {last} has {words[change.sign]} contrast than that of the {first}: "
+            f"In {network.title}, the mean of {last} has {words[change.sign]} contrast than that of the {first}: "
             f"{change:+.3f}."
         )
+        always = int((layers[[*layers][-1]].firing_rate == 1).sum())
+        if always:
+            found[-1] += (
+                f" ({always} of its channels fire everywhere there: their mean is the mean patch, which has none.)"
+            )
     return Markdown(
         "**Answer.** Above are the features as they came out of this run. Do the mean stimuli grow flatter, averaged "
         f"over all channels that fire (difference of the contrasts, 95 % interval)? {' '.join(found)} "

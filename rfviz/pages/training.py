@@ -113,9 +113,13 @@ def example_images(images: Evaluation, columns: int = 7) -> Figure:
         image, label = images[index]
         show(ax, image)
         if label != NO_CLASS:
-            name = textwrap.fill(images.classes[label].replace("_", " "), 12, max_lines=2, placeholder="…")
+            name = textwrap.fill(images.classes[label].replace("_", " "), 14, max_lines=2, placeholder="…")
             ax.set_title(name, parse_math=False)
     return figure
+
+
+NOT_STATED = ("crop", "area", "distortion", "precision", "compile")
+"""What the paper leaves open; of crops and distortion it says that they are as in Szegedy et al."""
 
 
 def recipes_table(recipes: Mapping[str, Recipe], steps: Mapping[str, int]) -> pd.DataFrame:
@@ -128,8 +132,9 @@ def recipes_table(recipes: Mapping[str, Recipe], steps: Mapping[str, int]) -> pd
         Steps per epoch.
     """
     columns = {NETWORKS[name].title: _values(recipe, steps[name]) for name, recipe in recipes.items()}
-    table = pd.DataFrame({"the paper": _values(Recipe(), PAPER_STEPS), **columns})
-    table = table[~table.isin(["–", "0"]).all(axis=1)]  # what no recipe makes use of
+    paper = _values(Recipe(), PAPER_STEPS) | dict.fromkeys(NOT_STATED, "not stated")
+    table = pd.DataFrame({"the paper": paper, **columns})
+    table = table[~table.isin(["–", "0", "no", "not stated"]).all(axis=1)]  # what no recipe makes use of
     return table.rename(index=lambda name: "cumulative decay D" if name == "decay" else name.replace("_", " "))
 
 

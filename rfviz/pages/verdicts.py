@@ -17,7 +17,7 @@ from rfviz.nets.network import Network
 from rfviz.pages import training
 from rfviz.pages.claims import CONFIRMATORY, Claim, Part, gather
 from rfviz.pages.style import channel_link, listed
-from rfviz.stats import AGREES, CANNOT_TELL, DISAGREES
+from rfviz.stats import AGREES, CANNOT_TELL, DISAGREES, number
 
 MARKS = {AGREES: "✓", DISAGREES: "✗", CANNOT_TELL: "?"}
 
@@ -25,7 +25,8 @@ _PICTURES, _MAXIMIZATION, _TABLE = "its Figs. 2 to 5", "its Figs. 3 and 6", "its
 WHERE = {
     **dict.fromkeys("ab", (_PICTURES, "notebooks/02_preferred_stimuli", "Preferred stimuli")),
     "c": (_PICTURES, "notebooks/06_channel_sharing", "Channel sharing"),
-    **dict.fromkeys("de", (_MAXIMIZATION, "notebooks/03_activation_maximization", "Activation maximization")),
+    "d": (_MAXIMIZATION, "notebooks/03_activation_maximization", "Activation maximization"),
+    "e": (_MAXIMIZATION, "notebooks/05_orientation_and_colour", "Orientation and colour"),
     **dict.fromkeys("fgh", (_TABLE, "notebooks/04_inactive_neurons", "Inactive neurons")),
     **dict.fromkeys("ij", ("its abstract", "notebooks/05_orientation_and_colour", "Orientation and colour")),
     "k": ("its conclusion", "notebooks/07_higher_layers", "Higher layers"),
@@ -239,7 +240,7 @@ def _drawing(part: Part, axis: tuple[float, float]) -> str:
         x = at(part.random)
         drawn.append(f'<path class="random" d="M{x} {middle - 5}l5 5l-5 5l-5 -5Z"/>')
     drawn.append(f'<circle cx="{at(part.interval.value)}" cy="{middle}" r="4"/>')
-    ticks = {limit: f"{part.limit:{part.form.replace('+', '')}}"}
+    ticks = {limit: number(part.limit, part.form).removeprefix("+")}
     if abs(at(0) - limit) > APART:
         ticks[at(0)] = "0"
     tall = HEIGHT + TICKS

@@ -513,7 +513,7 @@ def test_beside_a_network_is_the_layer_most_like_it(page: Page) -> None:
     """ResNet18's first stage ends with another block."""
     go(page, "resnet34/layer1.2/18&with=imagenet-resnet18/7,reference-plainnet34/63")
     shown(page, "ResNet18, trained on ImageNet, conv. layer 5, channel 7", side=1)
-    shown(page, "PlainNet34, reference pair, conv. layer 7, channel 63", side=2)
+    shown(page, "PlainNet34, trained on Caltech-101, conv. layer 7, channel 63", side=2)
 
 
 def test_networks_without_photographs(page: Page) -> None:

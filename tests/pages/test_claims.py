@@ -75,9 +75,9 @@ def test_a_part_lies_beyond_its_least_effect(
     ("low", "high", "limit", "form", "said"),
     [
         (0.0986, 0.891, 0.1, "+.2f", "(+0.099 to +0.891, "), (0.1014, 0.891, 0.1, "+.2f", "(+0.101 to +0.891, "),
-        (-0.09, 0.0013, 0.0, "+.0%", "(-9.0% to +0.1%, "), (0.1, 0.891, 0.1, "+.2f", "(+0.10 to +0.89, "),
+        (-0.09, 0.0013, 0.0, "+.0%", " -4.4 points (-9.0 to +0.1, "), (0.1, 0.891, 0.1, "+.2f", "(+0.10 to +0.89, "),
         (0.0999, 0.891, 0.1, "+.2f", "(+0.0999 to "), (-0.001, 0.891, 0.0, "+.2f", "(-0.001 to "),
-        (0.12, 0.891, 0.1, "+.2f", "(+0.12 to +0.89, "), (0.0, 0.0, 0.0, "+.0%", "(+0% to +0%, "),
+        (0.12, 0.891, 0.1, "+.2f", "(+0.12 to +0.89, "), (0.0, 0.0, 0.0, "+.0%", " +0 points (+0 to +0, "),
     ],
 )  # fmt: skip
 def test_an_end_near_the_limit_does_not_read_like_it(low: float, high: float, limit: float, form: str, said: str):
@@ -156,7 +156,7 @@ def test_networks_like_those_of_the_paper() -> None:
     found = verdicts(*three(like_the_paper))
     assert {letter: claim.verdict for letter, claim in found.items()} == dict.fromkeys("fghl", AGREES)
     assert "ΔL +1.111" in found["h"].measured and "ΔL minus PlainNet34's +1.111" in found["h"].measured
-    assert found["g"].measured.startswith("share +19%") and "n = 3 seeds" in found["g"].measured
+    assert found["g"].measured.startswith("share +19 points") and "n = 3 seeds" in found["g"].measured
     assert "n = 192 channels" in found["f"].measured
     assert "minus the same in matched active channels +0.210" in found["l"].measured
 
@@ -269,7 +269,7 @@ def test_the_network_with_skips_need_not_come_first() -> None:
     for letter in "gh":
         assert (first[letter].says, first[letter].verdict) == (second[letter].says, second[letter].verdict)
         assert first[letter].verdict == AGREES
-    assert first["g"].measured.startswith("share +18%") and second["g"].measured.startswith("share -18%")
+    assert first["g"].measured.startswith("share +18 points") and second["g"].measured.startswith("share -18 points")
     assert second["g"].measure == "Difference of the shares of channels: PlainNet34 minus ResNet34."
     assert first["h"].measured == second["h"].measured
 
@@ -461,7 +461,7 @@ def test_double_opponency_beyond_random_weights(ours: int, random: int, verdict:
 
     found = claims._double_opponent([fake(colour=tuning)])
     assert found.verdict == verdict
-    assert f"{ours} first filters, {ours} in conv. layer 3, {ours} in conv. layer 7" in found.measured
+    assert f"{ours} among the first filters, {ours} in conv. layer 3, {ours} in conv. layer 7" in found.measured
     assert "n = 22 channels" in found.measured  # silent ones do not count
 
 
@@ -515,7 +515,7 @@ def test_every_statement_of_a_real_run(smoke: Run) -> None:
         assert claim.says.endswith((".", ").")) and claim.measure.endswith(".") and claim.why and claim.least
     assert claims.gather([smoke]) == found
     said = claims.claims_answer({"this run": found, "the same": found}).data
-    assert "statements: This run agrees with " in said
+    assert "statements: This run: agrees with " in said
     listed = [letter for part in said.split("(")[1:] for letter in part.split(")")[0].split(", ")]
     assert sorted(listed) == sorted(LETTERS * 2)
 

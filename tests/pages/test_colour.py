@@ -149,7 +149,7 @@ def test_words_about_channels_follow_the_numbers(found: int | None, chance: int,
     (line,) = colour.class_answer(page).data.splitlines()[2:]
     of_filters = {2: "undecided", 8: "fewer"}[chance]
     assert line == (
-        f"- ResNet18, {1 + (found or 0)} of them: first filters {first:+.0%}, {of_filters}; "
+        f"- ResNet18 has 1 and {found or 0}: first filters {first:+.0%}, {of_filters}; "
         f"conv. layer 5 {second:+.0%}, {verdict}."
     )
 

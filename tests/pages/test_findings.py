@@ -21,7 +21,10 @@ def trainings() -> series.Shown:
 def imagenet(tested: Interval, difference: Interval, tuned: Interval, inactive: int = 2) -> SimpleNamespace:
     why = Why(True, {"skip": {"tested": OPEN, "matched": UP, "difference": difference}}, OPEN, UP)
     effects = [SimpleNamespace(inactive=tuple(range(inactive)), channels=64)]
-    claims = [_claim(letter, "It is.", "By looking.", [Part("share", tuned, form=".2f")]) for letter in "ijd"]
+    claims = [
+        _claim(letter, "It is.", "By looking.", [Part("share", tuned, form=".2f", random=0.6)]) for letter in "ijd"
+    ]
+    claims.append(_claim("g", "It is.", "By counting.", [Part("share", OPEN)]))
     count = Interval(inactive / 64, *([1.0, 1.0] if inactive else [-1.0, -1.0]), 64)
     claims.append(_claim("f", "It is.", "By counting.", [Part("share", count)]))
     claims.append(_claim("h", "It is.", "By looking.", [Part("loss", tested), Part("loss of others", OPEN)]))
@@ -38,24 +41,27 @@ NONE = "neither more nor less, as far as can be told, than in as many active cha
 @pytest.mark.parametrize(
     ("planted", "line", "verdicts", "said"),
     [
-        ({}, 0, [AGREES, CANNOT_TELL], "ResNet18 trained on ImageNet: 2 of 64, over"),
-        ({"inactive": 0}, 0, [DISAGREES, CANNOT_TELL], "0 of 64, over"),
-        ({"tested": UP}, 0, [AGREES, CANNOT_TELL], "changes its loss, in nats, by +2.000 (+1.000 to +3.000"),
-        ({"tested": DOWN}, 0, [AGREES, DISAGREES], "changes its loss, in nats, by -2.000"),
-        ({}, 0, [AGREES, CANNOT_TELL], NONE),
-        ({"difference": UP}, 0, [AGREES, CANNOT_TELL], "does more than in as many active channels (difference, in"),
-        ({"difference": DOWN}, 0, [AGREES, CANNOT_TELL], "does less than in as many active channels (difference, in"),
-        ({"equal": UP, "decay": UP.times(100)}, 1, [AGREES, AGREES], "decay: +200% (+100% to +300%, n = 3 channels)"),
-        ({"decay": UP}, 1, [CANNOT_TELL, DISAGREES], "equal cumulative decay: +2% (+1% to +3%, n = 3 channels)"),
-        ({"decay": OPEN.times(100)}, 1, [CANNOT_TELL, CANNOT_TELL], "at equal accuracy +0%"),
-        ({"equal": DOWN, "decay": UP.times(100)}, 1, [DISAGREES, AGREES], "at equal accuracy -200%"),
+        ({}, 0, [AGREES], "ResNet18 trained on ImageNet: 2 of 64, over"),
+        ({"inactive": 0}, 0, [DISAGREES], "0 of 64, over"),
+        ({"tested": UP}, 1, [CANNOT_TELL], "changes its loss, in nats, by +2.000 (+1.000 to +3.000"),
+        ({"tested": DOWN}, 1, [DISAGREES], "changes its loss, in nats, by -2.000"),
+        ({}, 1, [CANNOT_TELL], NONE),
+        ({"difference": UP}, 1, [CANNOT_TELL], "does more than in as many active channels (difference, in"),
+        ({"difference": DOWN}, 1, [CANNOT_TELL], "does less than in as many active channels (difference, in"),
         (
-            {"tuned": UP, "wide": UP}, 2, [AGREES, AGREES],
-            "minus that with random weights, is +200% (+100% to +300%, n = 3 channels)",
+            {"equal": UP, "decay": UP.times(100)}, 2, [AGREES, CANNOT_TELL, AGREES],
+            "decay: +200 points (+100 to +300, n = 3 channels)",
         ),
-        ({"tuned": DOWN, "wide": DOWN}, 3, [DISAGREES, DISAGREES], "ResNet34 trained on Caltech-101: it is -200%"),
-        ({"tuned": UP}, 3, [AGREES, CANNOT_TELL], "ResNet34 trained on Caltech-101: it is +0%"),
-        ({"tuned": DOWN}, 4, [DISAGREES], "than like another channel's in -200% to -200% of comparisons"),
+        ({"decay": UP}, 2, [CANNOT_TELL, CANNOT_TELL, DISAGREES], "equal cumulative decay: +2 points (+1 to +3, "),
+        ({"decay": OPEN.times(100)}, 2, [CANNOT_TELL, CANNOT_TELL, CANNOT_TELL], "at equal accuracy +0 points"),
+        ({"equal": DOWN, "decay": UP.times(100)}, 2, [DISAGREES, CANNOT_TELL, AGREES], "at equal accuracy -200 points"),
+        (
+            {"tuned": UP, "wide": UP}, 3, [AGREES, AGREES],
+            "minus that with random weights, is +200 points (+100 to +300, n = 3 channels)",
+        ),
+        ({"tuned": DOWN, "wide": DOWN}, 4, [DISAGREES, DISAGREES], "trained on Caltech-101: it is -200 points"),
+        ({"tuned": UP}, 4, [AGREES, CANNOT_TELL], "ResNet34 trained on Caltech-101: it is +0 points"),
+        ({"tuned": DOWN}, 5, [DISAGREES], "than like another channel's in -200% to -200% of comparisons"),
     ],
 )  # fmt: skip
 def test_each_line_follows_its_interval(
@@ -66,12 +72,16 @@ def test_each_line_follows_its_interval(
     monkeypatch.setattr(findings, "more_inactive", lambda _, one, __: of["equal"] if one.control_of else OPEN)
     network = imagenet(of["tested"], of["difference"], of["tuned"], of.get("inactive", 2))
     wide = imagenet(OPEN, OPEN, of["wide"])
+    wide.effects = {
+        "resnet34": wide.effects["resnet18"],
+        "plainnet34": imagenet(OPEN, OPEN, OPEN, 1).effects["resnet18"],
+    }
     effects = dict.fromkeys(("resnet34", "plainnet34", "resnet34-short"))
     pair = SimpleNamespace(
         effects=effects, claims=[_claim("g", "It is.", "By counting.", [Part("share", of["equal"])])]
     )
     found = findings.gather(trainings(), pair, network, wide)
-    assert len(found) == 5
+    assert len(found) == 6
     assert [verdict for verdict, _ in found[line].found] == verdicts
     assert said in "; ".join(told for _, told in found[line].found)
     lines = BeautifulSoup(findings.listed(found).data, "html.parser").select(".rfviz-findings > li")

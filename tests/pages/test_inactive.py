@@ -72,7 +72,7 @@ def test_kinds_are_counted() -> None:
     assert table.loc["ResNet34"].tolist() == [4, 1, 1, 2, 0, 0, 1, "0.00 %"]
     said = page.kinds_answer(found).data
     assert "ResNet34 has 2 silent channels: 2 by the shift, none by the filter" in said
-    assert "exists for none; activation maximization finds one for 1." in said
+    assert "from 0 to 1 makes none of them fire; activation maximization, which may leave that range, 1." in said
     assert "PlainNet34 has no silent channel to explain: its least active one fires at 20.00 %" in said
 
 
@@ -180,10 +180,10 @@ def test_every_cell_of_table_1() -> None:
     table = page.table1(found).reset_index()
     assert table["network"].tolist() == ["ResNet34"] * 4 + ["PlainNet34"] * 4 + ["ResNet18"] * 4
     assert table["inactive"].tolist() == (
-        ["2 of 64 (paper: 13 of 64)"] * 4 + ["0 of 64 (paper: 2 of 64)"] * 4 + ["0 of 64 (paper: –)"] * 4
+        ["2 of 64 (paper: 13 of 64)"] * 4 + ["0 of 64 (paper: 2 of 64)"] * 4 + ["0 of 64"] * 4
     )
     assert table["noise in"].tolist() == [
-        "all inactive: ΔL", "one inactive, drawn per 256 images: ΔL_rnd", "the 13 least active (control)",
+        "all inactive: ΔL", "one inactive, drawn per 256 images: ΔL_rnd", "the 13 least active",
         "13 random active (control)",
     ] * 3  # fmt: skip
     controls = ["+0.15 (+0.1 to +0.2)", "+0.4 (+0.35 to +0.45)"]
@@ -237,14 +237,14 @@ def test_one_network_of_several_has_no_spread() -> None:
 def test_without_inactive_channels_there_is_nothing_to_compare() -> None:
     said = page.noise_answer(REPLICAS | {"resnet34": [NONE] * 3}).data
     assert "No network of this run has an inactive channel" in said
-    assert "It cannot be told whether ResNet34 has more inactive channels than PlainNet34, by 5% " in said
+    assert "It cannot be told whether ResNet34 has more inactive channels than PlainNet34, by 5 points " in said
 
 
 @pytest.mark.parametrize(
     ("resnet", "plain", "words"),
     [
-        (13, 2, "As in the paper, ResNet34 has more inactive channels than PlainNet34, by 5% of all at least: "),
-        (1, 0, "It cannot be told whether ResNet34 has more inactive channels than PlainNet34, by 5% "),
+        (13, 2, "As in the paper, ResNet34 has more inactive channels than PlainNet34, by 5 points at least: "),
+        (1, 0, "It cannot be told whether ResNet34 has more inactive channels than PlainNet34, by 5 points "),
         (2, 13, "Unlike in the paper, ResNet34 does not have more inactive channels than PlainNet34, by "),
     ],
 )

@@ -157,7 +157,10 @@ def test_words_about_features_follow_the_numbers(resnet_keeps: bool) -> None:
     page = shown(keeps=keeps, difference=0.3 if resnet_keeps else -0.3)
     said = sharing.pairing_answer(page).data
     for title, each in (("ResNet34", resnet_keeps), ("PlainNet34", not resnet_keeps)):
-        assert f"In {title}, channels of the same number are more alike than random pairs in {4 * each} of 4" in said
+        assert (
+            f"In {title}, channels of the same number are more alike than all pairs on average in {4 * each} of 4"
+            in said
+        )
     assert f"its feature {'more' if resnet_keeps else 'less'} in ResNet34, in this one pair of networks." in said
     table = sharing.pairing_table(page)
     assert len(table) == 8 and (table["channels"] == 12).all() and "p" not in table

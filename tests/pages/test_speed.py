@@ -81,7 +81,10 @@ def test_sentences_follow_the_results():
             ],
         },
     }
-    assert "Measured on 2026-01-02 at `c1` and `c2`: P, 2 threads (I)" in speed.measured_on(results).data
+    assert (
+        "Measured on 2026-01-02 at 2 commits (which `benchmarks/results.json` names by row): P, 2 threads (I)"
+        in speed.measured_on(results).data
+    )
     added = "add 20.0 ms to the 10.0 ms of an image's forward pass, or 12.0 ms to 8.0 ms with the channels last"
     assert added in speed.collecting(results).data
     # 20 ms an image against 40 ms

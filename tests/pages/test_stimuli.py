@@ -160,10 +160,14 @@ def test_the_answer_follows_the_interval_of_the_contrasts() -> None:
 
     found = {"resnet50": layers(0.4, 0.3, 0.1), "plainnet34": layers(0.1, 0.1, 0.4), "resnet18": layers(0.3, 0.1, 0.3)}
     text = page.stimuli_answer(page.Shown(run, found, {}, {})).data
-    assert "In ResNet50, that of conv. layer 10 has less contrast than that of the first pooling layer: -0.300" in text
-    assert "In PlainNet34, that of conv. layer 10 has more contrast" not in text  # its layers have titles of their own
-    assert "In PlainNet34, that of conv. layer 7 has more contrast" in text
-    assert "In ResNet18, that of layer1.2 has neither measurably less nor more contrast" in text
+    assert (
+        "In ResNet50, the mean of conv. layer 10 has less contrast than that of the first pooling layer: -0.300" in text
+    )
+    assert (
+        "In PlainNet34, the mean of conv. layer 10 has more contrast" not in text
+    )  # its layers have titles of their own
+    assert "In PlainNet34, the mean of conv. layer 7 has more contrast" in text
+    assert "In ResNet18, the mean of layer1.2 has neither measurably less nor more contrast" in text
 
 
 def test_channels_that_never_fire_do_not_count_as_flat() -> None:

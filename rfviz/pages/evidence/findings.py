@@ -51,14 +51,14 @@ def gather(shown: series.Shown, pair: Reference, imagenet: Reference, wide: Refe
     wide : Reference
         The pair of full width.
     """
-    return [_of_silence(imagenet), _of_networks(shown, pair), *_of_neurons(imagenet, wide.claims)]
+    return [*_of_silence(imagenet), _of_networks(shown, pair, wide), *_of_neurons(imagenet, wide.claims)]
 
 
 def _stated(claims: Sequence[Claim], letter: str) -> Claim:
     return next(claim for claim in claims if claim.letter == letter)
 
 
-def _of_silence(imagenet: Reference) -> Finding:
+def _of_silence(imagenet: Reference) -> list[Finding]:
     ((name, why),) = imagenet.exhibit.inactive.why.items()
     found = imagenet.effects[name][0]
     than = {1: "more than", 0: "neither more nor less, as far as can be told, than", -1: "less than"}
@@ -70,27 +70,34 @@ def _of_silence(imagenet: Reference) -> Finding:
         f"alone it does {than[by_skip.sign]} in as many active channels (difference, in nats, {by_skip:+.3f}). There "
         "is no such network without skips to compare with"
     )
-    return Finding(
-        "Some channels of the first pooling layer never fire, and noise in them harms more than without skips",
-        [(exist.verdict, silent), (harms.verdict, harm)],
-        ("imagenet_network", "A network trained on ImageNet"),
-    )
+    page = ("imagenet_network", "A network trained on ImageNet")
+    return [
+        Finding("Some channels of the first pooling layer never fire", [(exist.verdict, silent)], page),
+        Finding("Noise in them harms a network with skips, more than one without", [(harms.verdict, harm)], page),
+    ]
 
 
 def _on_imagenet(name: str) -> str:
     return f"{NETWORKS[name].title} trained on ImageNet"
 
 
-def _of_networks(shown: series.Shown, pair: Reference) -> Finding:
+def _of_networks(shown: series.Shown, pair: Reference, wide: Reference) -> Finding:
     resnet, _, plain = shown.networks
     by_decay = series.more_silent(shown, resnet, plain).times(0.01)
     _, subject, contrast, controlled = roles([NETWORKS[name] for name in pair.effects])
     plainly, equal = (more_inactive(pair.effects, each, contrast) for each in (subject, controlled))
-    trained = f"trained on Caltech-101: {plainly:+.0%} of the channels, at equal accuracy {equal:+.0%}"
+    trained = f"three pairs trained on Caltech-101: {plainly:+.0%} of the channels, at equal accuracy {equal:+.0%}"
+    counts = " against ".join(f"{len(effects[0].inactive)}" for effects in wide.effects.values())
+    channels = next(iter(wide.effects.values()))[0].channels
+    one = f"one pair with {channels} channels as in the paper, trained on Caltech-101: {counts}"
     small = f"small networks at equal cumulative decay: {by_decay:+.0%}"
     return Finding(
         f"{NETWORKS[resnet].title} has more of them than {NETWORKS[plain].title}",
-        [(_stated(pair.claims, "g").verdict, trained), (judge(by_decay, least=MORE), small)],
+        [
+            (_stated(pair.claims, "g").verdict, trained),
+            (_stated(wide.claims, "g").verdict, one),
+            (judge(by_decay, least=MORE), small),
+        ],
         ("silence_by_decay", "When channels fall silent"),
     )
 
@@ -98,7 +105,10 @@ def _of_networks(shown: series.Shown, pair: Reference) -> Finding:
 def _of_neurons(imagenet: Reference, pair: Sequence[Claim]) -> list[Finding]:
     (name,) = imagenet.effects
     found = []
-    for letter, states in (("i", "selective for orientation"), ("j", "double-opponent")):
+    for letter, states in (
+        ("i", "selective for orientation, more than random weights give"),
+        ("j", "double-opponent, more than random weights give"),
+    ):
         here, there = (_stated(claims, letter) for claims in (imagenet.claims, pair))
         ours = (
             f"{_on_imagenet(name)}: the share of channels that are, averaged over three layers, minus that with random "
@@ -110,10 +120,12 @@ def _of_neurons(imagenet: Reference, pair: Sequence[Claim]) -> list[Finding]:
     picture = _stated(imagenet.claims, "d")
     part = next(each for each in picture.parts if each.verdict == picture.verdict)
     shares = [each.interval.value for each in picture.parts]
+    untrained = max(each.random for each in picture.parts if each.random is not None)
     told = (
         f"{_on_imagenet(name)}: by layer and setting, it is more like its own than like another channel's in "
-        f"{min(shares):.0%} to {max(shares):.0%} of comparisons, by chance in 50%; {part.limit:.0%} were asked for "
-        f"everywhere. {part.name[0].upper()}{part.name[1:]}: {part.interval:.0%}"
+        f"{min(shares):.0%} to {max(shares):.0%} of comparisons (by chance: 50%; with random weights: up to "
+        f"{untrained:.0%}). To agree takes {part.limit:.0%} in every layer and setting. "
+        f"{part.name[0].upper()}{part.name[1:]}: {part.interval:.0%}"
     )
     states = "A mean stimulus resembles the maximization image of its channel"
     return [*found, Finding(states, [(picture.verdict, told)], ("claims", "Claims"))]

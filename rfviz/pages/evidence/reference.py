@@ -54,6 +54,9 @@ MOST = 96
 FAR = 2
 """Receptive fields of layers that are shown, at most, in sides of an image."""
 
+PAIR, IMAGENET = "trained on Caltech-101", "trained on ImageNet"
+"""What readers call the networks that are kept."""
+
 EXPLORED = {"reference": "reference-", "resnet18": "imagenet-"}
 """What the explorer puts before the names of the networks of a run that is kept, by its folder."""
 
@@ -278,12 +281,12 @@ def kept(name: str = "reference") -> Reference:
 def kept_claims() -> dict[str, list[Claim]]:
     """Return what the runs that are kept say of the statements of the paper, by their names for readers.
 
-    Of the reference pair, what was measured over three pairs comes from them, the rest from the wide pair.
+    Of those trained on Caltech-101, what was measured over three pairs comes from them, the rest from the wide pair.
     """
     over_seeds = {claim.letter: claim for claim in kept("evidence/pair").claims}
     return {
-        "reference pair": [over_seeds.get(claim.letter, claim) for claim in kept().claims],
-        "ImageNet ResNet18": kept("evidence/resnet18").claims,
+        PAIR: [over_seeds.get(claim.letter, claim) for claim in kept().claims],
+        IMAGENET: kept("evidence/resnet18").claims,
     }
 
 
@@ -291,8 +294,8 @@ def kept_examples() -> dict[str, verdicts.Example]:
     """Return channels of the runs that are kept to look at, named as in `kept_claims`."""
     over_seeds = "".join(claim.letter for claim in kept("evidence/pair").claims)
     return {
-        "reference pair": _example(kept(), " of the wide pair", over_seeds),
-        "ImageNet ResNet18": _example(kept("evidence/resnet18")),
+        PAIR: _example(kept(), " of the wide pair", over_seeds),
+        IMAGENET: _example(kept("evidence/resnet18")),
     }
 
 

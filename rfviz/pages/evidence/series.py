@@ -188,7 +188,7 @@ def conditions(shown: Shown) -> Markdown:
     return Markdown(
         f"{len(shown.trainings)} trainings: {titles}, {len(first['firing_rate'])} channels in the stem, "
         f"{len(shown.decays())} cumulative decays from {min(shown.decays()):g} to {max(shown.decays()):g}, {seeds} "
-        f"seeds each; and with the penalty, {len(shown.decays(alive=True))} of these decays."
+        f"seeds each; and with the penalty, D = {listed([f'{decay:g}' for decay in shown.decays(alive=True)])}."
     )
 
 
@@ -210,8 +210,8 @@ def when_answer(shown: Shown) -> Markdown:
     count, channels = sum(each["inactive"] for each in lost), sum(len(each["firing_rate"]) for each in lost)
     sentences.append(
         f"At D = {near:g}, the nearest here to the {PAPER_DECAY} of the paper, {NETWORKS[shown.networks[0]].title} has "
-        f"{count} of {channels} channels silent, in {len(lost)} trainings; the paper's has 13 of 64. On this scale, "
-        "decay alone does not give the paper's count."
+        f"{count} of {channels} channels silent, in {len(lost)} trainings; the paper's has 13 of 64. In "
+        "networks so small, this decay alone does not give such a share."
     )
     return answer(sentences)
 

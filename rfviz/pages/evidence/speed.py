@@ -22,7 +22,10 @@ def kept_results() -> dict[str, Any]:
 def measured_on(results: Mapping[str, Any]) -> Markdown:
     """Say when and on what machine the results were measured."""
     machine, versions = results["machine"], results["versions"]
-    commits = " and ".join(f"`{commit}`" for commit in sorted(set(results["commits"].values())))
+    made = sorted(set(results["commits"].values()))
+    commits = (
+        f"`{made[0]}`" if len(made) == 1 else f"{len(made)} commits (which `benchmarks/results.json` names by row)"
+    )
     return Markdown(
         f"Measured on {results['date']} at {commits}: {machine['processor']}, {machine['threads']} threads "
         f"({machine['instructions']}), {machine['memory']} of memory, GPU: {machine['GPU']}; torch "
