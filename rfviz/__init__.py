@@ -10,6 +10,7 @@ __version__ = "0.1.0"
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
+    submodules=["images", "pages"],
     submod_attrs={
         "nets": ["receptive_field"],
         "nets.models": ["resnet34", "plainnet34", "load"],

@@ -28,6 +28,13 @@ def test_to_import_the_package_does_nothing() -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_what_the_readme_names_is_there_right_after_the_import() -> None:
+    names = ("pages.figures.sheet", "images.whitening.of", "images.folders.photographs", "images.data.Evaluation")
+    for name in names:
+        done = subprocess.run([sys.executable, "-c", f"import rfviz; rfviz.{name}"], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+
+
 def test_public_names() -> None:
     assert {"resnet34", "plainnet34", "load", "receptive_field", "collect", "maximize", "Explorer", "open_run"} <= set(
         rfviz.__all__

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from cyclopts import App, CycloptsError, Parameter, Token
+from cyclopts import App, CycloptsError, MissingArgumentError, Parameter, Token
 
 from rfviz.book import process
 from rfviz.errors import RfvizError, first_line, one_line, unknown
@@ -357,15 +357,15 @@ def explore(
 
     loaded: dict[str, zoo.Loaded] = {}
     for address in network.split(","):
-        each = zoo.load(address, weights)
+        each = zoo.load(address.strip(), weights)
         if each.name in loaded:
             raise RfvizError(f"two networks are called {each.name!r}: give their functions different names.")
         loaded[each.name] = each
     source = own.NetSource(
-        loaded, images, layers.split(",") if layers else None, preprocess, size=size,
+        loaded, images, [each.strip() for each in layers.split(",")] if layers else None, preprocess, size=size,
         folder=out.expanduser() / "results", strict=strict, progress=True,
     )  # fmt: skip
-    page = own_folder.save(source, out, progress=True)
+    page = own_folder.save(source, out, progress=True, wait=False)
     for line in own_folder.summary(source):
         _say(line)
     _say(f"open {page}")
@@ -469,7 +469,9 @@ def main() -> None:
         _stop(f"{first_line(error)} Let fewer images through the network at a time, such as --set micro_batch=32.")
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # pressed again, it would put a traceback behind this line
-        _stop("interrupted. Call the same command again to go on; finished results are kept.", INTERRUPTED)
+        # what still draws layers of an explorer would be waited for, and files are written whole or not at all
+        at_once = sys.argv[1:2] == ["explore"]
+        _stop("interrupted. Call the same command again to go on; finished results are kept.", INTERRUPTED, at_once)
 
 
 def _call(words: Sequence[str]) -> None:
@@ -478,6 +480,8 @@ def _call(words: Sequence[str]) -> None:
         command, bound, _ = app.parse_args(words, exit_on_error=False, print_error=False, verbose=False)
     except CycloptsError as error:
         said = one_line(str(error))
+        if isinstance(error, MissingArgumentError) and error.argument and not error.keyword:
+            said = f"{error.argument.name} is missing."
         raise RfvizError(f"{said[:1].lower()}{said[1:]} See `{' '.join(['rfviz', *chain])} --help`.") from error
     if "WORLD_SIZE" in os.environ and chain and command is not train:  # of torchrun
         from rfviz.training import distributed
@@ -487,6 +491,9 @@ def _call(words: Sequence[str]) -> None:
     command(*bound.args, **bound.kwargs)
 
 
-def _stop(said: str, code: int = 2) -> None:
+def _stop(said: str, code: int = 2, at_once: bool = False) -> None:
     sys.stderr.write(f"rfviz: {said}\n")
+    if at_once:
+        sys.stderr.flush()
+        os._exit(code)
     sys.exit(code)

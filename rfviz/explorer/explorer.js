@@ -315,9 +315,7 @@ class Explorer {
     this.places = new Map(); // which stimulus was chosen of a channel beside, by "model/layer/channel"
     this.zoom = 1;
     this.heat = true;
-    this.state = parse(model.get("state") ?? "", this.manifest);
-    const asked = (model.get("state") ?? "").split("&")[0];
-    this.missed = asked !== "" && asked !== format(this.state).split("&")[0];
+    this.read(model.get("state") ?? "");
     this.element = element;
     element.classList.add("rfviz-explorer");
     this.build();
@@ -329,7 +327,7 @@ class Explorer {
     this.onState = () => {
       const text = model.get("state") ?? "";
       if (text !== format(this.state)) {
-        this.state = parse(text, this.manifest);
+        this.read(text);
         this.show();
       }
     };
@@ -339,6 +337,13 @@ class Explorer {
     model.set("state", format(this.state));
     model.save_changes();
     this.show();
+  }
+
+  // Take over an address, and note whether what it names is there.
+  read(text) {
+    this.state = parse(text, this.manifest);
+    const asked = text.split("&")[0];
+    this.missed = asked !== "" && asked !== format(this.state).split("&")[0];
   }
 
   close() {
@@ -625,7 +630,7 @@ class Explorer {
     const layer = this.shownLayer;
     if (layer) {
       const seen = format(state);
-      if (seen !== this.said) this.say(`${this.missed ? "The address names something that is not here. " : ""}${this.summary(layer)}`);
+      if (seen !== this.said || this.missed) this.say(`${this.missed ? "The address names something that is not here. " : ""}${this.summary(layer)}`);
       this.said = seen;
       this.missed = false;
       setTimeout(() => this.prepare()); // after the picture that was asked for
@@ -829,7 +834,7 @@ class Explorer {
   told(layer, stimulus) {
     const [value, source, top, left, bottom, right] = stimulus;
     const image = layer.facts.sources[source];
-    const where = `rows ${top} to ${bottom - 1}, columns ${left} to ${right - 1} of image ${image.image} (${image.height} × ${image.width} px)`;
+    const where = `rows ${top} to ${bottom - 1}, columns ${left} to ${right - 1} of ${image.file ?? `image ${image.image}`} (${image.height} × ${image.width} px)`;
     return `${this.called(layer, stimulus)}: response ${number(value)}; ${where}${image.class === null ? "" : `; class: ${image.class}`}`;
   }
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from rfviz import _torchvision_ops  # isort: skip  # noqa: F401  # torchvision may not load without it
 from torchvision.models import ResNet
 
-from rfviz.errors import RfvizError, unknown
+from rfviz.errors import RfvizError, one_line, unknown
 from rfviz.explorer.atlas import Drawn, draw
 from rfviz.explorer.facts import LayerFacts
 from rfviz.explorer.sources import check, layer_row, manifest, with_places
@@ -95,13 +95,14 @@ class NetSource(Reader):
                 raise RfvizError(f"a network is called {name!r}: give it a name without /, &, # and %.")
         if size is not None and size < 1:
             raise RfvizError(f"size is {size}: images must be cut to at least 1 px.")
-        if folder is not None:
-            check_folder(folder)
         loaded = {name: net if isinstance(net, Loaded) else Loaded(net, name) for name, net in nets.items()}
         self.nets = {name: graph.unwrapped(each.net) for name, each in loaded.items()}
         self.top_k, self.strongest, self.steps, self.progress = top_k, strongest, steps, progress
-        self._layers = {name: _chosen(net, layers) for name, net in self.nets.items()}
+        kinds = {name: f"layer of {name}" if len(nets) > 1 else "layer" for name in nets}
+        self._layers = {name: _chosen(net, layers, kinds[name]) for name, net in self.nets.items()}
         self.preprocess = {name: _preprocess(each, preprocess) for name, each in loaded.items()}
+        if folder is not None:
+            check_folder(folder)
         first = next(iter(loaded.values()))
         crop = size if size is not None else first.crop or layer_table.natural_side(first.net)
         resize = round(crop * (first.resize or 1) / (first.crop or 1)) if first.crop else crop
@@ -113,6 +114,12 @@ class NetSource(Reader):
             self._temporary = tempfile.TemporaryDirectory(prefix="rfviz-")
             folder = Path(self._temporary.name)
         super().__init__(folder)
+
+    @property
+    def image_folder(self) -> folders.FolderImages | None:
+        """The images as they lie in a folder, if they do."""
+        found = self.images.source if isinstance(self.images, Evaluation) else None
+        return found if isinstance(found, folders.FolderImages) else None
 
     @property
     def identity(self) -> list[Any]:
@@ -171,13 +178,18 @@ class NetSource(Reader):
 
 
 def check_folder(folder: Path) -> None:
-    """Raise RfvizError if a file stands where a folder is to be, before anything is computed for it."""
+    """Make a folder, and raise RfvizError if nothing can be written to it, before anything is computed for it."""
     for path in (folder, *folder.parents):
-        if path.exists() and not path.is_dir():
+        if path.is_file():
             raise RfvizError(f"{path} is a file: name a folder to write to.")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise RfvizError(f"{folder} cannot be written to ({error}): free some space or name another folder.") from error
 
 
-def _chosen(net: nn.Module, layers: Sequence[str] | None) -> dict[str, tuple[int, Known]]:
+def _chosen(net: nn.Module, layers: Sequence[str] | None, kind: str) -> dict[str, tuple[int, Known]]:
     """Return channels and receptive field of the layers that are to be seen."""
     net = graph.unwrapped(net)
     rows = {row.name: row for row in layer_table.layers(net)}
@@ -186,7 +198,7 @@ def _chosen(net: nn.Module, layers: Sequence[str] | None) -> dict[str, tuple[int
         names = _distinct(net, [name for name, row in rows.items() if row.positions > 1])
     for name in names:
         if name not in rows:
-            raise unknown("layer", name, rows)
+            raise unknown(kind, name, rows)
     known = receptive_field.known(net, names)
     return {name: (rows[name].channels, known[name]) for name in names}
 
@@ -276,7 +288,7 @@ def own_layer(source: NetSource, model: str, layer: str) -> Drawn:
         found = collect(source, model, [layer], source.scratch())[layer]
     size, cost = known.field.size, channels * known.field.size**2
     described = LayerFacts(source.images, found, None, preprocess, how=known.how)
-    alone = _alone(net, layer)
+    alone = stands_alone(net, layer)
     if alone and cost <= DRIVEN:
         driven = maximization.maximize(net, layer, steps=source.option("steps"))
         described = described._replace(maxima=driven, objective=maximization.objective_of(net, layer))
@@ -290,10 +302,14 @@ def own_layer(source: NetSource, model: str, layer: str) -> Drawn:
                 colour=spots.measure(net, layer, preprocess=preprocess),
             )
     described = described._replace(filters=_first_filters(net, layer, channels))
-    return draw(with_places(described, net, layer, borders=False))
+    drawn = draw(with_places(described, net, layer, borders=False))
+    if folder := source.image_folder:
+        for each in drawn.facts["sources"]:
+            each["file"] = one_line(folder.files[each["image"]])
+    return drawn
 
 
-def _alone(net: nn.Module, layer: str) -> bool:
+def stands_alone(net: nn.Module, layer: str) -> bool:
     """Tell whether a neuron of a layer can be looked at without the others; the rest is seen through photographs."""
     try:
         Cone(net, layer)

@@ -11,7 +11,7 @@ import torch
 from tqdm.auto import tqdm
 
 from rfviz.explorer import static
-from rfviz.explorer.own import NetSource, collect, own_layer, size_of_means
+from rfviz.explorer.own import NetSource, collect, own_layer, size_of_means, stands_alone
 from rfviz.images import whitening
 from rfviz.nets import graph
 from rfviz.nets.receptive_field import WHOLE_IMAGE
@@ -21,12 +21,13 @@ from rfviz.storage.digests import digest
 def explorer_page(source: NetSource) -> bytes:
     """Return the page of the explorer of one's own networks: which they are, and what they were shown."""
     names = " and ".join(source.nets)
-    without = [f"{row['model']}, {row['key']}" for row in _rows(source) if not _is_maximized(source, row)]
-    missing = f" Without maximization images ({NOT_MAXIMIZED}): {'; '.join(without)}." if without else ""
+    without = [f"{row['model']}, {row['key']} ({why})" for row in _rows(source) if (why := _not_maximized(source, row))]
+    missing = f" Without maximization images: {'; '.join(without)}." if without else ""
+    left_out = len(source.image_folder.left_out) if source.image_folder else 0
+    counted = f"{len(source.images):,} images{f' ({left_out:,} left out)' if left_out else ''}"
     return static.page(
         f"What the channels of {names} respond to",
-        f"Measured on {len(source.images):,} images, {_normalised(source)}. Channels that never fire stand by "
-        f"themselves.{missing}",
+        f"Measured on {counted}, {_normalised(source)}. Channels that never fire stand by themselves.{missing}",
     )
 
 
@@ -44,20 +45,21 @@ def _normalised(source: NetSource) -> str:
     return next(iter(told.values())) if alike else "; ".join(f"for {name} {each}" for name, each in told.items())
 
 
-NOT_MAXIMIZED = "too many pixels, or none of its neurons stands alone"
-"""Why a layer has no maximization images."""
-
-
 def _rows(source: NetSource) -> list[dict[str, Any]]:
     return source.manifest()["layers"]
 
 
-def _is_maximized(source: NetSource, row: Mapping[str, Any]) -> bool:
+def _not_maximized(source: NetSource, row: Mapping[str, Any]) -> str:
+    """Say why a layer has no maximization images; nothing where it has."""
     drawn = source.drawn(row["model"], row["key"]).facts["columns"]
-    return "maximization" in {column["key"] for column in drawn}
+    if "maximization" in {column["key"] for column in drawn}:
+        return ""
+    if stands_alone(source.nets[row["model"]], row["key"]):
+        return "too many pixels"
+    return "none of its neurons stands alone; maximize(..., canvas=...) shows them whole images"
 
 
-def save(source: NetSource, folder: str | Path, *, progress: bool = False) -> Path:
+def save(source: NetSource, folder: str | Path, *, progress: bool = False, wait: bool = True) -> Path:
     """Write the explorer as a folder of files that opens without a server, and return its page.
 
     Parameters
@@ -67,6 +69,8 @@ def save(source: NetSource, folder: str | Path, *, progress: bool = False) -> Pa
         Results are kept in ``results`` inside if the source keeps them there; the page needs only the other files.
     progress : bool
         Show a progress bar.
+    wait : bool
+        If interrupted, wait for the layers that are being drawn; else the process must do nothing else, but end.
 
     Raises
     ------
@@ -74,7 +78,7 @@ def save(source: NetSource, folder: str | Path, *, progress: bool = False) -> Pa
         If a file cannot be written.
     """
     folder = Path(folder).expanduser()
-    _draw_all(source, progress)
+    _draw_all(source, progress, wait)
     static.write(source, folder, {"index.html": explorer_page(source)}, progress)
     return folder / "index.html"
 
@@ -83,7 +87,7 @@ AT_ONCE = 2
 """Layers that are drawn at the same time: what is done for one of them seldom keeps more than a core busy."""
 
 
-def _draw_all(source: NetSource, progress: bool) -> None:
+def _draw_all(source: NetSource, progress: bool, wait: bool) -> None:
     """Draw every layer that is not kept, after one pass of the images through each network for all of them."""
     waiting = [(row["model"], row["key"]) for row in _rows(source)]
     waiting = [each for each in waiting if own_layer.find(source, each) is None]
@@ -102,12 +106,12 @@ def _draw_all(source: NetSource, progress: bool) -> None:
                 found = collect(source, model, layers, checkpoint)
                 source.collected |= {(model, layer): each for layer, each in found.items()}
             pool = ThreadPoolExecutor(1 if alone else AT_ONCE, initializer=torch.set_num_threads, initargs=(of_each,))
-            with graph.remembering([source.nets[model]]), pool:
+            with graph.remembering([source.nets[model]]):
                 try:
                     for _ in pool.map(partial(source.drawn, model), layers):
                         bar.update()
                 finally:
-                    pool.shutdown(cancel_futures=True)
+                    pool.shutdown(wait=wait, cancel_futures=True)
                     torch.set_num_threads(threads)
             for file in source.results.glob(f"{glob.escape(checkpoint.name)}*"):
                 file.unlink(missing_ok=True)
@@ -131,6 +135,10 @@ def _together(source: NetSource, waiting: Sequence[tuple[str, str]]) -> list[tup
     return groups
 
 
+NAMED = 20
+"""Silent channels of a layer that are named at most; the page shows them all."""
+
+
 def summary(source: NetSource) -> list[str]:
     """Return a line per layer: its channels, its receptive field, and which of them are silent."""
     lines = []
@@ -138,8 +146,10 @@ def summary(source: NetSource) -> list[str]:
         facts = source.drawn(row["model"], row["key"]).facts
         silent = [str(number) for number, channel in enumerate(facts["channels"]) if not channel["fires"]]
         verb = "never fires" if len(silent) == 1 else "never fire"
-        named = f"{len(silent)} {verb}: {', '.join(silent)}" if silent else "all fire"
+        first = ", ".join(silent[:NAMED]) + (", ..." if len(silent) > NAMED else "")
+        named = f"{len(silent)} {verb}: {first}" if silent else "all fire"
         extent = "whole image" if facts["field"]["how"] == WHOLE_IMAGE else f"field of {row['size']} px"
-        left_out = "" if _is_maximized(source, row) else f"; not maximized: {NOT_MAXIMIZED}"
-        lines.append(f"{row['model']}, {row['key']}: {row['channels']} channels, {extent}; {named}{left_out}")
+        why = _not_maximized(source, row)
+        line = f"{row['model']}, {row['key']}: {row['channels']} channels, {extent}; {named}"
+        lines.append(f"{line}; not maximized: {why}" if why else line)
     return lines

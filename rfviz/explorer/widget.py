@@ -154,6 +154,8 @@ def _named(net: nn.Module | str | Mapping[str, nn.Module | str], weights: str | 
     if isinstance(net, str):
         found = zoo.load(net, weights)
         return {found.name: found}
+    if not isinstance(net, Mapping):
+        raise RfvizError(f"networks are a {type(net).__name__}: give one, or a dict from names to networks.")
     return {name: zoo.load(each, weights) if isinstance(each, str) else each for name, each in net.items()}
 
 

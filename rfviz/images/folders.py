@@ -28,10 +28,13 @@ _log = logging.getLogger(__name__)
 _PARTS = ("train", "val")
 _SIDECARS = ("thumbs.db", "desktop.ini", "__macosx")
 """What systems put beside images without being asked, in lower case; other such names begin with a dot."""
+_OTHER_KIND = "of a kind that is not read"
 _SEED = 0
 """Of the choice of images for evaluation, where a folder is split."""
 _TURNED, _LAST_ROW_FIRST, _LAST_COLUMN_FIRST = (5, 6, 7, 8), (3, 4, 7, 8), (2, 3, 6, 7)
 """Orientations of EXIF that exchange height and width, and that put the last row or column (upright) first."""
+_DARK = 16
+"""Level of 256 that no pixel of an almost black image reaches: 12-bit numbers in a file of 16 bits do not."""
 _SPARE = 3  # how much larger an image is before its last, careful reduction
 
 
@@ -172,6 +175,12 @@ class FolderImages:
             raise RfvizError(f"none of the {total} images in {self.root} can be read; the first: {self.skipped[0]}.")
         if self.skipped:
             _log.warning("rfviz: %d of %d images left out: %s", len(self.skipped), total, first_few(self.skipped))
+        if dark := [self.files[index] for kept, index in enumerate(good) if self._kept[kept].max() < _DARK]:
+            _log.warning(
+                "rfviz: %d of %d images in %s are almost black, no value above %d of 255: %s. Of 16 bits the upper 8 "
+                "are taken: multiply 12-bit numbers by 16 before.",
+                len(dark), total, self.root, _DARK - 1, first_few(dark),
+            )  # fmt: skip
         self.files = [self.files[index] for index in good]
         self.labels = [self.labels[index] for index in good]
         self.contents = hashes
@@ -197,6 +206,8 @@ def _drafted(opened: JpegImageFile, choose: Callable[[int, int], Box], side: int
 
 def _upright(image: Image.Image) -> Image.Image:
     """Turn a photograph as its camera was held, and make it RGB."""
+    if image.mode == "F" or (image.mode == "I" and image.format == "TIFF"):  # other formats say what is white
+        raise RfvizError(f"nothing tells which of its numbers is white (mode {image.mode}); save it with 8 or 16 bits")
     return _eight_bits(ImageOps.exif_transpose(image)).convert("RGB")
 
 
@@ -324,7 +335,9 @@ def everything(
         If there is no such folder, or no image in it.
     """
     root = _existing(root)
-    files = sorted(str(parent / name) for parent, names in _walk(root) for name in names if _is_image(name))
+    found = [str(parent / name) for parent, names in _walk(root) for name in names]
+    files = sorted(name for name in found if _is_image(name))
+    _warn([name for name in found if not _is_image(name)], "file", root, _OTHER_KIND)
     if not files:
         raise RfvizError(f"{root} holds no images ({', '.join(IMG_EXTENSIONS)}).")
     of_files = [str(Path(file).parent) for file in files]
@@ -343,6 +356,8 @@ def read(found: Split, *, strict: bool = False, progress: bool = False) -> Split
 
 def _existing(root: str | Path) -> Path:
     root = Path(root).expanduser()
+    if root.is_file():
+        raise RfvizError(f"{str(root)!r} is a file: give the folder that it lies in.")
     if not root.is_dir():
         raise RfvizError(f"there is no image folder {str(root)!r}.")
     return root
@@ -406,13 +421,18 @@ def _list(folder: Path, short_side: int | None) -> FolderImages:
         files += here
         labels += [classes.index(parent.parts[0])] * len(here)
         others += [str(parent / name) for name in names if not _is_image(name)]
-    if others:
-        _log.warning("rfviz: %d files in %s are of kinds that are not read: %s", len(others), folder, first_few(others))
+    _warn(others, "file", folder, _OTHER_KIND)
     if not files:
         raise RfvizError(f"{folder} holds no images ({', '.join(IMG_EXTENSIONS)}) in class folders.")
-    if empty := [name for label, name in enumerate(classes) if label not in set(labels)]:
-        _log.warning("rfviz: %d class folders in %s hold no image: %s", len(empty), folder, first_few(empty))
+    _warn([name for n, name in enumerate(classes) if n not in set(labels)], "class folder", folder, "without an image")
     return FolderImages(folder, files, labels, classes, short_side)
+
+
+def _warn(names: Sequence[str], kind: str, root: Path, told: str) -> None:
+    """Count and name some files or folders in one line, if there are any."""
+    if names:
+        verb, kind = ("is", kind) if len(names) == 1 else ("are", f"{kind}s")
+        _log.warning("rfviz: %d %s in %s %s %s: %s", len(names), kind, root, verb, told, first_few(names))
 
 
 def _walk(root: Path) -> list[tuple[Path, list[str]]]:
@@ -440,7 +460,5 @@ def _walk(root: Path) -> list[tuple[Path, list[str]]]:
             else:
                 through[path] = (*chain, target)
         found.append((Path(parent).relative_to(root), sorted(name for name in files if not _is_sidecar(name))))
-    if unfollowed:
-        named = first_few(sorted(unfollowed))
-        _log.warning("rfviz: %d folders in %s are not looked into: %s", len(unfollowed), root, named)
+    _warn(sorted(unfollowed), "folder", root, "not looked into")
     return sorted(found, key=lambda each: each[0].parts)  # paths themselves are ordered in other ways elsewhere

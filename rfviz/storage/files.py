@@ -46,8 +46,8 @@ def atomic(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     except (OSError, SafetensorError) as error:
         raise RfvizError(
-            f"{path} cannot be written ({error}): free some space or choose another folder with RFVIZ_RUNS. "
-            "Earlier results are unchanged."
+            f"{path} cannot be written ({error}): free some space or choose another folder (for runs, with "
+            "RFVIZ_RUNS). Earlier results are unchanged."
         ) from error
     finally:
         if temporary is not None:

@@ -53,8 +53,8 @@ def locked(folder: Path, name: str) -> Iterator[None]:
             raise
     except OSError as error:
         raise RfvizError(
-            f"{folder} cannot be written to ({error}): choose another folder with RFVIZ_RUNS. Earlier results are "
-            "unchanged."
+            f"{folder} cannot be written to ({error}): choose another folder (for runs, with RFVIZ_RUNS). Earlier "
+            "results are unchanged."
         ) from error
     try:
         if lock.lock_counter == 1:

@@ -169,7 +169,7 @@ def bad_inputs(tmp_path: Path) -> dict[str, tuple[list[str], str]]:
         "no such option": (["build", "--epoch", "3"], "unknown option: --epoch. Did you mean --epochs?"),
         "no such command": (["tarin"], 'unknown command "tarin". Did you mean "train"?'),
         "a word too many": (["book", "smoke"], "['smoke']. See `rfviz book --help`."),
-        "nowhere to write": (["notebooks"], "requires an argument"),
+        "nowhere to write": (["notebooks"], "--to is missing. See `rfviz notebooks --help`."),
         "notebook": (["run", *smoke, "--only", "99"], "unknown notebook '99'"),
         "no folder": (["train", *smoke, "--images", str(tmp_path / "nowhere")], "there is no image folder"),
         "no train": (["train", *smoke, "--images", str(no_split)], "has no folder 'train'"),

@@ -74,14 +74,18 @@ def test_one_command_writes_a_folder_that_can_be_sent(
             with Image.open(out / f"mine.planted-{row['key']}{part}.webp") as opened:
                 opened.load()
     page = (out / "index.html").read_text()
-    assert not re.search(r"https?://", page) and "Measured on 7 images" in page
+    assert not re.search(r"https?://", page) and "Measured on 7 images (1 left out)" in page
+    assert "1 file in" in caplog.text and "is of a kind that is not read: notes.txt" in caplog.text
     facts = json.loads((out / "mine.planted-0.js").read_text().partition("]=")[2].rstrip().rstrip(";"))
     assert [channel["fires"] for channel in facts["channels"]] == [number != SILENT for number in range(6)]
     assert facts["channels"][SILENT]["stimuli"] == []
     assert {source["class"] for source in facts["sources"]} == {None, "birds", "birds/owls"}
+    names = [*sorted(str(path.relative_to(photographs)) for path in photographs.rglob("*.[pj][np]g"))]
+    names.remove("broken.jpg")
+    assert {source["image"]: source["file"] for source in facts["sources"]} == dict(enumerate(names))
     # Called again, everything is there; and of what is not wanted any more, nothing is left.
     monkeypatch.setattr(own.responses, "collect", None)
-    code, again, _ = rfviz(*words, "--layers", "0,2")
+    code, again, _ = rfviz(*words, "--layers", "0, 2")
     assert code == 0 and "planted, 2" in again and "planted, 3" not in again
     assert not list(out.glob("mine.planted-3*"))
 
@@ -233,6 +237,41 @@ def test_a_file_where_a_folder_is_to_be_is_told_at_once(tmp_path: Path) -> None:
     explorer = explore(net, torch.rand(2, 3, 9, 9), ["0"])
     with pytest.raises(RfvizError, match="mine is a file: name a folder"):
         explorer.save(tmp_path / "mine")
+
+
+def test_a_folder_that_cannot_be_written_is_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(**_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(own.tempfile, "TemporaryFile", refused)
+    monkeypatch.setattr(own, "_read", None)  # not even the images are read
+    net = nn.Sequential(nn.Conv2d(3, 3, 3), nn.ReLU())
+    with pytest.raises(RfvizError, match=r"mine cannot be written to \(.*Permission denied\): free some space or name"):
+        NetSource({"a": net}, torch.rand(2, 3, 9, 9), ["0"], folder=tmp_path / "mine")
+
+
+def test_why_a_layer_is_not_maximized_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    net = nn.Sequential(nn.Conv2d(3, 30, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1)).eval()
+    nn.init.constant_(net[0].bias, -9)
+    monkeypatch.setattr(own, "DRIVEN", 10)
+    source = NetSource({"a": net}, torch.rand(2, 3, 9, 9), ["1", "2"])
+    first, last = own_folder.summary(source)
+    assert first.endswith("; not maximized: too many pixels")
+    assert "30 never fire: 0, 1, 2" in first and "18, 19, ...;" in first
+    assert "none of its neurons stands alone; maximize(..., canvas=...)" in last
+    assert b"a, 1 (too many pixels); a, 2 (none of" in own_folder.explorer_page(source)
+
+
+def test_a_layer_that_one_of_two_networks_lacks_is_told_with_its_network() -> None:
+    nets = {"small": nn.Sequential(nn.Conv2d(3, 3, 3)), "large": nn.Sequential(nn.Conv2d(3, 3, 3), nn.Conv2d(3, 3, 3))}
+    with pytest.raises(RfvizError, match="unknown layer of small '1'"):
+        NetSource(nets, torch.rand(2, 3, 9, 9), ["0", "1"])
+
+
+def test_networks_without_names_are_refused_in_one_line() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 3, 3))
+    with pytest.raises(RfvizError, match="networks are a list: give one, or a dict from names to networks"):
+        explore([net, net], torch.rand(2, 3, 9, 9))
 
 
 def test_networks_by_name_take_weights() -> None:

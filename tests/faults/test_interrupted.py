@@ -9,7 +9,10 @@ from pathlib import Path
 
 import psutil
 import pytest
+from PIL import Image
 from processes import SETTINGS, begin, command
+
+from rfviz.images import photographs
 
 pytestmark = pytest.mark.faults
 
@@ -60,3 +63,31 @@ def test_ctrl_c_ends_a_run_and_says_how_to_go_on(tmp_path, arguments, seen):
     assert code == 130
     assert last.endswith("interrupted. Call the same command again to go on; finished results are kept.")
     assert not [path for path in tmp_path.rglob(".*") if path.suffix == ".part"]
+
+
+SLOWLY = """
+import sys, time
+from rfviz.book import cli
+from rfviz.explorer.own import NetSource
+
+def slowly(*_):
+    sys.stderr.write("drawing")
+    sys.stderr.flush()
+    time.sleep(60)
+
+NetSource.drawn = slowly
+sys.argv[0] = "rfviz"
+cli.main()
+"""
+"""The command line; a layer of an explorer takes a minute."""
+
+
+def test_ctrl_c_ends_an_explorer_at_once(tmp_path):
+    for name in ("chelsea", "coffee"):
+        Image.fromarray(photographs.photograph(name).permute(1, 2, 0).numpy()).save(tmp_path / f"{name}.jpg")
+    words = ["explore", "torchvision:squeezenet1_1", str(tmp_path), "--out", str(tmp_path / "out")]
+    options = ["--weights", "random", "--size", "64", "--layers", "features.0, features.1"]
+    began = time.monotonic()
+    code, last = interrupt(["-c", SLOWLY, *words, *options], tmp_path, "drawing")
+    assert code == 130 and time.monotonic() - began < 50
+    assert last.endswith("interrupted. Call the same command again to go on; finished results are kept.")

@@ -54,6 +54,10 @@ def animated() -> bytes:
     return encoded(picture(left=42), "GIF", save_all=True, append_images=[picture(left=43)])
 
 
+def numbers() -> bytes:
+    return encoded(Image.fromarray(np.random.default_rng(0).random((64, 64), np.float32)), "TIFF")
+
+
 def transparent() -> bytes:
     return encoded(picture(left=44).convert("P"), "PNG", transparency=3)
 
@@ -79,6 +83,7 @@ BAD = {
     "empty.png": lambda: b"",
     "text.jpg": lambda: b"<html>404 not found</html>",
     "bomb.png": bomb,
+    "numbers.tif": numbers,
     "bad\nname.png": lambda: b"no image",
 }
 """Files that are none, or that would take the run down."""
@@ -125,10 +130,10 @@ def test_every_file_is_used_or_named(folder, caplog):
     looked, kinds, said = (record.getMessage() for record in caplog.records)
     assert looked.startswith(f"rfviz: 4 folders in {folder}/train are not looked into: ")
     assert "chelsea/loop (a link that leads back)" in looked
-    assert kinds.startswith(f"rfviz: 4 files in {folder}/train are of kinds that are not read: ")
+    assert kinds.startswith(f"rfviz: 4 files in {folder}/train are of a kind that is not read: ")
     assert "coffee/animated.gif; coffee/notes.txt" in kinds
     assert said.startswith(f"rfviz: {2 * (len(BAD) + len(LINKS))} of ")
-    assert said.isprintable() and "; and 11 more" in said
+    assert said.isprintable() and "; and 13 more" in said
     for i, name in enumerate(train.files):
         image, label = train[i]
         assert image.dtype == torch.uint8 and image.shape[0] == 3 and min(image.shape[1:]) == 32, name

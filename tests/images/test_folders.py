@@ -187,6 +187,41 @@ def test_16_bit_images_keep_their_upper_byte(name, kind, tmp_path):
     assert np.array_equal(image, np.broadcast_to(upper, (3, 16, 16)))
 
 
+def test_numbers_of_which_nothing_tells_what_is_white_are_left_out_by_name(tmp_path, caplog):
+    values = np.random.default_rng(0).random((16, 16))
+    Image.fromarray(values.astype(np.float32)).save(tmp_path / "float.tif")
+    Image.fromarray((255 * values).astype(np.int32)).save(tmp_path / "int32.tif")
+    Image.fromarray((255 * values).astype(np.uint8)).save(tmp_path / "right.tif")
+    images = folders.everything(tmp_path)
+    images.load_all()
+    assert images.files == ["right.tif"]
+    assert [reason.partition(" (mode ")[2] for reason in images.left_out.values()] == [
+        "F); save it with 8 or 16 bits", "I); save it with 8 or 16 bits",
+    ]  # fmt: skip
+    with pytest.raises(RfvizError, match=r"float\.tif: nothing tells which of its numbers is white"):
+        one(tmp_path, "float.tif").region(0, lambda height, width: Box(0, 0, height, width), 8)
+
+
+def test_twelve_bits_in_sixteen_are_said_to_be_almost_black(tmp_path, caplog):
+    values = np.arange(4096, dtype=np.uint16).reshape(64, 64)
+    for name, factor in (("dark.png", 1), ("right.png", 16)):
+        Image.fromarray(values * factor).save(tmp_path / name)
+    folders.everything(tmp_path).load_all()
+    (said,) = caplog.messages
+    assert said.startswith(f"rfviz: 1 of 2 images in {tmp_path} are almost black, no value above 15 of 255: dark.png. ")
+
+
+def test_files_of_other_kinds_are_counted_in_any_folder(root, caplog):
+    (root / "train" / "coffee" / "phone.heic").write_bytes(b"")
+    folders.everything(root)
+    assert caplog.messages == [f"rfviz: 1 file in {root} is of a kind that is not read: train/coffee/phone.heic"]
+
+
+def test_a_file_in_the_place_of_a_folder_is_told_as_such(root):
+    with pytest.raises(RfvizError, match=r"0\.png' is a file: give the folder that it lies in"):
+        folders.everything(root / "train" / "coffee" / "0.png")
+
+
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
 @pytest.mark.parametrize(
     ("orientation", "stored"),
@@ -371,7 +406,7 @@ def test_sidecars_of_systems_are_no_images(root, caplog):
 def test_an_empty_class_folder_is_named(root, caplog):
     (root / "train" / "submarine").mkdir()
     load(root)
-    assert [message for message in caplog.messages if message.endswith("hold no image: submarine")]
+    assert [message for message in caplog.messages if message.endswith("is without an image: submarine")]
 
 
 # --- any folder, and folders that are split here ---------------------------------------------------------------------
