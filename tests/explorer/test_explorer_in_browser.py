@@ -21,7 +21,9 @@ import pytest
 from browsing import serving, watch
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect
+from torch import nn
 
+from rfviz import explore
 from rfviz.explorer.atlas import FIRES
 from rfviz.explorer.sources import RunSource
 from rfviz.explorer.static import shelf
@@ -372,6 +374,29 @@ def test_the_address_names_what_is_shown_from_the_start(page: Page) -> None:
     go(page, "resnet34/layer9/400")
     assert state(page) == "resnet34/maxpool/0"
     expect(page.get_by_role("status")).to_contain_text("The address names something that is not here. ResNet34, first")
+
+
+def test_an_address_that_is_typed_over_says_what_is_not_there(page: Page) -> None:
+    go(page, "resnet34/maxpool/0")
+    page.evaluate("location.hash = '#resnet34/maxpool/999'")
+    shown(page, "ResNet34, first pooling layer, channel 0")
+    expect(page.get_by_role("status")).to_contain_text("The address names something that is not here.")
+
+
+def test_stimuli_of_a_folder_are_told_by_the_names_of_their_files(browser: Browser, tmp_path: Path) -> None:
+    name = '<img src=x onerror=alert(1)> & "quoted".png'
+    (tmp_path / "photographs").mkdir()
+    noise = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "photographs" / name)
+    net = nn.Sequential(nn.Conv2d(3, 2, 3), nn.ReLU())
+    nn.init.constant_(net[0].bias, 1)
+    explore({"mine": net}, tmp_path / "photographs", ["1"], size=32, steps=2).save(tmp_path / "page")
+    page = browser.new_page()
+    wrong = watch(page, tmp_path.as_uri())
+    page.goto(f"{(tmp_path / 'page' / 'index.html').as_uri()}#mine/1/0&view=where")
+    expect(page.locator(".rx-told")).to_contain_text(f" of {name} (32 × 32 px)")
+    assert wrong == []
+    page.close()
 
 
 @pytest.mark.thorough
