@@ -8,6 +8,8 @@ import torch
 from hypothesis import strategies as st
 from torch import nn
 
+from rfviz.nets import graph
+
 Net = TypeVar("Net", bound=nn.Module)
 
 TINY = {
@@ -103,6 +105,7 @@ def settled(net: Net, seed: int = 0) -> Net:
 def called_modules(net: nn.Module, run) -> list[str]:
     """Return the names of the modules without children that `run` calls, in order."""
     called: list[str] = []
+    graph.trace(net)  # the first time, it runs the network
     hooks = [
         module.register_forward_pre_hook(lambda *_, name=name: called.append(name))
         for name, module in net.named_modules()

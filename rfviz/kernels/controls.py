@@ -25,7 +25,8 @@ Net = TypeVar("Net", bound=nn.Module)
 def random_weights(net: Net, seed: int = 0) -> Net:
     """Return a network of the same architecture with weights as torch draws them, in evaluation mode.
 
-    Its normalizations do nothing; `calibrated` lets them know images.
+    Its normalizations do nothing; `calibrated` lets them know images. Parameters that torch has no way to draw, such as
+    class tokens, tables of positions and scales of layers, get normal numbers of the same mean and standard deviation.
 
     Parameters
     ----------
@@ -37,8 +38,13 @@ def random_weights(net: Net, seed: int = 0) -> Net:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for module in other.modules():
-            if hasattr(module, "reset_parameters"):
-                module.reset_parameters()  # type: ignore[operator]
+            reset = getattr(module, "reset_parameters", getattr(module, "_reset_parameters", None))
+            if reset is not None:
+                reset()
+        for parameter, trained in zip(other.parameters(), net.parameters(), strict=True):
+            if trained.is_floating_point() and trained.numel() and torch.equal(parameter, trained):
+                std, mean = torch.std_mean(trained.detach(), correction=0)
+                nn.init.normal_(parameter, mean.item(), std.item())
     return other
 
 

@@ -10,6 +10,7 @@ nothing is padded; where branches meet, the longer one is cropped to the shorter
 image, in another order where the libraries choose one.
 """
 
+import contextlib
 from typing import Any
 
 from torch import Tensor, fx, nn
@@ -18,7 +19,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from rfviz.errors import RfvizError
 from rfviz.nets.graph import ForwardPass, channels_are_last, module_of
-from rfviz.nets.receptive_field import PADDINGS, WINDOWS, Window, of_nodes, operation_of, window
+from rfviz.nets.receptive_field import PADDINGS, WINDOWS, Window, index_of, of_nodes, operation_of, where, window
 
 _GEOMETRIC = (*WINDOWS, *PADDINGS)
 
@@ -73,7 +74,9 @@ class Cone(ForwardPass):
             value = args[0]
         elif geometry is not None and module is None:
             every = slice(None, None, geometry.stride)
-            value = args[0][(*args[1][:2], every, every)]
+            index = index_of(n)
+            index[where(self.traced, n.all_input_nodes[0])] = [every, every]
+            value = args[0][tuple(index)]
         elif geometry is not None:
             assert module is not None
             value = _unpadded(module, args[0], geometry, self._folded.get(n))
@@ -109,16 +112,27 @@ def _spans(traced: fx.GraphModule, neuron: fx.Node) -> dict[fx.Node, Span]:
     return spans
 
 
+def alone(traced: fx.GraphModule) -> set[fx.Node]:
+    """Return the nodes before which nothing but the square geometry stands that a cone can have."""
+    found: set[fx.Node] = set()
+    for node in traced.graph.nodes:
+        with contextlib.suppress(RfvizError):
+            _geometry(traced, node)
+            if found.issuperset(node.all_input_nodes):
+                found.add(node)
+    return found
+
+
 def _geometry(traced: fx.GraphModule, node: fx.Node) -> Window | None:
     """Return what a node takes together, or which positions it leaves over; None where it leaves them as they are."""
     module = module_of(traced, node)
     if module is not None:
         return window(module, node.name) if isinstance(module, _GEOMETRIC) else None
-    index: Any = node.args[1] if operation_of(traced, node) == "getitem" else ()
-    parts = index[2:] if isinstance(index, tuple) else ()
+    sliced = operation_of(traced, node) == "getitem"
+    parts = index_of(node)[where(traced, node.all_input_nodes[0])] if sliced else []
     if all(part == slice(None) for part in parts):
         return None
-    if len(parts) != 2 or parts[0] != parts[1]:
+    if parts[0] != parts[1]:
         raise RfvizError(f"{node.name!r} leaves over other rows than columns: only square geometry is supported.")
     return Window(1, parts[0].step or 1, -(parts[0].start or 0), 1)
 

@@ -8,20 +8,24 @@ A name means a *response*, the value after the ReLU:
 ===================  ===================================================================================
 ``maxpool``          output of that module
 ``layer1.0``         output of the block, after the skip addition and the ReLU
-``conv1``            a convolution is read after the batch norm and the ReLU that directly follow it
+``conv1``            a convolution is read after the batch norm and the ReLU that directly follow it; another
+                     activation, such as GELU, is read under its own name, if it is a module
 ``layer1.0.relu1``   first call of a module that the pass calls several times (``relu2`` is the second)
 ===================  ===================================================================================
 """
 
 import contextlib
 import copy
+import inspect
 import operator
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
+from torch.utils._pytree import tree_leaves
 
 from rfviz.errors import RfvizError, first_line, unknown
 
@@ -54,8 +58,26 @@ def unwrapped(net: nn.Module) -> nn.Module:
 class _Tracer(fx.Tracer):
     """Draws the graph of networks that ask for the shape of what goes through them, such as ``assert x.shape[1] == 3``.
 
-    What such a question says is found out with one image of `EXAMPLE` px.
+    What such a question says is found out with one image of `EXAMPLE` px. What else a forward pass can be given has
+    its default.
     """
+
+    asked_for_shape = False
+
+    def create_args_for_root(self, root_fn: Callable, is_module: bool, concrete_args: Any = None) -> tuple[Any, list]:
+        further = inspect.signature(root_fn).parameters
+        root_fn, args = super().create_args_for_root(root_fn, is_module, concrete_args)
+        inputs = {str(proxy.node.target): proxy.node for proxy in args[1:]}
+        needed = [name for name, node in inputs.items() if not node.args and not name.startswith("*")]
+        if len(needed) > 1:
+            raise RfvizError(
+                f"the forward pass of {type(self.root).__name__} takes {len(needed)} inputs ({', '.join(needed)}): "
+                "wrap it in a module that takes one image."
+            )
+        for number, (name, node) in list(enumerate(inputs.items(), 1))[1:]:
+            args[number] = further[name].default if name in further else {} if name.startswith("**") else ()
+            self.graph.erase_node(node)
+        return root_fn, args
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         # torchvision's Normalize asks for types, which a graph has none of
@@ -66,6 +88,7 @@ class _Tracer(fx.Tracer):
     def to_bool(self, obj: fx.Proxy) -> bool:
         if not _is_of_shape(obj.node):
             return super().to_bool(obj)
+        self.asked_for_shape = True
         assert isinstance(self.root, nn.Module)
         asked = fx.Graph()
         copied: dict[fx.Node, fx.Node] = {}
@@ -128,15 +151,22 @@ def trace(net: nn.Module) -> fx.GraphModule:
     Raises
     ------
     RfvizError
-        If the forward pass depends on values, so that no single graph describes it.
+        If it is no module or has layers without a size, or if the forward pass depends on values, so that no single
+        graph describes it.
     """
     net = unwrapped(net)
+    if not isinstance(net, nn.Module):
+        raise RfvizError(f"a {type(net).__name__} is no network: give a torch.nn.Module.")
+    if any(map(nn.parameter.is_lazy, (*net.parameters(), *net.buffers()))):
+        raise RfvizError(f"{type(net).__name__} has lazy layers, which have no size yet: call it once on an image.")
     if net in _REMEMBERED:
         return fx.GraphModule(_REMEMBERED[net], copy.deepcopy(_REMEMBERED[net].graph))
     tracer = _Tracer()
     try:
         with evaluating(net):
             traced = fx.GraphModule(net, tracer.trace(net))
+    except RfvizError:
+        raise
     except fx.proxy.TraceError as error:
         raise RfvizError(
             f"the forward pass of {type(net).__name__} depends on the values of an image ({first_line(error)}), so no "
@@ -153,7 +183,50 @@ def trace(net: nn.Module) -> fx.GraphModule:
     for node in traced.graph.nodes:
         if _works_in_place(traced, node):  # whoever reads what it has overwritten depends on it, though fx sees no link
             node.all_input_nodes[0].replace_all_uses_with(node, lambda user, node=node: node < user)
+    if net not in _COMPARED and not type(net).__module__.startswith("rfviz."):
+        _compare(net, traced, SIDES if tracer.asked_for_shape else sorted(SIDES))
+        _COMPARED.add(net)
     return traced
+
+
+_COMPARED: weakref.WeakSet[nn.Module] = weakref.WeakSet()
+"""Networks whose graphs put out what they do; ours are tested to."""
+
+
+def _compare(net: nn.Module, traced: fx.GraphModule, sides: Iterable[int]) -> None:
+    """Raise RfvizError if a graph puts out something else than its network, for noise of the first side that goes."""
+    weight = next(net.parameters(), torch.empty(0))
+    for side in () if weight.is_meta else sides:
+        image = torch.rand(1, in_channels(net), side, side, generator=torch.Generator().manual_seed(0)).to(weight)
+        found = []
+        with (
+            contextlib.suppress(Exception),
+            torch.random.fork_rng([weight.device] if weight.is_cuda else []),
+            torch.no_grad(),
+            evaluating(net),
+        ):
+            for run in (net, fx.Interpreter(traced).run):
+                torch.manual_seed(0)  # a network that draws numbers draws the same
+                found.append([each for each in tree_leaves(run(image.clone())) if isinstance(each, Tensor)])
+        if len(found) < 2:
+            continue
+        same = len(found[0]) == len(found[1]) and all(map(_are_close, *found))
+        if not same:
+            raise RfvizError(
+                f"the graph of {type(net).__name__} puts out something else than the network itself: its forward pass "
+                "asks what type an image is, catches errors, or changes with += what it reads under another name. "
+                "Write x = x + y there, and put the rest into a module outside the network."
+            )
+        return
+
+
+def _are_close(expected: Tensor, found: Tensor) -> bool:
+    """Tell whether two results differ by no more than rounding, of the largest value."""
+    if expected.shape != found.shape or not expected.is_floating_point():
+        return expected.shape == found.shape and torch.equal(expected, found)
+    difference = (expected - found).abs()
+    allowed = torch.finfo(expected.dtype).eps ** 0.5 * expected.abs().max() if expected.numel() else 0
+    return not bool((difference > allowed).any())
 
 
 def _max_pool(
@@ -356,7 +429,10 @@ def is_rectified(net: nn.Module, layer: str) -> bool:
 def _without_last_relu(traced: fx.GraphModule, node: fx.Node, layer: str) -> fx.Node:
     """Return what the ReLU that ends `node` rectifies, looking through what commutes with it."""
     if not ends_in_relu(traced, node):
-        raise RfvizError(f"layer {layer!r} does not end in a ReLU: use objective='response' for it.")
+        raise RfvizError(
+            f"layer {layer!r} does not end in a ReLU: use objective='response' where there is a choice, or another "
+            "layer."
+        )
     return _unrectified(traced, node)
 
 
@@ -404,6 +480,11 @@ class ForwardPass(fx.Interpreter):
     def __init__(self, net: nn.Module, layers: Sequence[str], *, before_relu: bool = False, to_output: bool = False):
         net = unwrapped(net)
         traced = trace(net)
+        if next(net.parameters(), None) is None:
+            raise RfvizError(
+                f"{type(net).__name__} has no parameters, which tell the device and type of images: make one of its "
+                "buffers an nn.Parameter."
+            )
         wanted = [find(traced, layer) for layer in layers]
         if before_relu:
             wanted = [_without_last_relu(traced, node, layer) for node, layer in zip(wanted, layers, strict=True)]

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from rfviz.errors import RfvizError
-from rfviz.nets import graph, receptive_field, zoo
+from rfviz.nets import cone, graph, receptive_field, zoo
 from rfviz.nets.receptive_field import MEASURED, Known
 
 SHOWN = 8
@@ -20,7 +20,8 @@ UNFINISHED = (
 
 class LayerRow(NamedTuple):
     """A layer: its name, what module it is, its channels, its receptive field and how that is known, whether a ReLU
-    ends it, and the positions that its maps have down and across, for an image of 224 px.
+    ends it, the positions that its maps have down and across, for an image of 224 px, and whether one neuron of it can
+    be computed alone, as maximization without a canvas does.
     """
 
     name: str
@@ -29,6 +30,7 @@ class LayerRow(NamedTuple):
     known: Known
     ends_in_relu: bool
     positions: int
+    alone: bool
 
     @property
     def field(self) -> str:
@@ -45,7 +47,8 @@ class LayerRow(NamedTuple):
         """What can be found out about its channels."""
         if self.known.field.is_whole_image and self.known.how != MEASURED:
             return "strongest images, activity, maximization on a canvas"
-        return "stimuli, means, activity, maximization"
+        alone = self.alone and self.known.how != MEASURED
+        return "stimuli, means, activity, maximization" + ("" if alone else " on a canvas")
 
 
 def layers(net: nn.Module | str) -> list[LayerRow]:
@@ -66,6 +69,7 @@ def layers(net: nn.Module | str) -> list[LayerRow]:
     names = graph.names(traced)
     shapes = receptive_field.Shapes(traced)
     composed = receptive_field.known(net, names, measure=False)
+    alone = cone.alone(traced)
     rows = []
     for name in names:
         node = graph.find(traced, name)
@@ -79,7 +83,7 @@ def layers(net: nn.Module | str) -> list[LayerRow]:
         rows.append(
             LayerRow(
                 name, _kind(net, name), shape[-1 if last else 1], composed[name], graph.ends_in_relu(traced, node),
-                1 if len(shape) == 2 else shape[1 if last else 2],
+                1 if len(shape) == 2 else shape[1 if last else 2], node in alone,
             )
         )  # fmt: skip
     return rows
@@ -109,6 +113,11 @@ def shown(net: nn.Module) -> list[str]:
     for name in mapped:
         if rows[name].ends_in_relu or rows[name].kind not in UNFINISHED:
             nodes.setdefault(graph.find(traced, name), name)
+    for node, name in nodes.items():  # a part of which nothing else is shown, by its own name
+        parent = name.rpartition(".")[0]
+        inside = [each for each in nodes.values() if each.startswith(f"{parent}.")]
+        if parent in rows and graph.find(traced, parent) is node and inside == [name]:
+            nodes[node] = parent
     chosen = list(nodes.values()) or mapped or [name for name, row in rows.items() if row.kind == "Linear"][:1]
     if not chosen:
         raise RfvizError(

@@ -23,7 +23,8 @@ Not everything is a matter of geometry. `known` says how a field is known:
 ``"exact"``        composed: every pixel of it can matter, and no other
 ``"bound"``        composed, a square around it: no other pixel can matter
 ``"measured"``     the pixels with a gradient in pictures of noise, where an operation on the way is not known
-``"whole image"``  there is none: everything is averaged over positions somewhere on the way
+``"whole image"``  there is none: everything is averaged over positions somewhere on the way, or no one step between
+                   neurons in px holds everywhere, or what was cropped is padded again inside the image
 =================  ===================================================================================================
 """
 
@@ -260,10 +261,17 @@ def of_nodes(traced: fx.GraphModule, targets: Mapping[str, fx.Node]) -> dict[str
 def _composed(traced: fx.GraphModule, targets: Mapping[str, fx.Node], shapes: "Shapes") -> "dict[str, _Seen]":
     needed = set().union(*(graph.ancestors(target) for target in targets.values()))
     seen: dict[fx.Node, _Seen] = {}
+    cropped: set[fx.Node] = set()
     for node in traced.graph.nodes:
         if node in needed:
             try:
                 seen[node] = _seen(traced, node, [seen[source] for source in node.all_input_nodes], shapes)
+                if not isinstance(seen[node], _Axes):
+                    continue
+                if not cropped.isdisjoint(node.all_input_nodes) or _crops(traced, node, shapes):
+                    cropped.add(node)
+                    if _pads(traced, node):  # neurons see the padding though their fields lie in the image
+                        seen[node] = WHOLE_IMAGE
             except RfvizError as error:
                 seen[node] = error
     return {layer: seen[target] for layer, target in targets.items()}
@@ -351,6 +359,8 @@ def _seen(traced: fx.GraphModule, node: fx.Node, sources: list[_Seen], shapes: S
     if not fields:  # a constant
         return None
     module, operation = graph.module_of(traced, node), operation_of(traced, node)
+    if isinstance(module, nn.BatchNorm2d) and module.running_mean is None:
+        return WHOLE_IMAGE  # it takes the statistics of the images
     last = graph.channels_are_last(traced, node.all_input_nodes[0])
     if isinstance(module, (*WINDOWS, *PADDINGS)) and not last:
         down, across = (_through_window(field, window(module, node.name, axis)) for axis, field in enumerate(fields[0]))
@@ -366,14 +376,14 @@ def _seen(traced: fx.GraphModule, node: fx.Node, sources: list[_Seen], shapes: S
     if graph.permutation(node) in (graph.TO_LAST, graph.TO_FIRST):
         return fields[0]
     if isinstance(module, _EVERYWHERE) or (module is None and operation in _EVERYWHERE_FUNCTIONS):
-        if operation != "mean" or _is_spatial(node):
+        if operation != "mean" or _is_spatial(node, last):
             return WHOLE_IMAGE
         return fields[0]
-    if module is None and operation in _REGROUPING and (found := _regrouped(node, fields[0], shapes)):
+    if module is None and operation in _REGROUPING and (found := _regrouped(traced, node, fields[0], shapes)):
         return found
     if operation == "pad":
         sides: Any = (node.args[1:] or [node.kwargs.get("pad", ())])[0]
-        if not any(sides[:4]):
+        if not last and not any(sides[:4]):
             return fields[0]  # only channels are added
     raise _NotComposedError(
         f"the receptive field of {node.name!r} is not known: {operation} is not a convolution, a pooling or an "
@@ -390,20 +400,42 @@ def operation_of(traced: fx.GraphModule, node: fx.Node) -> str:
     return name.strip("_") if name.startswith("__") else name.rstrip("_")
 
 
+def _others(channels_last: bool) -> set[int]:
+    """Return the axes of maps that are neither rows nor columns."""
+    return {0, 3, -1, -4} if channels_last else {0, 1, -3, -4}
+
+
 def _puts_side_by_side(node: fx.Node, channels_last: bool) -> bool:
     dim = (node.args[1:] or [node.kwargs.get("dim", 0)])[0]
-    return dim not in ((0, 3, -1, -4) if channels_last else (0, 1, -4, -3))
+    return dim not in _others(channels_last)
 
 
-def _is_spatial(node: fx.Node) -> bool:
-    """Tell whether a mean takes positions together, of maps whose channels come first."""
+def _is_spatial(node: fx.Node, channels_last: bool) -> bool:
+    """Tell whether a mean takes positions together."""
     dims: Any = (node.args[1:] or [node.kwargs.get("dim", (2, 3))])[0]
-    return not {dims if isinstance(dims, int) else each for each in ([dims] if isinstance(dims, int) else dims)} <= {
-        0, 1, -3, -4,
-    }  # fmt: skip
+    return not {*([dims] if isinstance(dims, int) else dims)} <= _others(channels_last)
 
 
-def _regrouped(node: fx.Node, field: _Axes, shapes: Shapes) -> _Axes | None:
+def _crops(traced: fx.GraphModule, node: fx.Node, shapes: Shapes) -> bool:
+    """Tell whether a slice leaves positions off at a border."""
+    if operation_of(traced, node) != "getitem" or not (before := shapes(node.all_input_nodes[0])):
+        return False  # or it takes one of several parts
+    after, axes = shapes(node), where(traced, node.all_input_nodes[0])
+    for part, old, new in zip(index_of(node, len(before))[axes], before[axes], after[axes], strict=True):
+        first, step = part.start or 0, part.step or 1
+        if first >= step or first + step * new < old:
+            return True
+    return False
+
+
+def _pads(traced: fx.GraphModule, node: fx.Node) -> bool:
+    module = graph.module_of(traced, node)
+    if not isinstance(module, WINDOWS):
+        return isinstance(module, PADDINGS)
+    return any(window(module, node.name, axis).padding for axis in (0, 1))
+
+
+def _regrouped(traced: fx.GraphModule, node: fx.Node, field: _Axes, shapes: Shapes) -> _Axes | None:
     """Return what the result of a change of shape sees, if positions are where they were; None if they may not be."""
     source = node.all_input_nodes[0]
     operation = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
@@ -412,24 +444,35 @@ def _regrouped(node: fx.Node, field: _Axes, shapes: Shapes) -> _Axes | None:
         index: Any = node.args[1]
         if isinstance(index, int) and not before:
             return field  # one of several parts
-        return _sliced(index, field, len(before))
+        return _sliced(index_of(node, len(before)), field, where(traced, source))
+    last, axes = graph.channels_are_last(traced, source), where(traced, source)
     if operation in ("chunk", "split"):
         dim: Any = (node.args[2:] or [node.kwargs.get("dim", 0)])[0]
-        return field if dim in (0, 1, -3, -4) else None
+        return field if dim in _others(last) else None
     if operation == "transpose":
         moved = {each % len(before) for each in node.args[1:] if isinstance(each, int)}
-        return field if max(moved, default=len(before)) < len(before) - 2 else None
-    return field if before[-2:] == after[-2:] and min(len(before), len(after)) > 2 else None
+        return field if not last and max(moved, default=len(before)) < len(before) - 2 else None
+    return field if before[axes] == after[axes] and min(len(before), len(after)) > 2 else None
 
 
-def _sliced(index: Any, field: _Axes, dims: int) -> _Axes | None:
+def where(traced: fx.GraphModule, maps: fx.Node) -> slice:
+    """Return which axes of maps are their rows and columns."""
+    return slice(1, 3) if graph.channels_are_last(traced, maps) else slice(-2, None)
+
+
+def index_of(node: fx.Node, dims: int = 4) -> list[Any]:
+    """Return what a node takes along each axis of maps of so many axes."""
+    index: Any = node.args[1] if isinstance(node.args[1], tuple) else (node.args[1],)
+    return [*index, *[slice(None)] * (dims - len(index))]
+
+
+def _sliced(index: list[Any], field: _Axes, axes: slice) -> _Axes | None:
     """Return what the positions see that a slice leaves over, such as every second one."""
-    index = index if isinstance(index, tuple) else (index,)
-    parts = [*index, *[slice(None)] * (dims - len(index))]
-    if dims < 3 or Ellipsis in parts or None in parts or not all(isinstance(part, slice) for part in parts[-2:]):
+    clear = len(index) > 2 and Ellipsis not in index and None not in index
+    if not clear or not all(isinstance(part, slice) for part in index[axes]):
         return None
     along = []
-    for part, axis in zip(parts[-2:], field, strict=True):
+    for part, axis in zip(index[axes], field, strict=True):
         first, step = part.start or 0, part.step or 1
         if not isinstance(first, int) or not isinstance(step, int) or first < 0 or step < 1:
             return None
@@ -524,12 +567,13 @@ def measured(net: nn.Module, layer: str, side: int = graph.EXAMPLE) -> Known:
     with torch.inference_mode(False), torch.enable_grad():
         for _ in range(DRAWS):
             noise = torch.rand(1, graph.in_channels(net), side, side, generator=random)
-            images = noise.to(parameter).expand(BESIDE, -1, -1, -1).clone().requires_grad_(True)
+            images = noise.to(parameter).expand(BESIDE + 2, -1, -1, -1).clone().requires_grad_(True)
             maps = forward(images)
             height, width = maps.shape[2:]
             if height != width or height < 2:
                 return Known(_boundless(1), WHOLE_IMAGE)
-            places = [min(height - 1, max(0, height // 2 - BESIDE // 2 + number)) for number in range(BESIDE)]
+            beside = [min(height - 1, max(0, height // 2 - BESIDE // 2 + number)) for number in range(BESIDE)]
+            places = [*beside, *(far := (height // 4, 3 * height // 4))]
             weights = torch.randn(maps.shape[1], generator=random).to(parameter)
             neurons = [(maps[number, :, place, place] * weights).sum() for number, place in enumerate(places)]
             (slope,) = torch.autograd.grad(torch.stack(neurons).sum(), images)
@@ -540,6 +584,8 @@ def measured(net: nn.Module, layer: str, side: int = graph.EXAMPLE) -> Known:
                         seen.append((place, pixels[0], pixels[-1] + 1))
     if not seen:
         raise RfvizError(f"no pixel has an influence on {layer!r}: its receptive field cannot be measured.")
+    elsewhere = [each for each in seen if each[0] in far]
+    seen = [each for each in seen if each[0] in beside]
     middle = min(seen, key=lambda each: abs(each[1] + each[2] - side))[0]
     if any(place == middle and (first == 0 or end == side) for place, first, end in seen):
         return Known(_boundless(1), WHOLE_IMAGE)  # or larger than the images
@@ -547,7 +593,11 @@ def measured(net: nn.Module, layer: str, side: int = graph.EXAMPLE) -> Known:
     # Without padding a map has fewer neurons than its stride tells; the right one makes the fields of all the smallest.
     usual = max(1, round(side / height))
     fields = [_around(seen, stride) for stride in range(max(1, usual // 2), usual + 2)]
-    return Known(min(fields, key=lambda field: (field.size, abs(field.stride - usual))), MEASURED)
+    field = min(fields, key=lambda field: (field.size, abs(field.stride - usual)))
+    for place, first, end in elsewhere:  # a stride that is no whole number, and the like
+        if not -1 <= first - field.box(place, 0)[0] <= end - field.box(place, 0)[0] <= field.size + 1:
+            return Known(_boundless(1), WHOLE_IMAGE)
+    return Known(field, MEASURED)
 
 
 def _around(seen: Sequence[tuple[int, int, int]], stride: int) -> ReceptiveField:

@@ -30,6 +30,9 @@ _log = logging.getLogger(__name__)
 
 SCHEMES = ("http", "https", "file")
 
+UNDER = ("state_dict", "model", "model_state_dict", "params")
+"""What training scripts put a state dict under."""
+
 _IN_NAME = re.compile(r"-([0-9a-f]{8})\.pth$")
 """The beginning of the SHA-256 in a file's name, as in torchvision's ``resnet34-b627a593.pth``."""
 
@@ -194,7 +197,10 @@ def _check_told(classes: object, history: object) -> None:
 
 def _of_file(path: Path, name: str) -> Stored:
     if not path.is_file():
-        raise RfvizError(f"there is no weights file {name!r}: give a file, an address, or 'IMAGENET1K_V1'.")
+        raise RfvizError(
+            f"there is no weights file {name!r}: give a file, an address, 'IMAGENET1K_V1', or 'random' for a "
+            "network by name."
+        )
     try:
         if path.suffix == ".safetensors":
             tensors, info = load_tensors(path)
@@ -211,9 +217,14 @@ def _of_file(path: Path, name: str) -> Stored:
             "torch.save(net.state_dict(), 'weights.pth')"
         ) from error
     except Exception as error:  # damaged files fail in many ways; to the user they all mean one thing
+        if "TorchScript" in str(error):
+            raise RfvizError(
+                f"{name} is a TorchScript archive: save its state_dict, torch.save(torch.jit.load({str(path)!r})"
+                ".state_dict(), 'weights.pth')"
+            ) from error
         reason = first_line(error) if any(map(str.isalpha, first_line(error))) else "torch has not written it"
         raise RfvizError(f"{name} cannot be read as weights ({reason}).") from error
-    for name_of_weights in ("state_dict", "model"):  # what training scripts put them under
+    for name_of_weights in UNDER:
         if isinstance(state, Mapping) and isinstance(state.get(name_of_weights), Mapping):
             state = state[name_of_weights]
     if not isinstance(state, Mapping):

@@ -207,7 +207,7 @@ def _filled(build: Callable[[int], nn.Module], stored: weights.Stored) -> nn.Mod
     except RuntimeError as error:
         if (held := models.what(state)) is not None:
             raise RfvizError(f"{stored.origin} holds a {held}, which is not the network that was asked for.") from error
-        wrong = one_line(str(error).strip().splitlines()[-1])[:200]
+        wrong = one_line(str(error).strip().splitlines()[-1].strip())[:200]
         raise RfvizError(f"{stored.origin} does not fit {type(net).__name__}: {wrong}") from error
     if without:
         _log.warning("rfviz: %s holds no classifier: what the network puts out means nothing.", stored.origin)

@@ -40,6 +40,20 @@ def test_random_weights_touch_every_layer(resnet: models.ResidualNet) -> None:
             assert not torch.equal(module.weight, resnet.get_submodule(name).weight)
 
 
+def test_random_weights_leave_nothing_of_what_torch_cannot_draw() -> None:
+    class Attending(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.attention, self.token = nn.MultiheadAttention(8, 2), nn.Parameter(torch.randn(3, 8) + 5)
+
+    net = Attending()
+    fresh = controls.random_weights(net)
+    assert not torch.equal(fresh.attention.in_proj_weight, net.attention.in_proj_weight)
+    assert not torch.equal(fresh.token, net.token)
+    torch.testing.assert_close(fresh.token.mean(), net.token.mean(), rtol=0, atol=1)
+    torch.testing.assert_close(fresh.token.std(), net.token.std(), rtol=0, atol=1)
+
+
 def test_calibrated_batch_norms_standardise_what_goes_through_them(
     resnet: models.ResidualNet, tiles: Evaluation
 ) -> None:

@@ -434,14 +434,12 @@ def test_what_another_branch_reads_does_not_matter_if_no_path_leads_from_it_to_t
     assert called_modules(net, lambda: Cone(net, "relu")(noise(3, 3)[None])) == ["relu"]
 
 
-def test_a_batch_norm_without_running_statistics_is_left_alone():
-    # It normalizes with the statistics of what it is given, so only a whole pass over the same patch is comparable.
-    torch.manual_seed(0)
+def test_a_batch_norm_without_running_statistics_has_no_cone():
+    """It normalizes with the statistics of all positions of all images."""
     net = settle_all(Normalized(tracked=False))
-    net.conv.padding = net.end.padding = 0
-    patches = torch.stack([noise(7, 7, seed) for seed in range(3)])
-    torch.testing.assert_close(Cone(net, "end")(patches), net(patches), rtol=0, atol=1e-12)
-    assert called_modules(net, lambda: Cone(net, "end")(patches)) == ["norm", "again", "relu"]
+    assert receptive_field.known(net, ["end"])["end"].how == receptive_field.WHOLE_IMAGE
+    with pytest.raises(RfvizError, match="sees the whole image"):
+        Cone(net, "end")
 
 
 def test_the_gradient_does_not_reach_the_weights_of_a_folded_convolution(resnet):

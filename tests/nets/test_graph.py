@@ -379,3 +379,95 @@ def test_what_is_remembered_is_traced_once_and_gives_the_same(monkeypatch) -> No
     net[1] = nn.Identity()  # it is forgotten behind the block
     with torch.inference_mode():
         assert ForwardPass(net, ["1"])(images).min() < 0
+
+
+class WithMore(nn.Module):
+    """A pass that can be given more than an image."""
+
+    def __init__(self, forward):
+        super().__init__()
+        self.conv, self.dropout, self.end = nn.Conv2d(3, 4, 3, padding=1), nn.Dropout(), nn.Conv2d(4, 4, 1)
+        self.called = 0
+        type(self).forward = forward
+
+
+def without_a_scale(self, x, scale=None, *further, turned=False, **named):
+    x = self.conv(x)
+    x = -x if scale is None else x * scale
+    for each in (*further, *named.values()):
+        x = x + each
+    return x.flip(2) if turned else self.end(self.dropout(x))
+
+
+def asking_for_a_type(self, x):
+    return self.end(self.conv((x - 0.5) / 0.2 if isinstance(x, torch.Tensor) else x))
+
+
+def catching_errors(self, x):
+    try:
+        x = x if float(x.max()) <= 1 else x / 255
+    except Exception:
+        x = x / 255
+    return self.end(self.conv(x))
+
+
+def reading_what_is_overwritten(self, x):
+    skip = x = self.conv(x)
+    x += self.end(x)
+    return skip
+
+
+def drawing_numbers(self, x):
+    return self.end(F.dropout(self.conv(x)))
+
+
+def given_two_images(self, image, depth):
+    return self.conv(image) + self.conv(depth)
+
+
+def made(forward):
+    torch.manual_seed(0)
+    return type("Made", (WithMore,), {})(forward).eval()
+
+
+def test_what_a_pass_can_be_given_beside_an_image_has_its_default(some_tiles):
+    net = made(without_a_scale)
+    with torch.inference_mode():
+        assert torch.equal(ForwardPass(net, ["end"])(some_tiles), net(some_tiles))
+    with pytest.raises(RfvizError, match=r"takes 2 inputs \(image, depth\): wrap it in a module that takes one image"):
+        graph.trace(made(given_two_images))
+
+
+@pytest.mark.parametrize("forward", [asking_for_a_type, catching_errors, reading_what_is_overwritten])
+def test_a_graph_that_is_another_network_is_refused(forward):
+    with pytest.raises(RfvizError, match="graph of Made puts out something else than the network itself") as caught:
+        graph.trace(made(forward))
+    assert "\n" not in str(caught.value)
+
+
+def test_comparing_a_graph_with_its_network_is_done_once_and_changes_nothing():
+    net = nn.Sequential(made(drawing_numbers), nn.BatchNorm2d(4)).double().train()
+    calls = []
+    net.register_forward_hook(lambda *_: calls.append(torch.is_grad_enabled()))
+    before, random = copy.deepcopy(net.state_dict()), torch.get_rng_state()
+    graph.trace(net)
+    graph.trace(net)
+    assert calls == [False] and net.training and net[0].conv.training
+    assert torch.equal(torch.get_rng_state(), random)
+    assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("net", "message"),
+    [
+        (None, "a NoneType is no network: give a torch.nn.Module"),
+        (lambda x: x, "a function is no network"),
+        (nn.Conv2d, "a type is no network"),
+        (nn.Sequential(nn.LazyConv2d(3, 3)), "Sequential has lazy layers, which have no size yet: call it once on an"),
+        (nn.Sequential(nn.ReLU()), "Sequential has no parameters, which tell the device and type of images"),
+    ],
+)
+def test_what_is_no_network_yet_is_refused_in_one_line(net, message):
+    with pytest.raises(RfvizError, match=message) as caught:
+        ForwardPass(net, ["0"])
+    assert "\n" not in str(caught.value)

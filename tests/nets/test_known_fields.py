@@ -117,17 +117,75 @@ def test_one_neuron_alone_gives_what_it_gives_among_all(case, whole):
     torch.testing.assert_close(Cone(net, "end")(patch), net(image)[:, :, 7:8, 6:7], rtol=1e-12, atol=1e-12)
 
 
+def last(function):
+    """Return a pass that does something to maps whose channels come last."""
+    return lambda net, x: net.b(function(net.a(x).permute(0, 2, 3, 1)).permute(0, 3, 1, 2))
+
+
+SLICED_LAST = {
+    "rows": (last(lambda x: x[:, 2:, :, :]), (9, 1, -2), BOUND),
+    "columns": (last(lambda x: x[:, :, 2:]), (9, 1, -2), BOUND),
+    "both": (last(lambda x: x[:, 2:, 2:]), (7, 1, 0), EXACT),
+    "every second": (last(lambda x: x[:, ::2, ::2, :]), (9, 2, -2), EXACT),
+    "parts": (last(lambda x: torch.cat([x.chunk(3, dim=3)[0]] * 3, 3)), (7, 1, -2), EXACT),
+}
+
+
+@pytest.mark.parametrize("case", SLICED_LAST)
+def test_slices_of_maps_whose_channels_come_last(case):
+    function, expected, how = SLICED_LAST[case]
+    net = built(function)
+    found = known(net, ["end"], side=64)["end"]
+    assert found == (ReceptiveField(*expected), how)
+    (top, left, bottom, right), seen = found.field.box(7, 6), extent(net, 7, 6, 30)
+    assert top <= seen[0] and left <= seen[1] and bottom >= seen[2] and right >= seen[3]
+    if how == EXACT:
+        image = torch.rand(2, 3, 30, 30, dtype=torch.float64)
+        patch, _ = found.field.crop(image, 7, 6)
+        torch.testing.assert_close(Cone(net, "end")(patch), net(image)[:, :, 7:8, 6:7], rtol=1e-12, atol=1e-12)
+
+
+def test_positions_of_maps_whose_channels_come_last_that_are_taken_apart():
+    net = built(last(lambda x: torch.chunk(x, 2, dim=1)[1]))
+    assert known(net, ["end"], side=64)["end"].how in (MEASURED, WHOLE_IMAGE)
+
+
+@pytest.mark.parametrize(
+    ("function", "how"),
+    [
+        (lambda net, x: net.a(x[:, :, 3:-3, 3:-3]), WHOLE_IMAGE),
+        (lambda net, x: net.wide(net.tall(net.b(x)[:, :, :-3, :-3])), WHOLE_IMAGE),
+        (lambda net, x: F.pad(net.relu(x[:, :, 2:, 2:]), (1, 1, 1, 1)), WHOLE_IMAGE),
+        (lambda net, x: net.b(x[:, :, 3:-3, 3:-3]), EXACT),
+        (lambda net, x: net.a(x[:, :, ::2, ::2]), EXACT),
+        (lambda net, x: net.a(torch.cat([x[:, :2, 1::2, 1::2], x[:, 2:, ::2, ::2]], 1)), EXACT),
+    ],
+)
+def test_what_is_cropped_and_padded_again_has_no_field(function, how):
+    """A neuron at the border of it sees the padding, though its field would lie in the image."""
+    net = built(function)
+    net.relu = nn.ReLU()
+    assert known(net, ["end"])["end"].how == how
+
+
 EVERYWHERE = {
     "global pooling": lambda net, x: net.a(x) * net.a(x).mean((2, 3), keepdim=True).sigmoid(),
     "adaptive pooling": lambda net, x: F.adaptive_avg_pool2d(net.a(x), 2),
     "a vector": lambda net, x: torch.flatten(net.a(x), 1),
     "a norm over positions": lambda net, x: net.group(net.a(x)),
+    "a batch norm without statistics": lambda net, x: net.batch(net.a(x).abs()),
+    "a mean over rows": lambda net, x: net.a(x) * last_mean(net.a(x)),
 }
+
+
+def last_mean(x):
+    return x.permute(0, 2, 3, 1).mean(1, keepdim=True).permute(0, 3, 1, 2)
 
 
 @pytest.mark.parametrize("case", EVERYWHERE)
 def test_what_takes_all_positions_together_sees_the_whole_image(case):
-    net = Of(EVERYWHERE[case], a=conv(), group=nn.GroupNorm(1, 3)).eval()
+    batch = nn.BatchNorm2d(3, track_running_stats=False)
+    net = Of(EVERYWHERE[case], a=conv(), group=nn.GroupNorm(1, 3), batch=batch).eval()
     found = known(net, ["end", "a"])
     assert found["end"].how == WHOLE_IMAGE and found["end"].field.is_whole_image
     assert found["a"] == (ReceptiveField(3, 1, 0), EXACT)
@@ -162,6 +220,14 @@ def test_what_is_not_known_is_measured(function, expected):
     else:
         assert found.field == ReceptiveField(*expected)
     assert known(net, ["end"], measure=False)["end"].how == MEASURED
+
+
+@pytest.mark.parametrize("factor", [2, 1.5, 0.4])
+def test_a_step_that_is_no_whole_number_of_px_is_no_field(factor):
+    net = Of(lambda net, x: net.b(F.interpolate(net.a(x), scale_factor=factor)), a=conv(), b=conv(padding=1)).eval()
+    assert known(net, ["end"])["end"].how == WHOLE_IMAGE
+    with pytest.raises(RfvizError, match="has no receptive field"):
+        receptive_field.of(net, "end")
 
 
 def test_a_transposed_convolution_is_measured():

@@ -7,6 +7,7 @@ from torch import nn
 
 from rfviz.errors import RfvizError
 from rfviz.nets import layer_table
+from rfviz.nets.cone import Cone
 from rfviz.nets.receptive_field import BOUND, EXACT, MEASURED, WHOLE_IMAGE
 
 
@@ -77,3 +78,20 @@ def test_networks_that_take_images_of_one_size_only(channels: int, side: int) ->
 def test_nothing_to_show() -> None:
     with pytest.raises(RfvizError, match="nothing to show"):
         layer_table.shown(nn.Sequential(nn.Flatten(), nn.Linear(12, 2)))
+
+
+def test_maximization_is_promised_where_one_neuron_can_be_computed_alone() -> None:
+    rows = layer_table.layers(Mixed())
+    assert {row.works for row in rows if row.name in ("conv", "relu")} == {"stimuli, means, activity, maximization"}
+    for row in rows:
+        if row.name in ("tall", "roll", "pool"):
+            assert row.works.endswith("maximization on a canvas")
+            with pytest.raises(RfvizError):
+                Cone(Mixed(), row.name)
+
+
+def test_parts_are_shown_by_their_own_names() -> None:
+    net = nn.Sequential()
+    for name in ("a", "b"):
+        net.add_module(name, nn.Sequential(nn.Conv2d(3, 3, 3), nn.ReLU()))
+    assert layer_table.shown(net) == ["a", "b"]

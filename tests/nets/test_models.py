@@ -392,7 +392,10 @@ def test_code_in_a_file_is_not_run(form, resnet, tmp_path):
 
 
 def test_missing_files_are_refused(tmp_path):
-    refused(tmp_path / "none.pth", "there is no weights file '.*none.pth': give a file, an address, or 'IMAGENET1K_V1'")
+    refused(
+        tmp_path / "none.pth",
+        "there is no weights file '.*none.pth': give a file, an address, 'IMAGENET1K_V1', or 'random'",
+    )
     refused(tmp_path, "there is no weights file")
     refused("IMAGENET1K_V2", r"unknown weights of resnet34 'IMAGENET1K_V2'\. Did you mean 'IMAGENET1K_V1'")
 

@@ -175,3 +175,17 @@ def test_a_truncated_file_is_refused_in_one_line(tmp_path, state, suffix):
     save_tensors(state, path) if suffix == "safetensors" else torch.save(state, path)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     refused(path, rf"w\.{suffix} cannot be read as weights \(")
+
+
+@pytest.mark.parametrize("under", weights.UNDER)
+def test_a_state_dict_may_stand_under_the_names_of_training_scripts(tmp_path, state, under):
+    torch.save({under: state, "epoch": 3}, tmp_path / "w.pth")
+    assert read(tmp_path / "w.pth").tensors.keys() == state.keys()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_torchscript_archive_is_told(tmp_path):
+    torch.jit.script(torch.nn.ReLU()).save(tmp_path / "w.pt")
+    with pytest.raises(RfvizError, match=r"w\.pt is a TorchScript archive: save its state_dict") as caught:
+        read(tmp_path / "w.pt")
+    assert "\n" not in str(caught.value)

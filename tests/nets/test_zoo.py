@@ -124,7 +124,7 @@ def test_timm(monkeypatch: pytest.MonkeyPatch) -> None:
         ("resnet18", None, "'resnet18' is no network: write torchvision:NAME"),
         ("torchvision:", None, "is no network"),
         ("torchvision:resnet81", None, "unknown network of torchvision 'resnet81'. Did you mean 'resnet18'"),
-        ("torchvision:resnet18", "nowhere.pth", "there is no weights file 'nowhere.pth'"),
+        ("torchvision:resnet18", "nowhere.pth", "no weights file 'nowhere.pth': .*, or 'random'"),
         ("rfviz:resnet81", None, "unknown network 'resnet81'. Did you mean 'resnet18'"),
         ("nowhere.py:build", None, "there is no file 'nowhere.py'"),
         ("MINE:bild", None, "unknown function of .*mine.py 'bild'. Did you mean 'build'"),
@@ -144,7 +144,13 @@ def test_weights_that_do_not_fit(tmp_path: Path) -> None:
     with pytest.raises(RfvizError, match=r"w\.pth does not fit SqueezeNet: ") as caught:
         zoo.load("torchvision:squeezenet1_0", str(tmp_path / "w.pth"))
     assert "\n" not in str(caught.value)
-    state = torchvision.models.squeezenet1_1(num_classes=3).state_dict()
+    net = torchvision.models.squeezenet1_1(num_classes=3)
+    torch.save(
+        {f"other.{key}": value for key, value in net.state_dict().items()} | {"x": torch.ones(1)}, tmp_path / "w"
+    )
+    with pytest.raises(RfvizError, match=r"w does not fit SqueezeNet: (Missing|Unexpected)"):
+        zoo.load("torchvision:squeezenet1_0", str(tmp_path / "w"))
+    state = net.state_dict()
     state["features.0.bias"][0] = torch.nan
     torch.save(state, tmp_path / "w.pth")
     with pytest.raises(RfvizError, match=r"'features\.0\.bias' holds NaN"):
