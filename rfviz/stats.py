@@ -149,7 +149,7 @@ def mean(values: Tensor | Sequence[float], of: str = "channels", groups: Tensor 
 
 
 def median(values: Tensor | Sequence[float], of: str = "channels", groups: Tensor | None = None) -> Interval:
-    """Return the median of what is a number, with a bootstrap interval.
+    """Return the median of what is a number, with a bootstrap interval; none of fewer than `FEWEST`.
 
     Parameters
     ----------
@@ -170,7 +170,7 @@ def median(values: Tensor | Sequence[float], of: str = "channels", groups: Tenso
         for row, group in zip(rows, members, strict=True):
             row[: len(group)] = group
     low = high = math.nan
-    if len(rows) >= FEWEST and np.ptp(numbers) > 0:
+    if len(rows) >= FEWEST:
         low, high = _bootstrap(lambda chosen: _medians(rows[chosen].reshape(len(chosen), -1)), len(rows))
     return Interval(float(np.median(numbers)), low, high, len(rows), of)
 
@@ -204,6 +204,8 @@ def difference_of_differences(*pairs: tuple[Tensor | Sequence[float], Tensor | S
         freedom = sum(spreads) ** 2 / sum(v**2 / (len(g) - 1) for v, g in zip(spreads, groups, strict=True))
         reach = float(stats.t.ppf(0.975, freedom)) * math.sqrt(sum(spreads))
         low, high = gap - reach, gap + reach
+    elif all(len(each) >= FEWEST for each in groups):  # each constant, as in `mean`
+        low = high = gap
     return Interval(gap, low, high, sum(map(len, groups[:2])), of)
 
 
@@ -236,13 +238,7 @@ def over_seeds(found: Sequence[Interval]) -> Interval:
     """Return one interval as it is; of several, one per seed, the mean with Student's t interval over seeds."""
     if len(found) == 1:
         return found[0]
-    numbers = finite([each.value for each in found])
-    if not len(numbers):
-        return NOTHING._replace(of="seeds")
-    middle, low, high = float(numbers.mean()), math.nan, math.nan
-    if len(numbers) > 1 and np.ptp(numbers) > 0:
-        low, high = (float(edge) for edge in stats.t.interval(0.95, len(numbers) - 1, middle, stats.sem(numbers)))
-    return Interval(middle, low, high, len(numbers), "seeds")
+    return mean([each.value for each in found], "seeds")
 
 
 def share_difference(first: tuple[int, int], second: tuple[int, int], of: str = "channels") -> Interval:

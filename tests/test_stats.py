@@ -237,6 +237,11 @@ def test_many_equal_values_are_told_from_zero_and_few_are_not():
     assert judge(stats.mean([1.0] * 6).minus(0.5)) == AGREES
     assert judge(stats.mean([0.0] * 6)) == CANNOT_TELL
     assert math.isnan(stats.mean([1.0] * 5).low)
+    assert stats.median([1.0] * 6)[:3] == (1.0, 1.0, 1.0)
+    assert stats.difference([3.0] * 6, [1.0] * 7)[:4] == (2.0, 2.0, 2.0, 13)
+    assert math.isnan(stats.difference([3.0] * 6, [1.0] * 5).low)
+    assert stats.over_seeds([Interval(1.0, 0.0, 2.0, 9)] * 6) == (1.0, 1.0, 1.0, 6, "seeds")
+    assert math.isnan(stats.over_seeds([Interval(1.0, 0.0, 2.0, 9)] * 5).low)
 
 
 def test_powers_of_ten_are_written_as_people_do():

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 
 from rfviz.errors import RfvizError, reraising
 from rfviz.images.data import Indexed
@@ -47,7 +48,8 @@ def available_cores() -> int:
 
 def is_indexed(images: Images) -> bool:
     """Tell whether images can be asked for by number, as often as one likes; a stream passes by once."""
-    return hasattr(images, "__getitem__") and hasattr(images, "__len__")
+    stream = isinstance(images, IterableDataset)  # which may have a length, and an item that it refuses to give
+    return hasattr(images, "__getitem__") and hasattr(images, "__len__") and not stream
 
 
 def batches(
@@ -59,6 +61,7 @@ def batches(
     share: tuple[int, int] = (0, 1),
     skip: int = 0,
     pin_memory: bool = False,
+    colours: int | None = 3,
 ) -> Iterator[Batch]:
     """Go through images batch by batch.
 
@@ -67,7 +70,7 @@ def batches(
     images : Tensor (N, 3, H, W), data set or iterable of batches
         RGB in [0, 1], floating point, or as many channels as the network takes: 1, 3 or 4. Labels, where an item or a
         batch is a pair, are dropped. A data set may mix image sizes: a batch is then divided where the size changes.
-        Its items, or those of a list, may be PIL images.
+        Its items, or those of a list, may be PIL images, of 8 or 16 bits.
     batch_size : int
         Images that are loaded together; an iterable brings batches of its own.
     workers : int
@@ -80,12 +83,19 @@ def batches(
         Leave out so many batches of the share, which were seen before.
     pin_memory : bool
         Put the images into page-locked memory, from where they go to a GPU without waiting.
+    colours : int, optional
+        Of what PIL images become; see `image_of`.
 
     Raises
     ------
     RfvizError
         If there are no images, or if one is not a floating-point image in [0, 1]; the message names the first.
     """
+    if isinstance(images, (str, os.PathLike)):
+        raise RfvizError(
+            f"images are {str(images)!r}, a name: read the photographs of a folder with "
+            "rfviz.images.data.Evaluation(rfviz.images.folders.photographs(folder, resize, crop))."
+        )
     if is_indexed(images) and indices is None:
         indices = range(len(images))  # type: ignore[arg-type]
     if indices is not None and not len(indices):
@@ -94,7 +104,7 @@ def batches(
         assert indices is not None
         found = _of_tensor(images, _plan(indices, batch_size, share, skip))
     elif indices is not None:
-        found = _of_data_set(images, _plan(indices, batch_size, share, skip), workers)
+        found = _of_data_set(images, _plan(indices, batch_size, share, skip), workers, colours)
     else:
         found = _of_stream(images, share, skip)  # type: ignore[arg-type]
     for batch in found:
@@ -112,7 +122,7 @@ def _check(batch: Batch) -> None:
     if images.dim() != 4 or images.shape[1] not in CHANNELS or not images.is_floating_point():
         raise RfvizError(
             f"image {first}: expected floating-point RGB images (N, 3, H, W) in [0, 1], "
-            f"got {images.dtype} of shape {tuple(images.shape)}."
+            f"got {images.dtype} of shape {tuple(images.shape)}{': divide by 255' * (images.dtype == torch.uint8)}."
         )
     low, high = (float(each) for each in images.aminmax())
     if (low >= -SLACK and high <= 1 + SLACK) or not (math.isfinite(low) and math.isfinite(high)):
@@ -130,15 +140,31 @@ def _check(batch: Batch) -> None:
     )
 
 
-def _tensor(image: Any) -> Tensor:
-    """Return an item of a data set as it is, or a PIL image as a tensor in [0, 1]."""
+_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+
+
+def image_of(item: Any, colours: int | None = 3) -> Tensor:
+    """Return the image of an item of a data set, which may be (image, label): a tensor as it is, or a PIL image as one.
+
+    PIL images get so many `colours`; with None, grey ones and those with a fourth channel stay such.
+    """
+    image = item[0] if isinstance(item, (tuple, list)) else item
     if isinstance(image, Tensor):
         return image
     if not hasattr(image, "convert"):
         raise RfvizError(
             f"an image is of type {type(image).__name__}: give tensors (3, H, W) in [0, 1], or PIL images."
         )
-    pixels = torch.from_numpy(np.array(image if image.mode in ("L", "RGB", "RGBA") else image.convert("RGB")))
+    if image.mode.startswith(("I", "F")):  # Pillow itself would cut values off at 255
+        values = np.asarray(image)
+        if image.mode == "F" or values.min() < 0 or values.max() > 65535:
+            raise RfvizError(
+                f"an image of mode {image.mode!r} has values from {values.min():.3g} to {values.max():.3g}, and "
+                "nothing says what is white: give tensors in [0, 1], or images of 8 or 16 bits."
+            )
+        image = Image.fromarray((values >> 8).astype(np.uint8))
+    mode = image.mode if colours is None else _MODES.get(colours)
+    pixels = torch.from_numpy(np.array(image.convert(mode if mode in _MODES.values() else "RGB")))
     return (pixels[None] if pixels.dim() == 2 else pixels.permute(2, 0, 1)).float() / 255
 
 
@@ -149,17 +175,19 @@ class AsTensors:
     ----------
     source : data set or sequence
         Items are images, or (image, label).
+    colours : int, optional
+        See `image_of`.
     """
 
-    def __init__(self, source: Indexed):
-        self.source, self.classes = source, getattr(source, "classes", None)
+    def __init__(self, source: Indexed, colours: int | None = None):
+        self.source, self.classes, self.colours = source, getattr(source, "classes", None), colours
 
     def __len__(self) -> int:
         return len(self.source)
 
     def __getitem__(self, index: int) -> Any:
         item = self.source[index]
-        image = _tensor(image_of(item))
+        image = image_of(item, self.colours)
         return (image, *item[1:]) if isinstance(item, (tuple, list)) else image
 
 
@@ -179,15 +207,10 @@ def _of_tensor(images: Tensor, plan: list[Sequence[int]]) -> Iterator[Batch]:
             yield Batch(index, images[index])
 
 
-def image_of(item: Any) -> Tensor:
-    """Return the image of an item of a data set, which may be (image, label)."""
-    return item[0] if isinstance(item, (tuple, list)) else item
-
-
-def _of_data_set(images: Any, plan: list[Sequence[int]], workers: int) -> Iterator[Batch]:
+def _of_data_set(images: Any, plan: list[Sequence[int]], workers: int, colours: int | None) -> Iterator[Batch]:
     loader = DataLoader(images, batch_sampler=plan, num_workers=workers, collate_fn=list)  # type: ignore[arg-type]
     for part, items in zip(plan, reraising(loader), strict=True):
-        loaded = [_tensor(image_of(item)) for item in items]
+        loaded = [image_of(item, colours) for item in items]
         kinds = [(image.shape, image.dtype) for image in loaded]  # stack would turn integers into floating point
         begins = [i for i in range(len(loaded)) if i == 0 or kinds[i] != kinds[i - 1]]
         for begin, end in zip(begins, [*begins[1:], len(loaded)], strict=True):
@@ -197,8 +220,7 @@ def _of_data_set(images: Any, plan: list[Sequence[int]], workers: int) -> Iterat
 def _of_stream(images: Iterable, share: tuple[int, int], skip: int) -> Iterator[Batch]:
     rank, processes = share
     first = 0
-    for number, item in enumerate(images):
-        batch = image_of(item)
+    for number, batch in enumerate(batch for item in images if len(batch := image_of(item))):  # one may be empty
         if number % processes == rank and number // processes >= skip:
             yield Batch(torch.arange(first, first + len(batch)), batch)
         first += len(batch)

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from rfviz.errors import RfvizError, check_channel
 from rfviz.images.batches import Images, batches, is_indexed
-from rfviz.images.whitening import NONE, Whitening
-from rfviz.kernels.responses import LayerResponses
+from rfviz.images.whitening import Whitening
+from rfviz.kernels.responses import LayerResponses, normalizing
 from rfviz.nets import receptive_field
-from rfviz.nets.graph import ForwardPass
+from rfviz.nets.graph import ForwardPass, in_channels
 from rfviz.nets.precision import exact
 from rfviz.nets.receptive_field import ReceptiveField
 
@@ -106,7 +106,7 @@ def effective_fields(
     channels: Sequence[int],
     *,
     top: int = 4,
-    preprocess: Whitening = NONE,
+    preprocess: Any = None,
     batch_size: int = 16,
 ) -> EffectiveFields:
     """Measure the effective receptive fields of some channels on their strongest stimuli.
@@ -129,8 +129,8 @@ def effective_fields(
     channels : sequence of int
     top : int
         Stimuli per channel, at most as many as the responses hold.
-    preprocess : Whitening or callable
-        Applied to the images just before the network; the gradient goes through it.
+    preprocess : Whitening, transform, str or pair, optional
+        As for `rfviz.kernels.responses.collect`; the gradient goes through it.
     batch_size : int
         Changes the speed, never the result beyond rounding.
 
@@ -168,13 +168,13 @@ def effective_fields(
     image_of = responses.top_images[wanted, :top][fires]
     position_of = responses.top_positions[wanted, :top][fires]
     found: list[Tensor] = []
+    white = normalizing(net, preprocess)
     parameter = next(net.parameters())
     with exact(parameter.device):
-        for batch in batches(images, batch_size, indices=image_of.tolist()) if len(image_of) else ():
+        numbers, colours = image_of.tolist(), in_channels(net)
+        for batch in batches(images, batch_size, indices=numbers, colours=colours) if numbers else ():
             neurons = slice(len(found), len(found) + len(batch.images))
-            found += _weights(
-                forward, batch.images.to(parameter), channel_of[neurons], position_of[neurons], preprocess
-            )
+            found += _weights(forward, batch.images.to(parameter), channel_of[neurons], position_of[neurons], white)
     sizes = torch.tensor([weights.shape for weights in found], dtype=torch.int64).view(-1, 2)
     maps = torch.zeros(len(found), *(sizes.amax(0).tolist() if found else (0, 0)))
     for whole, weights in zip(maps, found, strict=True):
@@ -182,7 +182,9 @@ def effective_fields(
     return EffectiveFields(field, channel_of, image_of, position_of, sizes, maps)
 
 
-def _weights(forward: ForwardPass, images: Tensor, channels: Tensor, positions: Tensor, preprocess: Any) -> Tensor:
+def _weights(
+    forward: ForwardPass, images: Tensor, channels: Tensor, positions: Tensor, preprocess: Whitening
+) -> Tensor:
     """Return the weights `(N, H, W)` of one neuron per image."""
     images = images.detach().clone().requires_grad_(True)
     values = forward(preprocess(images))[torch.arange(len(images)), channels, positions[:, 0], positions[:, 1]]

@@ -154,12 +154,12 @@ def silence(
         raise RfvizError(
             f"the responses have {responses.channels} channels, but 'bn1' has {norm.num_features}: collect them anew."
         )
-    device = next(net.parameters()).device
+    parameter = next(net.parameters())
     forward = ForwardPass(net, ["conv1"], before_relu=True)
     highest = torch.full((norm.num_features,), -torch.inf, dtype=torch.float64)
-    with torch.inference_mode(), exact(device):
+    with torch.inference_mode(), exact(parameter.device):
         for batch in batches(images, batch_size):
-            values = forward(preprocess(batch.images.to(device)))
+            values = forward(preprocess(batch.images.to(parameter.device)).to(parameter))
             highest = torch.maximum(highest, values.amax((0, 2, 3)).double().cpu())
     shift = norm.bias.detach().double().cpu() if norm.affine else torch.zeros_like(highest)
     return Silence(responses.firing_rate, highest, shift, reach(net, preprocess))

@@ -16,6 +16,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from rfviz.errors import RfvizError, check_channel
+from rfviz.images.batches import image_of
 from rfviz.images.data import Indexed
 from rfviz.kernels.effective import EffectiveFields, core
 from rfviz.kernels.responses import LayerResponses
@@ -56,8 +57,8 @@ def nowhere(_called: str, _channel: int) -> None:
 
 
 def _check(found: Mapping[str, object]) -> None:
-    if not found:
-        raise RfvizError("there is nothing to draw: give at least one layer, {name: what was found}.")
+    if not isinstance(found, Mapping) or not found:
+        raise RfvizError("give what is to be drawn by name, at least one layer: {name: what was found}.")
 
 
 def _in_rows(found: Mapping[str, LayerResponses], most: int) -> list[dict[str, LayerResponses]]:
@@ -213,7 +214,9 @@ def mean_stimuli(
     for name, each in found.items():
         check_channel(channel, each.channels)
         if each.mean_stimulus is None:
-            raise RfvizError(f"of {name} there is no mean: collect the responses with mean_stimulus=True.")
+            whole = "it sees the whole image, so there are no patches to average: choose an earlier layer."
+            remedy = whole if each.receptive_field.is_whole_image else "collect with mean_stimulus=True."
+            raise RfvizError(f"of {name} there is no mean: {remedy}")
     with_strongest = all(each.strongest_stimulus is not None for each in found.values())
     names = ["mean,\nas it is", "mean,\nstretched"]
     if with_strongest:
@@ -401,8 +404,7 @@ def effective_fields(
     for row, (name, each) in zip(grid, found.items(), strict=True):
         number = len(each.channels) // 2 if index is None else index
         check_channel(number, len(each.channels))
-        channel, image = int(each.channels[number]), images[int(each.images[number])]
-        image = image if isinstance(image, Tensor) else image[0]
+        channel, image = int(each.channels[number]), image_of(images[int(each.images[number])])
         of = places(name, channel)
         weights = _window(each, number, each.maps[number])
         picture, inside = _window(each, number, image), _window(each, number, torch.ones_like(image[:1]))[0] > 0

@@ -199,13 +199,14 @@ def evaluate(
     Several processes share the images, each of which counts once, and all get the answer.
     """
     net.eval()
-    device = next(net.parameters()).device
+    parameter = next(net.parameters())
+    device = parameter.device
     labels = torch.tensor(list(images.labels))
     found = {"index": [torch.zeros(0, dtype=torch.int64)], "loss": [torch.zeros(0)], "hit": [torch.zeros(0)]}
     cuda = device.type == "cuda"
     with torch.inference_mode(), exact(device):
         for batch in batches(images, batch_size, workers=workers, share=distributed.world(), pin_memory=cuda):
-            logits = net(whitening(batch.images.to(device, non_blocking=cuda)))
+            logits = net(whitening(batch.images.to(device, non_blocking=cuda)).to(parameter))
             wanted = labels[batch.index].to(device)
             found["index"].append(batch.index)
             found["loss"].append(F.cross_entropy(logits, wanted, reduction="none"))

@@ -1,6 +1,7 @@
 """Batches against plain lists of image numbers."""
 
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,10 +9,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from rfviz.errors import RfvizError
-from rfviz.images.batches import Batch, available_cores, batches, is_indexed
+from rfviz.images.batches import AsTensors, Batch, available_cores, batches, is_indexed
 
 SIZES = [(2, 2), (3, 2), (2, 3)]
 
@@ -202,6 +203,30 @@ def test_is_indexed():
     assert not is_indexed({1, 2})  # a length, but no numbers
 
 
+class Stream(IterableDataset):
+    """A stream that knows its length; to be asked for a number is an error, as torch has it."""
+
+    def __init__(self, parts):
+        self.parts = parts
+
+    def __len__(self):
+        return len(self.parts)
+
+    def __iter__(self):
+        return iter(self.parts)
+
+
+def test_a_stream_may_have_a_length_and_empty_batches():
+    parts = [torch.rand(count, 3, 2, 2) for count in (2, 0, 1, 0)]
+    assert not is_indexed(Stream(parts))
+    found = list(batches(Stream(parts), 2))
+    assert [batch.index.tolist() for batch in found] == [[0, 1], [2]]
+    (after,) = batches(Stream(parts), 2, skip=1)  # of the batches that were seen
+    assert torch.equal(after.images, parts[2])
+    with pytest.raises(RfvizError, match="no images"):
+        list(batches(Stream(parts[1:2]), 2))
+
+
 # ------------------------------------------------------------------------------------------------ shares, skip
 
 
@@ -281,7 +306,7 @@ def test_a_batch_is_complete_if_nothing_else_is_said():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda x: (x * 255).to(torch.uint8), r"image 0: expected floating-point RGB.*uint8"),
+        (lambda x: (x * 255).to(torch.uint8), r"image 0: expected floating-point RGB.*uint8.*: divide by 255\.$"),
         (lambda x: x[:, :2], r"image 0: expected floating-point RGB.*\(5, 2, 64, 64\)"),
         (lambda x: x[0], r"image 0: expected floating-point RGB"),
         (lambda x: list(x[:, 0]), r"image 0: expected floating-point RGB"),
@@ -333,9 +358,35 @@ def test_pictures_are_as_good_as_tensors(mode):
     pixels = np.random.default_rng(0).integers(0, 256, (6, 5, 3), dtype=np.uint8)
     picture = Image.fromarray(pixels).convert(mode)
     (batch,) = batches([picture, (picture, 3)], 2)
-    kept = picture if mode in ("L", "RGBA") else picture.convert("RGB")
-    expected = torch.from_numpy(np.atleast_3d(np.array(kept)).copy()).permute(2, 0, 1) / 255
-    assert torch.equal(batch.images, expected.expand(2, -1, -1, -1))
+
+    def expected(mode):
+        return torch.from_numpy(np.atleast_3d(np.array(picture.convert(mode))).copy()).permute(2, 0, 1) / 255
+
+    assert torch.equal(batch.images, expected("RGB").expand(2, -1, -1, -1))
+    for colours, as_mode in {1: "L", 4: "RGBA", None: mode if mode in ("L", "RGBA") else "RGB"}.items():
+        assert torch.equal(next(batches([picture], 2, colours=colours)).images[0], expected(as_mode))
+        assert torch.equal(AsTensors([picture], colours)[0], expected(as_mode))
+
+
+@pytest.mark.parametrize("type_", [np.uint16, np.int32])
+def test_of_16_bits_the_upper_8_are_kept(type_):
+    picture = Image.fromarray(np.linspace(0, 65535, 400).reshape(20, 20).astype(type_))
+    assert picture.mode.startswith("I")
+    (batch,) = batches([picture], 1)
+    expected = torch.linspace(0, 255.996, 400).floor().view(20, 20) / 255
+    torch.testing.assert_close(batch.images, expected.expand(1, 3, -1, -1), rtol=0, atol=1.01 / 255)
+
+
+@pytest.mark.parametrize("values", [np.float32([[0, 1]]), np.int32([[0, 70000]]), np.int32([[-1, 5]])])
+def test_pictures_of_unknown_range_are_refused(values):
+    with pytest.raises(RfvizError, match=r"^an image of mode '[FI]' has values from .*: give tensors in \[0, 1\]"):
+        list(batches([Image.fromarray(values)], 1))
+
+
+@pytest.mark.parametrize("name", ["few photos", Path("few photos")])
+def test_a_folder_is_read_by_another_function(name):
+    with pytest.raises(RfvizError, match=r"^images are 'few photos', a name: .*rfviz\.images\.folders\.photographs"):
+        list(batches(name, 1))
 
 
 def test_what_is_no_picture_is_refused():
@@ -353,7 +404,9 @@ def test_no_images_asked_for():
 
 def test_an_integer_image_among_others_is_refused():
     images = [*numbered(2), torch.full((3, 2, 2), 255, dtype=torch.uint8), *numbered(2)]
-    with pytest.raises(RfvizError, match=r"^image 2: expected .* got torch.uint8 of shape \(1, 3, 2, 2\)\.$"):
+    with pytest.raises(
+        RfvizError, match=r"^image 2: expected .* got torch.uint8 of shape \(1, 3, 2, 2\): divide by 255\.$"
+    ):
         list(batches(images, 5))
 
 

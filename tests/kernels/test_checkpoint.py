@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from test_passes import LAYERS, assert_same_bits, pictures, small_net, tensors_of
-from torch import Tensor
+from torch import Tensor, nn
 
 from rfviz.errors import RfvizError
 from rfviz.images.whitening import IMAGENET
@@ -28,7 +29,12 @@ OPTIONS = {"top_k": 5, "strongest": 400, "batch_size": 4, "checkpoint_every": 0}
 
 
 class Counting:
-    """Passes images on and notes which were asked for; calls something when it is asked for one more than `after`."""
+    """Passes images on and notes which were asked for; calls something when it is asked for one more than `after`.
+
+    The fingerprint stands for the images, so that none is asked for by what tells sets apart.
+    """
+
+    fingerprint = "counted"
 
     def __init__(self, images: list[Tensor], after: int = -1, then=None):
         self.images, self.asked, self.after, self.then = images, [], after, then
@@ -52,6 +58,7 @@ def place_of(path: Path) -> tuple[int, int] | None:
 
 
 def go_on(images, path: Path, net=None, **options) -> dict[str, Tensor]:
+    images = Counting(images) if isinstance(images, list) else images
     return tensors_of(collect(net or small_net(), images, LAYERS, checkpoint=path, **{**OPTIONS, **options}))
 
 
@@ -373,11 +380,16 @@ def test_workers_and_progress_bars_may_change_on_the_way(tmp_path, versions, cap
 def two_checkpoints(tmp_path_factory) -> tuple[Path, Path]:
     """Of a pass over six images: after its first batch and at its end."""
     folder = tmp_path_factory.mktemp("checkpoints")
-    images = torch.stack(pictures(6))
-    spoiled = images.clone()
-    spoiled[4] = torch.nan
-    with pytest.raises(RfvizError, match=r"^image 4: "):
-        go_on(spoiled, folder / "begun")
+    images, net, seen = torch.stack(pictures(6)), small_net(), []
+
+    def stop_at_the_second(module, args):
+        seen.append(args)
+        if len(seen) > 1:
+            raise OSError("stopped")
+
+    net.conv1.register_forward_pre_hook(stop_at_the_second)
+    with pytest.raises(OSError, match="stopped"):
+        go_on(images, folder / "begun", net)
     go_on(images, folder / "ended")
     return folder / "begun", folder / "ended"
 
@@ -415,7 +427,6 @@ class OtherNamed(Counting):
         ({"images": lambda tensor: tensor[:, :, 1:]}, "images"),
         ({"images": lambda tensor: torch.cat([tensor[:1] + 1e-3, tensor[1:]])}, "images"),
         ({"images": lambda tensor: torch.cat([tensor[:-1], tensor[-1:] + 1e-3])}, "images"),
-        ({"images": lambda tensor: list(tensor)}, "images"),
         ({"images": lambda tensor: Named(list(tensor))}, "images"),
     ],
 )
@@ -439,17 +450,55 @@ def test_the_checkpoint_of_another_pass_is_refused(tmp_path, two_checkpoints, ch
     assert path.read_bytes() == before
 
 
-def test_data_sets_are_told_apart_by_their_fingerprint_or_else_their_length(tmp_path):
+def test_data_sets_are_told_apart_by_their_fingerprint(tmp_path):
     images, path = pictures(6), tmp_path / "checkpoint"
     go_on(Named(images), path)
     go_on(Named(images), path)
     for other in (OtherNamed(images), images):
         with pytest.raises(RfvizError, match=r"\(other images\)"):
             go_on(other, path)
-    path.unlink()
-    go_on(images, path)
+
+
+def as_pictures(images):
+    return [Image.fromarray((255 * image).byte().permute(1, 2, 0).numpy()) for image in images]
+
+
+@pytest.mark.parametrize(
+    ("given", "change"),
+    [
+        (torch.stack, lambda images: [*images[:2], images[2] / 2, *images[3:]]),  # of a tensor any pixel counts
+        (list, lambda images: images[:-1]),
+        (list, lambda images: [image / 2 for image in images]),
+        (list, lambda images: [images[0] / 2, *images[1:]]),
+        (list, lambda images: [*images[:-1], images[-1] / 2]),
+        (list, lambda images: [image[:, 1:] for image in images]),
+        (as_pictures, lambda images: [image / 2 for image in images]),
+    ],
+)
+def test_images_without_a_fingerprint_are_told_apart_by_what_they_are(tmp_path, given, change):
+    images, path = pictures(30), tmp_path / "checkpoint"
+    for _ in range(2):
+        collect(small_net(), given(images), LAYERS[:1], checkpoint=path)
     with pytest.raises(RfvizError, match=r"\(other images\)"):
-        go_on(images[:5], path)
+        collect(small_net(), given(change(images)), LAYERS[:1], checkpoint=path)
+
+
+def test_networks_of_the_same_weights_are_told_apart_by_what_they_do(tmp_path):
+    class Net(nn.Module):
+        def __init__(self, stride=1, slope=1):
+            super().__init__()
+            torch.manual_seed(0)
+            self.conv, self.slope = nn.Conv2d(3, 4, 3, stride=stride), slope
+
+        def forward(self, x):
+            return self.conv(x * self.slope)
+
+    path = tmp_path / "checkpoint"
+    for _ in range(2):
+        collect(Net(), pictures(3), "conv", checkpoint=path)
+    for other in (Net(stride=2), Net(slope=2)):
+        with pytest.raises(RfvizError, match=r"\(other architecture\)"):
+            collect(other, pictures(3), "conv", checkpoint=path)
 
 
 def test_an_unusable_checkpoint_is_discarded_where_that_is_asked_for(tmp_path, two_checkpoints, caplog):

@@ -397,6 +397,21 @@ def test_impossible_requests_are_refused(resnet, layer, options, message):
     assert all(parameter.requires_grad for parameter in resnet.parameters())
 
 
+def test_a_canvas_must_hold_a_kernel():
+    net = nn.Sequential(nn.Conv2d(3, 2, 7), nn.ReLU()).eval()
+    with pytest.raises(
+        RfvizError, match=r"^a canvas of 5 px does not go through the network \(.*\): give a larger"
+    ) as error:
+        maximize(net, "0", canvas=5)
+    assert "\n" not in str(error.value)
+
+
+def test_a_channel_may_be_a_number(resnet):
+    assert torch.equal(maximize(resnet, "maxpool", 3, steps=2).images, maximize(resnet, "maxpool", [3], steps=2).images)
+    with pytest.raises(RfvizError, match="no channel 6"):
+        maximize(resnet, "maxpool", 6)
+
+
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
 def test_gradients_are_computed_wherever_it_is_called(resnet, mode):
     expected = maximize(resnet, "maxpool", [1], steps=3)

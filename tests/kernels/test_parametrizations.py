@@ -3,15 +3,36 @@
 import pytest
 import torch
 from torch import nn
+from torchvision.transforms import v2
 
 from rfviz.errors import RfvizError
-from rfviz.images.whitening import IMAGENET, NONE
+from rfviz.images.whitening import IMAGENET, IMAGENET_MEAN, IMAGENET_STD, NONE
 from rfviz.kernels.maximization import maximize
 from rfviz.kernels.maximization.parametrizations import FAINT, Fourier, Pixels
 from rfviz.kernels.maximization.regularizers import L2, Jitter, TotalVariation
 from rfviz.kernels.responses import collect
 
 LIKE = torch.zeros((), dtype=torch.float64)
+
+
+def test_without_a_whitening_the_start_is_middle_grey():
+    """The network may normalise images itself: from black, where the sigmoid is flat, nothing comes back."""
+    fourier = Fourier(NONE)
+    pictures = fourier.images(fourier.start(torch.arange(5), 16, LIKE), 16)
+    assert 0 < (pictures - 0.5).abs().max() < 10 * FAINT
+
+
+def test_pictures_are_clear_wherever_the_network_normalises(resnet, some_tiles):
+    """The same function of RGB, written twice."""
+    inside = nn.Sequential(v2.Normalize(list(IMAGENET_MEAN), list(IMAGENET_STD)), resnet).eval()
+    driven = []
+    for net, layer, white in ((resnet, "layer1.0", IMAGENET), (inside, "1.layer1.0", NONE)):
+        found = collect(net, some_tiles, layer, 1, preprocess=white)[layer]
+        images = maximize(net, layer, setting="clear", units=found, preprocess=white)
+        rgb = white.to_rgb(images.images)
+        assert 0.25 < rgb.mean() < 0.75 and (rgb < 0.05).float().mean() < 0.1
+        driven.append(images.activations[-1])
+    assert driven[1].sum() > 0.75 * driven[0].sum()
 
 
 @pytest.mark.parametrize("side", [8, 11])
@@ -39,7 +60,7 @@ def test_pictures_are_sums_of_waves_weighted_by_their_wavelength(side):
     for y, x in [(1, 0), (0, 1), (2, 1), (side - 1, 1)]:
         coefficients.zero_()
         coefficients[0, 0, y, x, 0] = 0.3
-        picture = torch.logit(fourier.images(coefficients, side)[0]) - torch.logit(NONE.mean, eps=1e-3)[:, None, None]
+        picture = torch.logit(fourier.images(coefficients, side)[0])
         rows, columns = torch.arange(side)[:, None], torch.arange(side)[None]
         cycles = torch.tensor([y if y <= side // 2 else y - side, x], dtype=torch.float64)
         wave = torch.cos(2 * torch.pi * (cycles[0] * rows + cycles[1] * columns) / side)
@@ -80,6 +101,15 @@ def test_settings_that_cannot_be_are_refused(resnet, some_tiles):
     other = collect(resnet, some_tiles, ["layer1.0"], 1)["layer1.0"]
     with pytest.raises(RfvizError, match="no channel 99"):
         maximize(resnet, "layer1.0", [99], setting="clear", units=other)
+    wider = collect(resnet, some_tiles, ["layer2.0"], 1)["layer2.0"]
+    with pytest.raises(
+        RfvizError, match=r"^units are responses of 12 channels, but layer 'layer1.0' has 6: .*this layer"
+    ):
+        maximize(resnet, "layer1.0", setting="clear", units=wider)
+    grey = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU()).eval()
+    with pytest.raises(RfvizError, match=r"^the clear setting paints in RGB, .* 1 channel.*: use setting='paper'\.$"):
+        maximize(grey, "0", setting="clear", units=torch.ones(2))
+    assert maximize(grey, "0", steps=1).images.shape[1] == 1
 
 
 def test_clear_pictures_can_be_shown_and_drive(resnet, some_tiles):

@@ -7,11 +7,13 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from reference import assert_mean_is, bin_of, brute_mean, brute_top
 from torch import nn
 from torch.utils.data import TensorDataset
 
 from rfviz.errors import RfvizError
+from rfviz.images.batches import image_of
 from rfviz.images.whitening import IMAGENET, NONE
 from rfviz.kernels import responses as kernel
 from rfviz.kernels.responses import preferred_stimuli
@@ -284,6 +286,16 @@ def test_means_deviate_from_the_mean_over_all_neurons(resnet, some_tiles, layer)
         _ = bare.mean_deviation
 
 
+def test_what_fires_everywhere_deviates_from_nothing(resnet, some_tiles):
+    """However large what sums are rounded by."""
+    found = kernel.collect(resnet, some_tiles, ["maxpool"], 2)["maxpool"]
+    always = torch.where(torch.arange(6) == 2, found.neuron_count, 1)
+    found = dataclasses.replace(
+        found, positive_count=always, mean_stimulus=found.mean_patch + torch.full((6, 1, 1, 1), 1e-5)
+    )
+    assert found.mean_deviation.flatten(1).any(1).tolist() == [channel != 2 for channel in range(6)]
+
+
 def test_no_stimulus_sticks_out_of_its_photograph(resnet, some_tiles):
     found = kernel.collect(resnet, some_tiles, ["layer1.2"], 5)["layer1.2"]
     for channel in range(found.channels):
@@ -494,7 +506,7 @@ def test_fewer_images_than_stimuli_asked_for(resnet, some_tiles):
     assert found.top_images[:, 3:].tolist() == [[-1, -1]] * 6
     assert found.top_positions[:, 3:].tolist() == [[[-1, -1]] * 2] * 6
     assert_top_is(found, plain_responses(resnet, some_tiles[:3], "maxpool"), 5)
-    patches, inside = preferred_stimuli(some_tiles, found, 0)
+    patches, inside = preferred_stimuli(some_tiles[:3], found, 0)
     assert len(patches) == len(inside) == 3
 
 
@@ -584,6 +596,29 @@ def test_preferred_stimuli_are_crops_of_the_images(resnet, tiles, layer):
             assert torch.equal(inside[n], exists[y : y + size, x : x + size])
         of_tensor, inside_of_tensor = preferred_stimuli(images, found, channel)
         assert torch.equal(of_tensor, patches) and torch.equal(inside_of_tensor, inside)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA"])
+@pytest.mark.parametrize("colours", [3, 1])
+def test_stimuli_are_cut_out_of_pictures_as_well(mode, colours):
+    """A network gets as many colours as it takes, whatever the pictures have."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(colours, 4, 3, padding=1), nn.ReLU()).eval()
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 12, 12, 4), dtype=np.uint8)
+    pictures = [Image.fromarray(each).convert(mode) for each in pixels]
+    found = kernel.collect(net, pictures, "0", 3, strongest=5)["0"]
+    assert found.mean_stimulus.shape[1] == colours
+    tensors = torch.stack([image_of(each) for each in pictures])
+    for stimuli, expected in zip(
+        preferred_stimuli(pictures, found, 1), preferred_stimuli(tensors, found, 1), strict=True
+    ):
+        assert len(stimuli) == 3 and torch.equal(stimuli, expected)
+
+
+def test_preferred_stimuli_of_other_images(resnet, some_tiles):
+    found = kernel.collect(resnet, some_tiles, ["maxpool"], 1)["maxpool"]
+    with pytest.raises(RfvizError, match=r"^the responses are of 12 images, but 5 were given: give those .*\.$"):
+        preferred_stimuli(some_tiles[:5], found, 0)
 
 
 def test_preferred_stimuli_of_no_such_channel(resnet, some_tiles):

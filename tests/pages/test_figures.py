@@ -11,6 +11,7 @@ import torch
 import torchvision
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+from PIL import Image
 from torch import nn
 
 from rfviz.errors import RfvizError
@@ -18,6 +19,8 @@ from rfviz.images.data import Evaluation
 from rfviz.kernels.effective import effective_fields
 from rfviz.kernels.responses import LayerResponses, collect
 from rfviz.kernels.responses import preferred_stimuli as cut_stimuli
+from rfviz.nets import receptive_field
+from rfviz.nets.receptive_field import ReceptiveField
 from rfviz.pages import figures
 from rfviz.pages.style import NO_IMAGE, BookFigure, Place, stretch
 
@@ -140,12 +143,33 @@ def test_effective_fields_need_no_control(net, found, tiles) -> None:
     assert not overlaps(both)
 
 
+def seeing_all(found):
+    everything = ReceptiveField(receptive_field.BOUNDLESS, 1, 0)
+    whole = dataclasses.replace(found["features.0"], receptive_field=everything, mean_stimulus=None)
+    return {"end": whole}
+
+
+def test_what_matters_is_drawn_on_pictures_as_well(net, found, tiles) -> None:
+    layer = "features.4"
+    pictures_ = [Image.fromarray((255 * tiles[i][0]).byte().permute(1, 2, 0).numpy()) for i in range(len(tiles))]
+    channel = int(found[layer].competes.nonzero()[0])
+    fields = effective_fields(net, pictures_, layer, found[layer], [channel], top=1)
+    assert len(pictures(figures.effective_fields(pictures_, {layer: fields}))) == 3
+
+
 @pytest.mark.parametrize(
     ("draw", "said"),
     [
         (lambda found, images: figures.preferred_stimuli(images, {}, 0), "at least one layer"),
         (lambda found, images: figures.preferred_stimuli(images, found, 64), "there is no channel 64"),
         (lambda found, images: figures.mean_stimuli(found, 999), "there is no channel 999"),
+        (lambda found, images: figures.mean_stimuli(found["features.0"], 3), "{name: what was found}"),
+        (lambda found, images: figures.preferred_stimuli(images, found["features.0"], 3), "{name: what was found}"),
+        (lambda found, images: figures.preferred_stimuli([images[0]], found, 0), "responses are of 66 images, but 1"),
+        (
+            lambda found, images: figures.mean_stimuli(seeing_all(found), 3),
+            "of end there is no mean: it sees the whole",
+        ),
         (lambda found, images: figures.sheet(torch.zeros(4, 1, 5, 5)), "shape (4, 1, 5, 5)"),
         (lambda found, images: figures.sheet(torch.zeros(4, 3, 5, 5), [4]), "there is no channel 4"),
         (lambda found, images: figures.firing_rates({}), "at least one layer"),

@@ -19,12 +19,11 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from rfviz.errors import RfvizError, check_channel, unknown
-from rfviz.images import whitening
+from rfviz.errors import RfvizError, check_channel, first_line, unknown
 from rfviz.kernels.maximization.objectives import OBJECTIVES, Objective
 from rfviz.kernels.maximization.parametrizations import Fourier, Parametrization, Pixels, faint_noise
 from rfviz.kernels.maximization.regularizers import L2, Jitter, Regularizer, TotalVariation
-from rfviz.kernels.responses import LayerResponses
+from rfviz.kernels.responses import LayerResponses, normalizing
 from rfviz.nets import graph, receptive_field
 from rfviz.nets.cone import Cone
 from rfviz.nets.graph import ForwardPass
@@ -91,7 +90,7 @@ def _frozen(net: nn.Module) -> Iterator[None]:
 def maximize(
     net: nn.Module,
     layer: str,
-    channels: Sequence[int] | None = None,
+    channels: int | Sequence[int] | None = None,
     *,
     setting: str = "paper",
     steps: int | None = None,
@@ -100,15 +99,16 @@ def maximize(
     regularizers: Sequence[Regularizer] | None = None,
     parametrization: Parametrization | None = None,
     units: Tensor | LayerResponses | None = None,
-    preprocess: Any = "none",
+    preprocess: Any = None,
     canvas: int | None = None,
     batch_size: int | None = None,
     progress: bool = False,
 ) -> Maximization:
     """Maximise channels of a layer (Fig. 6 of the paper).
 
-    By default the start is zeros, the mean colour. Where the gradient vanishes there, as in a network without biases,
-    it is faint noise.
+    By default the start is zeros: the mean colour, where images are whitened before the network; without a preprocess,
+    or with one inside the network, black. Where the gradient vanishes there, as in a network without biases, it is
+    faint noise. What is optimised is float32 at least; the network sees it in its own type.
 
     Parameters
     ----------
@@ -116,11 +116,11 @@ def maximize(
         Any network that `torch.fx` can trace; it is run in evaluation mode with frozen weights.
     layer : str
         Name as in `rfviz.nets.graph`.
-    channels : sequence of int, optional
+    channels : int or sequence of int, optional
         All channels by default.
     setting : {"paper", "clear"}
         What steps, learning rate, regularizers and parametrization are where they are not given; see `SETTINGS`.
-        ``"clear"`` needs `units` and `preprocess`.
+        ``"clear"`` needs `units` and, where images are normalised before the network, `preprocess`; it paints in RGB.
     steps, learning_rate : int, float, optional
         Of Adam.
     objective : {"before_relu", "response", "channel_mean"} or Objective, optional
@@ -135,8 +135,8 @@ def maximize(
         What the activation of each channel is divided by when it is weighed against penalties, so that a penalty means
         the same for all: its strongest response to photographs, of what `rfviz.kernels.responses.collect` found in the
         layer, or any number.
-    preprocess : Whitening, transform, str or pair
-        What the network sees of a picture, for the clear setting; see `rfviz.images.whitening.of`.
+    preprocess : Whitening, transform, str or pair, optional
+        What the network sees of a picture, for the clear setting, as for `rfviz.kernels.responses.collect`.
     canvas : int, optional
         Side of the input in px. By default the input is the receptive field of one neuron, which no padding reaches.
         From layer3.0 of ResNet34 on, the field is larger than the paper's 224 px: there ``canvas=224`` is what the
@@ -173,8 +173,15 @@ def maximize(
     if any(value is not None and value < 1 for value in (steps, batch_size, canvas)):
         raise RfvizError(f"steps ({steps}), batch_size ({batch_size}) and canvas ({canvas}) must be at least 1.")
     colours = graph.in_channels(net)
-    if parametrization is None:
-        parametrization = Pixels(colours) if default.of_pixels else Fourier(whitening.of(preprocess))
+    if parametrization is None and default.of_pixels:
+        parametrization = Pixels(colours)
+    elif parametrization is None:
+        if colours != 3:
+            raise RfvizError(
+                f"the {setting} setting paints in RGB, but the network takes images of {colours} channel(s): use "
+                "setting='paper'."
+            )
+        parametrization = Fourier(normalizing(net, preprocess))
     forward: ForwardPass
     if canvas is None and objective.one_neuron:
         field = receptive_field.of(net, layer)
@@ -185,9 +192,16 @@ def maximize(
     else:
         forward, side = ForwardPass(net, [layer], before_relu=objective.before_relu), canvas
     parameter = next(net.parameters())
-    with torch.inference_mode(), exact(parameter.device):
-        available = forward(parameter.new_zeros(1, colours, side, side)).shape[1]
-    chosen = list(range(available)) if channels is None else list(channels)
+    try:
+        with torch.inference_mode(), exact(parameter.device):
+            available = forward(parameter.new_zeros(1, colours, side, side)).shape[1]
+    except RuntimeError as error:
+        if canvas is None:
+            raise
+        raise RfvizError(
+            f"a canvas of {canvas} px does not go through the network ({first_line(error)}): give a larger one."
+        ) from error
+    chosen = list(range(available)) if channels is None else [channels] if isinstance(channels, int) else list(channels)
     if not chosen:
         raise RfvizError("no channels were asked for: name at least one, or leave them out to take all.")
     for channel in chosen:
@@ -196,6 +210,11 @@ def maximize(
     bytes_each = 3 * forward.elements * parameter.element_size()
     at_once = batch_size or max(1, _MEMORY // bytes_each)
     if isinstance(units, LayerResponses):
+        if units.channels != available:
+            raise RfvizError(
+                f"units are responses of {units.channels} channels, but layer {layer!r} has {available}: give what "
+                "collect found in this layer."
+            )
         best = units.top_values[chosen, 0]
         units = torch.where(best > 0, best, 1.0)
     weights = torch.ones(len(chosen)) if units is None else units
@@ -210,7 +229,7 @@ def maximize(
     ):
         for begin in range(0, len(chosen), at_once):
             part = torch.tensor(chosen[begin : begin + at_once], device=parameter.device)
-            of_part = weights[begin : begin + at_once].to(parameter)
+            of_part = weights[begin : begin + at_once].to(parameter.device)
             found.append(
                 _ascend(
                     forward, part, side, steps, learning_rate, objective, regularizers, parametrization, of_part, bar
@@ -241,7 +260,10 @@ def _ascend(
 ) -> Maximization:
     margin = sum(regularizer.margin for regularizer in regularizers)
     around = side + 2 * margin
-    start = parametrization.start(channels, around, next(forward.net.parameters()))
+    seen_as = next(forward.net.parameters()).dtype
+    kept_as = torch.promote_types(seen_as, torch.float32)  # Adam's squares would vanish, or steps, in 16 bits
+    units = units.to(kept_as)
+    start = parametrization.start(channels, around, torch.empty((), device=channels.device, dtype=kept_as))
     parameters = start.requires_grad_(True)
     adam = torch.optim.Adam([parameters], lr=learning_rate, fused=parameters.device.type in ("cpu", "cuda"))
 
@@ -249,7 +271,7 @@ def _ascend(
         seen = image = parametrization.images(parameters, around)
         for regularizer in regularizers:
             seen = regularizer.view(seen, channels, step)
-        activation = objective(forward(seen), channels)
+        activation = objective(forward(seen.to(seen_as)), channels).to(kept_as)
         penalty = sum(regularizer.penalty(image).sum() for regularizer in regularizers)
         return activation.detach(), torch.autograd.grad(penalty - (activation / units).sum(), parameters)[0]
 
@@ -271,5 +293,5 @@ def _ascend(
     with torch.no_grad():
         image = parametrization.images(parameters.detach(), around)
         final = image[:, :, margin : margin + side, margin : margin + side].contiguous()
-        curve.append(objective(forward(final), channels))
+        curve.append(objective(forward(final.to(seen_as)), channels).to(kept_as))
     return Maximization(final, torch.stack(curve), unmoved)

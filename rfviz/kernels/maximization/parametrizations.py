@@ -19,7 +19,7 @@ _COLOURS = _COLOURS / _COLOURS.norm(dim=0).max()
 
 @dataclass(frozen=True)
 class Pixels:
-    """The values that the network sees, from zeros: the mean colour. The paper's.
+    """The values that the network sees, from zeros: the mean colour of what is whitened, else black. The paper's.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ class Fourier:
 
     A step of the same size in every coefficient changes coarse structure as much as it does in natural images: the
     coefficients are divided by their frequency, and the axes of colour weighted as their pixels vary. A sigmoid keeps
-    RGB within [0, 1]. The start is faint noise around the mean colour, so that no two places are equal.
+    RGB within [0, 1]. The start is faint noise around `mean`, so that no two places are equal.
 
     Parameters
     ----------
@@ -61,6 +61,11 @@ class Fourier:
     whitening: Whitening
     seed: int = 0
 
+    @property
+    def mean(self) -> Tensor:
+        """The mean colour, or middle grey where nothing tells it: the network may normalise images itself."""
+        return self.whitening.mean if self.whitening.mean.any() else torch.full((3,), 0.5)
+
     def start(self, channels: Tensor, side: int, like: Tensor) -> Tensor:
         """Return real and imaginary parts of the coefficients `(N, 3, side, side // 2 + 1, 2)`."""
         return faint_noise((3, side, side // 2 + 1, 2), self.seed, channels, like)
@@ -70,7 +75,7 @@ class Fourier:
         rows, columns = torch.fft.fftfreq(side)[:, None], torch.fft.rfftfreq(side)[None]
         weights = (side**-0.5 / torch.hypot(rows, columns).clamp(min=1 / side)).to(parameters)
         flat = torch.fft.irfft2(torch.view_as_complex(parameters) * weights, s=(side, side), norm="ortho")
-        around = torch.logit(self.whitening.mean, eps=1e-3).to(parameters)
+        around = torch.logit(self.mean, eps=1e-3).to(parameters)
         coloured = torch.einsum("ij,njyx->niyx", _COLOURS.to(parameters), flat)
         return self.whitening(torch.sigmoid(coloured + around[:, None, None]))
 

@@ -25,6 +25,7 @@ from rfviz.errors import RfvizError, check_channel
 from rfviz.images import whitening
 from rfviz.images.batches import Images, image_of, is_indexed
 from rfviz.images.data import Indexed
+from rfviz.images.whitening import Whitening
 from rfviz.kernels.responses.checkpoint import Checkpoint
 from rfviz.kernels.responses.passes import Options, Pass, made_of
 from rfviz.nets import zoo
@@ -108,10 +109,11 @@ class LayerResponses:
     def mean_deviation(self) -> Tensor:
         """How `mean_stimulus` differs from `mean_patch`, `(C, 3, R, R)`.
 
-        0 where nothing was counted, and all over where the largest deviation is rounding: of a channel that fires at
-        every neuron, the two are the same.
+        0 where nothing was counted, all over where the largest deviation is rounding, and of a channel that fires at
+        every neuron: there the two are the same.
         """
-        return _deviation(self.mean_stimulus, self.mean_count, self.mean_patch)
+        apart = _deviation(self.mean_stimulus, self.mean_count, self.mean_patch)
+        return torch.where((self.positive_count < self.neuron_count)[:, None, None, None], apart, 0)
 
     @property
     def strongest_deviation(self) -> Tensor:
@@ -214,17 +216,22 @@ def collect(
         raise RfvizError(f"per_image is {per_image!r}: it must be 1 (one neuron per image) or None (every neuron).")
     if strongest is not None and not is_indexed(images):
         raise RfvizError("strongest needs a second look at the images: give a tensor or a data set, not an iterator.")
-    if preprocess is None:
-        whitening.warn_without(zoo.expected_preprocess(net), type(net).__name__)
     once = tuple(dict.fromkeys(layers))  # a layer that is named twice must not be counted twice
     options = Options(
         once, top_k, per_image, mean_stimulus, strongest, strongest_per_image, neuron, borders, batch_size
     )
-    file, white = None, whitening.of(preprocess)
+    file, white = None, normalizing(net, preprocess)
     if checkpoint is not None:
         file = Checkpoint(Path(checkpoint), made_of(net, images, white, options), checkpoint_every, discard_unusable)
     found = Pass(net, images, white, options).run(file, workers, progress)
     return {layer: LayerResponses(**of_layer) for layer, of_layer in found.items()}
+
+
+def normalizing(net: nn.Module, preprocess: Any) -> Whitening:
+    """Return the whitening that `preprocess` says; where it says nothing, warn if a network's weights expect one."""
+    if preprocess is None:
+        whitening.warn_without(zoo.expected_preprocess(net), type(net).__name__)
+    return whitening.of(preprocess)
 
 
 def preferred_stimuli(images: Tensor | Indexed, responses: LayerResponses, channel: int) -> tuple[Tensor, Tensor]:
@@ -248,9 +255,14 @@ def preferred_stimuli(images: Tensor | Indexed, responses: LayerResponses, chann
     Raises
     ------
     RfvizError
-        If there is no such channel.
+        If there is no such channel, or another number of images.
     """
     check_channel(channel, responses.channels)
+    if len(images) != responses.image_count:
+        raise RfvizError(
+            f"the responses are of {responses.image_count} images, but {len(images)} were given: give those that they "
+            "were collected from."
+        )
     field = responses.receptive_field
     patches, inside = [], []
     for value, index, (y, x) in zip(

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from rfviz.errors import RfvizError
-from rfviz.images.batches import Batch, Images, batches
+from rfviz.images.batches import Batch, Images, batches, image_of, is_indexed
 from rfviz.images.whitening import Whitening
 from rfviz.kernels.responses.activity import Activity
 from rfviz.kernels.responses.checkpoint import Checkpoint
@@ -20,10 +20,10 @@ from rfviz.kernels.responses.mean_stimulus import MeanStimulus
 from rfviz.kernels.responses.patch_sums import Phases, Workspace
 from rfviz.kernels.responses.top_stimuli import TopStimuli
 from rfviz.nets import receptive_field
-from rfviz.nets.graph import ForwardPass
+from rfviz.nets.graph import ForwardPass, in_channels, trace
 from rfviz.nets.precision import exact
 from rfviz.nets.receptive_field import ReceptiveField
-from rfviz.storage.digests import tensor_digest
+from rfviz.storage.digests import digest, tensor_digest
 
 STATE = 2
 """Of the tensors of a checkpoint: raised when a pass keeps others."""
@@ -180,7 +180,7 @@ class Pass:
             )
             left = batches(
                 self.images, self.options.batch_size, workers=workers, indices=indices, skip=self.batches,
-                pin_memory=self.parameter.device.type == "cuda",
+                pin_memory=self.parameter.device.type == "cuda", colours=in_channels(self.net),
             )  # fmt: skip
             bar = tqdm(
                 desc=("responses", "mean of the strongest")[self.stage], unit="image", total=total,
@@ -229,13 +229,18 @@ class Pass:
 def made_of(net: nn.Module, images: Images, preprocess: Whitening, options: Options) -> dict[str, Any]:
     """Return what a pass depends on, as JSON values: its checkpoint tells it from others by them."""
     seen: Any = getattr(images, "fingerprint", None)
-    if isinstance(images, Tensor) and len(images):  # all of it may be too much to hash
-        seen = [*images.shape, tensor_digest({"first": images[0], "last": images[-1]})]
+    if seen is None and is_indexed(images):
+        count = len(images)  # type: ignore[arg-type]
+        # Of what may have to be read, a few images; all of a tensor.
+        step = 1 if isinstance(images, Tensor) else count // 9 + 1
+        some = {*range(0, count, step), *range(count)[-1:]}
+        seen = [count, tensor_digest({str(number): image_of(images[number]) for number in some})]  # type: ignore[index]
     elif seen is None and isinstance(images, Sized):
         seen = len(images)
     return {
         "state": STATE,
         "weights": tensor_digest(net.state_dict()),
+        "architecture": digest(str(trace(net))),  # modules with their options, and the pass through them
         "images": seen,
         "whitening": preprocess.to_json() if isinstance(preprocess, Whitening) else None,
         **dataclasses.asdict(options),

@@ -6,12 +6,14 @@ The gratings fill the receptive field of one neuron and no more, and only what t
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from rfviz.errors import RfvizError
 from rfviz.images.whitening import NONE, Whitening
+from rfviz.kernels.responses import normalizing
 from rfviz.kernels.tuning import opponent
 from rfviz.kernels.tuning.gratings import Gratings, for_field
 from rfviz.nets import receptive_field
@@ -158,7 +160,7 @@ def measure(
     *,
     axis: str | Tensor = "luminance",
     contrast: float = 1.0,
-    preprocess: Whitening = NONE,
+    preprocess: Any = None,
 ) -> Tuning:
     """Show drifting gratings to the neuron of every channel of a layer.
 
@@ -175,8 +177,8 @@ def measure(
         linear RGB.
     contrast : float
         Share of what a screen can show along the axis.
-    preprocess : Whitening
-        Applied to the images just before the network.
+    preprocess : Whitening, transform, str or pair, optional
+        As for `rfviz.kernels.responses.collect`.
 
     Raises
     ------
@@ -190,7 +192,7 @@ def measure(
             f"gratings of {gratings.size} px do not fit the receptive field of {layer!r}, which is {field.size} px."
         )
     colour = opponent.direction(axis) if isinstance(axis, str) else axis
-    respond = Neuron(net, layer, preprocess)
+    respond = Neuron(net, layer, normalizing(net, preprocess))
     blank = respond(opponent.coloured(torch.zeros(1, field.size, field.size), colour))[0]
     shown = [respond(opponent.coloured(part, colour, contrast)) for part in gratings.patterns()]
     _, frequencies, phases = gratings.shape

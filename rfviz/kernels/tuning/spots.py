@@ -25,6 +25,7 @@ opposite signs.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,6 +34,7 @@ from torch.nn import functional as F
 
 from rfviz.images.whitening import NONE, Whitening
 from rfviz.kernels.pictures import VANISHED
+from rfviz.kernels.responses import normalizing
 from rfviz.kernels.tuning import Neuron, opponent
 from rfviz.kernels.tuning.gratings import for_field
 from rfviz.nets import graph, receptive_field
@@ -157,7 +159,7 @@ def cone_contrasts() -> Tensor:
     return torch.stack([CONTRAST * (to_cones @ opponent.direction(axis)) / grey for axis in opponent.AXES])
 
 
-def measure(net: nn.Module, layer: str, *, preprocess: Whitening = NONE) -> ColourTuning:
+def measure(net: nn.Module, layer: str, *, preprocess: Any = None) -> ColourTuning:
     """Show spots, rings and gratings along the three axes of colour to the neuron of every channel of a layer.
 
     Parameters
@@ -166,8 +168,8 @@ def measure(net: nn.Module, layer: str, *, preprocess: Whitening = NONE) -> Colo
         Any network that `torch.fx` can trace; it is run in evaluation mode.
     layer : str
         Name as in `rfviz.nets.graph`.
-    preprocess : Whitening
-        Applied to the images just before the network.
+    preprocess : Whitening, transform, str or pair, optional
+        As for `rfviz.kernels.responses.collect`.
 
     Raises
     ------
@@ -175,7 +177,7 @@ def measure(net: nn.Module, layer: str, *, preprocess: Whitening = NONE) -> Colo
         If the layer is unknown, or a neuron of it cannot be looked at alone.
     """
     size = receptive_field.of(net, layer).size
-    respond = Neuron(net, layer, preprocess, before_relu=graph.is_rectified(net, layer))
+    respond = Neuron(net, layer, normalizing(net, preprocess), before_relu=graph.is_rectified(net, layer))
     blank = respond(torch.full((1, 3, size, size), opponent.GREY))[0]
     shapes = torch.stack([_shape(size, radius, ring, shift) for radius in RADII for ring in (False, True)
                           for half in _SHIFTS for shift in half])  # fmt: skip
