@@ -238,7 +238,7 @@ def _read(images: Any, resize: int, crop: int, colours: int, strict: bool, progr
         )
     if not len(images):
         raise RfvizError("there are no images to explore: give at least one.")
-    return images if isinstance(images, (Tensor, Evaluation)) else batches.AsTensors(images)
+    return images if isinstance(images, (Tensor, Evaluation)) else batches.AsTensors(images, colours)
 
 
 def _fingerprint(images: Any) -> str:

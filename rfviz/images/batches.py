@@ -155,17 +155,24 @@ def image_of(item: Any, colours: int | None = 3) -> Tensor:
         raise RfvizError(
             f"an image is of type {type(image).__name__}: give tensors (3, H, W) in [0, 1], or PIL images."
         )
-    if image.mode.startswith(("I", "F")):  # Pillow itself would cut values off at 255
+    if image.mode in ("I", "F"):
         values = np.asarray(image)
-        if image.mode == "F" or values.min() < 0 or values.max() > 65535:
+        if image.mode == "F" or values.min() < 0 or not 255 < values.max() <= 65535:
             raise RfvizError(
                 f"an image of mode {image.mode!r} has values from {values.min():.3g} to {values.max():.3g}, and "
                 "nothing says what is white: give tensors in [0, 1], or images of 8 or 16 bits."
             )
-        image = Image.fromarray((values >> 8).astype(np.uint8))
+    image = eight_bits(image)
     mode = image.mode if colours is None else _MODES.get(colours)
     pixels = torch.from_numpy(np.array(image.convert(mode if mode in _MODES.values() else "RGB")))
     return (pixels[None] if pixels.dim() == 2 else pixels.permute(2, 0, 1)).float() / 255
+
+
+def eight_bits(image: Image.Image) -> Image.Image:
+    """Keep the upper byte of 16-bit grey images, whose values Pillow's own conversion would cut off at 255."""
+    if not image.mode.startswith("I"):  # "I;16" and its kin; "I" for portable grey maps
+        return image
+    return Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8))
 
 
 class AsTensors:

@@ -21,7 +21,7 @@ from torchvision.transforms import v2
 from tqdm.auto import tqdm
 
 from rfviz.errors import RfvizError, first_line, one_line
-from rfviz.images.batches import available_cores
+from rfviz.images.batches import available_cores, eight_bits
 from rfviz.images.data import NO_CLASS, Box, Region, Split, cut
 
 _log = logging.getLogger(__name__)
@@ -208,18 +208,11 @@ def _upright(image: Image.Image) -> Image.Image:
     """Turn a photograph as its camera was held, and make it RGB."""
     if image.mode == "F" or (image.mode == "I" and image.format == "TIFF"):  # other formats say what is white
         raise RfvizError(f"nothing tells which of its numbers is white (mode {image.mode}); save it with 8 or 16 bits")
-    return _eight_bits(ImageOps.exif_transpose(image)).convert("RGB")
+    return eight_bits(ImageOps.exif_transpose(image)).convert("RGB")
 
 
 def _pixels(image: Image.Image) -> Tensor:
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
-
-
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """Keep the upper byte of 16-bit grey images, whose values Pillow's own conversion would cut off at 255."""
-    if not image.mode.startswith("I"):  # "I;16" and its kin; "I" for portable grey maps
-        return image
-    return Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8))
 
 
 def _stamp(path: Path) -> object:
