@@ -377,7 +377,9 @@ def test_of_16_bits_the_upper_8_are_kept(type_):
     torch.testing.assert_close(batch.images, expected.expand(1, 3, -1, -1), rtol=0, atol=1.01 / 255)
 
 
-@pytest.mark.parametrize("values", [np.float32([[0, 1]]), np.int32([[0, 70000]]), np.int32([[-1, 500]]), np.int32([[0, 255]])])
+@pytest.mark.parametrize(
+    "values", [np.float32([[0, 1]]), np.int32([[0, 70000]]), np.int32([[-1, 500]]), np.int32([[0, 255]])]
+)
 def test_pictures_of_unknown_range_are_refused(values):
     with pytest.raises(RfvizError, match=r"^an image of mode '[FI]' has values from .*: give tensors in \[0, 1\]"):
         list(batches([Image.fromarray(values)], 1))
