@@ -51,7 +51,8 @@ def gather(shown: series.Shown, pair: Reference, imagenet: Reference, wide: Refe
     wide : Reference
         The pair of full width.
     """
-    return [*_of_silence(imagenet), _of_networks(shown, pair, wide), *_of_neurons(imagenet, wide.claims)]
+    exist, harm = _of_silence(imagenet)
+    return [exist, _of_networks(shown, pair, wide), harm, *_of_neurons(imagenet, wide.claims)]
 
 
 def _stated(claims: Sequence[Claim], letter: str) -> Claim:
