@@ -65,7 +65,9 @@ def test_images_go_into_a_network_of_any_type(net, dtype) -> None:
         assert apart <= (1e-4 if dtype == torch.float64 else 0.1) * scale, name
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(
+    "dtype", [pytest.param(torch.float64, marks=pytest.mark.thorough), torch.bfloat16, torch.float16]
+)
 @pytest.mark.parametrize("setting", ["paper", "clear"])
 def test_pictures_that_drive_a_network_do_not_depend_on_its_type(net, dtype, setting) -> None:
     units = collect(net, IMAGES, "layer1.0", preprocess=IMAGENET)["layer1.0"]

@@ -222,7 +222,7 @@ def test_what_is_not_known_is_measured(function, expected):
     assert known(net, ["end"], measure=False)["end"].how == MEASURED
 
 
-@pytest.mark.parametrize("factor", [2, 1.5, 0.4])
+@pytest.mark.parametrize("factor", [2, *(pytest.param(each, marks=pytest.mark.thorough) for each in (1.5, 0.4))])
 def test_a_step_that_is_no_whole_number_of_px_is_no_field(factor):
     net = Of(lambda net, x: net.b(F.interpolate(net.a(x), scale_factor=factor)), a=conv(), b=conv(padding=1)).eval()
     assert known(net, ["end"])["end"].how == WHOLE_IMAGE
