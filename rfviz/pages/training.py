@@ -113,7 +113,10 @@ def example_images(images: Evaluation, columns: int = 7) -> Figure:
         image, label = images[index]
         show(ax, image)
         if label != NO_CLASS:
-            name = textwrap.fill(images.classes[label].replace("_", " "), 14, max_lines=2, placeholder="…")
+            words = [
+                f"{word[:11]}…" if len(word) > 12 else word for word in images.classes[label].replace("_", " ").split()
+            ]
+            name = textwrap.fill(" ".join(words), 12, max_lines=2, placeholder="…")
             ax.set_title(name, parse_math=False)
     return figure
 
