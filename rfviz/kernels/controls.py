@@ -38,7 +38,8 @@ def random_weights(net: Net, seed: int = 0) -> Net:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for module in other.modules():
-            reset = getattr(module, "reset_parameters", getattr(module, "_reset_parameters", None))
+            own = type(module).__module__.startswith("torch.")  # what others call so may want something given
+            reset = getattr(module, "reset_parameters", getattr(module, "_reset_parameters", None) if own else None)
             if reset is not None:
                 reset()
         for parameter, trained in zip(other.parameters(), net.parameters(), strict=True):

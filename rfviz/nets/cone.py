@@ -132,9 +132,10 @@ def _geometry(traced: fx.GraphModule, node: fx.Node) -> Window | None:
     parts = index_of(node)[where(traced, node.all_input_nodes[0])] if sliced else []
     if all(part == slice(None) for part in parts):
         return None
-    if parts[0] != parts[1]:
-        raise RfvizError(f"{node.name!r} leaves over other rows than columns: only square geometry is supported.")
-    return Window(1, parts[0].step or 1, -(parts[0].start or 0), 1)
+    first, step = (getattr(parts[0], each, None) or default for each, default in (("start", 0), ("step", 1)))
+    if parts[0] != parts[1] or not isinstance(parts[0], slice) or {type(first), type(step)} != {int}:
+        raise RfvizError(f"{node.name!r} leaves over no square of positions that is known beforehand.")
+    return Window(1, step, -first, 1)
 
 
 def _before(span: Span, geometry: Window) -> Span:

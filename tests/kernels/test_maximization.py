@@ -400,7 +400,7 @@ def test_impossible_requests_are_refused(resnet, layer, options, message):
 def test_a_canvas_must_hold_a_kernel():
     net = nn.Sequential(nn.Conv2d(3, 2, 7), nn.ReLU()).eval()
     with pytest.raises(
-        RfvizError, match=r"^a canvas of 5 px does not go through the network \(.*\): give a larger"
+        RfvizError, match=r"^a canvas of 5 px does not go through the network \(.*\): give one of another size"
     ) as error:
         maximize(net, "0", canvas=5)
     assert "\n" not in str(error.value)

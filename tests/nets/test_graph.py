@@ -417,7 +417,13 @@ def reading_what_is_overwritten(self, x):
     return skip
 
 
-def drawing_numbers(self, x):
+def in_half_precision(self, x):
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        return self.end(self.conv(x)).float()
+
+
+def drawing_numbers_and_counting(self, x):
+    self.count += 1
     return self.end(F.dropout(self.conv(x)))
 
 
@@ -446,15 +452,21 @@ def test_a_graph_that_is_another_network_is_refused(forward):
 
 
 def test_comparing_a_graph_with_its_network_is_done_once_and_changes_nothing():
-    net = nn.Sequential(made(drawing_numbers), nn.BatchNorm2d(4)).double().train()
+    net = made(drawing_numbers_and_counting).double().train()
+    net.register_buffer("count", torch.zeros(()))
     calls = []
-    net.register_forward_hook(lambda *_: calls.append(torch.is_grad_enabled()))
+    net.conv.register_forward_hook(lambda *_: calls.append(torch.is_grad_enabled()))
+    net.register_forward_hook(lambda *_: pytest.fail("a hook on the whole network is not called"))
     before, random = copy.deepcopy(net.state_dict()), torch.get_rng_state()
     graph.trace(net)
     graph.trace(net)
-    assert calls == [False] and net.training and net[0].conv.training
+    assert calls == [False, False] and net.training and net.conv.training  # the network, and its graph
     assert torch.equal(torch.get_rng_state(), random)
     assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
+
+
+def test_half_precision_inside_a_network_is_no_other_network():
+    graph.trace(made(in_half_precision))
 
 
 @pytest.mark.parametrize(

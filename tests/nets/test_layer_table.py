@@ -1,5 +1,7 @@
 """Tables of layers: what can be read of a network, and what is shown of it unless more is asked for."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 import torchvision
@@ -88,6 +90,19 @@ def test_maximization_is_promised_where_one_neuron_can_be_computed_alone() -> No
             assert row.works.endswith("maximization on a canvas")
             with pytest.raises(RfvizError):
                 Cone(Mixed(), row.name)
+
+
+@pytest.mark.parametrize("cut", [lambda x: x[:, :, 0, 0], lambda x: x[:, :, x.shape[2] // 4 :, x.shape[2] // 4 :]])
+def test_indices_of_any_kind_keep_no_layer_out_of_the_table(cut: Callable) -> None:
+    class Cutting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.relu = nn.Conv2d(3, 4, 3), nn.ReLU()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return cut(self.relu(self.conv(x)))
+
+    assert [row.name for row in layer_table.layers(Cutting())] == ["conv", "relu"]
 
 
 def test_parts_are_shown_by_their_own_names() -> None:

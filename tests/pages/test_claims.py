@@ -13,6 +13,7 @@ from rfviz.lab.run import Run, open_run
 from rfviz.nets.network import NETWORKS, accuracy_control, contrast
 from rfviz.pages import claims, higher, maximization, orientation, sharing
 from rfviz.pages.claims import Claim, Part
+from rfviz.pages.evidence import reference
 from rfviz.stats import AGREES, CANNOT_TELL, DISAGREES, NOTHING, Interval
 
 LETTERS = "abcdefghijkl"
@@ -518,6 +519,13 @@ def test_every_statement_of_a_real_run(smoke: Run) -> None:
     assert "statements: This run: agrees with " in said
     listed = [letter for part in said.split("(")[1:] for letter in part.split(")")[0].split(", ")]
     assert sorted(listed) == sorted(LETTERS * 2)
+
+
+@pytest.mark.parametrize("name", ["reference", "evidence/pair", "evidence/resnet18"])
+def test_least_effects_of_what_is_kept_are_told_as_now(name: str) -> None:
+    for claim in reference.kept(name).claims:
+        if claim.parts and claim.letter not in "df":  # (d) has one for all its parts, (f) takes one channel
+            assert claim.least == "; ".join(dict.fromkeys(part.least for part in claim.parts))
 
 
 @pytest.mark.thorough

@@ -195,11 +195,11 @@ def maximize(
     try:
         with torch.inference_mode(), exact(parameter.device):
             available = forward(parameter.new_zeros(1, colours, side, side)).shape[1]
-    except RuntimeError as error:
-        if canvas is None:
+    except (RuntimeError, AssertionError) as error:
+        if canvas is None or isinstance(error, torch.OutOfMemoryError):
             raise
         raise RfvizError(
-            f"a canvas of {canvas} px does not go through the network ({first_line(error)}): give a larger one."
+            f"a canvas of {canvas} px does not go through the network ({first_line(error)}): give one of another size."
         ) from error
     chosen = list(range(available)) if channels is None else [channels] if isinstance(channels, int) else list(channels)
     if not chosen:
