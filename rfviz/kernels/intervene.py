@@ -81,19 +81,19 @@ def outcomes(
         If a label is none of the network's classes, or a loss is not finite; the message names the image.
     """
     stem, rest = ForwardPass(net, [layer]), ForwardPass(net, [layer], to_output=True)
-    parameter = next(net.parameters())
+    device = next(net.parameters()).device
     labels = labels_of(images)
     chosen = range(len(images)) if indices is None else indices
     with tqdm(total=len(chosen), desc=f"changes of {layer}", unit="image", disable=not progress) as bar:
         for batch in batches(images, batch_size, indices=chosen):
             numbers = batch.index.tolist()
-            with torch.inference_mode(), exact(parameter.device):
-                whitened = preprocess(batch.images.to(parameter.device)).to(parameter)
+            with torch.inference_mode(), exact(device):
+                whitened = preprocess(batch.images.to(device))
                 responses = stem(whitened)  # cloned below: deeper layers may work in place
                 logits = rest(whitened, given={layer: responses.clone()})
                 judge = partial(_by_output, logits.double().log_softmax(1))
                 if labels is not None:
-                    judge = partial(_by_labels, labels[batch.index].to(parameter.device))
+                    judge = partial(_by_labels, labels[batch.index].to(device))
                 unchanged = _finite(judge(logits), numbers)
                 changed = {}
                 for key, change in changes(numbers):
@@ -268,11 +268,11 @@ def deviation(
     batch_size: int = 128,
 ) -> float:
     """Return the standard deviation of the responses of some channels of a layer, over all of their neurons at once."""
-    forward, parameter = ForwardPass(net, [layer]), next(net.parameters())
+    forward, device = ForwardPass(net, [layer]), next(net.parameters()).device
     sums = torch.zeros(3, dtype=torch.float64)
-    with torch.inference_mode(), exact(parameter.device):
+    with torch.inference_mode(), exact(device):
         for batch in batches(images, batch_size, indices=indices):
-            values = forward(preprocess(batch.images.to(parameter.device)).to(parameter))[:, list(channels)].double()
+            values = forward(preprocess(batch.images.to(device)))[:, list(channels)].double()
             sums += torch.stack([values.sum(), values.square().sum(), torch.tensor(float(values.numel()))]).cpu()
     mean, square = (sums[:2] / sums[2]).tolist()
     return max(square - mean**2, 0.0) ** 0.5

@@ -154,12 +154,12 @@ def silence(
         raise RfvizError(
             f"the responses have {responses.channels} channels, but 'bn1' has {norm.num_features}: collect them anew."
         )
-    parameter = next(net.parameters())
+    device = next(net.parameters()).device
     forward = ForwardPass(net, ["conv1"], before_relu=True)
     highest = torch.full((norm.num_features,), -torch.inf, dtype=torch.float64)
-    with torch.inference_mode(), exact(parameter.device):
+    with torch.inference_mode(), exact(device):
         for batch in batches(images, batch_size):
-            values = forward(preprocess(batch.images.to(parameter.device)).to(parameter))
+            values = forward(preprocess(batch.images.to(device)))
             highest = torch.maximum(highest, values.amax((0, 2, 3)).double().cpu())
     shift = norm.bias.detach().double().cpu() if norm.affine else torch.zeros_like(highest)
     return Silence(responses.firing_rate, highest, shift, reach(net, preprocess))

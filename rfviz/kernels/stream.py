@@ -73,12 +73,12 @@ def written(
     RfvizError
         If a layer and the one before it differ in shape.
     """
-    parameter = next(net.parameters())
+    device = next(net.parameters()).device
     forward = ForwardPass(net, layers, before_relu=True)
     sums: dict[str, Tensor] = {}
     fired: list[Tensor] = []
     neurons = 0
-    with torch.inference_mode(), exact(parameter.device):
+    with torch.inference_mode(), exact(device):
         for batch in batches(images, batch_size):
             given: list[Tensor] = []
 
@@ -95,7 +95,7 @@ def written(
                     sums[layer] = sums.get(layer, 0) + part
                 given.append(whole.clamp(min=0))
 
-            forward(preprocess(batch.images.to(parameter.device)).to(parameter), read)
+            forward(preprocess(batch.images.to(device)), read)
             neurons += given[0].shape[0] * given[0].shape[2] * given[0].shape[3]
     found = {}
     for layer in layers[1:]:
@@ -141,10 +141,10 @@ def handed_on(
     dict from layer to HandedOn
         For every layer but the first.
     """
-    parameter = next(net.parameters())
+    device = next(net.parameters()).device
     forward = ForwardPass(net, layers, before_relu=True)
     sums: dict[str, list[_Products]] = {layer: [_Products(), _Products()] for layer in layers[1:]}
-    with torch.inference_mode(), exact(parameter.device):
+    with torch.inference_mode(), exact(device):
         for batch in batches(images, batch_size):
             given: list[Tensor] = []
 
@@ -157,7 +157,7 @@ def handed_on(
                         products.add(before, behind.clamp(min=0))
                 given.append(whole.clamp(min=0))
 
-            forward(preprocess(batch.images.to(parameter.device)).to(parameter), read)
+            forward(preprocess(batch.images.to(device)), read)
     return {layer: HandedOn(*(products.correlations() for products in each)) for layer, each in sums.items()}
 
 

@@ -207,12 +207,14 @@ def _compare(net: nn.Module, traced: fx.GraphModule, sides: Iterable[int]) -> No
         found = []
         with (
             contextlib.suppress(Exception),
-            torch.random.fork_rng(),
+            torch.random.fork_rng(range(torch.cuda.device_count()) if weight.is_cuda else []),
             torch.no_grad(),
             evaluating(net),
         ):
             for run in (net.forward, fx.Interpreter(traced).run):
-                torch.manual_seed(0)  # a network that draws numbers draws the same
+                torch.default_generator.manual_seed(0)  # a network that draws numbers draws the same
+                if weight.is_cuda:
+                    torch.cuda.manual_seed_all(0)
                 found.append([each for each in tree_leaves(run(image.clone())) if isinstance(each, Tensor)])
         if len(found) < 2:
             continue
@@ -486,7 +488,8 @@ class ForwardPass(fx.Interpreter):
     def __init__(self, net: nn.Module, layers: Sequence[str], *, before_relu: bool = False, to_output: bool = False):
         net = unwrapped(net)
         traced = trace(net)
-        if next(net.parameters(), None) is None:
+        parameter = next(net.parameters(), None)
+        if parameter is None:
             raise RfvizError(
                 f"{type(net).__name__} has no parameters, which tell the device and type of images: make one of its "
                 "buffers an nn.Parameter."
@@ -504,6 +507,7 @@ class ForwardPass(fx.Interpreter):
         self.extra_traceback = False  # fx would add lines of its own to our one-line messages
         self.net, self.traced = net, traced
         self.memory_format = _memory_format(net)
+        self.dtype = parameter.dtype
         self.nodes = dict(zip(layers, wanted, strict=True))
         self.layers: dict[fx.Node, list[str]] = {}
         for node, layer in zip(wanted, layers, strict=True):
@@ -524,7 +528,8 @@ class ForwardPass(fx.Interpreter):
         Parameters
         ----------
         images : Tensor, shape (N, 3, H, W)
-            What the network takes; ignored where `given` already says everything.
+            What the network takes, of any floating-point type: it sees them in its own. Ignored where `given`
+            already says everything.
         read : callable, optional
             Called as ``read(layer, response)`` when the response of a layer has just been computed.
         given : mapping from layer name to Tensor, optional
@@ -545,7 +550,7 @@ class ForwardPass(fx.Interpreter):
                     break
             known[node] = value
         self._read, self.elements = read, 0
-        images = images.contiguous(memory_format=self.memory_format)
+        images = images.to(self.dtype).contiguous(memory_format=self.memory_format)
         try:
             with evaluating(self.net):
                 value = self.run(images, initial_env=known or None)

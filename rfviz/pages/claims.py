@@ -72,11 +72,15 @@ class Part(NamedTuple):
         return judge(self.interval.minus(self.limit), self.expected)
 
     @property
+    def bound(self) -> str:
+        """The limit without its unit, for people."""
+        return stats.number(self.limit, self.form).removeprefix("+")
+
+    @property
     def least(self) -> str:
         """The limit, for people."""
         side = "above" if self.expected > 0 else "below"
-        limit = stats.number(self.limit, self.form).removeprefix("+")
-        return f"{self.name}: {side} {limit}{stats.unit(self.form) or self.unit}"
+        return f"{self.name}: {side} {self.bound}{stats.unit(self.form) or self.unit}"
 
     def __str__(self) -> str:
         """Return name and number, for people: with more digits where an end would read like the limit it is not."""

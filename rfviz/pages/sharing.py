@@ -544,8 +544,7 @@ def ownership_answer(shown: Shown) -> Markdown:
         if found.written:
             share = found.written[network.stream[1]].share
             own, others = stats.mean(share[found.tested]), stats.mean(share[~found.tested])
-            all_of_it = found.inactive and own.value == 1  # nothing else comes in
-            by_first = "all" if all_of_it else f"{own:.0%}"
+            by_first = "all" if own.value == 1 else f"{own:.0%}"
             wrote = (
                 f"Of the variance of the {'inactive' if found.inactive else 'least active'} channels of {title}, the "
                 f"first block has written {by_first}; of that of the others {others:.0%}. "

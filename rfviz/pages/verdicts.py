@@ -17,7 +17,7 @@ from rfviz.nets.network import Network
 from rfviz.pages import training
 from rfviz.pages.claims import CONFIRMATORY, Claim, Part, gather
 from rfviz.pages.style import channel_link, listed
-from rfviz.stats import AGREES, CANNOT_TELL, DISAGREES, number
+from rfviz.stats import AGREES, CANNOT_TELL, DISAGREES
 
 MARKS = {AGREES: "✓", DISAGREES: "✗", CANNOT_TELL: "?"}
 
@@ -240,7 +240,7 @@ def _drawing(part: Part, axis: tuple[float, float]) -> str:
         x = at(part.random)
         drawn.append(f'<path class="random" d="M{x} {middle - 5}l5 5l-5 5l-5 -5Z"/>')
     drawn.append(f'<circle cx="{at(part.interval.value)}" cy="{middle}" r="4"/>')
-    ticks = {limit: number(part.limit, part.form).removeprefix("+")}
+    ticks = {limit: part.bound}
     if abs(at(0) - limit) > APART:
         ticks[at(0)] = "0"
     tall = HEIGHT + TICKS

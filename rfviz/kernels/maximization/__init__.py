@@ -260,8 +260,7 @@ def _ascend(
 ) -> Maximization:
     margin = sum(regularizer.margin for regularizer in regularizers)
     around = side + 2 * margin
-    seen_as = next(forward.net.parameters()).dtype
-    kept_as = torch.promote_types(seen_as, torch.float32)  # Adam's squares would vanish, or steps, in 16 bits
+    kept_as = torch.promote_types(forward.dtype, torch.float32)  # Adam's squares would vanish, or steps, in 16 bits
     units = units.to(kept_as)
     start = parametrization.start(channels, around, torch.empty((), device=channels.device, dtype=kept_as))
     parameters = start.requires_grad_(True)
@@ -271,7 +270,7 @@ def _ascend(
         seen = image = parametrization.images(parameters, around)
         for regularizer in regularizers:
             seen = regularizer.view(seen, channels, step)
-        activation = objective(forward(seen.to(seen_as)), channels).to(kept_as)
+        activation = objective(forward(seen), channels).to(kept_as)
         penalty = sum(regularizer.penalty(image).sum() for regularizer in regularizers)
         return activation.detach(), torch.autograd.grad(penalty - (activation / units).sum(), parameters)[0]
 
@@ -293,5 +292,5 @@ def _ascend(
     with torch.no_grad():
         image = parametrization.images(parameters.detach(), around)
         final = image[:, :, margin : margin + side, margin : margin + side].contiguous()
-        curve.append(objective(forward(final.to(seen_as)), channels).to(kept_as))
+        curve.append(objective(forward(final), channels).to(kept_as))
     return Maximization(final, torch.stack(curve), unmoved)

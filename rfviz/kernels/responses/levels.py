@@ -54,11 +54,11 @@ def nearest(
     positions : Tensor of int64, shape (C, L, k, 2)
         Neuron (y, x).
     """
-    parameter = next(net.parameters())
+    device = next(net.parameters()).device
     forward, field = ForwardPass(net, [layer]), receptive_field.known(net, [layer])[layer].field
     tops = [TopStimuli(k) for _ in range(levels.shape[1])]
-    wanted = levels.to(parameter.device)[..., None, None]
-    with torch.inference_mode(), exact(parameter.device):
+    wanted = levels.to(device)[..., None, None]
+    with torch.inference_mode(), exact(device):
         for batch in batches(images, batch_size):
             sides = batch.images.shape[2:]
 
@@ -74,7 +74,7 @@ def nearest(
                     merit = torch.where(response > 0, -away, -torch.inf).to(response.dtype)
                     top.update(index, Maps(merit, rows, columns))
 
-            forward(preprocess(batch.images.to(parameter.device)).to(parameter), read)
+            forward(preprocess(batch.images.to(device)), read)
     found = [top.result() for top in tops]
     there = torch.stack([merit for merit, _, _ in found], 1).isfinite()
     numbers = torch.stack([number for _, number, _ in found], 1)
@@ -105,10 +105,10 @@ def maps(
     dict from (image, channel) to Tensor, shape (h, w)
         Responses after the ReLU, on the CPU.
     """
-    parameter = next(net.parameters())
+    device = next(net.parameters()).device
     forward = ForwardPass(net, [layer])
     found: dict[tuple[int, int], Tensor] = {}
-    with torch.inference_mode(), exact(parameter.device):
+    with torch.inference_mode(), exact(device):
         for batch in batches(images, batch_size, indices=sorted(wanted)) if wanted else ():
 
             def read(_: str, response: Tensor, index: Tensor = batch.index) -> None:
@@ -116,5 +116,5 @@ def maps(
                     for channel in wanted[number]:
                         found[number, channel] = maps_of_image[channel].float().cpu()
 
-            forward(preprocess(batch.images.to(parameter.device)).to(parameter), read)
+            forward(preprocess(batch.images.to(device)), read)
     return found

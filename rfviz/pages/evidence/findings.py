@@ -106,10 +106,7 @@ def _of_networks(shown: series.Shown, pair: Reference, wide: Reference) -> Findi
 def _of_neurons(imagenet: Reference, pair: Sequence[Claim]) -> list[Finding]:
     (name,) = imagenet.effects
     found = []
-    for letter, states in (
-        ("i", "selective for orientation, more than random weights give"),
-        ("j", "double-opponent, more than random weights give"),
-    ):
+    for letter, states in (("i", "selective for orientation"), ("j", "double-opponent")):
         here, there = (_stated(claims, letter) for claims in (imagenet.claims, pair))
         ours = (
             f"{_on_imagenet(name)}: the share of channels that are, averaged over three layers, minus that with random "
@@ -117,7 +114,7 @@ def _of_neurons(imagenet: Reference, pair: Sequence[Claim]) -> list[Finding]:
         )
         other = f"ResNet34 trained on Caltech-101: it is {there.parts[0].interval:+.0%}"
         verdicts = [(here.verdict, ours), (there.verdict, other)]
-        found.append(Finding(f"Neurons are {states}", verdicts, ("claims", "Claims")))
+        found.append(Finding(f"Neurons are {states}, more than random weights give", verdicts, ("claims", "Claims")))
     picture = _stated(imagenet.claims, "d")
     part = next(each for each in picture.parts if each.verdict == picture.verdict)
     shares = [each.interval.value for each in picture.parts]
