@@ -178,13 +178,12 @@ class NetSource(Reader):
 
 
 def check_folder(folder: Path) -> None:
-    """Make a folder, and raise RfvizError if nothing can be written to it, before anything is computed for it."""
-    for path in (folder, *folder.parents):
-        if path.is_file():
-            raise RfvizError(f"{path} is a file: name a folder to write to.")
+    """Raise RfvizError if nothing can be written to a folder, which need not be there, before anything is computed."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
+        there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        if not there.is_dir():
+            raise RfvizError(f"{there} is a file: name a folder to write to.")
+        tempfile.TemporaryFile(dir=there).close()
     except OSError as error:
         raise RfvizError(f"{folder} cannot be written to ({error}): free some space or name another folder.") from error
 

@@ -49,9 +49,19 @@ def evaluating(net: nn.Module) -> Iterator[None]:
 
 
 def unwrapped(net: nn.Module) -> nn.Module:
-    """Return a network without what `DataParallel` and `torch.compile` wrap around it."""
+    """Return a network without what `DataParallel` and `torch.compile` wrap around it.
+
+    Raises
+    ------
+    RfvizError
+        If it is no module, or has layers without a size.
+    """
     while (inner := getattr(net, "_orig_mod", None) or (isinstance(net, _WRAPPERS) and net.module)) and inner:
         net = inner
+    if not isinstance(net, nn.Module):
+        raise RfvizError(f"a {type(net).__name__} is no network: give a torch.nn.Module.")
+    if any(map(nn.parameter.is_lazy, (*net.parameters(), *net.buffers()))):
+        raise RfvizError(f"{type(net).__name__} has lazy layers, which have no size yet: call it once on an image.")
     return net
 
 
@@ -151,14 +161,9 @@ def trace(net: nn.Module) -> fx.GraphModule:
     Raises
     ------
     RfvizError
-        If it is no module or has layers without a size, or if the forward pass depends on values, so that no single
-        graph describes it.
+        See `unwrapped`; and if the forward pass depends on values, so that no single graph describes it.
     """
     net = unwrapped(net)
-    if not isinstance(net, nn.Module):
-        raise RfvizError(f"a {type(net).__name__} is no network: give a torch.nn.Module.")
-    if any(map(nn.parameter.is_lazy, (*net.parameters(), *net.buffers()))):
-        raise RfvizError(f"{type(net).__name__} has lazy layers, which have no size yet: call it once on an image.")
     if net in _REMEMBERED:
         return fx.GraphModule(_REMEMBERED[net], copy.deepcopy(_REMEMBERED[net].graph))
     tracer = _Tracer()

@@ -90,7 +90,7 @@ def load(address: str, source: str | None = None) -> Loaded:
                 f"{address!r} is no network: write torchvision:NAME such as torchvision:resnet18, timm:NAME, "
                 "rfviz:NAME, or FILE.py:FUNCTION."
             )
-    loaded.net.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # usually the faster order
+    graph.unwrapped(loaded.net).eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # usually the faster order
     return loaded
 
 

@@ -248,6 +248,7 @@ def test_a_folder_that_cannot_be_written_is_told_at_once(tmp_path: Path, monkeyp
     net = nn.Sequential(nn.Conv2d(3, 3, 3), nn.ReLU())
     with pytest.raises(RfvizError, match=r"mine cannot be written to \(.*Permission denied\): free some space or name"):
         NetSource({"a": net}, torch.rand(2, 3, 9, 9), ["0"], folder=tmp_path / "mine")
+    assert not (tmp_path / "mine").exists()
 
 
 def test_why_a_layer_is_not_maximized_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,6 +32,9 @@ number = 3
 
 def a_number():
     return number
+
+def lazy():
+    return nn.Sequential(nn.LazyConv2d(4, 3), nn.ReLU())
 """
 
 
@@ -131,6 +134,7 @@ def test_timm(monkeypatch: pytest.MonkeyPatch) -> None:
         ("MINE:build", "random", "brings weights of its own: leave 'random' out"),
         ("MINE:broken", None, r"mine.py:broken failed with KeyError: 'layers'"),
         ("MINE:a_number", None, r"mine.py:a_number returned a int: a torch.nn.Module is expected"),
+        ("MINE:lazy", None, "Sequential has lazy layers, which have no size yet: call it once on an image"),
     ],
 )
 def test_what_is_wrong_is_told_in_one_line(mine: Path, address: str, weights: str | None, message: str) -> None:
