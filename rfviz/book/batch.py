@@ -277,10 +277,12 @@ def run_notebooks(
             execute(page, target, parameters, patience, of)
             bar.update()
 
-        begun = [pool.submit(work, *job) for job in waiting]
+        begun = []
         try:
-            for each in begun:
-                each.result()
+            for job in waiting:
+                begun.append(pool.submit(work, *job))
+            for _ in forks.results(begun):
+                pass
         except BaseException as error:
             for each in begun:
                 each.cancel()

@@ -130,7 +130,8 @@ def call(module: str, arguments: Sequence[str], environment: Mapping[str, str], 
     output.write_bytes(b"")
     process.start()
     try:
-        process.join()
+        while process.is_alive():
+            process.join(forks.A_WHILE)
     finally:
         process.kill()
         process.join()

@@ -3,7 +3,6 @@
 import glob
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from tqdm.auto import tqdm
 from rfviz.explorer import static
 from rfviz.explorer.own import NetSource, collect, own_layer, size_of_means, stands_alone
 from rfviz.images import whitening
+from rfviz.lab import forks
 from rfviz.nets import graph
 from rfviz.nets.receptive_field import WHOLE_IMAGE
 from rfviz.storage.digests import digest
@@ -108,7 +108,7 @@ def _draw_all(source: NetSource, progress: bool, wait: bool) -> None:
             pool = ThreadPoolExecutor(1 if alone else AT_ONCE, initializer=torch.set_num_threads, initargs=(of_each,))
             with graph.remembering([source.nets[model]]):
                 try:
-                    for _ in pool.map(partial(source.drawn, model), layers):
+                    for _ in forks.results([pool.submit(source.drawn, model, layer) for layer in layers]):
                         bar.update()
                 finally:
                     pool.shutdown(wait=wait, cancel_futures=True)

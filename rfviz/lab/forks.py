@@ -10,13 +10,20 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from concurrent.futures import wait as wait_for
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 _begun: list[str] = []
+
+A_WHILE = 0.5
+"""Seconds that a main thread waits at a time: where the system hands Ctrl-C to another thread, it learns so when its
+wait ends, and from nothing else.
+"""
 
 
 def begin(module: str) -> bool:
@@ -46,6 +53,14 @@ def process(target: Callable[..., None], arguments: tuple[Any, ...], *, daemon: 
     """Return a process that is yet to start: a fork, if `begin` was called. A daemon can start none of its own."""
     context: Any = multiprocessing.get_context("forkserver" if _begun else "spawn")
     return context.Process(target=target, args=arguments, daemon=daemon, name=name or None)
+
+
+def results(begun: Iterable[Future[Any]]) -> Iterator[Any]:
+    """Wait for what threads do and return what comes of it, in order; Ctrl-C ends the wait."""
+    for each in begun:
+        while not each.done():
+            wait_for([each], A_WHILE)
+        yield each.result()
 
 
 def end_with_parent() -> None:

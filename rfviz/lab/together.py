@@ -102,7 +102,7 @@ def train(
                 with suppress(OSError):  # it was killed
                     worker.send(job)
                     busy[worker] = job
-            ready = wait(list(busy)) if busy else []
+            ready = wait(list(busy), forks.A_WHILE) if busy else []
             for worker in [each for each in busy if each in ready]:
                 job = busy.pop(worker)
                 with suppress(EOFError, OSError):

@@ -65,6 +65,28 @@ def test_ctrl_c_ends_a_run_and_says_how_to_go_on(tmp_path, arguments, seen):
     assert not [path for path in tmp_path.rglob(".*") if path.suffix == ".part"]
 
 
+TAKEN = """
+import os, signal, threading, time
+from concurrent.futures import ThreadPoolExecutor
+from rfviz.lab import forks
+
+def work():
+    time.sleep(0.5)
+    signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+    time.sleep(60)
+
+try:
+    list(forks.results([ThreadPoolExecutor().submit(work)]))
+except KeyboardInterrupt:
+    os._exit(130)
+"""
+"""The system hands Ctrl-C to the thread that works, not to the one that waits for it."""
+
+
+def test_ctrl_c_that_another_thread_gets_ends_the_wait(tmp_path):
+    assert begin(["-c", TAKEN], tmp_path).wait(timeout=40) == 130
+
+
 SLOWLY = """
 import sys, time
 from rfviz.book import cli
