@@ -39,6 +39,7 @@ def main() -> None:
         for row in ROWS[given.row]():
             print(json.dumps(row), flush=True)
         return
+    commit = measure.commit()  # of before the results are written, which changes the tree
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() and given.only else {}
     results |= {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
@@ -47,7 +48,7 @@ def main() -> None:
     }
     commits, rows = results.setdefault("commits", {}), results.setdefault("rows", {})
     for row in tqdm(given.only or list(ROWS), unit="row"):
-        rows[row], commits[row] = in_a_process(row), measure.commit()
+        rows[row], commits[row] = in_a_process(row), commit
         RESULTS.write_text(json.dumps(results, indent=1) + "\n")  # now: the next row may fail
     print(speed.benchmark_table(results).to_string())
     print(speed.profile_table(results).to_string())

@@ -50,7 +50,7 @@ PAPER_BATCH = 256
 """Images that share a randomly drawn channel, whatever the compute batch: the paper's mini-batch."""
 
 ROWS = ("inactive", "random_inactive", "least_active", "random_active")
-"""The rows of the experiment; the last two are controls that the paper does not have."""
+"""The rows of the experiment; the paper does not have the last two, of which the last is the control."""
 
 
 DOSES = (0.25, 0.5, 1.0, 2.0, 4.0)

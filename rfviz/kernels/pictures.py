@@ -225,9 +225,9 @@ def own_rank(first: Tensor, second: Tensor) -> Tensor:
 
 
 def outside_span(pictures: Tensor, filters: Tensor) -> Tensor:
-    """Return the share of the contrast of pictures that no combination of filters makes, float64 `(C,)` in [0, 1].
+    """Return the share of the contrast energy of pictures that no combination of filters makes, float64 `(C,)`, 0 to 1.
 
-    Of the sum of squares of a picture, minus its mean colour; mean colours are thrown in with the filters.
+    That is the sum of squares of a picture, minus its mean colour; mean colours are thrown in with the filters.
 
     Parameters
     ----------

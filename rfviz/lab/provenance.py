@@ -42,6 +42,7 @@ def environment(device: torch.device) -> dict[str, str]:
         "device": device_name(device),
         "Python": platform.python_version(),
         **{package: version(package) for package in _PACKAGES},
+        "torch": str(torch.__version__),  # which says for what it was built, unlike the name of the package on PyPI
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     }
 

@@ -1,7 +1,8 @@
 """A series of trainings: how many channels of the stem fall silent, by cumulative decay, with and without skips.
 
-Every training is a run of the preset `PRESET` with another cumulative decay D (`rfviz.training.recipe.Recipe.decay`);
-nothing else differs. A second arm adds a penalty that keeps every channel of the stem firing (`Recipe.alive`).
+Every training is a run of the preset `PRESET` with another cumulative decay D (`rfviz.training.recipe.Recipe.decay`).
+Networks without any skips have that preset's recipe for them, the others one and the same. A second arm adds a penalty
+that keeps every channel of the stem firing (`Recipe.alive`).
 """
 
 import dataclasses

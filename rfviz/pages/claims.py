@@ -25,8 +25,8 @@ from rfviz.lab.run import Run
 from rfviz.nets.network import Network
 from rfviz.pages import colour, higher, maximization, orientation, sharing
 from rfviz.pages.inactive import MORE, more_inactive, noise_change
-from rfviz.pages.sharing import NO_LABELS, TRAININGS, few_trainings
-from rfviz.pages.style import no_contrast
+from rfviz.pages.sharing import NO_LABELS
+from rfviz.pages.style import TRAININGS, few_trainings, no_contrast
 from rfviz.stats import AGREES, CANNOT_TELL, DISAGREES, NOTHING, Interval, all_of, judge
 
 PAPER_SHARE = 13 / 64
@@ -455,8 +455,8 @@ def _oriented(runs: Sequence[Run]) -> Claim:
         "i", f"{subject.title} has neurons that are selective for orientation (here: more than random weights give).",
         "Share of three layers in which a channel is more selective (1 minus circular variance) than "
         f"{orientation.NULL} % of channels with random weights at the same frequency, and {orientation.LEAST:g} at "
-        f"least, and prefers the same orientation within {orientation.RELIABLE:.0f}° by every first and by every "
-        "second phase of the drift; minus that with random weights.",
+        f"least, and prefers the same orientation within {orientation.RELIABLE:.0f}° by the even and by the odd "
+        "phases of the drift; minus that with random weights.",
         [Part("share minus random weights", excess, MORE, form="+.0%")],
     )  # fmt: skip
 
@@ -511,8 +511,8 @@ def _hypothesis(runs: Sequence[Run]) -> Claim:
     subject = runs[0].subject
     says = "Channels are inactive because later blocks use them for features unlike the filters (the hypothesis)."
     measure = (
-        f"Of inactive channels of {subject.title}, minus the others: share of the contrast of the mean stimulus at "
-        f"{subject.layer_title(subject.stream[-1])}, in its centre, as large as a filter, that no mixture of the "
+        f"Of inactive channels of {subject.title}, minus the others: share of the contrast energy of the mean stimulus "
+        f"at {subject.layer_title(subject.stream[-1])}, in its centre, as large as a filter, that no mixture of the "
         "filters makes (open where that is less than the least effect in every channel). And the change of the loss, "
         "nats, when the blocks may write nothing to the inactive channels, and how much more it is than with as many "
         "active ones that the first block reads most nearly as strongly. Channel sharing has the other predictions, "

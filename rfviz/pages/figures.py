@@ -393,7 +393,7 @@ def effective_fields(
     controls : dict from str to EffectiveFields, optional
         Of the same neurons on the same images, such as with random weights.
     index : int, optional
-        Which of the neurons that were measured; the middle one of each layer by default.
+        Which of the neurons that were measured; by default the first of the channel in the middle of each layer.
     places : callable, optional
         Where a click leads.
     """
@@ -402,7 +402,8 @@ def effective_fields(
     figure = BookFigure(1.9 * len(found))
     grid = figure.subplots(len(found), len(titles), squeeze=False)
     for row, (name, each) in zip(grid, found.items(), strict=True):
-        number = len(each.channels) // 2 if index is None else index
+        middle = int((each.channels == each.channels[len(each.channels) // 2]).nonzero()[0])
+        number = middle if index is None else index
         check_channel(number, len(each.channels))
         channel, image = int(each.channels[number]), image_of(images[int(each.images[number])])
         of = places(name, channel)

@@ -24,9 +24,11 @@ from rfviz.pages import figures
 from rfviz.pages.style import (
     DIVERGENCE,
     GREY,
+    TRAININGS,
     BookFigure,
     answer,
     channel_link,
+    few_trainings,
     link_points,
     listed,
     measure,
@@ -433,7 +435,7 @@ def _labelled(effects: Effects) -> bool:
 
 
 def table1(effects: Effects) -> pd.DataFrame:
-    """Return Table 1 with our two control rows, as text for people; the paper's numbers stand beside ours."""
+    """Return Table 1 with two more rows, one of them the control, as text for people, beside the paper's numbers."""
     by = measure(_labelled(effects))
     rows = []
     for network, replicas in effects.items():
@@ -505,22 +507,27 @@ def _comparison(effects: Effects) -> str:
     if contrast is None:
         return f"There is no network with{'out' * subject.skips} skips to compare with."
     pair = (subject, contrast) if subject.skips else (contrast, subject)
+    trainings = len(effects[subject.name])
+
+    def verdict(measured: Interval) -> str:
+        return judge(measured, least=MORE) if trainings >= TRAININGS else CANNOT_TELL
+
     more = more_inactive(effects, *pair)
     ours, other = (each.title for each in pair)
     has = {
         AGREES: f"As in the paper, {ours} has more inactive channels than {other}",
         DISAGREES: f"Unlike in the paper, {ours} does not have more inactive channels than {other}",
         CANNOT_TELL: f"It cannot be told whether {ours} has more inactive channels than {other}",
-    }[judge(more, least=MORE)]
+    }[verdict(more)]
     said = f"{has}, by {100 * MORE:g} points at least: the difference of their shares is {more:+.0%}."
     if controlled and subject.skips:
         equal = more_inactive(effects, controlled, contrast)
         same = {AGREES: "so it is", DISAGREES: "neither does it", CANNOT_TELL: "neither can it be told"}
         so = "it cannot be told whether it is so"
-        if judge(equal, least=MORE) == judge(more, least=MORE):
-            so = same[judge(more, least=MORE)]
+        if verdict(equal) == verdict(more):
+            so = same[verdict(more)]
         said += f" At equal accuracy {so}: {controlled.title} minus {other} is {equal:+.0%}."
-    return said
+    return said if trainings >= TRAININGS else f"{said} ({few_trainings(trainings).capitalize()}.)"
 
 
 def _verdict(network: str, replicas: Sequence[NoiseEffect]) -> str:
@@ -576,7 +583,7 @@ def noise_doses(shown: Shown) -> Figure:
         top.set_xticks(found.doses, [f"{dose:g}" for dose in found.doses])
         top.minorticks_off()
         top.set_title(NETWORKS[network].title)
-        top.set_xlabel("σ of the noise")
+        top.set_xlabel("σ before rectification")
         top.legend(frameon=False)
         rates = 100 * shown.pooled[network][0].firing_rate.numpy()
         alone = [found.mean(each) for each in found.single]

@@ -37,9 +37,11 @@ from rfviz.nets.network import NETWORKS, Network
 from rfviz.pages import inactive
 from rfviz.pages.style import (
     GREY,
+    TRAININGS,
     BookFigure,
     Roles,
     answer,
+    few_trainings,
     in_sentences,
     link_points,
     listed,
@@ -568,11 +570,12 @@ def ownership_answer(shown: Shown) -> Markdown:
 
 
 STRANGE = 0.05
-"""Share of the contrast of a mean stimulus outside the filters that counts, and least difference of groups in it."""
+"""Share of the contrast energy (sum of squares) of a mean stimulus outside the filters that counts, and least
+difference of groups in it."""
 
 ALL_MADE = (
-    f"in no channel do {STRANGE:.0%} of the contrast of the mean stimulus lie outside the span of the filters, so that "
-    "none could be stranger than others"
+    f"in no channel do {STRANGE:.0%} of the contrast energy of the mean stimulus lie outside the span of the filters, "
+    "so that none could be stranger than others"
 )
 
 
@@ -595,16 +598,6 @@ def unlike(evidence: Evidence) -> Interval:
 def none_inactive(network: Network) -> str:
     """Say why no verdict on inactive channels is possible where a network has none."""
     return f"{network.title} has no inactive channel in this run; its least active ones stand in for them"
-
-
-TRAININGS = 3
-"""Trainings of each network that a comparison of networks takes."""
-
-
-def few_trainings(count: int) -> str:
-    """Say that there are too few trainings to compare networks."""
-    trained = "one training" if count == 1 else f"{count} trainings"
-    return f"{trained} of each network: a comparison of networks takes {TRAININGS}"
 
 
 NO_LABELS = "the images have no labels that the networks know, and a divergence does not tell harm from help"
@@ -704,7 +697,7 @@ def predictions(shown: Shown) -> list[Prediction]:
         ),
         Prediction(
             f"The {tested} channels hold something at {last} that no mixture of the filters makes.",
-            "share of the contrast of the mean stimulus outside the span of all filters, minus that of the others",
+            "share of the contrast energy of the mean stimulus outside the span of all filters, minus the others'",
             f"{strange:+.2f}", f"{other}: {over(unlike, plain):+.2f}",
             *((CANNOT_TELL, ALL_MADE) if any_inactive and any(map(all_made, ours)) else verdict(strange)),
         ),

@@ -260,8 +260,8 @@ def accuracy_answer(accuracies: Mapping[str, Sequence[float]]) -> Markdown:
             "undecided."
         )
     words = {
-        1: "With skips, the networks classify better than without",
-        -1: "With skips, the networks classify worse than without",
+        1: "With skips, the networks classify better than without, each trained by its own recipe",
+        -1: "With skips, the networks classify worse than without, each trained by its own recipe",
         0: f"What skips do to that is undecided, as {stats.because(gap)}",
     }
     said = f"{answer} {words[gap.sign]}: {difference}, in points, {gap:+.1f}."

@@ -249,10 +249,19 @@ def test_without_inactive_channels_there_is_nothing_to_compare() -> None:
     ],
 )
 def test_networks_are_compared_by_the_interval(resnet: int, plain: int, words: str) -> None:
-    effects = {"resnet34": [having(resnet, 1.0, 1.1)], "plainnet34": [having(plain, 1.0, 1.1) if plain else NONE]}
+    effects = {
+        "resnet34": [having(resnet + more, 1.0, 1.1) for more in range(3)],
+        "plainnet34": [having(plain, 1.0, 1.1) if plain else NONE] * 3,
+    }
     assert words in page.noise_answer(effects).data
     turned = dict(reversed(effects.items()))  # which of them is the subject says nothing about the paper
     assert words in page.noise_answer(turned).data
+
+
+def test_a_single_training_of_each_compares_nothing() -> None:
+    said = page.noise_answer({"resnet34": [having(13, 1.0, 1.1)], "plainnet34": [having(2, 1.0, 1.1)]}).data
+    assert "It cannot be told whether ResNet34 has more inactive channels than PlainNet34" in said
+    assert "(One training of each network: a comparison of networks takes 3.)" in said
 
 
 def test_a_lone_network_is_not_compared() -> None:

@@ -85,6 +85,8 @@ def test_sentences_follow_the_results():
         "Measured on 2026-01-02 at 2 commits (which `benchmarks/results.json` names by row): P, 2 threads (I)"
         in speed.measured_on(results).data
     )
+    unclean = {**results, "commits": {"a": "c1-dirty", "b": "c1-dirty", "c": "c1"}}
+    assert "by row), 2 of 3 rows with uncommitted changes: P" in speed.measured_on(unclean).data
     added = "add 20.0 ms to the 10.0 ms of an image's forward pass, or 12.0 ms to 8.0 ms with the channels last"
     assert added in speed.collecting(results).data
     # 20 ms an image against 40 ms

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from rfviz import stats
 from rfviz.lab import presets, series
 from rfviz.nets.network import NETWORKS
+from rfviz.pages.inactive import MORE
 from rfviz.pages.style import GREY, BookFigure, HowMade, answer, listed
 from rfviz.pages.training import hardly_learnt
 from rfviz.stats import AGREES, CANNOT_TELL, DISAGREES, NOTHING, Interval, judge
@@ -223,16 +224,16 @@ def skips_answer(shown: Shown) -> Markdown:
     for other in others:
         gap = more_silent(shown, subject, other)
         words = {
-            AGREES: "more channels fall silent",
-            DISAGREES: "fewer channels fall silent",
-            CANNOT_TELL: "it cannot be told whether more or fewer channels fall silent",
-        }[judge(gap)]
+            AGREES: "channels fall silent more often",
+            DISAGREES: "channels do not fall silent more often",
+            CANNOT_TELL: "it cannot be told whether channels fall silent more often",
+        }[judge(gap, least=100 * MORE)]
         decays = compared(shown, subject, other)
         accuracy = _difference(shown, "points", (subject, False), (other, False), decays)
         sentences.append(
-            f"In {NETWORKS[subject].title}, {words} than in {NETWORKS[other].title}: the difference is {gap:+.1f} % of "
-            f"the channels, at D = {listed([f'{decay:g}' for decay in decays])} (that of their top-1 accuracies, in "
-            f"points, is {accuracy:+.1f})."
+            f"In {NETWORKS[subject].title}, {words} than in {NETWORKS[other].title}, by {100 * MORE:g} points of them "
+            f"at least: the difference of the shares, in points, is {gap:+.1f}, at D = "
+            f"{listed([f'{decay:g}' for decay in decays])} (that of their top-1 accuracies is {accuracy:+.1f})."
         )
     return answer(sentences)
 

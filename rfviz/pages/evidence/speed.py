@@ -26,6 +26,9 @@ def measured_on(results: Mapping[str, Any]) -> Markdown:
     commits = (
         f"`{made[0]}`" if len(made) == 1 else f"{len(made)} commits (which `benchmarks/results.json` names by row)"
     )
+    changed = sum(commit.endswith("-dirty") for commit in results["commits"].values())
+    if changed:
+        commits += f", {changed} of {len(results['commits'])} rows with uncommitted changes"
     return Markdown(
         f"Measured on {results['date']} at {commits}: {machine['processor']}, {machine['threads']} threads "
         f"({machine['instructions']}), {machine['memory']} of memory, GPU: {machine['GPU']}; torch "
