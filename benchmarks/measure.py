@@ -69,7 +69,7 @@ def versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         found[package] = version(package)
-    return found
+    return found | {"torch": str(torch.__version__)}  # with its build
 
 
 def commit() -> str:

@@ -90,10 +90,10 @@ def all_layers() -> Iterator[Row]:
     yield from _pass(LAYERS, "top 16 + activity, 17 layers", 1.15, 128, 5, mean_stimulus=False)
 
 
-_STAGES = {
+STAGES = {
     "Maps._look": "maxima, sums and octaves of the maps",
     "summed_patches.<locals>.<lambda>": "counts of the neurons that fire",
-    "Phases._transformed.<locals>.<lambda>": "Fourier transforms of the images",
+    "Phases.transform.<locals>.<lambda>": "Fourier transforms of the images",
     "summed_patches.<locals>.transform": "Fourier transforms of the neurons",
     "_product_back.<locals>.multiply": "products of the two, and the way back",
 }
@@ -108,7 +108,7 @@ def profile() -> Iterator[Row]:
 
     class Watched(Cores):
         def each(self, work: Callable[[Any], Any], pieces: Iterable[Any]) -> list[Any]:
-            stage = _STAGES[work.__qualname__]
+            stage = STAGES[work.__qualname__]
             began, counted = time.perf_counter(), counter.get_total_flops()
             found = super().each(work, pieces)
             seconds[stage] += time.perf_counter() - began
@@ -133,7 +133,7 @@ def profile() -> Iterator[Row]:
     bare, whole, once = (statistics.mean(times[name]) for name in works)
     gflop = {stage: number / BATCH / 1e9 for stage, number in operations.items()}
     forward = counter.get_flop_counts()["Global"][torch.ops.aten.convolution] / BATCH / 1e9
-    of_stages = {stage: seconds[stage] / 6 / len(images) for stage in _STAGES.values()}  # in_turn begins with one more
+    of_stages = {stage: seconds[stage] / 6 / len(images) for stage in STAGES.values()}  # in_turn begins with one more
     bare, whole = bare / len(images), whole / len(images)
     yield {"stage": "forward pass, nothing collected", "seconds": bare, "gflop": forward}
     for stage, spent in of_stages.items():

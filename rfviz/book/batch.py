@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import re
+import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -287,10 +288,12 @@ def run_notebooks(
             for each in begun:
                 each.cancel()
             if isinstance(error, KeyboardInterrupt):
+                before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # pressed again, it would leave kernels behind
                 logging.getLogger("papermill").setLevel(logging.CRITICAL)  # it would tell of the end of its kernels
                 while not all(each.done() for each in begun):  # one more may be about to start
                     kernels.kill_all()  # they run in sessions of their own, where Ctrl-C does not reach them
                     time.sleep(0.1)
+                signal.signal(signal.SIGINT, before)
             raise
     return list(jobs.values())
 

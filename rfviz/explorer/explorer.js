@@ -57,7 +57,7 @@ function set(element, attributes) {
 
 function number(value, unit = "") {
   if (value === null || value === undefined) return "–";
-  if (unit === "×" && value >= 1000) return "> 1,000 ×"; // over next to nothing
+  if (unit === "×" && value >= 1000) return "> 1,000 ×"; // over almost 0
   const size = Math.abs(value);
   let text = value.toPrecision(3);
   if (size >= 1000) text = Math.round(value).toLocaleString("en-US");

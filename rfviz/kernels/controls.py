@@ -2,7 +2,7 @@
 
 Random weights need batch norms that know what goes through them. An untrained network in evaluation mode has batch
 norms that do nothing. In a residual network that is no fair picture of chance: torch's initial weights shrink what goes
-through a block about threefold, so next to the skip the block says hardly anything, and the network behaves as if it
+through a block about threefold, so the block adds little to the skip, and the network behaves as if it
 were shallow. In training, batch norm prevents that from the first step.
 """
 

@@ -44,7 +44,7 @@ def least_active_channels(responses: LayerResponses, count: int) -> tuple[int, .
 
 
 def control_count(channels: int) -> int:
-    """Return how many channels the control rows take: the paper's 13 of 64, in proportion, at least 1."""
+    """Return how many channels the last two rows take: the paper's 13 of 64, in proportion, at least 1."""
     return max(1, round(13 * channels / 64))
 
 

@@ -112,7 +112,8 @@ def train(
         for worker in free:
             worker.close()
         for process in processes:
-            process.join()
+            while process.is_alive():
+                process.join(forks.A_WHILE)
     finally:
         for process in processes:
             process.kill()

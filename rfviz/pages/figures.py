@@ -402,8 +402,9 @@ def effective_fields(
     figure = BookFigure(1.9 * len(found))
     grid = figure.subplots(len(found), len(titles), squeeze=False)
     for row, (name, each) in zip(grid, found.items(), strict=True):
-        middle = int((each.channels == each.channels[len(each.channels) // 2]).nonzero()[0])
-        number = middle if index is None else index
+        number = index or 0
+        if index is None and len(each.channels):
+            number = int((each.channels == each.channels[len(each.channels) // 2]).nonzero()[0])
         check_channel(number, len(each.channels))
         channel, image = int(each.channels[number]), image_of(images[int(each.images[number])])
         of = places(name, channel)

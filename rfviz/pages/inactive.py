@@ -495,7 +495,7 @@ def noise_answer(effects: Effects) -> Markdown:
     else:
         said = [
             "No network of this run has an inactive channel, so there is nothing for the paper's two experiments to "
-            "disturb; only the controls can be measured. The paper finds 13 of 64 channels in ResNet34 and 2 in "
+            "disturb; only the two other rows can be measured. The paper finds 13 of 64 channels in ResNet34 and 2 in "
             "PlainNet34."
         ]
     return answer([_comparison(effects), *said])

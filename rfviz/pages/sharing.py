@@ -380,9 +380,9 @@ def _which_keeps(shown: Shown) -> str:
         AGREES: f"a channel keeps its feature more in {subject.title}",
         DISAGREES: f"a channel keeps its feature less in {subject.title}",
         CANNOT_TELL: "in which of the two a channel keeps its feature more is undecided",
-    }[judge(shown.keeps)]
-    one = ", in this one pair of networks" if len(shown.evidence[subject.name]) == 1 else ""
-    return f"What {subject.title} has of it minus what {contrast.title} has is {shown.keeps:+.2f}: {order}{one}."
+    }[judge(shown.keeps) if (count := len(shown.evidence[subject.name])) >= TRAININGS else CANNOT_TELL]
+    few = f" ({few_trainings(count)})" if count < TRAININGS else ""
+    return f"What {subject.title} has of it minus what {contrast.title} has is {shown.keeps:+.2f}: {order}{few}."
 
 
 # -- how sparse are the layers? ----------------------------------------------------------------------------------------

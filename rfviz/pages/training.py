@@ -17,7 +17,7 @@ from rfviz.images.data import NO_CLASS, Evaluation
 from rfviz.lab import results
 from rfviz.lab.run import Run
 from rfviz.nets.network import NETWORKS, Network
-from rfviz.pages.style import GREY, BookFigure, listed, roles, show
+from rfviz.pages.style import GREY, TRAININGS, BookFigure, few_trainings, listed, roles, show
 from rfviz.stats import Interval
 from rfviz.training.recipe import Recipe
 
@@ -254,14 +254,12 @@ def accuracy_answer(accuracies: Mapping[str, Sequence[float]]) -> Markdown:
     skips, plain = (first, other) if first.skips else (other, first)
     gap = gap_between(skips, plain)
     difference = f"{skips.title} minus {plain.title} is"
-    if gap.n == 1:
-        return Markdown(
-            f"{answer} {difference} {gap.value:+.1f} points; with one training of each, what the skips do to that is "
-            "undecided."
-        )
+    if gap.n < TRAININGS:
+        few = few_trainings(gap.n)
+        return Markdown(f"{answer} {difference} {gap.value:+.1f} points; what skips do to that is undecided ({few}).")
     words = {
-        1: "With skips, the networks classify better than without, each trained by its own recipe",
-        -1: "With skips, the networks classify worse than without, each trained by its own recipe",
+        1: "With skips, the networks classify better than without (their recipes may differ, too)",
+        -1: "With skips, the networks classify worse than without (their recipes may differ, too)",
         0: f"What skips do to that is undecided, as {stats.because(gap)}",
     }
     said = f"{answer} {words[gap.sign]}: {difference}, in points, {gap:+.1f}."

@@ -84,7 +84,11 @@ except KeyboardInterrupt:
 
 
 def test_ctrl_c_that_another_thread_gets_ends_the_wait(tmp_path):
-    assert begin(["-c", TAKEN], tmp_path).wait(timeout=40) == 130
+    with begin(["-c", TAKEN], tmp_path) as process:
+        try:
+            assert process.wait(timeout=40) == 130
+        finally:
+            process.kill()
 
 
 SLOWLY = """

@@ -5,6 +5,9 @@ import threading
 import pytest
 import torch
 
+from benchmarks import rows
+from rfviz.kernels import responses
+from rfviz.kernels.responses import passes
 from rfviz.kernels.responses.cores import ALONE, Cores
 
 
@@ -77,3 +80,16 @@ def test_threads_that_cannot_begin_leave_nothing_behind(two_threads, monkeypatch
         with pytest.raises(RuntimeError, match="can't start new thread"), Cores():
             pass
     assert threading.active_count() == running and torch.get_num_threads() == 2
+
+
+def test_the_benchmark_knows_what_is_done_on_several_cores(resnet, some_tiles, monkeypatch):
+    done = set()
+
+    class Noting(Cores):
+        def each(self, work, pieces):
+            done.add(work.__qualname__)
+            return super().each(work, pieces)
+
+    monkeypatch.setattr(passes, "Cores", Noting)
+    responses.collect(resnet, some_tiles, ["maxpool", "layer1.0"], 2)
+    assert done == set(rows.STAGES)

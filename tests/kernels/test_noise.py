@@ -51,7 +51,7 @@ def silence(net, *channels):
 
 @pytest.fixture
 def net(resnet):
-    """A ResNet34 of width 6 in float64 whose channels 1 and 4 never fire; the control rows take one channel."""
+    """A ResNet34 of width 6 in float64 whose channels 1 and 4 never fire; the last two rows take one channel."""
     return silence(resnet.double(), 1, 4)
 
 

@@ -141,6 +141,8 @@ def test_effective_fields_need_no_control(net, found, tiles) -> None:
     drawn = pictures(both)
     assert len(drawn) == 4 and np.array_equal(drawn[2], drawn[3])
     assert not overlaps(both)
+    strongest = figures.effective_fields(tiles, {layer: fields}, index=fields.channels.tolist().index(channels[1]))
+    assert all(map(np.array_equal, pictures(both), pictures(strongest)))  # of the channel in the middle
 
 
 def seeing_all(found):

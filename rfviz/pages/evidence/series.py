@@ -231,8 +231,8 @@ def skips_answer(shown: Shown) -> Markdown:
         decays = compared(shown, subject, other)
         accuracy = _difference(shown, "points", (subject, False), (other, False), decays)
         sentences.append(
-            f"In {NETWORKS[subject].title}, {words} than in {NETWORKS[other].title}, by {100 * MORE:g} points of them "
-            f"at least: the difference of the shares, in points, is {gap:+.1f}, at D = "
+            f"In {NETWORKS[subject].title}, {words} than in {NETWORKS[other].title}, by {100 * MORE:g} points "
+            f"at least: the difference of the shares of silent channels, in points, is {gap:+.1f}, at D = "
             f"{listed([f'{decay:g}' for decay in decays])} (that of their top-1 accuracies is {accuracy:+.1f})."
         )
     return answer(sentences)
