@@ -40,17 +40,24 @@ def main() -> None:
             print(json.dumps(row), flush=True)
         return
     commit = measure.commit()  # of before the results are written, which changes the tree
-    results = json.loads(RESULTS.read_text()) if RESULTS.exists() and given.only else {}
+    kept = results = json.loads(RESULTS.read_text()) if RESULTS.exists() and given.only else {}
+    machine = measure.machine()
+    if kept and kept["machine"] != machine:  # beside what was measured on the other one, not in its place
+        elsewhere = kept.setdefault("elsewhere", [])
+        results = next((each for each in elsewhere if each["machine"] == machine), {})
+        kept["elsewhere"] = [each for each in elsewhere if each is not results] + [results]
     results |= {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "machine": measure.machine(),
+        "machine": machine,
         "versions": measure.versions(),
     }
     commits, rows = results.setdefault("commits", {}), results.setdefault("rows", {})
     for row in tqdm(given.only or list(ROWS), unit="row"):
         rows[row], commits[row] = in_a_process(row), commit
-        RESULTS.write_text(json.dumps(results, indent=1) + "\n")  # now: the next row may fail
+        RESULTS.write_text(json.dumps(kept or results, indent=1) + "\n")  # now: the next row may fail
+    results = kept or results
     print(speed.benchmark_table(results).to_string())
+    print(speed.elsewhere_table(results).to_string())
     print(speed.profile_table(results).to_string())
     print(speed.training_table(results).to_string())
     print(f"\nEverything is in {RESULTS}.")

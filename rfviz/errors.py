@@ -1,8 +1,9 @@
 """The one error that a user of the command line sees as a single line."""
 
 import difflib
+import operator
 from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from typing import SupportsIndex, TypeVar
 
 Item = TypeVar("Item")
 
@@ -46,7 +47,12 @@ def reraising(items: Iterable[Item]) -> Iterator[Item]:
         raise RfvizError(str(error).strip().splitlines()[-1].partition("RfvizError: ")[2] or str(error)) from error
 
 
-def check_channel(channel: int, channels: int) -> None:
-    """Raise RfvizError unless `channel` is one of `channels` that count from 0."""
-    if not 0 <= channel < channels:
+def check_channel(channel: SupportsIndex, channels: int) -> int:
+    """Return the number of a channel; raise RfvizError unless it is one of `channels` that count from 0."""
+    try:
+        number = -1 if isinstance(channel, bool) else operator.index(channel)
+    except TypeError:
+        number = -1
+    if not 0 <= number < channels:
         raise RfvizError(f"there is no channel {channel}: this layer has {channels}, numbered 0 to {channels - 1}.")
+    return number

@@ -332,14 +332,14 @@ def explore(
     Parameters
     ----------
     network
-        torchvision:NAME, timm:NAME, rfviz:NAME, or FILE.py:FUNCTION, which runs the code of that file; several with
-        commas between them are put side by side.
+        torchvision:NAME, timm:NAME, rfviz:NAME, or FILE.py:FUNCTION, which runs the code of that file and returns a
+        network, or a pair of it and what normalises its images; several with commas between them stand side by side.
     images
         Folder of images, with folders in it or without.
     out
         Folder to write to; index.html in it is the page.
     layers
-        Names with commas between them, as `rfviz layers` lists them; by default some that give an overview.
+        Names with commas between them, as `rfviz layers` lists them, or all; by default some that give an overview.
     weights
         A file, an address with a checksum, the name of published weights, or random. By default the published ones.
     preprocess
@@ -382,7 +382,7 @@ def list_layers(network: str) -> None:
     Parameters
     ----------
     network
-        As for `rfviz explore`.
+        As for `rfviz explore`, one.
     """
     from rfviz.nets import layer_table
 

@@ -20,7 +20,7 @@ from rfviz.explorer.facts import LayerFacts, describe, nearest
 from rfviz.images.data import NO_CLASS
 from rfviz.kernels.tuning.opponent import opponent
 from rfviz.nets.receptive_field import EXACT, ReceptiveField
-from rfviz.pages.style import NO_IMAGE, covered, min_max, stretch
+from rfviz.pages.style import NO_IMAGE, as_rgb, covered, min_max, stretch
 
 if TYPE_CHECKING:
     from rfviz.pages.evidence.reference import Reference
@@ -96,11 +96,6 @@ def to_cell(image: Tensor, side: int) -> Tensor:
     if max(image.shape[1:]) > side:
         image = resizing.resize(image, [side, side], antialias=True)
     return (image.clamp(0, 1) * 255).round().byte()
-
-
-def as_rgb(image: Tensor) -> Tensor:
-    """Return an image as RGB for a screen: grey in three colours, and of four channels the first three."""
-    return image.expand(3, -1, -1) if len(image) == 1 else image[:3]
 
 
 def draw(layer: LayerFacts) -> Drawn:

@@ -102,7 +102,8 @@ class NetSource(Reader):
         self._layers = {name: _chosen(net, layers, kinds[name]) for name, net in self.nets.items()}
         self.preprocess = {name: _preprocess(each, preprocess) for name, each in loaded.items()}
         if folder is not None:
-            check_folder(folder)
+            folder = Path(folder).expanduser()
+            check_folder(folder, images)
         first = next(iter(loaded.values()))
         crop = size if size is not None else first.crop or layer_table.natural_side(first.net)
         resize = round(crop * (first.resize or 1) / (first.crop or 1)) if first.crop else crop
@@ -177,8 +178,13 @@ class NetSource(Reader):
         return getattr(self, name)
 
 
-def check_folder(folder: Path) -> None:
-    """Raise RfvizError if nothing can be written to a folder, which need not be there, before anything is computed."""
+def check_folder(folder: Path, images: Any = None) -> None:
+    """Raise RfvizError if nothing can be written to a folder, which need not be there, before anything is computed.
+
+    Nor may it lie in the folder of the images: the next time, what is written would be taken for some of them.
+    """
+    if isinstance(images, (str, Path)) and folder.resolve().is_relative_to(Path(images).expanduser().resolve()):
+        raise RfvizError(f"{folder} lies in the folder of the images, {images}: name one outside of it.")
     try:
         there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
         if not there.is_dir():

@@ -41,12 +41,13 @@ class Explorer(anywidget.AnyWidget):
     images : Tensor (N, 3, H, W), data set, list of images, or path of a folder
         RGB in [0, 1], or PIL images. Items of a data set may be (image, label); where it has `classes`, they are named.
     layers : sequence of str, optional
-        By default some that give an overview; `rfviz.layers` lists them all.
+        By default some that give an overview; `rfviz.layers` lists them all, and ``"all"`` takes every one that has
+        maps, once.
     preprocess : Whitening, transform, str or pair, optional
         What normalises the images, just before the networks; see `rfviz.images.whitening.of`. By default what the
         weights of a network expect, where that is known.
     weights : str, optional
-        Of networks that are given by name; see `rfviz.nets.zoo.load`.
+        Of networks that are given by name; refused where none is. See `rfviz.nets.zoo.load`.
     **options
         `size`, `folder`, `top_k`, `strongest`, `steps`, `strict` and `progress`; see `rfviz.explorer.own.NetSource`.
 
@@ -96,11 +97,12 @@ class Explorer(anywidget.AnyWidget):
         Raises
         ------
         RfvizError
-            If it is the explorer of a run, whose book has it, or a file cannot be written.
+            If it is the explorer of a run, whose book has it, the folder lies in that of the images, or a file cannot
+            be written.
         """
         if not isinstance(self.source, NetSource):
             raise RfvizError("this is the explorer of a run: its book has it as files, on the page Explorer.")
-        check_folder(Path(folder).expanduser())
+        check_folder(Path(folder).expanduser(), self.source.image_folder and self.source.image_folder.root)
         return save(self.source, folder)
 
     def _answer(self, _widget: object, message: dict[str, Any], _buffers: list) -> None:
@@ -149,6 +151,11 @@ class Explorer(anywidget.AnyWidget):
 
 def _named(net: nn.Module | str | Mapping[str, nn.Module | str], weights: str | None) -> dict[str, nn.Module | Loaded]:
     """Return networks by name; those that are given by an address are loaded."""
+    by_name = isinstance(net, str) or (isinstance(net, Mapping) and any(isinstance(each, str) for each in net.values()))
+    if weights is not None and not by_name:
+        raise RfvizError(
+            "weights are for networks that are given by name: load them into the module with load_state_dict."
+        )
     if isinstance(net, nn.Module):
         return {type(graph.unwrapped(net)).__name__: net}
     if isinstance(net, str):

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
@@ -109,7 +109,8 @@ def batches(
         found = _of_stream(images, share, skip)  # type: ignore[arg-type]
     for batch in found:
         _check(batch)
-        yield Batch(batch.index, batch.images.pin_memory(), batch.complete) if pin_memory else batch
+        pinned = pin_memory and batch.images.device.type == "cpu"
+        yield Batch(batch.index, batch.images.pin_memory(), batch.complete) if pinned else batch
 
 
 SLACK = 1e-4
@@ -155,6 +156,7 @@ def image_of(item: Any, colours: int | None = 3) -> Tensor:
         raise RfvizError(
             f"an image is of type {type(image).__name__}: give tensors (3, H, W) in [0, 1], or PIL images."
         )
+    image = ImageOps.exif_transpose(image)  # upright, as one from a folder
     if image.mode in ("I", "F"):
         values = np.asarray(image)
         if image.mode == "F" or values.min() < 0 or not 255 < values.max() <= 65535:
@@ -215,7 +217,10 @@ def _of_tensor(images: Tensor, plan: list[Sequence[int]]) -> Iterator[Batch]:
 
 
 def _of_data_set(images: Any, plan: list[Sequence[int]], workers: int, colours: int | None) -> Iterator[Batch]:
-    loader = DataLoader(images, batch_sampler=plan, num_workers=workers, collate_fn=list)  # type: ignore[arg-type]
+    loader = DataLoader(
+        images, batch_sampler=plan, num_workers=workers, collate_fn=list,  # type: ignore[arg-type]
+        generator=torch.Generator(),  # not that of whoever calls: its numbers are not used up
+    )  # fmt: skip
     for part, items in zip(plan, reraising(loader), strict=True):
         loaded = [image_of(item, colours) for item in items]
         kinds = [(image.shape, image.dtype) for image in loaded]  # stack would turn integers into floating point

@@ -40,10 +40,12 @@ class Whitening:
         Raises
         ------
         RfvizError
-            If the images have another number of channels; what leaves them as they are takes any.
+            If the images have another number of channels; what is the same for all colours takes any.
         """
         if self.is_identity:
             return images.clone()
+        if images.shape[-3] != len(self.mean) and self._is_one_for_all:
+            return (images - self.mean[0].to(images)) * self.matrix[0, 0].to(images)
         if images.shape[-3] != len(self.mean):
             raise RfvizError(
                 f"the images have {images.shape[-3]} channels, but preprocess is made for {len(self.mean)}: give one "
@@ -56,12 +58,18 @@ class Whitening:
         """Whether images stay as they are."""
         return not self.mean.any() and torch.equal(self.matrix, torch.eye(len(self.mean), dtype=self.matrix.dtype))
 
+    @property
+    def _is_one_for_all(self) -> bool:
+        one = torch.eye(len(self.mean), dtype=self.matrix.dtype) * self.matrix[0, 0]
+        return bool((self.mean == self.mean[0]).all()) and torch.equal(self.matrix, one)
+
     def to_rgb(self, images: Tensor, *, clip: bool = True) -> Tensor:
         """Take whitened images `(..., 3, H, W)` back to RGB, clipped to [0, 1] unless `clip` is false."""
-        if images.shape[-3] != len(self.mean) and self.is_identity:
-            return images.clamp(0, 1) if clip else images
-        inverse = torch.linalg.inv(self.matrix.double())
-        rgb = _mix(inverse, images) + self.mean.to(images)[:, None, None]
+        if images.shape[-3] != len(self.mean) and self._is_one_for_all:
+            rgb = images / self.matrix[0, 0].to(images) + self.mean[0].to(images)
+        else:
+            inverse = torch.linalg.inv(self.matrix.double())
+            rgb = _mix(inverse, images) + self.mean.to(images)[:, None, None]
         return rgb.clamp(0, 1) if clip else rgb
 
     def to_json(self) -> dict:
@@ -144,6 +152,8 @@ def of(given: Any) -> Whitening:
         return _normalizing(mean, given.std, type(given).__name__)
     else:
         parts = getattr(given, "transforms", None) or getattr(given, "children", list)()
+        if callable(parts):  # of weights, such as ResNet18_Weights.DEFAULT
+            return of(parts())
         found = [_or_none(part) for part in parts]
         if any(found):
             return next(each for each in found if each)
@@ -182,6 +192,8 @@ def _normalizing(mean: Any, std: Any, name: str) -> Whitening:
         raise RfvizError(
             f"preprocess {name}: give as many means as standard deviations, and these above 0; got {mean} and {std}."
         )
+    if means.max() > 1:
+        raise RfvizError(f"preprocess {name}: images are in [0, 1], so divide means and standard deviations by 255.")
     if len(means) == 1:  # one for all colours
         means, deviations = means.expand(3).clone(), deviations.expand(3).clone()
     return Whitening(means, torch.diag(1 / deviations))

@@ -153,6 +153,7 @@ def effective_fields(
         )
     if not is_indexed(images):
         raise RfvizError("the images are looked up by number: give a tensor or a data set, not an iterator.")
+    responses.check_images(images)
     for channel in channels:
         check_channel(channel, responses.channels)
     forward = ForwardPass(net, [layer], before_relu=True)

@@ -193,10 +193,7 @@ def noise_effect(
             f"the number of seeds ({len(seeds)}), n_random ({n_random}) and batch_size ({batch_size}) must be at "
             "least 1."
         )
-    if len(images) != responses.image_count:
-        raise RfvizError(
-            f"the responses are of {responses.image_count} images, but {len(images)} were given: collect them anew."
-        )
+    responses.check_images(images)
     inactive = inactive_channels(responses)
     count = control_count(responses.channels)
     active = tuple(sorted(set(range(responses.channels)) - set(inactive)))
@@ -424,10 +421,7 @@ def noise_dose(
     RfvizError
         If the responses are of other images, there is no dose or seed, or a dose is negative.
     """
-    if len(images) != responses.image_count:
-        raise RfvizError(
-            f"the responses are of {responses.image_count} images, but {len(images)} were given: collect them anew."
-        )
+    responses.check_images(images)
     if not doses or not len(seeds) or min(doses) < 0:
         raise RfvizError(f"doses {tuple(doses)} and seeds {tuple(seeds)}: give at least one of each, doses from 0 up.")
     inactive = inactive_channels(responses)

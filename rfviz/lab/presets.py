@@ -44,6 +44,8 @@ class Preset:
         Photographs only: side of the tiles that the stimuli are taken from, px; what is classified are held-out crops
         of the size of the training crops. Elsewhere one set of evaluation images serves both.
     whitening : {"channel", "zca", "imagenet", "none"}
+    top_k : int
+        Strongest stimuli that are kept of each channel.
     strongest : int
         Neurons per channel in the mean over the strongest.
     noise_seeds : int
@@ -52,6 +54,8 @@ class Preset:
         Evaluation images, evenly spread, on which the loss is measured when one channel after the other is disturbed.
     picture_channels : int
         Channels of a layer, at most, whose pictures are tested as stimuli.
+    maximization_steps : int
+        Steps of activation maximization in the paper's setting.
     images : str or None
         Folder in place of the source: with ``train/`` and ``val/``, or with class folders and a `split`; any folder, if
         all networks come with weights.

@@ -95,6 +95,10 @@ class _Tracer(fx.Tracer):
             m, module_qualified_name
         )
 
+    def call_module(self, m: nn.Module, forward: Callable, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        # without its hooks, which may keep values or change them: those are no part of the module
+        return super().call_module(m, m.forward, args, kwargs)
+
     def to_bool(self, obj: fx.Proxy) -> bool:
         if not _is_of_shape(obj.node):
             return super().to_bool(obj)
@@ -106,7 +110,9 @@ class _Tracer(fx.Tracer):
         asked.output(copied[obj.node])
         known = fx.GraphModule(self.root, asked)
         known.graph.eliminate_dead_code()
-        image = next(self.root.parameters(), torch.empty(0)).new_zeros(1, in_channels(self.root), EXAMPLE, EXAMPLE)
+        image = next(self.root.parameters(), torch.empty(0)).new_zeros(
+            1, _taken(self.root, self.graph), EXAMPLE, EXAMPLE
+        )
         with torch.no_grad():
             return bool(fx.Interpreter(known).run(image))
 
@@ -208,7 +214,7 @@ def _compare(net: nn.Module, traced: fx.GraphModule, sides: Iterable[int]) -> No
     """
     weight = next(net.parameters(), torch.empty(0))
     for side in () if weight.is_meta else sides:
-        image = torch.rand(1, in_channels(net), side, side, generator=torch.Generator().manual_seed(0)).to(weight)
+        image = torch.rand(1, in_channels(traced), side, side, generator=torch.Generator().manual_seed(0)).to(weight)
         found = []
         with (
             contextlib.suppress(Exception),
@@ -341,8 +347,15 @@ def channels_are_last(traced: fx.GraphModule, node: fx.Node) -> bool:
 
 
 def in_channels(net: nn.Module) -> int:
-    """Return how many channels the images of a network have: those of its first convolution, or else 3."""
-    return next((module.in_channels for module in net.modules() if isinstance(module, nn.Conv2d)), 3)
+    """Return how many channels the images of a network have: those of the first convolution of its pass, or else 3."""
+    traced = net if isinstance(net, fx.GraphModule) else trace(net)
+    return _taken(traced, traced.graph)
+
+
+def _taken(root: nn.Module, graph: fx.Graph) -> int:
+    called = [root.get_submodule(str(node.target)) for node in graph.nodes if node.op == "call_module"]
+    modules = [*called, *root.modules()]  # of a pass that is not drawn as far, in the order in which they were made
+    return next((module.in_channels for module in modules if isinstance(module, nn.Conv2d)), 3)
 
 
 def shapes(traced: fx.GraphModule, side: int = EXAMPLE) -> dict[str, tuple[int, ...]]:
@@ -560,13 +573,14 @@ class ForwardPass(fx.Interpreter):
             with evaluating(self.net):
                 value = self.run(images, initial_env=known or None)
                 return value if self.to_output else self._maps(max(self.layers), value)
-        except RuntimeError as error:
-            given_channels, taken = images.shape[1], in_channels(self.net)
-            if given_channels == taken:
+        except (RuntimeError, AssertionError) as error:
+            if given or isinstance(error, torch.OutOfMemoryError):
                 raise
-            raise RfvizError(
-                f"the network takes images of {taken} channels, but these have {given_channels}."
-            ) from error
+            colours, *sides = images.shape[1:]
+            if colours != (taken := in_channels(self.traced)):
+                raise RfvizError(f"the network takes images of {taken} channels, but these have {colours}.") from error
+            size = " x ".join(map(str, sides))
+            raise RfvizError(f"images of {size} px do not go through the network ({first_line(error)}).") from error
         finally:
             self._read = None  # a reader may hold much, this pass among it
             self.env = {}

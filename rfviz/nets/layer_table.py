@@ -1,5 +1,6 @@
 """The layers of any network, as tables: what each is called, what a neuron of it sees, and what can be found out."""
 
+import contextlib
 import re
 from typing import Any, NamedTuple
 
@@ -68,10 +69,10 @@ def layers(net: nn.Module | str) -> list[LayerRow]:
     traced = graph.trace(net)
     names = graph.names(traced)
     shapes = receptive_field.Shapes(traced)
-    composed = receptive_field.known(net, names, measure=False)
+    composed = _composed(net, names)
     alone = cone.alone(traced)
     rows = []
-    for name in names:
+    for name in composed:
         node = graph.find(traced, name)
         try:
             shape = shapes(node)
@@ -87,6 +88,18 @@ def layers(net: nn.Module | str) -> list[LayerRow]:
             )
         )  # fmt: skip
     return rows
+
+
+def _composed(net: nn.Module, names: list[str]) -> dict[str, Known]:
+    """Return the receptive fields of the layers that have one; behind strides that differ down and across, none has."""
+    try:
+        return receptive_field.known(net, names, measure=False)
+    except RfvizError:
+        found: dict[str, Known] = {}
+        for name in names:
+            with contextlib.suppress(RfvizError):
+                found |= receptive_field.known(net, name, measure=False)
+        return found
 
 
 def _kind(net: nn.Module, name: str) -> str:

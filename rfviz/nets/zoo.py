@@ -46,10 +46,10 @@ class Loaded:
         What to call it, without ``/&#%``.
     preprocess : Whitening, optional
         What its weights expect images to be normalised with, where that is known.
-    random : bool
-        Whether its weights are random: nothing was trained to expect images of any kind.
     resize, crop : int, optional
         Short side that its weights expect images to be resized to, and side of the square that is cut from the middle.
+    random : bool
+        Whether its weights are random: nothing was trained to expect images of any kind.
     """
 
     net: nn.Module
@@ -80,7 +80,7 @@ def load(address: str, source: str | None = None) -> Loaded:
     kinds: dict[str, Callable[[str, str | None], Loaded]] = {"torchvision": _torchvision, "timm": _timm, "rfviz": _ours}
     file, _, function = address.rpartition(":")
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)  # weights that are not read are the same the next time
+        torch.default_generator.manual_seed(0)  # weights that are not read are the same the next time
         if kind in kinds and name:
             loaded = kinds[kind](name, source)
         elif file.endswith(".py"):
@@ -150,7 +150,8 @@ def _timm(name: str, source: str | None) -> Loaded:
         net = _filled(lambda classes: timm.create_model(name, num_classes=classes), weights.read(source, name))
     crop = expected["input_size"][-1]
     resize, random = round(crop / (expected.get("crop_pct") or 1)), source == RANDOM
-    return Loaded(net, f"{name}-random" if random else name, whitening.of(expected), resize, crop, random)
+    preprocess = whitening.of(expected) if source is None else None
+    return Loaded(net, f"{name}-random" if random else name, preprocess, resize, crop, random)
 
 
 def _ours(name: str, source: str | None) -> Loaded:
@@ -165,9 +166,9 @@ def _ours(name: str, source: str | None) -> Loaded:
 def _of_file(path: Path, function: str, source: str | None) -> Loaded:
     if not path.is_file():
         raise RfvizError(f"there is no file {str(path)!r}: give FILE.py:FUNCTION.")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    spec = importlib.util.spec_from_file_location(f"_rfviz_own_{path.stem}", path)
     assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module = importlib.util.module_from_spec(spec)  # where data classes look for it
     sys.path.insert(0, str(path.parent.resolve()))  # what lies beside it can be imported, as if it were run
     try:
         spec.loader.exec_module(module)

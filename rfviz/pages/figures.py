@@ -108,7 +108,8 @@ def preferred_stimuli(
     rows = _in_rows(found, ROW)
     room = round(0.98 * WIDTH * DPI)
     widths = [
-        _widths([COLUMNS * _step(each) + 1 for each in row.values()], room * len(row) // len(rows[0])) for row in rows
+        _widths([COLUMNS * _step(_side(images, each)) + 1 for each in row.values()], room * len(row) // len(rows[0]))
+        for row in rows
     ]
     lines = [[_heading(name, each, channel, width / DPI) for (name, each), width in zip(row.items(), of, strict=True)]
              for row, of in zip(rows, widths, strict=True)]  # fmt: skip
@@ -131,7 +132,8 @@ def _heading(name: str, found: LayerResponses, channel: int, inches: float) -> s
     form = ".2f" if values and values[-1] >= 0.01 else ".2g"
     spread = f"responses {values[0]:{form}} to {values[-1]:{form}}" if values else silent
     size = found.receptive_field.size
-    return wrapped(f"{name}\n{size} × {size} px\n{spread}", inches)
+    field = "whole image" if found.receptive_field.is_whole_image else f"{size} × {size} px"
+    return wrapped(f"{name}\n{field}\n{spread}", inches)
 
 
 LEAST = 0.16
@@ -156,10 +158,15 @@ def _multiples(sides: Sequence[int], room: int) -> list[int]:
     return widths
 
 
-def _step(found: LayerResponses) -> int:
+def _side(images: Tensor | Indexed, found: LayerResponses) -> int:
+    """Return the side of the stimuli of a layer, px: of a whole image, the longer one."""
+    field = found.receptive_field
+    return max(image_of(images[0]).shape[1:]) if field.is_whole_image else field.size
+
+
+def _step(side: int) -> int:
     """Return from where to where stimuli side by side begin, px: a hair's breadth lies between them."""
-    size = found.receptive_field.size
-    return size + 1 + size // 30
+    return side + 1 + side // 30
 
 
 def stimulus_panel(
@@ -168,7 +175,7 @@ def stimulus_panel(
     """Draw the strongest stimuli of a channel in a panel."""
     patches, inside = cut_stimuli(images, found, channel)
     firing = len(patches)
-    rows, step = -(-found.top_values.shape[1] // COLUMNS), _step(found)
+    rows, step = -(-found.top_values.shape[1] // COLUMNS), _step(_side(images, found))
     axes = panel.subplots()
     for i in range(firing):
         # One image beside the other in the same axes, however many there are.
@@ -231,7 +238,7 @@ def mean_stimuli(
             show(ax, None)
         if first is not None and number == 0:
             check_channel(channel, len(first[1]))
-            show(grid[0, 0], min_max(first[1][channel]), of=places(first[0], channel))
+            show(grid[0, 0], min_max(first[1][channel].detach()), of=places(first[0], channel))
             side, inches = first[1].shape[-1], WIDTH / grid.shape[1] - 0.25
             grid[0, 0].set_title(wrapped(f"{first[0]}\nfilter, {side} × {side} px", inches))
         for ax, name in zip(grid[:, int(ahead)], names, strict=True):
@@ -301,19 +308,20 @@ def sheet(
         raise RfvizError(
             f"pictures of a sheet have the shape {tuple(pictures.shape)}: give (channels, 3, height, width)."
         )
-    chosen = list(range(len(pictures))) if channels is None else list(channels)
-    for channel in chosen:
-        check_channel(channel, len(pictures))
-    side = pictures.shape[-1]
+    chosen = [check_channel(each, len(pictures)) for each in (range(len(pictures)) if channels is None else channels)]
+    if not chosen:
+        raise RfvizError("no channels were asked for: name at least one, or leave them out to take all.")
+    pictures = pictures.detach().cpu()
+    high, side = pictures.shape[2:]
     columns = max(1, min(SHEET, len(chosen), round(0.98 * WIDTH * DPI) // (side + 4)))
     rows = -(-len(chosen) // columns)
     scale = max(1, int(0.94 * WIDTH * DPI / columns) // side)
-    figure = BookFigure(rows * (scale * side / DPI + 0.24))
+    figure = BookFigure(rows * (scale * high / DPI + 0.24))
     grid = figure.subplots(rows, columns, squeeze=False)
     for ax in grid.flat:
         show(ax, None)
     for ax, channel in zip(grid.flat, chosen, strict=False):
-        count = torch.ones(side, side) if counts is None else counts[channel].expand(side, side)
+        count = torch.ones(high, side) if counts is None else counts[channel].cpu().expand(high, side)
         picture = stretch(pictures[channel])[0] if stretched else pictures[channel]
         show(ax, covered(picture, count), of=places(called, channel))
         ax.set_title(str(channel), pad=1)

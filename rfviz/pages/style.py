@@ -229,6 +229,11 @@ def min_max(image: Tensor) -> Tensor:
     return (image - low) / (high - low) if high - low > FLAT else torch.full_like(image, 0.5)
 
 
+def as_rgb(image: Tensor) -> Tensor:
+    """Return an image as RGB for a screen: grey in three colours, and of four channels the first three."""
+    return image.expand(3, -1, -1) if len(image) == 1 else image[:3]
+
+
 def show(
     axes: Axes,
     image: Tensor | None,
@@ -236,7 +241,7 @@ def show(
     corner: tuple[int, int] | None = None,
     of: Place | None = None,
 ) -> None:
-    """Draw an image `(3, H, W)`, RGB in [0, 1], in axes without ticks, at their top; without an image they stay empty.
+    """Draw an image `(C, H, W)` in [0, 1], RGB or as `as_rgb` has it, in axes without ticks; else they stay empty.
 
     Parameters
     ----------
@@ -258,8 +263,9 @@ def show(
     if image is None:
         link(axes, axes.get_window_extent, of)
         return
+    image = as_rgb(image.detach().cpu())
     if inside is not None:
-        image = torch.where(inside, image, torch.tensor(NO_IMAGE))
+        image = torch.where(inside.cpu(), image, torch.tensor(NO_IMAGE))
     extent = None
     if corner is None:
         axes.spines[:].set(visible=True, **FRAME)

@@ -251,6 +251,22 @@ def test_a_folder_that_cannot_be_written_is_told_at_once(tmp_path: Path, monkeyp
     assert not (tmp_path / "mine").exists()
 
 
+def test_what_is_written_does_not_lie_among_the_images(photographs: Path, tmp_path: Path) -> None:
+    net = nn.Sequential(nn.Conv2d(3, 3, 3), nn.ReLU())
+    with pytest.raises(RfvizError, match=r"lies in the folder of the images, .*: name one outside of it"):
+        NetSource({"a": net}, photographs, ["0"], folder=photographs / "birds" / "results")
+    explorer = explore(net, photographs, ["0"], size=9)
+    with pytest.raises(RfvizError, match="lies in the folder of the images"):
+        explorer.save(photographs / "mine")
+
+
+def test_weights_are_for_networks_by_name() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 3, 3), nn.ReLU())
+    for given in (net, {"a": net}):
+        with pytest.raises(RfvizError, match="weights are for networks that are given by name"):
+            explore(given, torch.rand(2, 3, 9, 9), weights="mine.pth")
+
+
 def test_why_a_layer_is_not_maximized_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     net = nn.Sequential(nn.Conv2d(3, 30, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1)).eval()
     nn.init.constant_(net[0].bias, -9)

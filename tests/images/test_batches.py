@@ -12,7 +12,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from rfviz.errors import RfvizError
-from rfviz.images.batches import AsTensors, Batch, available_cores, batches, is_indexed
+from rfviz.images.batches import AsTensors, Batch, available_cores, batches, image_of, is_indexed
 
 SIZES = [(2, 2), (3, 2), (2, 3)]
 
@@ -428,3 +428,15 @@ def test_available_cores_are_those_that_the_process_may_use(monkeypatch):
     assert available_cores() == 6
     monkeypatch.setattr(os, "cpu_count", lambda: None)
     assert available_cores() == 1
+
+
+def test_a_data_set_uses_up_nobodys_random_numbers():
+    before = torch.get_rng_state()
+    assert len(list(batches([torch.rand(3, 4, 4, generator=torch.Generator()) for _ in range(3)], 2))) == 2
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_photographs_are_turned_upright():
+    lying = Image.fromarray(np.arange(24, dtype=np.uint8).reshape(2, 4, 3))
+    lying.getexif()[0x0112] = 6  # to be turned clockwise
+    assert torch.equal(image_of(lying), torch.from_numpy(np.rot90(np.array(lying), 3).copy()).permute(2, 0, 1) / 255)

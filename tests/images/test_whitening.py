@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+import torchvision
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -149,3 +150,22 @@ def test_an_unknown_kind_is_refused(images):
 def test_no_images_are_refused():
     with pytest.raises(RfvizError, match="no images"):
         whitening.fit([])
+
+
+def test_one_number_for_all_colours_does_for_grey_images():
+    grey = torch.rand(2, 1, 4, 4, dtype=torch.float64)
+    made = whitening.of(([0.2], [0.5]))
+    torch.testing.assert_close(made(grey), (grey - 0.2) / 0.5)
+    torch.testing.assert_close(made.to_rgb(made(grey)), grey)
+    with pytest.raises(RfvizError, match="images have 1 channels, but preprocess is made for 3"):
+        whitening.of("imagenet")(grey)
+
+
+def test_weights_of_torchvision_say_how_they_normalise():
+    weights = torchvision.models.ResNet18_Weights.DEFAULT
+    assert whitening.of(weights).mean.tolist() == whitening.of("imagenet").mean.tolist()
+
+
+def test_numbers_for_8_bits_are_told():
+    with pytest.raises(RfvizError, match=r"images are in \[0, 1\], so divide means and standard deviations by 255"):
+        whitening.of(([123.7, 116.3, 103.5], [58.4, 57.1, 57.4]))

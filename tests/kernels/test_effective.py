@@ -185,6 +185,7 @@ def test_errors_are_one_line(resnet: models.ResidualNet, some_tiles: torch.Tenso
         ((some_tiles, "layer1.0", found, [0]), {"top": 3}, "top (3) from 1 to 2"),
         ((some_tiles, "layer1.0", found, [6]), {"top": 1}, "there is no channel 6"),
         ((iter([some_tiles]), "layer1.0", found, [0]), {"top": 1}, "give a tensor or a data set"),
+        ((some_tiles[1:], "layer1.0", found, [0]), {"top": 1}, "were given: give those that they were collected from"),
         ((some_tiles, "layer1.1", found, [0]), {"top": 1}, "give the responses of 'layer1.1'"),
         ((some_tiles, "layer1.0.bn2", found, [0]), {"top": 1}, "does not end in a ReLU"),
         ((some_tiles, "layer9", found, [0]), {"top": 1}, "unknown layer"),

@@ -2,6 +2,7 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -410,6 +411,17 @@ def test_a_channel_may_be_a_number(resnet):
     assert torch.equal(maximize(resnet, "maxpool", 3, steps=2).images, maximize(resnet, "maxpool", [3], steps=2).images)
     with pytest.raises(RfvizError, match="no channel 6"):
         maximize(resnet, "maxpool", 6)
+
+
+def test_channels_may_be_numbers_of_any_library(resnet):
+    expected = maximize(resnet, "maxpool", [3, 1], steps=1).images
+    for channels in (np.array([3, 1]), torch.tensor([3, 1]), [np.int64(3), torch.tensor(1)], range(3, 0, -2)):
+        assert torch.equal(maximize(resnet, "maxpool", channels, steps=1).images, expected)
+    for channel in (np.int64(3), torch.tensor(3)):
+        assert torch.equal(maximize(resnet, "maxpool", channel, steps=1).images, expected[:1])
+    for wrong in (torch.tensor([True, False]), [1.0], [True], ["1"]):
+        with pytest.raises(RfvizError, match=r"there is no channel (True|1\.0|1): this layer has 6, numbered 0 to 5"):
+            maximize(resnet, "maxpool", wrong)
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])

@@ -482,3 +482,38 @@ def test_what_is_no_network_yet_is_refused_in_one_line(net, message):
     with pytest.raises(RfvizError, match=message) as caught:
         ForwardPass(net, ["0"])
     assert "\n" not in str(caught.value)
+
+
+def test_hooks_of_others_on_a_block_are_no_part_of_it(resnet, some_tiles):
+    net, kept = copy.deepcopy(resnet), []
+    handle = net.layer1[0].register_forward_hook(lambda *given: kept.append(given[2].mean((2, 3))))
+    found = graph.ForwardPass(net, ["layer1.0"])(some_tiles)
+    assert kept == [] or all(isinstance(each, torch.Tensor) for each in kept)
+    handle.remove()
+    assert torch.equal(found, graph.ForwardPass(resnet, ["layer1.0"])(some_tiles))
+
+
+class HeadFirst(nn.Module):
+    """The last convolution is registered before the first."""
+
+    def __init__(self):
+        super().__init__()
+        self.head, self.stem = nn.Conv2d(7, 2, 1), nn.Conv2d(1, 7, 3)
+
+    def forward(self, x):
+        assert x.shape[1] in (1, 7)
+        return self.head(self.stem(x).relu())
+
+
+def test_images_have_the_channels_of_the_first_convolution_of_the_pass():
+    assert graph.in_channels(HeadFirst()) == 1
+    with pytest.raises(RfvizError, match=r"takes images of 1 channels, but these have 3\."):
+        graph.ForwardPass(HeadFirst(), ["stem"])(torch.rand(1, 3, 8, 8))
+
+
+def test_images_of_a_size_that_does_not_go_through():
+    with pytest.raises(RfvizError, match=r"^images of 30 x 32 px do not go through the network \(.+\)\.$"):
+        graph.ForwardPass(nn.Sequential(nn.Conv2d(3, 4, 31)), ["0"])(torch.rand(1, 3, 30, 32))
+    small = torchvision.models.VisionTransformer(32, 8, 1, 1, 8, 8)
+    with pytest.raises(RfvizError, match="do not go through the network"):
+        graph.ForwardPass(small, ["conv_proj"], to_output=True)(torch.rand(1, 3, 40, 40))

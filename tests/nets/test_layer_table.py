@@ -110,3 +110,8 @@ def test_parts_are_shown_by_their_own_names() -> None:
     for name in ("a", "b"):
         net.add_module(name, nn.Sequential(nn.Conv2d(3, 3, 3), nn.ReLU()))
     assert layer_table.shown(net) == ["a", "b"]
+
+
+def test_layers_behind_strides_that_differ_are_left_out() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 5, 3, (2, 1)), nn.Conv2d(5, 6, 3))
+    assert [(row.name, row.field) for row in layer_table.layers(net)] == [(each, "3 px every 1 px") for each in "01"]

@@ -114,6 +114,7 @@ def test_timm(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (loaded.resize, loaded.crop) == (200, 160)
     assert torch.equal(loaded.preprocess.mean, torch.full((3,), 0.5, dtype=torch.float64))
     assert torch.equal(zoo.expected_preprocess(net).mean, loaded.preprocess.mean)
+    assert zoo.load("timm:tiny", "random").preprocess is None
     with pytest.raises(RfvizError, match=r"unknown network of timm 'tinny'\. Did you mean 'tiny'"):
         zoo.load("timm:tinny")
     monkeypatch.setitem(sys.modules, "timm", None)
@@ -259,3 +260,12 @@ def test_weights_of_another_network_are_named(tmp_path: Path) -> None:
     ) as caught:
         zoo.load("torchvision:resnet34", str(tmp_path / "small.pth"))
     assert "\n" not in str(caught.value)
+
+
+def test_a_file_of_ones_own_may_hold_data_classes(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(
+        "from __future__ import annotations\nfrom dataclasses import dataclass\nfrom typing import ClassVar\n"
+        "from torch import nn\n\n\n@dataclass\nclass Sizes:\n    colours: ClassVar[int] = 3\n    width: int = 4\n\n\n"
+        "def build():\n    return nn.Conv2d(Sizes.colours, Sizes().width, 3)\n"
+    )
+    assert zoo.load(f"{tmp_path / 'own.py'}:build").net.out_channels == 4

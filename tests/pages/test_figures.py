@@ -205,3 +205,32 @@ def test_layers_of_different_numbers_of_channels_share_an_axis(found) -> None:
     (ax,) = figures.firing_rates({"features.0": found["features.0"], "features.3": found["features.3"]}).axes
     assert ax.get_xlabel() == "channels, sorted (%)"
     assert {line.get_xdata()[-1] for line in ax.get_lines() if line.get_marker() != "x"} == {100}
+
+
+def test_filters_are_drawn_as_they_lie_in_a_network(net) -> None:
+    weight = net.features[0].weight
+    assert len(pictures(figures.sheet(weight, [2, 0], stretched=True))) == 2
+    tall = figures.sheet(torch.rand(2, 3, 8, 4))
+    assert {each.shape for each in pictures(tall)} == {(8, 4, 3)}
+    with pytest.raises(RfvizError, match="no channels were asked for"):
+        figures.sheet(weight, [])
+
+
+def test_grey_images_are_drawn_grey(tiles) -> None:
+    torch.manual_seed(0)
+    grey = torch.stack([tiles[i][0][:1] for i in range(4)])
+    layers = collect(nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU()), grey, ["0"], 2, borders=True)
+    channel = int(layers["0"].competes.nonzero()[0])
+    for drawn in pictures(figures.preferred_stimuli(grey, layers, channel)):
+        assert drawn.shape[2] == 3 and np.array_equal(drawn[..., 0], drawn[..., 2])
+
+
+def test_stimuli_of_layers_that_see_everything_are_whole_images(tiles) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1))
+    layers = collect(net, tiles, ["2"], 2)
+    figure = figures.preferred_stimuli(tiles, layers, int(layers["2"].competes.nonzero()[0]))
+    (heading,) = [text.get_text() for text in figure.findobj(Text) if "responses" in text.get_text()]
+    assert "whole image" in heading
+    (panel,) = [ax for ax in figure.findobj() if getattr(ax, "images", [])]
+    assert panel.get_xlim()[1] < 5 * tiles[0][0].shape[-1]

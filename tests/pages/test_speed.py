@@ -1,7 +1,11 @@
 """The tables of what `make bench` measured: on made-up results, and on the ones that are kept."""
 
+import json
+import sys
+
 import pytest
 
+from benchmarks import __main__ as bench
 from rfviz.pages.evidence import speed
 
 RESULTS = speed.kept_results()
@@ -128,3 +132,25 @@ def test_stages_of_a_pass_are_compared_with_the_bare_one():
     assert table["operations, 10⁹"].tolist() == ["1.50", "0.30", "", "17.00"]
     assert table["10⁹ per second"].tolist() == ["150", "75", "", "170"]
     assert speed.profile_table({"rows": {}}).empty
+
+
+def test_another_machine_stands_beside_and_not_in_the_place(tmp_path, monkeypatch):
+    machine = {"processor": "P", "threads": 2, "instructions": "I", "memory": "8 GiB", "GPU": "none"}
+    commits = {"top_and_activity": "c1", "all_layers": "c1"}
+    there = {"date": "2026-01-02", "machine": machine, "versions": {}, "commits": commits} | made_up()
+    monkeypatch.setattr(bench, "RESULTS", tmp_path / "results.json")
+    bench.RESULTS.write_text(json.dumps(there))
+    faster = [{**row, "ratio": 1.5} for row in there["rows"]["top_and_activity"]]
+    monkeypatch.setattr(bench, "in_a_process", lambda row: faster)
+    monkeypatch.setattr(bench.measure, "machine", lambda: {**machine, "processor": "Q"})
+    monkeypatch.setattr(bench.measure, "commit", lambda: "c2")
+    monkeypatch.setattr(bench.measure, "versions", dict)
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "--only", "top_and_activity"])
+    for _ in range(2):
+        bench.main()
+    kept = json.loads(bench.RESULTS.read_text())
+    (other,) = kept.pop("elsewhere")
+    assert kept == there and other["rows"] == {"top_and_activity": faster}
+    table = speed.elsewhere_table({**kept, "elsewhere": [other]})
+    assert table["top"].tolist() == ["1.10 x", "1.50 x / 1.50 x"]  # of one work, the last row of the first machine
+    assert table["commits"].tolist() == ["c1", "c2"]

@@ -134,7 +134,7 @@ def maximize(
     units : LayerResponses, or Tensor of shape (channels,), optional
         What the activation of each channel is divided by when it is weighed against penalties, so that a penalty means
         the same for all: its strongest response to photographs, of what `rfviz.kernels.responses.collect` found in the
-        layer, or any number.
+        layer, or numbers above 0.
     preprocess : Whitening, transform, str or pair, optional
         What the network sees of a picture, for the clear setting, as for `rfviz.kernels.responses.collect`.
     canvas : int, optional
@@ -195,17 +195,17 @@ def maximize(
     try:
         with torch.inference_mode(), exact(parameter.device):
             available = forward(parameter.new_zeros(1, colours, side, side)).shape[1]
-    except (RuntimeError, AssertionError) as error:
-        if canvas is None or isinstance(error, torch.OutOfMemoryError):
+    except RfvizError as error:
+        if canvas is None:
             raise
         raise RfvizError(
-            f"a canvas of {canvas} px does not go through the network ({first_line(error)}): give one of another size."
+            f"a canvas of {canvas} px does not go through the network ({first_line(error.__cause__ or error)}): give "
+            "one of another size."
         ) from error
-    chosen = list(range(available)) if channels is None else [channels] if isinstance(channels, int) else list(channels)
+    listed = range(available) if channels is None else getattr(channels, "tolist", lambda: channels)()
+    chosen = [check_channel(each, available) for each in ([listed] if isinstance(listed, int) else listed)]
     if not chosen:
         raise RfvizError("no channels were asked for: name at least one, or leave them out to take all.")
-    for channel in chosen:
-        check_channel(channel, available)
     # Every value is kept for the gradient, which has one of the same size, and the next one is on its way.
     bytes_each = 3 * forward.elements * parameter.element_size()
     at_once = batch_size or max(1, _MEMORY // bytes_each)

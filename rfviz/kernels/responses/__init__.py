@@ -95,6 +95,14 @@ class LayerResponses:
         """C, the number of channels."""
         return len(self.maximum)
 
+    def check_images(self, images: Any) -> None:
+        """Raise RfvizError if these are not as many images as the responses are of."""
+        if len(images) != self.image_count:
+            raise RfvizError(
+                f"the responses are of {self.image_count} images, but {len(images)} were given: give those that they "
+                "were collected from."
+            )
+
     @property
     def firing_rate(self) -> Tensor:
         """Share of neurons with response > 0, float64 `(C,)` in [0, 1]."""
@@ -258,11 +266,7 @@ def preferred_stimuli(images: Tensor | Indexed, responses: LayerResponses, chann
         If there is no such channel, or another number of images.
     """
     check_channel(channel, responses.channels)
-    if len(images) != responses.image_count:
-        raise RfvizError(
-            f"the responses are of {responses.image_count} images, but {len(images)} were given: give those that they "
-            "were collected from."
-        )
+    responses.check_images(images)
     field = responses.receptive_field
     patches, inside = [], []
     for value, index, (y, x) in zip(

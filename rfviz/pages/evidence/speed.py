@@ -85,6 +85,19 @@ def benchmark_table(results: Mapping[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=order).fillna("").set_index("work")
 
 
+def elsewhere_table(results: Mapping[str, Any]) -> pd.DataFrame:
+    """Return what passes take beside their own floors on each machine, one row per machine, as text."""
+    lines = []
+    for each in (results, *results.get("elsewhere", [])):
+        of = each["machine"]
+        machine = f"{of['processor']}, {of['threads']} threads ({of['instructions']}), GPU: {of['GPU']}"
+        passes = {name: rows for name in _FLOORS if (rows := each["rows"].get(name))}
+        found = {rows[0]["work"]: " / ".join(f"{row['ratio']:.2f} x" for row in rows) for rows in passes.values()}
+        commits = ", ".join(sorted({each["commits"].get(name, "") for name in passes}))
+        lines.append({"machine": machine, **found, "date": each["date"], "commits": commits})
+    return pd.DataFrame(lines).fillna("").set_index("machine")
+
+
 def profile_table(results: Mapping[str, Any]) -> pd.DataFrame:
     """Return what the time of a pass with mean stimuli goes to, one row per stage, as text."""
     rows = results["rows"].get("profile", [])
