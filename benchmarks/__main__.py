@@ -40,9 +40,9 @@ def main() -> None:
             print(json.dumps(row), flush=True)
         return
     commit = measure.commit()  # of before the results are written, which changes the tree
-    kept = results = json.loads(RESULTS.read_text()) if RESULTS.exists() and given.only else {}
+    kept = results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     machine = measure.machine()
-    if kept and kept["machine"] != machine:  # beside what was measured on the other one, not in its place
+    if kept.get("machine", machine) != machine:  # beside what was measured on the other one, not in its place
         elsewhere = kept.setdefault("elsewhere", [])
         results = next((each for each in elsewhere if each["machine"] == machine), {})
         kept["elsewhere"] = [each for each in elsewhere if each is not results] + [results]
@@ -54,10 +54,9 @@ def main() -> None:
     commits, rows = results.setdefault("commits", {}), results.setdefault("rows", {})
     for row in tqdm(given.only or list(ROWS), unit="row"):
         rows[row], commits[row] = in_a_process(row), commit
-        RESULTS.write_text(json.dumps(kept or results, indent=1) + "\n")  # now: the next row may fail
-    results = kept or results
+        RESULTS.write_text(json.dumps(kept, indent=1) + "\n")  # now: the next row may fail
     print(speed.benchmark_table(results).to_string())
-    print(speed.elsewhere_table(results).to_string())
+    print(speed.elsewhere_table(kept).to_string())
     print(speed.profile_table(results).to_string())
     print(speed.training_table(results).to_string())
     print(f"\nEverything is in {RESULTS}.")

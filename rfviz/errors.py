@@ -50,9 +50,10 @@ def reraising(items: Iterable[Item]) -> Iterator[Item]:
 def check_channel(channel: SupportsIndex, channels: int) -> int:
     """Return the number of a channel; raise RfvizError unless it is one of `channels` that count from 0."""
     try:
-        number = -1 if isinstance(channel, bool) else operator.index(channel)
+        truth = isinstance(channel, bool) or "bool" in str(getattr(channel, "dtype", ""))
+        number = -1 if truth else operator.index(channel)
     except TypeError:
         number = -1
     if not 0 <= number < channels:
-        raise RfvizError(f"there is no channel {channel}: this layer has {channels}, numbered 0 to {channels - 1}.")
+        raise RfvizError(f"there is no channel {channel!r}: this layer has {channels}, numbered 0 to {channels - 1}.")
     return number

@@ -203,6 +203,8 @@ def _chosen(net: nn.Module, layers: Sequence[str] | None, kind: str) -> dict[str
         names = _distinct(net, [name for name, row in rows.items() if row.positions > 1])
     for name in names:
         if name not in rows:
+            if name in graph.names(graph.trace(net)):
+                receptive_field.known(net, name, measure=False)  # says why nothing can be read there
             raise unknown(kind, name, rows)
     known = receptive_field.known(net, names)
     return {name: (rows[name].channels, known[name]) for name in names}

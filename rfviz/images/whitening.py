@@ -118,8 +118,8 @@ def of(given: Any) -> Whitening:
     given : Whitening, str, transform, mapping, pair or None
         - ``"imagenet"``, ``"none"``, or numbers: as many means as standard deviations, such as
           ``"0.5,0.5,0.5,0.2,0.2,0.2"``, or one of each for all colours;
-        - torchvision's ``Normalize``, or what contains one: ``weights.transforms()``, a ``Compose``. Only the
-          normalization is read, not the size of the images;
+        - torchvision's ``Normalize``, or what contains one: weights such as ``ResNet18_Weights.DEFAULT``, their
+          ``transforms()``, a ``Compose``. Only the normalization is read, not the size of the images;
         - a mapping with ``mean`` and ``std``, such as timm's ``net.pretrained_cfg``;
         - a pair (means, standard deviations);
         - None for none.
@@ -151,8 +151,8 @@ def of(given: Any) -> Whitening:
     elif (mean := getattr(given, "mean", None)) is not None and not callable(mean) and hasattr(given, "std"):
         return _normalizing(mean, given.std, type(given).__name__)
     else:
-        parts = getattr(given, "transforms", None) or getattr(given, "children", list)()
-        if callable(parts):  # of weights, such as ResNet18_Weights.DEFAULT
+        parts: Any = getattr(given, "transforms", None) or getattr(given, "children", list)()
+        if callable(parts) and not isinstance(parts, torch.nn.Module):  # of weights, such as ResNet18_Weights.DEFAULT
             return of(parts())
         found = [_or_none(part) for part in parts]
         if any(found):

@@ -35,10 +35,8 @@ def random_weights(net: Net, seed: int = 0) -> Net:
     seed : int
     """
     other = copy.deepcopy(net).eval()
-    devices = {each.device.index for each in net.parameters() if each.is_cuda}
-    with torch.random.fork_rng(devices=sorted(devices)):
-        for generator in (torch.default_generator, *(torch.cuda.default_generators[each] for each in devices)):
-            generator.manual_seed(seed)
+    with torch.random.fork_rng(range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []):
+        torch.manual_seed(seed)
         for module in other.modules():
             own = type(module).__module__.startswith("torch.")  # what others call so may want something given
             reset = getattr(module, "reset_parameters", getattr(module, "_reset_parameters", None) if own else None)

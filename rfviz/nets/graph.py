@@ -96,8 +96,12 @@ class _Tracer(fx.Tracer):
         )
 
     def call_module(self, m: nn.Module, forward: Callable, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        # without its hooks, which may keep values or change them: those are no part of the module
-        return super().call_module(m, m.forward, args, kwargs)
+        name = self.path_of_module(m)
+        number = self.num_calls.get(name, 0)
+        given = super().call_module(m, forward, args, kwargs)
+        if m._forward_hooks and isinstance(given, fx.Proxy):  # what they compute besides is no value of the module
+            given.node.meta[_ENDS] = (*given.node.meta.get(_ENDS, ()), f"{name}@{number}" if number else name)
+        return given
 
     def to_bool(self, obj: fx.Proxy) -> bool:
         if not _is_of_shape(obj.node):
@@ -116,6 +120,9 @@ class _Tracer(fx.Tracer):
         with torch.no_grad():
             return bool(fx.Interpreter(known).run(image))
 
+
+_ENDS = "rfviz ends"
+"""Of a node: calls of modules with hooks that end there."""
 
 EXAMPLE = 224
 """Side of the image that tells the shapes that a network asks for, px."""
@@ -389,8 +396,9 @@ def _calls(traced: fx.GraphModule) -> dict[str, list[fx.Node]]:
     for node in traced.graph.nodes:
         # The keys tell calls apart ("layer1.0.relu", "layer1.0.relu@1"), the values name the module.
         for call, (name, _) in (node.meta.get("nn_module_stack") or {}).items():
-            if name:
-                calls.setdefault(name, {})[call] = node
+            nodes = calls.setdefault(name, {}) if name else {}
+            if call not in nodes or call not in nodes[call].meta.get(_ENDS, ()):
+                nodes[call] = node
     return {name: list(nodes.values()) for name, nodes in calls.items()}
 
 

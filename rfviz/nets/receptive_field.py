@@ -566,7 +566,7 @@ def measured(net: nn.Module, layer: str, side: int = graph.EXAMPLE) -> Known:
     height = 0
     with torch.inference_mode(False), torch.enable_grad():
         for _ in range(DRAWS):
-            noise = torch.rand(1, graph.in_channels(net), side, side, generator=random)
+            noise = torch.rand(1, graph.in_channels(forward.traced), side, side, generator=random)
             images = noise.to(parameter).expand(BESIDE + 2, -1, -1, -1).clone().requires_grad_(True)
             maps = forward(images)
             height, width = maps.shape[2:]

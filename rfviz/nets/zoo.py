@@ -79,8 +79,8 @@ def load(address: str, source: str | None = None) -> Loaded:
     kind, _, name = address.partition(":")
     kinds: dict[str, Callable[[str, str | None], Loaded]] = {"torchvision": _torchvision, "timm": _timm, "rfviz": _ours}
     file, _, function = address.rpartition(":")
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(0)  # weights that are not read are the same the next time
+    with torch.random.fork_rng(range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []):
+        torch.manual_seed(0)  # weights that are not read are the same the next time
         if kind in kinds and name:
             loaded = kinds[kind](name, source)
         elif file.endswith(".py"):
@@ -113,7 +113,8 @@ def _torchvision(name: str, source: str | None) -> Loaded:
     if source == RANDOM:
         return Loaded(_built(name), f"{name}-random", random=True)
     if source not in (None, *published.__members__):
-        return Loaded(_filled(lambda classes: _built(name, classes), weights.read(str(source), name)), name)
+        stored = weights.read(str(source), name)
+        return Loaded(_filled(lambda classes: _built(name, classes), stored), name, stored.whitening)
     chosen: Any = published[source or "DEFAULT"]
     try:
         net = get_model(name, weights=chosen)
@@ -181,14 +182,17 @@ def _of_file(path: Path, function: str, source: str | None) -> Loaded:
         raise RfvizError(f"{path}:{function} failed with {type(error).__name__}: {first_line(error)}.") from error
     finally:
         sys.path.remove(str(path.parent.resolve()))
-    net, preprocess = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
+    net, told = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
+    preprocess = None if told is None else whitening.of(told)
     if not isinstance(net, nn.Module):
         raise RfvizError(f"{path}:{function} returned a {type(net).__name__}: a torch.nn.Module is expected.")
     if source == RANDOM:
         raise RfvizError(f"{path}:{function} brings weights of its own: leave 'random' out, or give a file of weights.")
     if source is not None:
-        net = _filled(lambda classes: net, weights.read(source))
-    return Loaded(net, f"{path.stem}.{function}", None if preprocess is None else whitening.of(preprocess))
+        stored = weights.read(source)
+        net = _filled(lambda classes: net, stored)
+        preprocess = preprocess or stored.whitening
+    return Loaded(net, f"{path.stem}.{function}", preprocess)
 
 
 def _filled(build: Callable[[int], nn.Module], stored: weights.Stored) -> nn.Module:

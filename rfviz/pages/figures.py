@@ -302,7 +302,7 @@ def sheet(
     Raises
     ------
     RfvizError
-        If the pictures are not RGB, or there is no such channel.
+        If the pictures are not RGB, or there is no such channel or none at all.
     """
     if pictures.dim() != 4 or pictures.shape[1] != 3 or not len(pictures):
         raise RfvizError(

@@ -241,7 +241,7 @@ def show(
     corner: tuple[int, int] | None = None,
     of: Place | None = None,
 ) -> None:
-    """Draw an image `(C, H, W)` in [0, 1], RGB or as `as_rgb` has it, in axes without ticks; else they stay empty.
+    """Draw an image `(C, H, W)` in [0, 1], as `as_rgb` has it, at the top of axes; without one they stay empty.
 
     Parameters
     ----------

@@ -109,9 +109,10 @@ cli.main()
 
 
 def test_ctrl_c_ends_an_explorer_at_once(tmp_path):
+    (images := tmp_path / "images").mkdir()
     for name in ("chelsea", "coffee"):
-        Image.fromarray(photographs.photograph(name).permute(1, 2, 0).numpy()).save(tmp_path / f"{name}.jpg")
-    words = ["explore", "torchvision:squeezenet1_1", str(tmp_path), "--out", str(tmp_path / "out")]
+        Image.fromarray(photographs.photograph(name).permute(1, 2, 0).numpy()).save(images / f"{name}.jpg")
+    words = ["explore", "torchvision:squeezenet1_1", str(images), "--out", str(tmp_path / "out")]
     options = ["--weights", "random", "--size", "64", "--layers", "features.0, features.1"]
     began = time.monotonic()
     code, last = interrupt(["-c", SLOWLY, *words, *options], tmp_path, "drawing")

@@ -419,8 +419,9 @@ def test_channels_may_be_numbers_of_any_library(resnet):
         assert torch.equal(maximize(resnet, "maxpool", channels, steps=1).images, expected)
     for channel in (np.int64(3), torch.tensor(3)):
         assert torch.equal(maximize(resnet, "maxpool", channel, steps=1).images, expected[:1])
-    for wrong in (torch.tensor([True, False]), [1.0], [True], ["1"]):
-        with pytest.raises(RfvizError, match=r"there is no channel (True|1\.0|1): this layer has 6, numbered 0 to 5"):
+    said = r"there is no channel (True|1\.0|'1'|1\.5): this layer has 6, numbered 0 to 5"
+    for wrong in (torch.tensor([True, False]), [1.0], [True], ["1"], 1.5):
+        with pytest.raises(RfvizError, match=said):
             maximize(resnet, "maxpool", wrong)
 
 

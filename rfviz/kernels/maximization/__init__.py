@@ -11,7 +11,7 @@ batch, one image each. The result is that of the full image, where the full imag
 """
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -196,14 +196,14 @@ def maximize(
         with torch.inference_mode(), exact(parameter.device):
             available = forward(parameter.new_zeros(1, colours, side, side)).shape[1]
     except RfvizError as error:
-        if canvas is None:
+        if canvas is None or error.__cause__ is None:
             raise
         raise RfvizError(
-            f"a canvas of {canvas} px does not go through the network ({first_line(error.__cause__ or error)}): give "
-            "one of another size."
+            f"a canvas of {canvas} px does not go through the network ({first_line(error.__cause__)}): give one of "
+            "another size."
         ) from error
     listed = range(available) if channels is None else getattr(channels, "tolist", lambda: channels)()
-    chosen = [check_channel(each, available) for each in ([listed] if isinstance(listed, int) else listed)]
+    chosen = [check_channel(each, available) for each in (listed if isinstance(listed, Iterable) else [listed])]
     if not chosen:
         raise RfvizError("no channels were asked for: name at least one, or leave them out to take all.")
     # Every value is kept for the gradient, which has one of the same size, and the next one is on its way.
