@@ -152,5 +152,5 @@ def test_another_machine_stands_beside_and_not_in_the_place(tmp_path, monkeypatc
     (other,) = kept.pop("elsewhere")
     assert kept == there and other["rows"] == {"top_and_activity": faster}
     table = speed.elsewhere_table({**kept, "elsewhere": [other]})
-    assert table["top"].tolist() == ["1.10 x", "1.50 x / 1.50 x"]  # of one work, the last row of the first machine
+    assert table["top"].tolist() == ["1.10 x", "1.50 / 1.50 x"]  # of one work, the last row of the first machine
     assert table["commits"].tolist() == ["c1", "c2"]

@@ -92,7 +92,7 @@ def elsewhere_table(results: Mapping[str, Any]) -> pd.DataFrame:
         of = each["machine"]
         machine = f"{of['processor']}, {of['threads']} threads ({of['instructions']}), GPU: {of['GPU']}"
         passes = {name: rows for name in _FLOORS if (rows := each["rows"].get(name))}
-        found = {rows[0]["work"]: " / ".join(f"{row['ratio']:.2f} x" for row in rows) for rows in passes.values()}
+        found = {rows[0]["work"]: " / ".join(f"{row['ratio']:.2f}" for row in rows) + " x" for rows in passes.values()}
         commits = ", ".join(sorted({each["commits"].get(name, "") for name in passes}))
         lines.append({"machine": machine, **found, "date": each["date"], "commits": commits})
     return pd.DataFrame(lines).fillna("").set_index("machine")
