@@ -281,6 +281,21 @@ def all_of(verdicts: Sequence[str]) -> str:
     return DISAGREES if DISAGREES in verdicts else CANNOT_TELL if CANNOT_TELL in verdicts else AGREES
 
 
+TRAININGS = 3
+"""Trainings of each network that a comparison of networks takes."""
+
+
+def compare(measured: Interval, trainings: int, least: float = 0.0) -> str:
+    """Return what `judge` says of a comparison of networks; of fewer than `TRAININGS` of each, that it cannot tell."""
+    return judge(measured, least=least) if trainings >= TRAININGS else CANNOT_TELL
+
+
+def few_trainings(count: int) -> str:
+    """Say that there are too few trainings to compare networks."""
+    trained = "one training" if count == 1 else f"{count} trainings"
+    return f"{trained} of each network: a comparison of networks takes {TRAININGS}"
+
+
 def because(measured: Interval, null: str = "0") -> str:
     """Say why the verdict on an interval, taken against a null, is what it is."""
     if math.isnan(measured.low):

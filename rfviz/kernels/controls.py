@@ -15,6 +15,7 @@ from torch import nn
 from rfviz.errors import RfvizError
 from rfviz.images.batches import Images, batches, is_indexed
 from rfviz.images.whitening import NONE, Whitening
+from rfviz.nets.graph import seeded
 
 DRAWS = 2
 """Networks with random weights that stand for chance."""
@@ -35,8 +36,7 @@ def random_weights(net: Net, seed: int = 0) -> Net:
     seed : int
     """
     other = copy.deepcopy(net).eval()
-    with torch.random.fork_rng(range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []):
-        torch.manual_seed(seed)
+    with seeded(seed):
         for module in other.modules():
             own = type(module).__module__.startswith("torch.")  # what others call so may want something given
             reset = getattr(module, "reset_parameters", getattr(module, "_reset_parameters", None) if own else None)

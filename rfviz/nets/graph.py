@@ -48,6 +48,17 @@ def evaluating(net: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Draw random numbers from a seed inside the block, and leave those of whoever calls as they were."""
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else range(0)
+    with torch.random.fork_rng(devices):
+        torch.default_generator.manual_seed(seed)
+        if devices:
+            torch.cuda.manual_seed_all(seed)
+        yield
+
+
 def unwrapped(net: nn.Module) -> nn.Module:
     """Return a network without what `DataParallel` and `torch.compile` wrap around it.
 
@@ -223,17 +234,10 @@ def _compare(net: nn.Module, traced: fx.GraphModule, sides: Iterable[int]) -> No
     for side in () if weight.is_meta else sides:
         image = torch.rand(1, in_channels(traced), side, side, generator=torch.Generator().manual_seed(0)).to(weight)
         found = []
-        with (
-            contextlib.suppress(Exception),
-            torch.random.fork_rng(range(torch.cuda.device_count()) if weight.is_cuda else []),
-            torch.no_grad(),
-            evaluating(net),
-        ):
+        with contextlib.suppress(Exception), torch.no_grad(), evaluating(net):
             for run in (net.forward, fx.Interpreter(traced).run):
-                torch.default_generator.manual_seed(0)  # a network that draws numbers draws the same
-                if weight.is_cuda:
-                    torch.cuda.manual_seed_all(0)
-                found.append([each for each in tree_leaves(run(image.clone())) if isinstance(each, Tensor)])
+                with seeded(0):  # a network that draws numbers draws the same
+                    found.append([each for each in tree_leaves(run(image.clone())) if isinstance(each, Tensor)])
         if len(found) < 2:
             continue
         same = len(found[0]) == len(found[1]) and all(map(_are_close, *found))

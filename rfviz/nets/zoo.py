@@ -79,8 +79,7 @@ def load(address: str, source: str | None = None) -> Loaded:
     kind, _, name = address.partition(":")
     kinds: dict[str, Callable[[str, str | None], Loaded]] = {"torchvision": _torchvision, "timm": _timm, "rfviz": _ours}
     file, _, function = address.rpartition(":")
-    with torch.random.fork_rng(range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []):
-        torch.manual_seed(0)  # weights that are not read are the same the next time
+    with graph.seeded(0):  # weights that are not read are the same the next time
         if kind in kinds and name:
             loaded = kinds[kind](name, source)
         elif file.endswith(".py"):

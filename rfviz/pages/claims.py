@@ -26,8 +26,8 @@ from rfviz.nets.network import Network
 from rfviz.pages import colour, higher, maximization, orientation, sharing
 from rfviz.pages.inactive import MORE, more_inactive, noise_change
 from rfviz.pages.sharing import NO_LABELS
-from rfviz.pages.style import TRAININGS, few_trainings, no_contrast
-from rfviz.stats import AGREES, CANNOT_TELL, DISAGREES, NOTHING, Interval, all_of, judge
+from rfviz.pages.style import no_contrast
+from rfviz.stats import AGREES, CANNOT_TELL, DISAGREES, NOTHING, TRAININGS, Interval, all_of, few_trainings, judge
 
 PAPER_SHARE = 13 / 64
 """Share of inactive channels that the paper found in its ResNet34."""

@@ -24,11 +24,9 @@ from rfviz.pages import figures
 from rfviz.pages.style import (
     DIVERGENCE,
     GREY,
-    TRAININGS,
     BookFigure,
     answer,
     channel_link,
-    few_trainings,
     link_points,
     listed,
     measure,
@@ -36,7 +34,7 @@ from rfviz.pages.style import (
     points,
     roles,
 )
-from rfviz.stats import AGREES, CANNOT_TELL, DISAGREES, NOTHING, Interval, judge
+from rfviz.stats import AGREES, CANNOT_TELL, DISAGREES, NOTHING, TRAININGS, Interval, compare, few_trainings
 
 Effects = Mapping[str, Sequence[NoiseEffect]]
 """By network, the noise experiment of each trained network of that name: one per seed, which are replicas."""
@@ -507,25 +505,21 @@ def _comparison(effects: Effects) -> str:
     if contrast is None:
         return f"There is no network with{'out' * subject.skips} skips to compare with."
     pair = (subject, contrast) if subject.skips else (contrast, subject)
-    trainings = len(effects[subject.name])
-
-    def verdict(measured: Interval) -> str:
-        return judge(measured, least=MORE) if trainings >= TRAININGS else CANNOT_TELL
-
-    more = more_inactive(effects, *pair)
+    trainings, more = len(effects[subject.name]), more_inactive(effects, *pair)
+    verdict = compare(more, trainings, MORE)
     ours, other = (each.title for each in pair)
     has = {
         AGREES: f"As in the paper, {ours} has more inactive channels than {other}",
         DISAGREES: f"Unlike in the paper, {ours} does not have more inactive channels than {other}",
         CANNOT_TELL: f"It cannot be told whether {ours} has more inactive channels than {other}",
-    }[verdict(more)]
+    }[verdict]
     said = f"{has}, by {100 * MORE:g} points at least: the difference of their shares is {more:+.0%}."
     if controlled and subject.skips:
         equal = more_inactive(effects, controlled, contrast)
         same = {AGREES: "so it is", DISAGREES: "neither does it", CANNOT_TELL: "neither can it be told"}
         so = "it cannot be told whether it is so"
-        if verdict(equal) == verdict(more):
-            so = same[verdict(more)]
+        if compare(equal, trainings, MORE) == verdict:
+            so = same[verdict]
         said += f" At equal accuracy {so}: {controlled.title} minus {other} is {equal:+.0%}."
     return said if trainings >= TRAININGS else f"{said} ({few_trainings(trainings).capitalize()}.)"
 

@@ -37,11 +37,9 @@ from rfviz.nets.network import NETWORKS, Network
 from rfviz.pages import inactive
 from rfviz.pages.style import (
     GREY,
-    TRAININGS,
     BookFigure,
     Roles,
     answer,
-    few_trainings,
     in_sentences,
     link_points,
     listed,
@@ -50,7 +48,18 @@ from rfviz.pages.style import (
     no_contrast,
     roles,
 )
-from rfviz.stats import AGREES, CANNOT_TELL, DISAGREES, NOTHING, Interval, because, judge
+from rfviz.stats import (
+    AGREES,
+    CANNOT_TELL,
+    DISAGREES,
+    NOTHING,
+    TRAININGS,
+    Interval,
+    because,
+    compare,
+    few_trainings,
+    judge,
+)
 
 Pair = tuple[str, str]
 
@@ -380,7 +389,7 @@ def _which_keeps(shown: Shown) -> str:
         AGREES: f"a channel keeps its feature more in {subject.title}",
         DISAGREES: f"a channel keeps its feature less in {subject.title}",
         CANNOT_TELL: "in which of the two a channel keeps its feature more is undecided",
-    }[judge(shown.keeps) if (count := len(shown.evidence[subject.name])) >= TRAININGS else CANNOT_TELL]
+    }[compare(shown.keeps, count := len(shown.evidence[subject.name]))]
     few = f" ({few_trainings(count)})" if count < TRAININGS else ""
     return f"What {subject.title} has of it minus what {contrast.title} has is {shown.keeps:+.2f}: {order}{few}."
 

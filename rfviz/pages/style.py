@@ -440,16 +440,6 @@ def with_links(frame: pd.DataFrame) -> HTML:
     return HTML(frame.to_html(escape=False))
 
 
-TRAININGS = 3
-"""Trainings of each network that a comparison of networks takes."""
-
-
-def few_trainings(count: int) -> str:
-    """Say that there are too few trainings to compare networks."""
-    trained = "one training" if count == 1 else f"{count} trainings"
-    return f"{trained} of each network: a comparison of networks takes {TRAININGS}"
-
-
 def glue_roles(run: Run, channel: Mapping[str, int] | None = None) -> None:
     """Give captions the words ``subject``, ``contrast``, ``subject_channel`` and ``contrast_channel``.
 

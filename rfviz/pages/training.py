@@ -17,8 +17,8 @@ from rfviz.images.data import NO_CLASS, Evaluation
 from rfviz.lab import results
 from rfviz.lab.run import Run
 from rfviz.nets.network import NETWORKS, Network
-from rfviz.pages.style import GREY, TRAININGS, BookFigure, few_trainings, listed, roles, show
-from rfviz.stats import Interval
+from rfviz.pages.style import GREY, BookFigure, listed, roles, show
+from rfviz.stats import TRAININGS, Interval, few_trainings
 from rfviz.training.recipe import Recipe
 
 Histories = Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]
