@@ -1,5 +1,6 @@
 """The feature maps of one layer for a batch of images, and what several statistics want of them."""
 
+import math
 from collections.abc import Callable
 from functools import cached_property
 from typing import TypeVar
@@ -11,8 +12,8 @@ from torch.nn import functional as F
 from rfviz.errors import RfvizError
 from rfviz.kernels.responses.cores import ALONE, Cores
 
-AT_ONCE = 4
-"""Images whose maps a core looks at together: few enough to stay in its cache from one operation to the next."""
+AT_ONCE = 1 << 20
+"""Responses that a core looks at together: few enough to stay in its cache from one operation to the next."""
 
 OCTAVES = range(-10, 10)
 """Exponents of the octaves between 2^-10 and 2^10 in which responses are counted."""
@@ -20,6 +21,7 @@ OCTAVES = range(-10, 10)
 # Of each type: the integer type of the same width, the bits of the mantissa, and the bias of the exponent.
 _LAYOUT = {torch.float32: (torch.int32, 23, 127), torch.float64: (torch.int64, 52, 1023)}
 
+_COPIED = 1 << 19  # responses that are copied at a time
 _ALL = slice(None)
 _Found = TypeVar("_Found")
 
@@ -45,13 +47,19 @@ class Maps:
         # Where channels come last in memory, maps are laid flat as (N, h * w, C), otherwise as (N, C, h * w).
         self._positions = 1 if self.values.stride(1) < self.values.stride(3) else 2
 
+    def _laid(self, values: Tensor) -> Tensor:
+        return values.permute(0, 2, 3, 1) if self._positions == 1 else values
+
     def _flat(self, values: Tensor) -> Tensor:
-        return (values.permute(0, 2, 3, 1).flatten(1, 2) if self._positions == 1 else values.flatten(2)).contiguous()
+        return self._laid(values).flatten(self._positions, self._positions + 1).contiguous()
 
     def _each(self, look: Callable[[slice], _Found]) -> list[_Found]:
         """Return what `look` finds, a few images after the other."""
-        at_once = len(self.values) if self.values.is_cuda else AT_ONCE
-        return self._cores.each(look, [slice(begin, begin + at_once) for begin in range(0, len(self.values), at_once)])
+        images = len(self.values)
+        of_core = -(-images // torch.get_num_threads())
+        at_once = images if self.values.is_cuda else max(1, min(AT_ONCE // self.values[0].numel(), of_core))
+        at_once += at_once % 2  # see `_histogram`
+        return self._cores.each(look, [slice(begin, begin + at_once) for begin in range(0, images, at_once)])
 
     @cached_property
     def maxima(self) -> Tensor:
@@ -62,8 +70,9 @@ class Maps:
     def summary(self) -> tuple[Tensor, Tensor, Tensor]:
         """What all responses are, found in one look, the maxima with it.
 
-        The maximum `(C,)`; sums over positions `(N, C)` in float64, finite where all responses are; and the histogram
-        `(C, 23)` of `rfviz.kernels.responses.LayerResponses`.
+        The maximum `(C,)`; sums over positions `(N, C)`, of rows or columns in the type of the responses and of these
+        in float64, finite where all responses are; and the histogram `(C, 23)` of
+        `rfviz.kernels.responses.LayerResponses`.
         """
         maxima, maximum, sums, histogram = zip(*self._each(self._look), strict=True)
         self.maxima = torch.cat(maxima)
@@ -74,7 +83,9 @@ class Maps:
         strongest = maxima = flat.amax(self._positions)
         if self.competing.shape != self.values.shape:
             maxima = self._flat(self.competing[part]).amax(self._positions)
-        sums = flat.sum(self._positions, dtype=torch.float64)
+        sums = self._laid(self.values[part]).sum(self._positions).sum(self._positions, dtype=torch.float64)
+        if not sums.isfinite().all():  # rare: a row of large numbers overflows before all of them do
+            sums = flat.sum(self._positions, dtype=torch.float64)
         if strongest.max() > 2.0**OCTAVES.stop:  # rare
             flat = flat.clamp(max=2.0**OCTAVES.stop)
         return maxima, strongest.amax(0), sums, self._histogram(flat)
@@ -88,18 +99,17 @@ class Maps:
         bins = bins.clamp_(low, silent)
         number, channels = silent - low + 1, flat.shape[3 - self._positions]
         channel = torch.arange(channels, device=flat.device, dtype=integer)
-        if self._positions == 2 and len(flat) % 2 == 0 and flat.shape[2] > number**2:
-            # Two images at once, in the rows and the columns of a table per channel: half as much to count.
-            half = len(flat) // 2
-            bins = torch.add(bins[:half], bins[half:], alpha=number)
-            bins += (channel * number**2 - (number + 1) * low)[:, None]
-            tables = torch.bincount(bins.flatten(), minlength=channels * number**2).view(channels, number, number)
-            counts = tables.sum(1) + tables.sum(2)
+        pairs = len(flat) % 2 == 0 and flat.shape[self._positions] > number**2
+        if pairs:  # two images at once, in the rows and the columns of a table per channel: half as much to count
+            bins, others = bins.chunk(2)
+            bins.add_(others, alpha=number)
+            first = channel * number**2 - (number + 1) * low
         else:
             first = channel * number - low
-            bins += first[:, None] if self._positions == 2 else first
-            counts = torch.bincount(bins.flatten(), minlength=channels * number).view(channels, number)
-        return counts.roll(1, 1)
+        bins += first[:, None] if self._positions == 2 else first
+        shape = (channels, number, number) if pairs else (channels, number)
+        counts = torch.bincount(bins.flatten(), minlength=math.prod(shape)).view(shape)
+        return (counts.sum(1) + counts.sum(2) if pairs else counts).roll(1, 1)
 
     def first_maximum(self, image: Tensor, channel: Tensor) -> Tensor:
         """Return where the first of the strongest of the neurons that compete is, for pairs (image, channel).
@@ -108,7 +118,7 @@ class Maps:
         """
         order = image.argsort()  # what lies near each other is read together
         found = torch.empty_like(image)
-        for some in order.split(256):  # they are copied
+        for some in order.split(max(1, _COPIED // self.competing[0, 0].numel())):
             found[some] = self.competing[image[some], channel[some]].flatten(1).max(1).indices
         return found
 
