@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import LAYOUTS, bin_of, bits, splits, through_a_file
 
+from rfviz.kernels.responses import maps as module
 from rfviz.kernels.responses.activity import HISTOGRAM_EDGES, Activity
 from rfviz.kernels.responses.maps import Maps
 
@@ -17,6 +18,13 @@ PALETTE = {
     torch.float64: [-1e290, -1.0, -5e-324, -0.0, 0.0, 5e-324, 1e-308, 2.0**-10 - 2.0**-60, 0.25, 1 + 2.0**-52, 1e290],
 }
 """Numbers of which any may come: of either sign, denormal, at edges, huge."""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _two_images_at_a_time():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "AT_ONCE", 1)
+        yield
 
 
 def some(shape, dtype, levels, seed):
@@ -123,7 +131,9 @@ def test_activity_of_any_finite_numbers(width, layout, data):
 
 @pytest.mark.parametrize("dtype", PALETTE)
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("shape", [(1, 1, 1, 1), (9, 1, 1, 1), (5, 3, 1, 9), (4, 70, 3, 5), (13, 2, 17, 1)])
+@pytest.mark.parametrize(
+    "shape", [(1, 1, 1, 1), (9, 1, 1, 1), (5, 3, 1, 9), (4, 70, 3, 5), (13, 2, 17, 1), (5, 2, 36, 30)]
+)
 def test_any_shape_and_memory_format(dtype, layout, shape):
     responses = some(shape, dtype, 13, sum(shape))
     activity = Activity()

@@ -7,10 +7,18 @@ from hypothesis import strategies as st
 from reference import LAYOUTS, bits
 
 from rfviz.errors import RfvizError
+from rfviz.kernels.responses import maps as module
 from rfviz.kernels.responses.cores import ALONE
 from rfviz.kernels.responses.maps import Maps
 
 FLOATS = (torch.float32, torch.float64)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _two_images_at_a_time():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "AT_ONCE", 1)
+        yield
 
 
 def loops(values):
@@ -68,11 +76,27 @@ def test_only_neurons_in_some_rows_and_columns_compete(shape, layout, data, seed
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("shape", [(1, 3, 2, 2), (8, 3, 30, 20), (11, 5, 24, 24), (9, 2, 7, 7)])
-def test_on_several_cores_every_bit_is_the_same(two_cores, layout, shape):
+@pytest.mark.parametrize("shape", [(1, 3, 2, 2), (8, 3, 30, 20), (11, 5, 36, 30), (9, 2, 7, 7)])
+def test_on_several_cores_every_bit_is_the_same(two_cores, monkeypatch, layout, shape):
     values = LAYOUTS[layout](torch.randn(shape, generator=torch.Generator().manual_seed(0)).exp() ** 4)
     one, two = (Maps(values, slice(1, None), cores=cores) for cores in (ALONE, two_cores))
+    assert len(two._each(lambda part: part)) == -(-shape[0] // 2)
     assert bits(*one.summary, one.maxima) == bits(*two.summary, two.maxima)
+    monkeypatch.setattr(module, "AT_ONCE", 1 << 20)
+    whole = Maps(values, slice(1, None))
+    assert len(whole._each(lambda part: part)) == 1
+    assert bits(*one.summary, one.maxima) == bits(*whole.summary, whole.maxima)
+
+
+@pytest.mark.parametrize(
+    ("shape", "parts"),
+    [((32, 64, 56, 56), [4] * 8), ((32, 128, 28, 28), [8] * 4), ((5, 512, 7, 7), [4, 1]), ((3, 64, 112, 112), [2, 1])],
+)
+def test_cores_get_equal_shares(two_cores, monkeypatch, shape, parts):
+    monkeypatch.setattr(module, "AT_ONCE", 1 << 20)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    found = Maps(torch.empty(1).expand(shape), cores=two_cores)._each(lambda part: range(shape[0])[part])
+    assert [len(part) for part in found] == parts
 
 
 @pytest.mark.parametrize("layout", ["contiguous", "channels last"])

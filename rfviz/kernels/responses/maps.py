@@ -55,9 +55,11 @@ class Maps:
 
     def _each(self, look: Callable[[slice], _Found]) -> list[_Found]:
         """Return what `look` finds, a few images after the other."""
-        images = len(self.values)
-        of_core = -(-images // torch.get_num_threads())
-        at_once = images if self.values.is_cuda else max(1, min(AT_ONCE // self.values[0].numel(), of_core))
+        images = at_once = len(self.values)
+        if not self.values.is_cuda:
+            of_core = -(-images // torch.get_num_threads())
+            looks = -(-of_core * self.values[0].numel() // AT_ONCE)
+            at_once = -(-of_core // looks)
         at_once += at_once % 2  # see `_histogram`
         return self._cores.each(look, [slice(begin, begin + at_once) for begin in range(0, images, at_once)])
 
@@ -70,9 +72,8 @@ class Maps:
     def summary(self) -> tuple[Tensor, Tensor, Tensor]:
         """What all responses are, found in one look, the maxima with it.
 
-        The maximum `(C,)`; sums over positions `(N, C)`, of rows or columns in the type of the responses and of these
-        in float64, finite where all responses are; and the histogram `(C, 23)` of
-        `rfviz.kernels.responses.LayerResponses`.
+        The maximum `(C,)`; sums over positions `(N, C)`, of each column in the type of `values` and of all columns in
+        float64; and the histogram `(C, 23)` of `rfviz.kernels.responses.LayerResponses`.
         """
         maxima, maximum, sums, histogram = zip(*self._each(self._look), strict=True)
         self.maxima = torch.cat(maxima)
@@ -84,7 +85,7 @@ class Maps:
         if self.competing.shape != self.values.shape:
             maxima = self._flat(self.competing[part]).amax(self._positions)
         sums = self._laid(self.values[part]).sum(self._positions).sum(self._positions, dtype=torch.float64)
-        if not sums.isfinite().all():  # rare: a row of large numbers overflows before all of them do
+        if not sums.isfinite().all():  # rare: columns of large numbers
             sums = flat.sum(self._positions, dtype=torch.float64)
         if strongest.max() > 2.0**OCTAVES.stop:  # rare
             flat = flat.clamp(max=2.0**OCTAVES.stop)
@@ -99,7 +100,8 @@ class Maps:
         bins = bins.clamp_(low, silent)
         number, channels = silent - low + 1, flat.shape[3 - self._positions]
         channel = torch.arange(channels, device=flat.device, dtype=integer)
-        pairs = len(flat) % 2 == 0 and flat.shape[self._positions] > number**2
+        counted = len(flat) * flat.shape[self._positions]  # of a channel
+        pairs = len(flat) % 2 == 0 and counted > 4 * number**2  # fewer would be less work than their table
         if pairs:  # two images at once, in the rows and the columns of a table per channel: half as much to count
             bins, others = bins.chunk(2)
             bins.add_(others, alpha=number)
