@@ -444,7 +444,7 @@ def test_activity_equals_numpy(resnet, some_tiles, layer):
     found = collect(resnet, some_tiles, [layer], mean_stimulus=False, batch_size=5)[layer]
     values = torch.stack(plain_responses(resnet, some_tiles, layer)).transpose(0, 1).flatten(1).numpy()
     np.testing.assert_array_equal(found.maximum, values.max(1).astype(np.float64))
-    np.testing.assert_allclose(found.mean, values.mean(1, dtype=np.float64), rtol=1e-6)
+    np.testing.assert_allclose(found.mean, values.mean(1, dtype=np.float64), rtol=1e-12)
     np.testing.assert_array_equal(found.positive_count, (values > 0).sum(1))
     np.testing.assert_allclose(found.firing_rate, (values > 0).mean(1), rtol=1e-12)
     expected = [np.bincount([bin_of(value) for value in channel], minlength=23) for channel in values.tolist()]

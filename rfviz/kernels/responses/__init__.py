@@ -56,8 +56,7 @@ class LayerResponses:
     positive_count : Tensor of int64, shape (C,)
         Number of neurons with response > 0.
     maximum, mean : Tensor of float64, shape (C,)
-        Over all neurons. Each column of a map is summed in the type of the responses (float32 at least), all else in
-        float64.
+        Over all neurons.
     histogram : Tensor of int64, shape (C, 23)
         Neurons per bin: bin 0 counts responses <= 0, bin 1 those below 2^-10, the last those of 2^10 and more, the
         others one octave each, between `rfviz.kernels.responses.activity.HISTOGRAM_EDGES`.

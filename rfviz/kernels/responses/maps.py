@@ -47,11 +47,8 @@ class Maps:
         # Where channels come last in memory, maps are laid flat as (N, h * w, C), otherwise as (N, C, h * w).
         self._positions = 1 if self.values.stride(1) < self.values.stride(3) else 2
 
-    def _laid(self, values: Tensor) -> Tensor:
-        return values.permute(0, 2, 3, 1) if self._positions == 1 else values
-
     def _flat(self, values: Tensor) -> Tensor:
-        return self._laid(values).flatten(self._positions, self._positions + 1).contiguous()
+        return (values.permute(0, 2, 3, 1).flatten(1, 2) if self._positions == 1 else values.flatten(2)).contiguous()
 
     def _each(self, look: Callable[[slice], _Found]) -> list[_Found]:
         """Return what `look` finds, a few images after the other."""
@@ -72,8 +69,8 @@ class Maps:
     def summary(self) -> tuple[Tensor, Tensor, Tensor]:
         """What all responses are, found in one look, the maxima with it.
 
-        The maximum `(C,)`; sums over positions `(N, C)`, of each column in the type of `values` and of all columns in
-        float64; and the histogram `(C, 23)` of `rfviz.kernels.responses.LayerResponses`.
+        The maximum `(C,)`; sums over positions `(N, C)` in float64, finite where all responses are; and the histogram
+        `(C, 23)` of `rfviz.kernels.responses.LayerResponses`.
         """
         maxima, maximum, sums, histogram = zip(*self._each(self._look), strict=True)
         self.maxima = torch.cat(maxima)
@@ -84,9 +81,7 @@ class Maps:
         strongest = maxima = flat.amax(self._positions)
         if self.competing.shape != self.values.shape:
             maxima = self._flat(self.competing[part]).amax(self._positions)
-        sums = self._laid(self.values[part]).sum(self._positions).sum(self._positions, dtype=torch.float64)
-        if not sums.isfinite().all():  # rare: columns of large numbers
-            sums = flat.sum(self._positions, dtype=torch.float64)
+        sums = flat.sum(self._positions, dtype=torch.float64)
         if strongest.max() > 2.0**OCTAVES.stop:  # rare
             flat = flat.clamp(max=2.0**OCTAVES.stop)
         return maxima, strongest.amax(0), sums, self._histogram(flat)
